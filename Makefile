@@ -1,0 +1,41 @@
+# `make` lists the targets. Every target installs what it needs into .venv, once.
+.DEFAULT_GOAL := help
+.PHONY: help install run test check lint format bench clean
+
+BIN := .venv/bin
+AGENT ?= examples/support_desk/agent.yaml
+INSTALLED := .venv/.installed
+
+help: ## List the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+install: $(INSTALLED) ## Install everything into .venv
+
+$(INSTALLED): pyproject.toml constraints.txt .ci/install
+	bash .ci/install
+	@touch $(INSTALLED)
+
+run: $(INSTALLED) ## Train the example agent on the embedded model (AGENT=path/to/agent.yaml for another)
+	$(BIN)/grpo-host run $(AGENT)
+
+test: $(INSTALLED) ## Run all tests, those with the real engine and trainer included
+	$(BIN)/python -m pytest
+
+lint: $(INSTALLED) ## Format, lint, types and import directions
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+check: lint ## The same, and the fast tests
+	$(BIN)/python -m pytest -m "not model and not vllm and not slow"
+
+format: $(INSTALLED) ## Format the code and mend what the linter can
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(INSTALLED) ## Run the benchmarks and the order_desk example (about an hour)
+	$(BIN)/python -m bench
+
+clean: ## Remove the environment and caches, but no runs
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache dist build

@@ -1,0 +1,91 @@
+"""``python -m bench [name…]``: run benches, each in a process of its own, and write docs/BENCHMARKS.md.
+
+A bench that was not run keeps the section that it has.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from typing import Any
+
+from bench.report import ROOT, Report
+
+BENCHES = {
+    "startup": "start-up of the command line and of the SDK (seconds)",
+    "orchestration": "what an episode costs besides the model (a minute)",
+    "rollouts": "trajectories/s of vllm, transformers and TRL's own loop (five minutes)",
+    "grpo_step": "a GRPO step of support_desk against a plain TRL script (ten minutes)",
+}
+RESULTS = ROOT / "bench" / "results.json"
+PAGE = ROOT / "docs" / "BENCHMARKS.md"
+HEAD = """# Benchmarks
+
+Written by `python -m bench` (or `make bench`); the raw data are in `bench/results.json`. All figures of
+a section come from one run on one machine, peers and limits included: compare ratios, not figures.
+"""
+
+
+def main() -> int:
+    """Run what was asked for; 1 where a bench failed or missed a target."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bench",
+        description="Run benches and write docs/BENCHMARKS.md.",
+        epilog="benches: " + "; ".join(f"{name}: {what}" for name, what in BENCHES.items()),
+    )
+    parser.add_argument("names", nargs="*", metavar="name", help="benches to run (default: all)")
+    parser.add_argument("--list", action="store_true", help="list the benches and stop")
+    parser.add_argument("--json", action="store_true", help="print the results as JSON")
+    options = parser.parse_args()
+    if options.list:
+        for name, what in BENCHES.items():
+            print(f"{name:<14} {what}")
+        return 0
+    if unknown := [name for name in options.names if name not in BENCHES]:
+        parser.error(f"no bench {', '.join(unknown)}; there are: {', '.join(BENCHES)}")
+    results: dict[str, Any] = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
+    failed = False
+    for name in options.names or BENCHES:
+        print(f"{name}: {BENCHES[name]} …", file=sys.stderr, flush=True)
+        report = run(name)
+        if report is None:
+            failed = True
+            continue
+        if not options.json:
+            report.print()
+        failed = failed or any(row.met is False for row in report.rows)
+        results[name] = json.loads(report.to_json())
+        _write(results)
+    if options.json:
+        print(json.dumps(results, ensure_ascii=False, indent=1))
+    return int(failed)
+
+
+def run(name: str) -> Report | None:
+    """Run one bench in a process of its own; None, with a word on stderr, where it failed."""
+    command = [sys.executable, "-m", f"bench.{name}", "--json"]
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)
+    try:
+        if done.returncode:
+            raise ValueError(f"exit code {done.returncode}")
+        return Report.from_data(json.loads(done.stdout.strip().splitlines()[-1]))
+    except (ValueError, KeyError, TypeError, IndexError) as problem:
+        print(f"{name}: failed: {problem}\n{done.stdout[-2000:]}", file=sys.stderr)
+        return None
+
+
+def _write(results: dict[str, Any]) -> None:
+    """Store ``results`` and the page made of them."""
+    ordered = {name: results[name] for name in BENCHES if name in results}
+    RESULTS.write_text(json.dumps(ordered, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    sections = [
+        Report.from_data(data).to_markdown(f"python -m bench {name}") for name, data in ordered.items()
+    ]
+    PAGE.parent.mkdir(exist_ok=True)
+    PAGE.write_text("\n".join([HEAD, *sections]), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,43 @@
+"""The command ``grpo-host``. Its subcommands are imported when they are called."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, as shells have it."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and give its exit status.
+
+    0: done. 2: something that the user can act on, said in one line. 130: interrupted. Whatever
+    else goes wrong is a mistake of ours and ends in a traceback.
+    """
+    import click
+
+    from grpo_host.cli.group import grpo_host
+    from grpo_sdk.errors import GrpoError
+
+    try:
+        status = grpo_host.main(
+            None if arguments is None else list(arguments),
+            prog_name="grpo-host",
+            standalone_mode=False,
+        )
+    except GrpoError as error:
+        for line in str(error).splitlines():
+            click.echo(f"error: {line}", err=True)
+        return 2
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader of a pipe has gone. Python would complain once more when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return status if isinstance(status, int) else 0

@@ -1,0 +1,109 @@
+"""What the subcommands share: help that begins with examples, common arguments, the plugins."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from grpo_host.config.load import LoadedConfig
+    from grpo_host.config.overrides import Override
+    from grpo_host.plugins import Plugin, Registry
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, slots=True)
+class PluginChoice:
+    """Which plugins the user wants."""
+
+    allow: Sequence[str] | None = None
+    disable: bool = False
+
+    def load(self, report: Callable[[Plugin], None] | None = None) -> Registry:
+        """Load them. Broken ones are reported on stderr, unless ``report`` takes them."""
+        from grpo_host.plugins import load_plugins
+
+        return load_plugins(self.allow, self.disable, report=report or _warn)
+
+
+def _warn(plugin: Plugin) -> None:
+    click.echo(f"warning: plugin {plugin} is broken and left out: {plugin.error}", err=True)
+
+
+class ExamplesFirst(click.Command):
+    """Its help is a sentence, examples, and only then usage and options."""
+
+    def __init__(self, *args: Any, examples: Sequence[str] = (), **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.examples = examples
+
+    def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        sentence, _, rest = (self.help or "").partition("\n\n")
+        formatter.write_text(sentence)
+        if self.examples:
+            formatter.write_paragraph()
+            formatter.write("Examples:\n")
+            for example in self.examples:
+                formatter.write(f"  {example}\n")
+        formatter.write_paragraph()
+        self.format_usage(ctx, formatter)
+        if rest:
+            formatter.write_paragraph()
+            formatter.write_text(rest)
+        self.format_options(ctx, formatter)
+
+
+class Command(ExamplesFirst):
+    """A subcommand."""
+
+
+def agent_yaml(function: F) -> F:
+    """The argument AGENT_YAML."""
+    return click.argument("agent_yaml", type=click.Path(path_type=Path))(function)
+
+
+def overrides(function: F) -> F:
+    """The option ``--set``."""
+    return click.option(
+        "--set",
+        "overrides",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="Change a setting, e.g. rewards[0].weight=0.2; may be repeated.",
+    )(function)
+
+
+def with_plugins(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Gives the command a ``registry``, loaded as the user wants."""
+
+    @click.pass_obj
+    @functools.wraps(function)
+    def call(choice: PluginChoice, *args: Any, **kwargs: Any) -> Any:
+        return function(*args, registry=choice.load(), **kwargs)
+
+    return call
+
+
+def option_override(option: str, location: tuple[str, ...], value: Any) -> list[Override]:
+    """The override that a command-line option stands for; none where it was not given."""
+    from grpo_host.config.overrides import Override
+
+    return [] if value is None else [Override(location, value, option)]
+
+
+def load_checked(
+    path: Path, changes: Sequence[str | Override], registry: Registry, purpose: Any
+) -> LoadedConfig:
+    """agent.yaml with ``changes``, checked for ``purpose``. Raises ``ConfigError``."""
+    from grpo_host.config.check import check
+    from grpo_host.config.load import load_config
+
+    loaded = load_config(path, changes)
+    check(loaded, registry, purpose=purpose).raise_for_problems()
+    return loaded

@@ -1,0 +1,89 @@
+"""``grpo-host eval``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from grpo_host.cli.command import (
+    Command,
+    agent_yaml,
+    load_checked,
+    option_override,
+    overrides,
+    with_plugins,
+)
+
+if TYPE_CHECKING:
+    from grpo_host.config.overrides import Override
+    from grpo_host.plugins import Registry
+
+
+@click.command(
+    "eval",
+    cls=Command,
+    examples=[
+        "grpo-host eval agent.yaml --run latest",
+        "grpo-host eval agent.yaml --backend litellm --model openai/gpt-5-mini --episodes 64",
+        "grpo-host eval agent.yaml --adapter runs/support-desk/20261122-101500-ab12/adapter --json",
+    ],
+)
+@agent_yaml
+@overrides
+@click.option("--backend", metavar="NAME", help="Another backend, with its default options.")
+@click.option("--model", metavar="NAME", help="Another model.")
+@click.option("--adapter", metavar="DIR", help="A PEFT adapter to put on the model.")
+@click.option("--run", metavar="RUN", help="Take the adapter of this run: its id, or latest.")
+@click.option("--episodes", type=click.IntRange(1), help="How many tasks to play.")
+@click.option("--split", metavar="SPLIT", help="Which tasks: held_out, train, …")
+@click.option("--resume", is_flag=True, help="Go on where an interrupted evaluation stopped.")
+@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Where to write it.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@with_plugins
+def command(
+    agent_yaml: Path,
+    overrides: tuple[str, ...],
+    backend: str | None,
+    model: str | None,
+    adapter: str | None,
+    run: str | None,
+    episodes: int | None,
+    split: str | None,
+    resume: bool,
+    out: Path | None,
+    as_json: bool,
+    registry: Registry,
+) -> int:
+    """Measure the agent of an agent.yaml: mean reward and success, with confidence intervals."""
+    if adapter is not None and run is not None:
+        raise click.UsageError("--adapter and --run both name an adapter. Give one of them.")
+    if run is not None:
+        adapter = adapter_of_run(agent_yaml, overrides, run)
+    changes: list[str | Override] = [
+        *option_override("--backend", ("backend",), backend and {"name": backend}),
+        *option_override("--model", ("model", "name"), model),
+        *option_override("--adapter", ("model", "adapter"), adapter),
+        *option_override("--episodes", ("evaluation", "episodes"), episodes),
+        *option_override("--split", ("evaluation", "split"), split),
+        *overrides,
+    ]
+    loaded = load_checked(agent_yaml, changes, registry, "eval")
+
+    from grpo_host.offline import run_eval
+
+    return run_eval(loaded, registry, resume=resume, out=out, as_json=as_json)
+
+
+def adapter_of_run(agent_yaml: Path, overrides: tuple[str, ...], run: str) -> str:
+    """The adapter of one of the agent's runs. Raises ``RunError`` where the run has none yet."""
+    from grpo_host.config.load import load_config
+    from grpo_host.run_directory import RunDirectory
+    from grpo_sdk.errors import RunError
+
+    config = load_config(agent_yaml, overrides).config
+    found = RunDirectory.find(Path(config.output), config.name, run)
+    if not found.adapter.is_dir():
+        raise RunError(f"the run {found.path} has no adapter yet; finish it with --resume")
+    return str(found.adapter)

@@ -1,0 +1,47 @@
+"""``grpo-host rollout``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from grpo_host.cli.command import Command, agent_yaml, load_checked, overrides, with_plugins
+
+if TYPE_CHECKING:
+    from grpo_host.plugins import Registry
+
+
+@click.command(
+    "rollout",
+    cls=Command,
+    examples=[
+        "grpo-host rollout agent.yaml --episodes 16 --out trajectories.jsonl",
+        "grpo-host rollout agent.yaml --split held_out --samples 4",
+    ],
+)
+@agent_yaml
+@overrides
+@click.option("--episodes", type=click.IntRange(1), default=8, show_default=True, help="In all.")
+@click.option("--split", default="train", show_default=True, help="Which tasks to play.")
+@click.option("--samples", type=click.IntRange(1), default=1, show_default=True, help="Episodes a task.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), metavar="FILE", help="Write here instead of to stdout."
+)
+@with_plugins
+def command(
+    agent_yaml: Path,
+    overrides: tuple[str, ...],
+    episodes: int,
+    split: str,
+    samples: int,
+    out: Path | None,
+    registry: Registry,
+) -> int:
+    """Play episodes without training and write their trajectories, one JSON object a line."""
+    loaded = load_checked(agent_yaml, overrides, registry, "rollout")
+
+    from grpo_host.offline import run_rollout
+
+    return run_rollout(loaded, registry, episodes=episodes, split=split, samples=samples, out=out)

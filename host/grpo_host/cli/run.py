@@ -1,0 +1,51 @@
+"""``grpo-host run``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from grpo_host.cli.command import Command, load_checked, overrides, with_plugins
+
+if TYPE_CHECKING:
+    from grpo_host.plugins import Registry
+
+
+@click.command(
+    "run",
+    cls=Command,
+    examples=[
+        "grpo-host run agent.yaml",
+        "grpo-host run agent.yaml --set training.steps=5 --set rewards[0].weight=0.2",
+        "grpo-host run agent.yaml --resume",
+    ],
+)
+@click.argument("agent_yaml", type=click.Path(path_type=Path), required=False)
+@overrides
+@click.option(
+    "--resume",
+    is_flag=False,
+    flag_value="latest",
+    metavar="[RUN]",
+    help="Go on with a run that was interrupted: its id or directory, or the latest.",
+)
+@with_plugins
+def command(
+    agent_yaml: Path | None, overrides: tuple[str, ...], resume: str | None, registry: Registry
+) -> int:
+    """Train the agent of an agent.yaml.
+
+    The run is kept in a directory of its own below the `output` of agent.yaml. Ctrl-C saves a
+    checkpoint and ends; --resume goes on from there.
+    """
+    if agent_yaml is None and resume is not None and Path(resume).is_file():
+        agent_yaml, resume = Path(resume), "latest"  # `run --resume agent.yaml`
+    if agent_yaml is None:
+        raise click.UsageError("Missing argument 'AGENT_YAML'.")
+    loaded = load_checked(agent_yaml, overrides, registry, "train")
+
+    from grpo_host.training.run import run_training
+
+    return run_training(loaded, registry, resume=resume)

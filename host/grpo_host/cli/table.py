@@ -1,0 +1,26 @@
+"""Tables for people."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+
+def print_table(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], *, marked: Collection[int] = ()
+) -> None:
+    """Print ``rows`` under ``columns``; the rows numbered in ``marked`` are red."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console()
+    if not console.is_terminal:  # in a pipe or a file nothing need be wrapped or cut
+        longest = max(len(line) for row in rows for cell in row for line in cell.splitlines() or [""])
+        console = Console(width=max(80, longest * 2 + 120))
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for index, row in enumerate(rows):
+        # Text, since a cell may hold what rich takes for markup.
+        table.add_row(*map(Text, row), style="red" if index in marked else None)
+    console.print(table)

@@ -1,0 +1,1 @@
+"""agent.yaml: its shape, reading it, checking it, writing it back."""

@@ -1,0 +1,215 @@
+"""Everything about a configuration that can be checked without loading a model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, cast
+
+from grpo_host.config.backend_checks import (
+    check_capabilities,
+    check_installed,
+    check_model,
+    check_settings,
+)
+from grpo_host.config.environment_checks import check_environment
+from grpo_host.config.probe import EnvironmentFacts, probe_environment
+from grpo_host.config.problems import InvalidConfigError, Problem
+from grpo_host.config.training_checks import (
+    check_context,
+    check_output,
+    check_rewards,
+    check_training,
+)
+from grpo_host.config.uses import plugin_uses
+from grpo_host.options import OptionsError, read_options
+from grpo_host.validation import Complaint, Location
+from grpo_host.wiring import (
+    build_environment,
+    build_strategy,
+    make_reward,
+    make_tool,
+    model_spec,
+)
+from grpo_sdk.environment import HELD_OUT, TRAIN
+from grpo_sdk.errors import GrpoError
+
+if TYPE_CHECKING:
+    from grpo_host.config.load import LoadedConfig
+    from grpo_host.plugins import Registry
+    from grpo_sdk.backend import Backend
+
+Purpose = Literal["train", "eval", "rollout", "chat"]
+
+
+@dataclass
+class Report:
+    """What a check found."""
+
+    problems: list[Problem]
+    tasks: dict[str, int] = field(default_factory=dict)
+    """Split → number of tasks; empty where the environment was not asked."""
+    tools: list[str] = field(default_factory=list)
+    """Names, the environment's included."""
+
+    def raise_for_problems(self) -> Report:
+        """Itself. Raises ``InvalidConfigError`` with all problems, if there are any."""
+        if self.problems:
+            raise InvalidConfigError(self.problems)
+        return self
+
+
+def check(loaded: LoadedConfig, registry: Registry, *, purpose: Purpose = "train") -> Report:
+    """Check ``loaded`` for ``purpose``.
+
+    Makes the rewards, tools, strategy and environment once, and resets the environment once.
+    """
+    checker = _Checker(loaded, registry, purpose)
+    checker.run()
+    ordered = sorted(checker.complaints, key=lambda c: checker.line(c.location))
+    return Report(
+        problems=[loaded.origin.problem(complaint) for complaint in ordered],
+        tasks={split: len(ids) for split, ids in checker.facts.tasks.items()},
+        tools=checker.tools,
+    )
+
+
+class _Checker:
+    """One check: what was found so far."""
+
+    def __init__(self, loaded: LoadedConfig, registry: Registry, purpose: Purpose) -> None:
+        self.loaded = loaded
+        self.config = loaded.config
+        self.registry = registry
+        self.purpose = purpose
+        self.training = purpose == "train"
+        self.complaints: list[Complaint] = []
+        self.facts = EnvironmentFacts()
+        self.tools: list[str] = []
+        self.bad: set[Location] = set()
+        """Where a plugin or its options are wrong, so that it cannot be made."""
+
+    def line(self, location: Location) -> int:
+        """For sorting: overrides first, then by line."""
+        from grpo_host.config.source import line_of
+
+        origin = self.loaded.origin
+        return 0 if origin.override_of(location) else line_of(location, origin.lines)
+
+    def run(self) -> None:
+        """All checks, those that stand on others last."""
+        self.complaints += self._uses()
+        self.complaints += self._rewards()
+        self.complaints += check_rewards(self.config, training=self.training)
+        self.complaints += check_context(self.config)
+        if self.training:
+            self.complaints += check_training(self.config)
+        if self.purpose in ("train", "eval"):
+            self.complaints += check_output(self.config)
+        if ("environment",) not in self.bad and self.purpose != "chat":
+            self.complaints += self._environment()
+        self.complaints += self._tools()
+        if ("backend",) not in self.bad:
+            self.complaints += self._backend()
+
+    def _uses(self) -> Iterator[Complaint]:
+        """Every plugin that is named is there, whole, and takes its options."""
+        for location, kind, use in plugin_uses(self.config):
+            try:
+                read_options(self.registry.get(kind, use.name), use.options)
+            except OptionsError as error:
+                self.bad.add(location)
+                for complaint in error.complaints:
+                    place = (*location, "options", *complaint.location)
+                    yield Complaint(place, complaint.message)
+            except GrpoError as error:
+                self.bad.add(location)
+                yield Complaint((*location, "name"), str(error))
+
+    def _rewards(self) -> Iterator[Complaint]:
+        for index, use in enumerate(self.config.rewards):
+            if ("rewards", index) in self.bad:
+                continue
+            try:
+                make_reward(use, self.registry).close()
+            except GrpoError as error:
+                yield Complaint(("rewards", index), str(error))
+
+    def _environment(self) -> Iterator[Complaint]:
+        evaluates = self.purpose == "eval" or (self.training and self.config.evaluation.episodes > 0)
+        warm_start = self.training and self.config.training.warm_start is not None
+        splits = [TRAIN, HELD_OUT, *([self.config.evaluation.split] if evaluates else [])]
+        self.facts = probe_environment(
+            build_environment(self.config, self.registry),
+            list(dict.fromkeys(splits)),
+            demonstrations=warm_start,
+        )
+        return check_environment(self.config, self.facts, training=self.training, evaluates=evaluates)
+
+    def _tools(self) -> Iterator[Complaint]:
+        """Tools can be made, have names of their own, and are what the strategy uses."""
+        made: dict[str, int] = {}
+        for index, use in enumerate(self.config.agent.tools):
+            if ("agent", "tools", index) in self.bad:
+                continue
+            try:
+                name = make_tool(use, self.registry).name
+            except GrpoError as error:
+                yield Complaint(("agent", "tools", index), str(error))
+                continue
+            if name in made:
+                other = f"agent.tools[{made[name]}]"
+            elif name in self.facts.tools:
+                other = "one of the environment's"
+            else:
+                made[name] = index
+                continue
+            yield Complaint(
+                ("agent", "tools", index),
+                f'this tool and {other} are both called "{name}". Leave one of them out',
+            )
+        self.tools = [*made, *self.facts.tools]
+        if ("agent", "strategy") not in self.bad:
+            yield from self._strategy(made)
+
+    def _strategy(self, made: dict[str, int]) -> Iterator[Complaint]:
+        where = ("agent", "strategy")
+        try:
+            strategy = build_strategy(self.config, self.registry)
+        except GrpoError as error:
+            yield Complaint(where, str(error))
+            return
+        if strategy.tools is None:
+            return
+        for name in strategy.tools:
+            if name not in self.tools and self.purpose != "chat":
+                there = ", ".join(self.tools) or "none"
+                yield Complaint(
+                    where,
+                    f'the strategy "{strategy.name}" uses the tool "{name}", which is not there. '
+                    f"Add it to agent.tools; the tools are: {there}",
+                )
+        for name, index in made.items():
+            if name not in strategy.tools:
+                yield Complaint(
+                    ("agent", "tools", index),
+                    f'the strategy "{strategy.name}" does not use the tool "{name}". Leave it out',
+                )
+
+    def _backend(self) -> Iterator[Complaint]:
+        use = self.config.backend
+        offer = self.registry.get("backend", use.name)
+        backend = cast("type[Backend]", offer.factory)  # the registry takes no others
+        yield from check_capabilities(
+            self.config, backend, self.registry, training=self.training, tools=self.tools
+        )
+        # Another backend on the command line need not honour what the file says for its own.
+        if self.loaded.origin.override_of(("backend",)) is None:
+            yield from check_settings(self.config, backend)
+        yield from check_installed(self.config, backend, training=self.training)
+        yield from check_model(self.config, backend)
+        if not backend.local_weights:
+            try:
+                offer.make(model_spec(self.config.model, None), **read_options(offer, use.options))
+            except GrpoError as error:
+                yield Complaint(("backend",), str(error))

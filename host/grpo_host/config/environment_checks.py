@@ -1,0 +1,78 @@
+"""Has the environment what a run or an evaluation needs?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from grpo_host.validation import Complaint
+from grpo_sdk.environment import HELD_OUT, TRAIN
+
+if TYPE_CHECKING:
+    from grpo_host.config.probe import EnvironmentFacts
+    from grpo_host.config.schema import AgentConfig
+
+WHERE = ("environment",)
+
+
+def check_environment(
+    config: AgentConfig, facts: EnvironmentFacts, *, training: bool, evaluates: bool
+) -> Iterator[Complaint]:
+    """What is wrong with the environment, by the facts that a probe found."""
+    if facts.error is not None:
+        yield Complaint(WHERE, f"it could not be tried: {facts.error}")
+        return
+    yield from _check_ids(facts)
+    if training:
+        yield from _check_train_tasks(config, facts)
+    elif not any(facts.tasks.values()):
+        yield Complaint(WHERE, "it has no tasks in train or held_out")
+    if evaluates:
+        yield from _check_evaluation_tasks(config, facts)
+    if training and config.training.warm_start is not None and not facts.demonstrations:
+        yield Complaint(
+            ("training", "warm_start"),
+            f'the environment "{config.environment.name}" has no demonstrations. Leave warm_start out',
+        )
+
+
+def _check_ids(facts: EnvironmentFacts) -> Iterator[Complaint]:
+    for split, ids in facts.tasks.items():
+        if len(set(ids)) < len(ids):
+            twice = next(id_ for id_ in ids if ids.count(id_) > 1)
+            yield Complaint(WHERE, f'two {split} tasks have the id "{twice}"; each needs its own')
+    if shared := set(facts.tasks[TRAIN]) & set(facts.tasks[HELD_OUT]):
+        yield Complaint(
+            WHERE,
+            f'train and held_out share {len(shared)} tasks, such as "{min(shared)}": '
+            f"an evaluation would measure what was learnt by heart",
+        )
+
+
+def _check_train_tasks(config: AgentConfig, facts: EnvironmentFacts) -> Iterator[Complaint]:
+    found, needed = len(facts.tasks[TRAIN]), config.training.tasks_per_step
+    if not found:
+        yield Complaint(WHERE, "it has no train tasks")
+    elif found < needed:
+        yield Complaint(
+            ("training", "tasks_per_step"),
+            f"a step plays {needed} tasks, and the environment has {found} to train on. "
+            f"Set it to {found} or less",
+        )
+
+
+def _check_evaluation_tasks(config: AgentConfig, facts: EnvironmentFacts) -> Iterator[Complaint]:
+    evaluation = config.evaluation
+    found = len(facts.tasks[evaluation.split])
+    if not found:
+        filled = ", ".join(split for split, ids in facts.tasks.items() if ids)
+        yield Complaint(
+            ("evaluation", "split"),
+            f"the environment has no {evaluation.split} tasks. It has: {filled or 'none'}",
+        )
+    elif found < evaluation.episodes:
+        yield Complaint(
+            ("evaluation", "episodes"),
+            f"{evaluation.episodes} episodes need as many tasks, and the environment has {found} "
+            f"in {evaluation.split}. Set it to {found} or less",
+        )

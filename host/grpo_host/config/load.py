@@ -1,0 +1,149 @@
+"""From a file and overrides to a typed configuration that knows where each setting stands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from grpo_host.config.overrides import Override, apply_override, parse_override
+from grpo_host.config.problems import InvalidConfigError, Problem
+from grpo_host.config.references import resolve_references
+from grpo_host.config.schema import AgentConfig
+from grpo_host.config.source import line_of, read_source
+from grpo_host.validation import Complaint, Location, complaints_of, say_location
+from grpo_sdk.errors import did_you_mean
+
+if TYPE_CHECKING:
+    from grpo_host.plugins import Registry
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where settings come from: lines of a file, and overrides."""
+
+    path: Path
+    lines: Mapping[Location, int]
+    overrides: Sequence[Override] = ()
+
+    def override_of(self, location: Location) -> Override | None:
+        """The override that set ``location`` or something above it; the last one wins.
+
+        Where the file has no ``location``, one that set something below it made it.
+        """
+        for override in reversed(self.overrides):
+            if location[: len(override.location)] == override.location:
+                return override
+            made = location not in self.lines and location
+            if made and override.location[: len(location)] == location:
+                return override
+        return None
+
+    def where(self, location: Location) -> str:
+        """``agent.yaml:14: rewards[0].name``, or ``--set rewards[0].name``."""
+        override = self.override_of(location)
+        if override is None:
+            place = f"{self.path}:{line_of(location, self.lines)}"
+        elif location == override.location:
+            return override.label
+        else:
+            place = override.label
+        return f"{place}: {say_location(location)}" if location else place
+
+    def problem(self, complaint: Complaint) -> Problem:
+        """``complaint`` with the place in words."""
+        return Problem(self.where(complaint.location), complaint.message)
+
+
+@dataclass(frozen=True)
+class LoadedConfig:
+    """A configuration, with its origin."""
+
+    path: Path
+    config: AgentConfig = field(repr=False)  # it may hold secrets from the environment
+    origin: Origin = field(repr=False)
+    references: Mapping[Location, str] = field(repr=False)
+    """Texts with ``${NAME}`` in them, as they were written."""
+
+    def where(self, *location: str | int) -> str:
+        """The place of a setting in words, for an error: ``where("rewards", 0, "name")``."""
+        return self.origin.where(location)
+
+    def resolved(self, registry: Registry) -> str:
+        """The configuration as YAML with every default written out."""
+        from grpo_host.config.resolved import dump_resolved
+
+        return dump_resolved(self, registry)
+
+
+def load_config(path: str | Path, overrides: Iterable[str | Override] = ()) -> LoadedConfig:
+    """Read agent.yaml. Raises ``InvalidConfigError``, or ``ConfigError`` where it is no YAML at all."""
+    path = Path(path)
+    values, lines = read_source(path)
+    applied = [o if isinstance(o, Override) else parse_override(o) for o in overrides]
+    for override in applied:
+        apply_override(values, override)
+    origin = Origin(path, lines, applied)
+    values, references, complaints = resolve_references(values)
+    try:
+        config = AgentConfig.model_validate(values)
+    except ValidationError as problem:
+        missing = {complaint.location for complaint in complaints}
+        complaints += [c for c in _complaints(problem, values) if c.location not in missing]
+    if complaints:
+        complaints.sort(key=lambda c: line_of(c.location, lines))
+        raise InvalidConfigError([origin.problem(complaint) for complaint in complaints])
+    return LoadedConfig(path, config, origin, references)
+
+
+def _complaints(problem: ValidationError, values: Any) -> list[Complaint]:
+    return [
+        Complaint(c.location, _elsewhere(c.message, str(c.location[-1])) or c.message)
+        for c in complaints_of(problem, values, _keys_at)
+    ]
+
+
+def _keys_at(location: Location) -> list[str]:
+    model: Any = AgentConfig
+    for step in location:
+        if isinstance(step, int):
+            continue
+        known = model.model_fields if _is_section(model) else {}
+        model = _section_in(known[step].annotation) if step in known else None
+    return list(model.model_fields) if _is_section(model) else []
+
+
+def _elsewhere(message: str, key: str) -> str:
+    """A better message where an unknown key is one of another section, or looks like one."""
+    if not message.startswith("unknown key") or "Did you mean" in message:
+        return ""
+    places: dict[str, str] = {}
+    pending: list[tuple[str, Any]] = [("", AgentConfig)]
+    while pending:
+        prefix, model = pending.pop()
+        for name, info in model.model_fields.items():
+            places.setdefault(name, f"{prefix}{name}")
+            below = _section_in(info.annotation)
+            if _is_section(below) and below.__name__ not in ("PluginUse", "RewardUse"):
+                pending.append((f"{prefix}{name}.", below))
+    if key in places:
+        return f'unknown key "{key}" here. Did you mean "{places[key]}"?'
+    hint = did_you_mean(key, list(places))
+    if not hint:
+        return ""
+    near = hint.split('"')[1]
+    return f'unknown key "{key}". Did you mean "{places[near]}"?'
+
+
+def _section_in(annotation: Any) -> Any:
+    """The section that a field holds, alone, optional or in a list."""
+    if _is_section(annotation):
+        return annotation
+    return next((found for a in get_args(annotation) if (found := _section_in(a))), None)
+
+
+def _is_section(value: Any) -> bool:
+    return isinstance(value, type) and issubclass(value, BaseModel)

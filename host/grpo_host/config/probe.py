@@ -1,0 +1,95 @@
+"""What an environment has to offer: its tasks, and the tools of an episode. Plays nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+
+from grpo_host.plugins.record import cause
+from grpo_sdk.environment import HELD_OUT, TRAIN, Environment
+from grpo_sdk.errors import GrpoError
+from grpo_sdk.trajectory import Task
+
+PROBE_SECONDS = 10.0
+"""For making an environment, listing its tasks and one ``reset``."""
+
+
+@dataclass
+class EnvironmentFacts:
+    """What was found out."""
+
+    tasks: dict[str, list[str]] = field(default_factory=dict)
+    """Split → ids of its tasks."""
+    tools: list[str] = field(default_factory=list)
+    demonstrations: int = 0
+    """Dialogues for a warm start."""
+    error: str | None = None
+    """Why no more was found out."""
+
+
+def probe_environment(
+    make: Callable[[], Environment],
+    splits: Collection[str],
+    *,
+    demonstrations: bool = False,
+    seconds: float = PROBE_SECONDS,
+) -> EnvironmentFacts:
+    """Make an environment, list ``splits``, and reset it to its first train task for its tools.
+
+    Never raises: what fails, or takes longer than ``seconds``, is the ``error``.
+    """
+    facts = EnvironmentFacts()
+
+    def work() -> None:
+        try:
+            asyncio.run(_ask(make, splits, demonstrations, facts))
+        except GrpoError as error:
+            facts.error = str(error)
+        except Exception as error:
+            facts.error = cause(error)
+
+    # A thread, since a blocking reset() would not let an event loop's time limit through.
+    thread = threading.Thread(target=work, name="environment-probe", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if thread.is_alive():
+        return EnvironmentFacts(dict(facts.tasks), error=f"no answer within {seconds:g} s")
+    return facts
+
+
+async def _ask(
+    make: Callable[[], Environment],
+    splits: Collection[str],
+    demonstrations: bool,
+    facts: EnvironmentFacts,
+) -> None:
+    from grpo_sdk.tools import as_tool
+
+    environment = make()
+    try:
+        first = None
+        for split in splits:
+            tasks = _tasks(environment, split)
+            if not all(isinstance(task, Task) for task in tasks):
+                raise TypeError(f'tasks("{split}") returned something that is no grpo_sdk.Task')
+            facts.tasks[split] = [task.id for task in tasks]
+            if tasks and (first is None or split == TRAIN):
+                first = tasks[0]
+        if demonstrations:
+            facts.demonstrations = len(environment.demonstrations(TRAIN))
+        if first is not None:
+            await environment.reset(first, seed=0)
+            facts.tools = [as_tool(tool).name for tool in environment.tools()]
+    finally:
+        await environment.close()
+
+
+def _tasks(environment: Environment, split: str) -> list[Task]:
+    try:
+        return list(environment.tasks(split))
+    except Exception:
+        if split in (TRAIN, HELD_OUT):
+            raise
+        return []  # an environment may raise for a split that it does not have

@@ -1,0 +1,56 @@
+"""A configuration written back as YAML, every default in it, secrets still as references."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from grpo_host.config.references import escape_references
+from grpo_host.config.uses import plugin_uses
+from grpo_host.options import complete_options
+
+if TYPE_CHECKING:
+    from grpo_host.config.load import LoadedConfig
+    from grpo_host.plugins import Registry
+    from grpo_host.validation import Location
+
+
+def dump_resolved(loaded: LoadedConfig, registry: Registry, *, comments: Iterable[str] = ()) -> str:
+    """The YAML text, ``comments`` on top. ``load_config`` reads it back as the same configuration.
+
+    What came from environment variables stays a reference, so that no secret is written. Raises
+    ``PluginError`` where a plugin is not there, ``OptionsError`` where options do not fit.
+    """
+    from ruamel.yaml import YAML
+
+    values: dict[str, Any] = loaded.config.model_dump(mode="json")
+    for location, kind, use in plugin_uses(loaded.config):
+        options = complete_options(registry.get(kind, use.name), use.options)
+        _at(values, location)["options"] = options
+    values = escape_references(values)
+    for location, text in loaded.references.items():
+        _put_back(values, location, text)
+    stream = io.StringIO()
+    stream.writelines(f"# {line}\n" for line in comments)
+    yaml = YAML(typ="safe", pure=True)
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
+    yaml.default_flow_style = False
+    yaml.width = 100
+    yaml.dump(values, stream)
+    return stream.getvalue()
+
+
+def _put_back(values: Any, location: Location, text: str) -> None:
+    parent = _at(values, location[:-1])
+    last: Any = location[-1]
+    if isinstance(parent[last], dict):  # a name alone stood for the section
+        parent[last]["name"] = text
+    else:
+        parent[last] = text
+
+
+def _at(values: Any, location: Location) -> Any:
+    for step in location:
+        values = values[step]
+    return values

@@ -1,0 +1,182 @@
+"""The shape of agent.yaml. A plugin or model may be given by its name alone, as a text."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+Name = Annotated[str, Field(min_length=1)]
+Seconds = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+Temperature = Annotated[float, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+
+
+class Section(BaseModel):
+    """A mapping of agent.yaml; unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
+
+
+class Named(Section):
+    """A section that its name alone can stand for."""
+
+    name: Name
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_alone(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+
+class PluginUse(Named):
+    """Something that a plugin offers, with its options."""
+
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+class RewardUse(PluginUse):
+    """A reward, and how much it counts."""
+
+    weight: float = 1.0
+    """Factor of its value in the sum; negative for a penalty."""
+    seconds: Seconds = 30.0
+    """Time limit of one score, or of one group's."""
+
+
+class ModelConfig(Named):
+    """The model that is trained, evaluated or served; ``name``: alias, hub id, path, provider's name."""
+
+    dtype: Literal["bfloat16", "float32", "float16"] = "bfloat16"
+    context: Annotated[int, Field(ge=16)] = 1024
+    """Tokens, prompt and completion together."""
+    adapter: str | None = None
+    """A PEFT adapter directory to start from."""
+
+
+class LimitsConfig(Section):
+    """What an episode may take."""
+
+    turns: Count = 8
+    """Model calls an episode."""
+    turn_seconds: Seconds = 120.0
+    episode_seconds: Seconds = 600.0
+    tool_seconds: Seconds = 10.0
+    tool_output_chars: Count = 4000
+    """Longer output of a tool is cut and marked."""
+
+
+class AgentSection(Section):
+    """Who the agent is and what it may use."""
+
+    strategy: PluginUse | None = None
+    system_prompt: str = ""
+    """Put after the strategy's own."""
+    tools: list[PluginUse] = Field(default_factory=list)
+    """In addition to the environment's."""
+    limits: LimitsConfig = LimitsConfig()
+
+
+class SamplingConfig(Section):
+    """How the model is sampled."""
+
+    max_tokens: Count = 64
+    """A model call."""
+    temperature: Temperature = 1.0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    top_k: Annotated[int, Field(ge=0)] = 0
+    """0: no limit."""
+
+
+class RolloutsConfig(Section):
+    """How episodes are played."""
+
+    concurrency: Count = 32
+    """Episodes side by side."""
+
+
+class LoraConfig(Section):
+    """The PEFT adapter that is trained."""
+
+    r: Count = 16
+    alpha: Count = 32
+    dropout: Share = 0.0
+    target_modules: str | list[str] = "all-linear"
+
+
+class WarmStartConfig(Section):
+    """Supervised training on the environment's demonstrations, before GRPO."""
+
+    epochs: Count = 2
+    learning_rate: Positive = 5.0e-4
+    batch: Count = 8
+    """Dialogues an optimizer step."""
+    max_demonstrations: Count | None = None
+    """None: all."""
+
+
+class TrainingConfig(Section):
+    """GRPO."""
+
+    steps: Count = 20
+    tasks_per_step: Count = 4
+    group_size: Annotated[int, Field(ge=2)] = 8
+    """Episodes a task, which are compared with each other."""
+    learning_rate: Positive = 3.0e-4
+    lora: LoraConfig = LoraConfig()
+    beta: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of the KL penalty against the base model."""
+    epsilon: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    """The ratio between new and old policy is clipped this far from 1."""
+    scale_rewards: Literal["group", "batch", "none"] = "group"
+    importance_sampling: Literal[
+        "token_truncate", "token_mask", "sequence_truncate", "sequence_mask", "none"
+    ] = "token_truncate"
+    importance_sampling_cap: Positive = 2.0
+    max_grad_norm: Positive = 1.0
+    micro_batch: Count = 16
+    """Rows a forward pass."""
+    save_every: Count = 10
+    """Steps."""
+    warm_start: WarmStartConfig | None = None
+    report_to: list[str] = Field(default_factory=list)
+    """tensorboard, trackio, wandb."""
+
+
+class EvaluationConfig(Section):
+    """How the agent is measured, before and after training."""
+
+    episodes: Annotated[int, Field(ge=0)] = 32
+    """0: no evaluation."""
+    split: Name = "held_out"
+    temperature: Temperature = 0.0
+
+
+class AgentConfig(Section):
+    """agent.yaml."""
+
+    name: Annotated[str, Field(max_length=64)]
+    """Names the folder of its runs."""
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    model: ModelConfig
+    backend: PluginUse = PluginUse(name="vllm")
+    agent: AgentSection = AgentSection()
+    environment: PluginUse
+    rewards: Annotated[list[RewardUse], Field(min_length=1)]
+    sampling: SamplingConfig = SamplingConfig()
+    rollouts: RolloutsConfig = RolloutsConfig()
+    training: TrainingConfig = TrainingConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    output: Name = "runs"
+    """Parent of the run directories, relative to the working directory."""
+
+    @field_validator("name")
+    @classmethod
+    def _is_folder_name(cls, name: str) -> str:
+        import re
+
+        if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", name):
+            raise ValueError("give a name of small letters, digits and dashes: it names a folder")
+        return name

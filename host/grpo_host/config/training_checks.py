@@ -1,0 +1,72 @@
+"""Do the numbers of a configuration go together?"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from grpo_host.validation import Complaint
+
+if TYPE_CHECKING:
+    from grpo_host.config.schema import AgentConfig
+
+
+def check_context(config: AgentConfig) -> Iterator[Complaint]:
+    """Room for a prompt and an answer."""
+    context, answer = config.model.context, config.sampling.max_tokens
+    if answer >= context:
+        yield Complaint(
+            ("sampling", "max_tokens"),
+            f"{answer} tokens an answer leave no room for a prompt in a context of {context}. "
+            f"Raise model.context or lower this",
+        )
+
+
+def check_rewards(config: AgentConfig, *, training: bool) -> Iterator[Complaint]:
+    """Each reward once, and something to learn from."""
+    names = [use.name for use in config.rewards]
+    for index, name in enumerate(names):
+        if name in names[:index]:
+            yield Complaint(
+                ("rewards", index, "name"),
+                f'the reward "{name}" is listed twice. Leave one of them out',
+            )
+    if training and not any(use.weight for use in config.rewards):
+        yield Complaint(("rewards",), "all weights are 0: there is nothing to learn. Raise one")
+
+
+def check_training(config: AgentConfig) -> Iterator[Complaint]:
+    """What GRPO needs to be unbiased and to divide its batch."""
+    sampling, training = config.sampling, config.training
+    if sampling.temperature == 0:
+        yield Complaint(
+            ("sampling", "temperature"),
+            "at 0 all episodes of a group are the same and nothing is learnt. Train at 1.0",
+        )
+    for key, neutral, value in (("top_p", 1.0, sampling.top_p), ("top_k", 0, sampling.top_k)):
+        if value != neutral:
+            yield Complaint(
+                ("sampling", key),
+                f"training needs samples of the whole distribution: the policy gradient is biased "
+                f"where {key} cuts it. Set it to {neutral:g}",
+            )
+    rows = training.tasks_per_step * training.group_size
+    if rows % training.micro_batch:
+        fitting = max(n for n in range(1, min(rows, training.micro_batch) + 1) if rows % n == 0)
+        yield Complaint(
+            ("training", "micro_batch"),
+            f"{rows} episodes a step ({training.tasks_per_step} tasks of {training.group_size}) "
+            f"do not divide into micro-batches of {training.micro_batch}. Set it to {fitting}",
+        )
+
+
+def check_output(config: AgentConfig) -> Iterator[Complaint]:
+    """Whether run directories can be made."""
+    output = Path(config.output).absolute()
+    existing = next(path for path in (output, *output.parents) if path.exists())
+    if not existing.is_dir():
+        yield Complaint(("output",), f"{existing} is a file. Give a directory")
+    elif not os.access(existing, os.W_OK | os.X_OK):
+        yield Complaint(("output",), f"{existing} is not writable. Give another directory")

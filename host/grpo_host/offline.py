@@ -1,0 +1,162 @@
+"""``grpo-host eval`` and ``grpo-host rollout``: episodes without training."""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from grpo_host.agent import Agent
+from grpo_host.assembly import Assembly, assemble
+from grpo_host.evaluation import Evaluation, evaluate
+from grpo_host.loop import LoopThread
+from grpo_host.progress import Reporter
+from grpo_host.rollouts import group_requests
+from grpo_host.run_directory import RunDirectory, write_text
+from grpo_host.versions import describe_run
+from grpo_sdk.errors import RunError
+from grpo_sdk.seeds import derive_seed
+from grpo_sdk.trajectory import Trajectory
+
+if TYPE_CHECKING:
+    from grpo_host.config.load import LoadedConfig
+    from grpo_host.plugins import Registry
+
+EVALUATIONS = "evaluations"
+"""Folder below ``<output>/<agent>/`` in which evaluations are kept."""
+
+
+def run_eval(
+    loaded: LoadedConfig,
+    registry: Registry,
+    *,
+    resume: bool = False,
+    out: Path | None = None,
+    as_json: bool = False,
+) -> int:
+    """Evaluate as ``loaded`` says; trajectories and report.json go to ``out``.
+
+    ``resume`` goes on in ``out``, or in the latest evaluation, and plays only what is missing or
+    failed there. Raises ``GrpoError``.
+    """
+    config = loaded.config
+    reporter = Reporter(sys.stderr if as_json else None)
+    with ExitStack() as stack:
+        directory = _evaluation_directory(loaded, registry, resume=resume, out=out)
+        stack.callback(directory.release)
+        done = list(directory.read_trajectories()) if resume else []
+        assembly, agent, loop = _start(stack, loaded, registry, reporter)
+        tasks = assembly.tasks(config.evaluation.split)[: config.evaluation.episodes]
+        observers = [directory.append_trajectory, registry.notify_episode]
+        with reporter.phase("evaluating", len(tasks)) as advance:
+            result, _ = loop.run(
+                evaluate(
+                    assembly.engine(assembly.evaluating(agent), observers),
+                    tasks,
+                    seed=config.seed,
+                    split=config.evaluation.split,
+                    done=done,
+                    on_episode=advance,
+                )
+            )
+        report = {"model": config.model.name, "backend": config.backend.name, **result.as_dict()}
+        directory.write_json(directory.report, report)
+        _print(result, report, directory, reporter, as_json=as_json)
+    return 0
+
+
+def run_rollout(
+    loaded: LoadedConfig,
+    registry: Registry,
+    *,
+    episodes: int,
+    split: str,
+    samples: int,
+    out: Path | None,
+) -> int:
+    """Play ``episodes`` episodes, ``samples`` a task, and write their trajectories as JSON lines.
+
+    To ``out``, or to standard output. Each is written as its group ends. Raises ``GrpoError``.
+    """
+    config = loaded.config
+    reporter = Reporter(sys.stderr)
+    with ExitStack() as stack:
+        file = stack.enter_context(out.open("wb")) if out else sys.stdout.buffer
+        assembly, agent, loop = _start(stack, loaded, registry, reporter)
+
+        def write(trajectory: Trajectory) -> None:
+            file.write(trajectory.to_json() + b"\n")
+            file.flush()
+
+        tasks = assembly.tasks(split)[: -(-episodes // samples)]
+        requests = group_requests(
+            tasks,
+            samples,
+            seed=lambda task, sample: derive_seed(config.seed, "rollout", task.id, sample),
+            label="rollout",
+        )
+        engine = assembly.engine(agent, [write, registry.notify_episode])
+        with reporter.phase("episodes", sum(map(len, requests))) as advance:
+            _, metrics = loop.run(engine.run(requests, on_episode=lambda _: advance()))
+        numbers = metrics.as_dict()
+        reporter.line(
+            f"{metrics.episodes} episodes in {metrics.seconds:.1f} s: "
+            f"{numbers['trajectories_per_second']:.2f} trajectories/s, "
+            f"{numbers['tokens_per_second']:.0f} tokens/s, {metrics.tool_errors} tool errors, "
+            f"{metrics.forks} forks, {metrics.statuses['failed']} failed"
+        )
+    return 0
+
+
+def _start(
+    stack: ExitStack, loaded: LoadedConfig, registry: Registry, reporter: Reporter
+) -> tuple[Assembly, Agent, LoopThread]:
+    loop = LoopThread()
+    stack.callback(loop.close)
+    assembly = assemble(loaded.config, registry, progress=reporter.line)
+    stack.callback(lambda: loop.run(assembly.close()))
+    with reporter.phase("loading the model"):
+        return assembly, loop.run(assembly.start()), loop
+
+
+def _evaluation_directory(
+    loaded: LoadedConfig, registry: Registry, *, resume: bool, out: Path | None
+) -> RunDirectory:
+    parent = Path(loaded.config.output) / loaded.config.name
+    described = describe_run(loaded, registry)
+    if resume:
+        found = RunDirectory.find(parent, EVALUATIONS, str(out) if out else "latest").acquire()
+        if found.agent_yaml.read_text(encoding="utf-8") != described:
+            found.release()
+            raise RunError(
+                f"the evaluation in {found.path} was made with other settings; "
+                "evaluate without --resume, or with the settings of its agent.yaml"
+            )
+        return found
+    directory = _new_directory(out) if out else RunDirectory.create(parent, EVALUATIONS)
+    write_text(directory.agent_yaml, described)
+    return directory
+
+
+def _new_directory(path: Path) -> RunDirectory:
+    if (path / "report.json").exists() or (path / "trajectories.jsonl").exists():
+        raise RunError(f"{path} holds an evaluation already; add --resume, or name another --out")
+    path.mkdir(parents=True, exist_ok=True)
+    return RunDirectory(path).acquire()
+
+
+def _print(
+    result: Evaluation,
+    report: dict[str, Any],
+    directory: RunDirectory,
+    reporter: Reporter,
+    *,
+    as_json: bool,
+) -> None:
+    if as_json:
+        sys.stdout.write(json.dumps(report, indent=2) + "\n")
+        return
+    reporter.line(str(result))
+    reporter.line(f"written to {directory.path}")

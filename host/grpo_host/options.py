@@ -1,0 +1,141 @@
+"""The options of a plugin's factory: its keyword parameters, with their types and defaults."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any, get_type_hints
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
+from pydantic.errors import PydanticInvalidForJsonSchema, PydanticUserError
+from pydantic_core import PydanticSerializationError
+
+from grpo_host.plugins.record import Kind, Offer
+from grpo_host.validation import Complaint, complaints_of, say_location
+from grpo_sdk.errors import PluginError
+
+NOT_OPTIONS: Mapping[Kind, frozenset[str]] = {"backend": frozenset({"model"})}
+"""Parameters that the host fills in itself, by kind."""
+
+
+class OptionsError(Exception):
+    """Options that do not fit, each with its location below ``options``."""
+
+    def __init__(self, complaints: list[Complaint]) -> None:
+        super().__init__("; ".join(f"{say_location(c.location)}: {c.message}" for c in complaints))
+        self.complaints = complaints
+
+
+def options_model(offer: Offer) -> type[BaseModel]:
+    """What ``options:`` of agent.yaml may hold for ``offer``.
+
+    Raises ``PluginError`` where the factory needs something that YAML cannot write.
+    """
+    fields: dict[str, Any] = {}
+    extra: Any = "forbid"
+    for number, parameter in enumerate(_parameters(offer)):
+        if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+            extra = "allow"
+            continue
+        annotation = _annotation(parameter, offer.factory)
+        required = parameter.default is inspect.Parameter.empty
+        if parameter.kind is inspect.Parameter.POSITIONAL_ONLY or not _is_writable(annotation):
+            if required:
+                raise PluginError(_not_writable(offer, parameter))
+            continue
+        default = ... if required else parameter.default
+        # Under a name of our own: pydantic reserves some names, parameters can have any.
+        fields[f"option_{number}"] = (annotation, Field(default, alias=parameter.name))
+    config = ConfigDict(extra=extra, arbitrary_types_allowed=True, allow_inf_nan=False)
+    return create_model(f"{offer.name} options", __config__=config, **fields)
+
+
+def option_names(model: type[BaseModel]) -> list[str]:
+    """The names in agent.yaml of ``model``'s options."""
+    return [field.alias or name for name, field in model.model_fields.items()]
+
+
+def read_options(offer: Offer, given: Mapping[str, Any]) -> dict[str, Any]:
+    """``given`` as the factory takes it: of the right types, without the defaults.
+
+    Raises ``OptionsError``.
+    """
+    validated = _validate(offer, given)
+    named = {field.alias: name for name, field in type(validated).model_fields.items()}
+    extra = validated.model_extra or {}
+    return {key: extra[key] if key in extra else getattr(validated, named[key]) for key in given}
+
+
+def complete_options(offer: Offer, given: Mapping[str, Any]) -> dict[str, Any]:
+    """``given`` with every default written out, as YAML can hold it. Raises ``OptionsError``."""
+    validated = _validate(offer, given)
+    complete: dict[str, Any] = {}
+    for name in type(validated).model_fields:
+        try:
+            complete.update(validated.model_dump(mode="json", by_alias=True, include={name}, warnings=False))
+        except PydanticSerializationError:
+            continue  # A default that is an object of the plugin's own: YAML cannot hold it.
+    return {**complete, **(validated.model_extra or {})}
+
+
+def _validate(offer: Offer, given: Mapping[str, Any]) -> BaseModel:
+    model = options_model(offer)
+    try:
+        return model.model_validate(dict(given))
+    except ValidationError as problem:
+        names = option_names(model)
+        raise OptionsError(
+            complaints_of(problem, given, lambda at: () if at else names, what="option")
+        ) from None
+
+
+def _parameters(offer: Offer) -> list[inspect.Parameter]:
+    try:
+        signature = inspect.signature(offer.factory)
+    except (TypeError, ValueError) as error:
+        raise PluginError(f"{offer}: its options cannot be read from its signature: {error}") from error
+    reserved = NOT_OPTIONS.get(offer.kind, frozenset())
+    return [
+        parameter
+        for parameter in signature.parameters.values()
+        if parameter.name not in reserved and parameter.kind is not parameter.VAR_POSITIONAL
+    ]
+
+
+def _annotation(parameter: inspect.Parameter, factory: Callable[..., Any]) -> Any:
+    """The parameter's type; ``Any`` where it has none, or one that only a type checker sees."""
+    if parameter.annotation is inspect.Parameter.empty:
+        return Any
+    # One by one: another parameter's unresolvable type must not hide this one's.
+    holder = type("holder", (), {"__annotations__": {"option": parameter.annotation}})
+    try:
+        hints = get_type_hints(holder, globalns=_namespace(factory), include_extras=True)
+    except Exception:  # an annotation is any expression
+        return Any
+    return hints["option"]
+
+
+def _namespace(factory: Callable[..., Any]) -> dict[str, Any]:
+    target: Any = factory
+    function = inspect.unwrap(target.__init__ if isinstance(factory, type) else target)
+    function = getattr(function, "func", function)  # functools.partial
+    return dict(getattr(function, "__globals__", {}))
+
+
+def _is_writable(annotation: Any) -> bool:
+    """Whether YAML can hold a value of this type: whether JSON can."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # for members of a union that JSON cannot hold
+            schema = TypeAdapter(annotation).json_schema()
+    except (PydanticUserError, PydanticInvalidForJsonSchema):
+        return False
+    return schema != {"type": "null"}
+
+
+def _not_writable(offer: Offer, parameter: inspect.Parameter) -> str:
+    text = f'{offer}: its parameter "{parameter.name}" must be given, and YAML cannot write it'
+    if offer.kind == "reward" and parameter.name == "trajectory":
+        return f"{text}. A function that scores is made a reward with @grpo_sdk.reward"
+    return f"{text}; it needs a default"

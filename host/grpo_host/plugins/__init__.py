@@ -1,0 +1,7 @@
+"""Plugins: found behind entry points, loaded one by one, looked up by name."""
+
+from grpo_host.plugins.loading import load_plugins
+from grpo_host.plugins.record import KINDS, Kind, Offer, Plugin
+from grpo_host.plugins.registry import Registry
+
+__all__ = ["KINDS", "Kind", "Offer", "Plugin", "Registry", "load_plugins"]

@@ -1,0 +1,87 @@
+"""What is known of a plugin, and of each thing that it offers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+from grpo_sdk.errors import GrpoError, PluginError
+
+Kind = Literal["reward", "tool", "environment", "backend", "strategy"]
+"""What a plugin can offer."""
+
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+
+@dataclass(frozen=True, slots=True)
+class Plugin:
+    """One plugin, working or broken."""
+
+    name: str
+    """Of its entry point."""
+    distribution: str
+    """The package that brought it; ``local`` where a program registered it itself."""
+    version: str = ""
+    """Of the distribution."""
+    offers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Kind → the names that it offers."""
+    observes: tuple[str, ...] = ()
+    """The observer hooks that it implements."""
+    error: str | None = None
+    """Why it is broken; a broken plugin offers nothing."""
+
+    @property
+    def identifier(self) -> str:
+        """``distribution/entry point``: unlike the name alone, unique."""
+        return f"{self.distribution}/{self.name}"
+
+    def __str__(self) -> str:
+        of = f"{self.distribution} {self.version}".strip()
+        return f'{of} (entry point "{self.name}")'
+
+    def is_called(self, name: str) -> bool:
+        """Whether ``name`` is its entry point, its distribution, or ``distribution/entry point``."""
+        distribution, slash, entry_point = name.partition("/")
+        if slash:
+            return canonical(distribution) == canonical(self.distribution) and (entry_point == self.name)
+        return name == self.name or canonical(name) == canonical(self.distribution)
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """One thing that a plugin offers under a name of agent.yaml."""
+
+    name: str
+    kind: Kind
+    factory: Callable[..., Any]
+    plugin: Plugin
+
+    @property
+    def identifier(self) -> str:
+        """The name that no other plugin can take: ``distribution/entry point:name``."""
+        return f"{self.plugin.identifier}:{self.name}"
+
+    def __str__(self) -> str:
+        return f'{self.kind} "{self.name}" of {self.plugin}'
+
+    def make(self, *args: Any, **options: Any) -> Any:
+        """Call the factory. Raises ``PluginError`` naming the plugin, whatever the factory raised."""
+        try:
+            return self.factory(*args, **options)
+        except GrpoError:
+            raise
+        except Exception as error:
+            raise PluginError(f"{self} could not be made: {cause(error)}") from error
+
+
+def canonical(distribution: str) -> str:
+    """A distribution's name as package indexes compare it: ``My_Plugin`` is ``my-plugin``."""
+    return re.sub(r"[-_.]+", "-", distribution).lower()
+
+
+def cause(error: BaseException) -> str:
+    """``ImportError: no module …``: an exception on one line."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

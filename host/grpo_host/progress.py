@@ -1,0 +1,82 @@
+"""What a person sees of long work: live bars on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import IO
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+PLAIN_SECONDS = 15.0
+"""How often a phase says where it is when there is no terminal."""
+
+Advance = Callable[[], None]
+
+
+class Reporter:
+    """Prints lines, and shows phases of work with their progress."""
+
+    def __init__(self, file: IO[str] | None = None, *, quiet: bool = False) -> None:
+        self.console = Console(file=file, highlight=False, quiet=quiet, soft_wrap=True)
+        self._bars: Progress | None = None
+
+    def line(self, text: str) -> None:
+        """One line for the record."""
+        (self._bars.console if self._bars else self.console).print(text)
+
+    @contextmanager
+    def phase(self, label: str, total: int | None = None) -> Iterator[Advance]:
+        """Show ``label`` while the block runs; the block calls the yielded function per unit done."""
+        if self.console.is_terminal:
+            with self._bar(label, total) as advance:
+                yield advance
+        else:
+            yield self._plain(label, total)
+
+    @contextmanager
+    def _bar(self, label: str, total: int | None) -> Iterator[Advance]:
+        outermost = self._bars is None
+        if self._bars is None:
+            self._bars = Progress(
+                SpinnerColumn(),
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=24),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                TimeRemainingColumn(),
+                console=self.console,
+                transient=True,
+            )
+            self._bars.start()
+        bars = self._bars
+        task = bars.add_task(label, total=total)
+        try:
+            yield lambda: bars.advance(task)
+        finally:
+            bars.remove_task(task)
+            if outermost:
+                bars.stop()
+                self._bars = None
+
+    def _plain(self, label: str, total: int | None) -> Advance:
+        done, last = 0, time.monotonic()
+
+        def advance() -> None:
+            nonlocal done, last
+            done += 1
+            if time.monotonic() - last >= PLAIN_SECONDS:
+                last = time.monotonic()
+                self.line(f"{label}: {done}" + (f" of {total}" if total else ""))
+
+        return advance

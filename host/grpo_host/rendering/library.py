@@ -1,0 +1,76 @@
+"""The ``renderers`` library behind our ``Renderer``: hand-written renderers of known model families."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from grpo_sdk.backend import Tokenizer
+from grpo_sdk.messages import Message, ToolCall, ToolSchema, tool_call
+from grpo_sdk.tools import MALFORMED_CALL
+
+
+def library_renderer(tokenizer: Tokenizer) -> LibraryRenderer | None:
+    """A renderer made for ``tokenizer``'s model, or None where the library has none."""
+    try:
+        from renderers.base import MODEL_RENDERER_MAP, create_renderer
+    except ImportError:
+        return None
+    if getattr(tokenizer, "name_or_path", None) not in MODEL_RENDERER_MAP:
+        return None
+    return LibraryRenderer(create_renderer(tokenizer))
+
+
+class LibraryRenderer:
+    """Adapts one renderer of the library."""
+
+    def __init__(self, renderer: Any) -> None:
+        self._renderer = renderer
+        self.stop_ids: tuple[int, ...] = tuple(renderer.get_stop_token_ids())
+
+    def prompt(self, messages: Sequence[Message], tools: Sequence[ToolSchema]) -> list[int]:
+        ids = self._renderer.render_ids(list(messages), tools=_specs(tools), add_generation_prompt=True)
+        return list(ids)
+
+    def extension(
+        self,
+        held: Sequence[int],
+        completion: Sequence[int],
+        new: Sequence[Message],
+        tools: Sequence[ToolSchema],
+    ) -> list[int] | None:
+        before = [*held, *completion]
+        bridged = self._renderer.bridge_to_next_turn(
+            list(held), list(completion), list(new), tools=_specs(tools)
+        )
+        if bridged is None or bridged.token_ids[: len(before)] != before:
+            return None
+        return list(bridged.token_ids[len(before) :])
+
+    def parse(self, completion: Sequence[int], tools: Sequence[ToolSchema]) -> tuple[str, list[ToolCall]]:
+        parsed = self._renderer.parse_response(list(completion), tools=_specs(tools))
+        return parsed.content, [_call(attempt, index) for index, attempt in enumerate(parsed.tool_calls)]
+
+    def completion(self, message: Message) -> list[int]:
+        probe = [{"role": "user", "content": "Hello"}]
+        before = self._renderer.render_ids(probe, add_generation_prompt=True)
+        after = self._renderer.render_ids([*probe, message])
+        ids = list(after[len(before) :])
+        for index, token in enumerate(ids):
+            if token in self.stop_ids:
+                return ids[: index + 1]
+        return [*ids, self.stop_ids[0]]
+
+
+def _specs(tools: Sequence[ToolSchema]) -> list[dict[str, Any]] | None:
+    return [tool["function"] for tool in tools] or None
+
+
+def _call(attempt: Any, index: int) -> ToolCall:
+    call_id = attempt.id or f"call_{index}"
+    if attempt.status != "ok" or not attempt.name:
+        return tool_call(MALFORMED_CALL, attempt.raw, call_id)
+    arguments = attempt.arguments
+    text = arguments if isinstance(arguments, str) else json.dumps(arguments or {})
+    return tool_call(attempt.name, text, call_id)

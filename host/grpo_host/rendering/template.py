@@ -1,0 +1,83 @@
+"""A renderer on top of any chat template, which proves of each extension that it rewrites nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from grpo_host.rendering.tool_calls import as_plain_messages, assistant_text, parse_calls
+from grpo_sdk.backend import Tokenizer
+from grpo_sdk.errors import ModelError
+from grpo_sdk.messages import Message, ToolCall, ToolSchema
+
+_PROBES = ("Yes, 7.", "No")
+"""Two different last assistant messages: what follows them must not depend on them."""
+
+
+class TemplateRenderer:
+    """Renders with ``apply_chat_template``; tools are described in the system prompt.
+
+    An extension is what the template puts behind an assistant message's end token. It is taken
+    from rendering a conversation with a stand-in for history, and given only if rendering with
+    another stand-in gives the same text, so that a template that looks back (drops reasoning,
+    renumbers turns) is recognised. The text is tokenized by itself, which is exact because a
+    special token stands before it.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        if not tokenizer.chat_template:
+            raise ModelError(
+                "the model's tokenizer has no chat template, so it cannot hold a conversation; "
+                "choose an instruct or chat model"
+            )
+        if tokenizer.eos_token_id is None:
+            raise ModelError("the model's tokenizer has no end token; set eos_token in its config")
+        self.tokenizer = tokenizer
+        self.stop_ids: tuple[int, ...] = (tokenizer.eos_token_id,)
+        self._end = tokenizer.decode([tokenizer.eos_token_id])
+
+    def prompt(self, messages: Sequence[Message], tools: Sequence[ToolSchema]) -> list[int]:
+        text = self._render(as_plain_messages(messages, tools), generate=True)
+        return self._encode(text)
+
+    def extension(
+        self,
+        held: Sequence[int],
+        completion: Sequence[int],
+        new: Sequence[Message],
+        tools: Sequence[ToolSchema],
+    ) -> list[int] | None:
+        plain = as_plain_messages(new, ())
+        first, second = (self._suffix(probe, plain) for probe in _PROBES)
+        if first is None or first != second:
+            return None
+        ended = bool(completion) and completion[-1] in self.stop_ids
+        return ([] if ended else [self.stop_ids[0]]) + self._encode(first)
+
+    def _suffix(self, probe: str, new: list[dict[str, str]]) -> str | None:
+        """What the template writes behind an assistant message ``probe`` that ``new`` follows."""
+        history = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": probe}]
+        before = self._render(history, generate=False)
+        after = self._render([*history, *new], generate=True)
+        said, end, _ = before.rpartition(self._end)
+        head = said + end
+        return after[len(head) :] if end and after.startswith(head) else None
+
+    def parse(self, completion: Sequence[int], tools: Sequence[ToolSchema]) -> tuple[str, list[ToolCall]]:
+        ids = list(completion)
+        if ids and ids[-1] in self.stop_ids:
+            ids.pop()
+        text = self.tokenizer.decode(ids, skip_special_tokens=True)
+        return parse_calls(text) if tools else (text.strip(), [])
+
+    def completion(self, message: Message) -> list[int]:
+        return [*self._encode(assistant_text(message)), self.stop_ids[0]]
+
+    def _render(self, messages: list[dict[str, str]], *, generate: bool) -> str:
+        text: Any = self.tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=generate
+        )
+        return str(text)
+
+    def _encode(self, text: str) -> list[int]:
+        return list(self.tokenizer.encode(text, add_special_tokens=False))

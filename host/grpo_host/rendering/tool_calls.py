@@ -1,0 +1,97 @@
+"""Tool calls as text, for models whose chat template knows no tools.
+
+The Hermes form, which Qwen and many open models are trained on::
+
+    <tool_call>{"name": "lookup_order", "arguments": {"order_id": "A12"}}</tool_call>
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from grpo_sdk.messages import Message, ToolCall, ToolSchema, tool_call
+from grpo_sdk.tools import MALFORMED_CALL
+
+_CALL = re.compile(r"<tool_call>(.*?)(?:</tool_call>|\Z)", re.DOTALL)
+
+
+def describe_tools(tools: Sequence[ToolSchema]) -> str:
+    """What a system prompt says of ``tools``: short, for small models and short contexts."""
+    lines = [_signature(tool["function"]) for tool in tools]
+    form = '<tool_call>{"name": "...", "arguments": {...}}</tool_call>'
+    return "\n".join(["Tools:", *lines, f"To use a tool, reply only with: {form}"])
+
+
+def _signature(function: dict[str, Any]) -> str:
+    """``lookup(order_id: string): Look up an order.``; the JSON schema where that cannot say it."""
+    parameters = function.get("parameters", {})
+    properties: dict[str, Any] = parameters.get("properties", {})
+    simple = {"string", "integer", "number", "boolean"}
+    if any(field.get("type") not in simple for field in properties.values()):
+        return json.dumps(function, ensure_ascii=False)
+    required = set(parameters.get("required", ()))
+    arguments = ", ".join(
+        f"{name}{'' if name in required else '?'}: {field['type']}" for name, field in properties.items()
+    )
+    return f"{function['name']}({arguments}): {function.get('description', '')}".rstrip(": ")
+
+
+def render_call(call: ToolCall) -> str:
+    """``call`` as the model is to write it."""
+    function = call["function"]
+    name = json.dumps(function["name"], ensure_ascii=False)
+    arguments = function["arguments"].strip() or "{}"
+    return f'<tool_call>{{"name": {name}, "arguments": {arguments}}}</tool_call>'
+
+
+def parse_calls(text: str) -> tuple[str, list[ToolCall]]:
+    """The text outside of tool calls, and the calls; one that is not valid JSON is kept as malformed."""
+    if "<tool_call>" not in text:
+        return text.strip(), []
+    calls = [_parse_call(raw.strip(), index) for index, raw in enumerate(_CALL.findall(text))]
+    return _CALL.sub("", text).strip(), calls
+
+
+def _parse_call(raw: str, index: int) -> ToolCall:
+    try:
+        parsed = json.loads(raw)
+        name, arguments = parsed["name"], parsed.get("arguments", {})
+        if not isinstance(name, str) or not isinstance(arguments, dict):
+            raise TypeError
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return tool_call(MALFORMED_CALL, raw, f"call_{index}")
+    return tool_call(name, json.dumps(arguments, ensure_ascii=False), f"call_{index}")
+
+
+def as_plain_messages(messages: Sequence[Message], tools: Sequence[ToolSchema]) -> list[dict[str, str]]:
+    """``messages`` in system, user and assistant roles only: tools described, calls and results as text."""
+    plain: list[dict[str, str]] = []
+    for message in messages:
+        role, content = message["role"], message["content"]
+        if role == "assistant":
+            content = assistant_text(message)
+        elif role == "tool":
+            content = f"<tool_response>{content}</tool_response>"
+            if plain and plain[-1]["role"] == "tool":
+                plain[-1]["content"] += f"\n{content}"
+                continue
+        plain.append({"role": role, "content": content})
+    for item in plain:
+        if item["role"] == "tool":
+            item["role"] = "user"
+    if tools:
+        if plain and plain[0]["role"] == "system":
+            plain[0]["content"] = f"{plain[0]['content']}\n{describe_tools(tools)}".lstrip()
+        else:
+            plain.insert(0, {"role": "system", "content": describe_tools(tools)})
+    return plain
+
+
+def assistant_text(message: Message) -> str:
+    """All that an assistant message says, its tool calls included."""
+    parts = [message["content"]] if message["content"] else []
+    parts += [render_call(call) for call in message.get("tool_calls", ())]
+    return "\n".join(parts)

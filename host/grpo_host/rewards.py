@@ -1,0 +1,126 @@
+"""Rewards of a run: each scored within its time limit, combined by weight, failures recorded."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from grpo_sdk.blocking import call_blocking
+from grpo_sdk.rewards import GroupReward, Reward, RewardResult
+from grpo_sdk.trajectory import RewardRecord, Trajectory
+
+
+@dataclass(frozen=True, slots=True)
+class WeightedReward:
+    """A reward as agent.yaml names it."""
+
+    name: str
+    reward: Reward | GroupReward
+    weight: float = 1.0
+    seconds: float = 30.0
+    """Time limit of one score, or of one group."""
+
+
+class RewardSet:
+    """Scores groups of trajectories with several rewards."""
+
+    def __init__(self, rewards: Sequence[WeightedReward], *, concurrency: int = 32) -> None:
+        self.rewards = list(rewards)
+        self._gate = asyncio.Semaphore(concurrency)
+
+    async def score(self, group: Sequence[Trajectory]) -> list[Trajectory]:
+        """``group`` with rewards. The trajectories of one task, in order.
+
+        A failed episode is not scored. A trajectory that one reward failed to score has the error
+        on that reward's record and ``reward`` None: a sum without a part would be another reward.
+        """
+        alive = [index for index, item in enumerate(group) if item.status != "failed"]
+        scored = [group[index] for index in alive]
+        columns = await asyncio.gather(*(self._column(item, scored) for item in self.rewards))
+        result = list(group)
+        for row, index in enumerate(alive):
+            records = {item.name: column[row] for item, column in zip(self.rewards, columns, strict=True)}
+            result[index] = replace(group[index], rewards=records, reward=_total(records))
+        return result
+
+    async def _column(self, item: WeightedReward, group: Sequence[Trajectory]) -> list[RewardRecord]:
+        if not group:
+            return []
+        if isinstance(item.reward, GroupReward):
+            return await self._group(item, item.reward, group)
+        return list(await asyncio.gather(*(self._one(item, item.reward, t) for t in group)))
+
+    async def _one(self, item: WeightedReward, reward: Reward, trajectory: Trajectory) -> RewardRecord:
+        try:
+            async with self._gate:
+                return _record(item, await _limited(item.seconds, reward.score, trajectory))
+        except Exception as problem:
+            return _failure(item, problem)
+
+    async def _group(
+        self, item: WeightedReward, reward: GroupReward, group: Sequence[Trajectory]
+    ) -> list[RewardRecord]:
+        try:
+            async with self._gate:
+                scores = list(await _limited(item.seconds, reward.score_group, group))
+            if len(scores) != len(group):
+                raise ValueError(f"{len(scores)} scores for {len(group)} trajectories")
+        except Exception as problem:
+            return [_failure(item, problem)] * len(group)
+        records = []
+        for score in scores:
+            try:
+                records.append(_record(item, score))
+            except Exception as problem:
+                records.append(_failure(item, problem))
+        return records
+
+    def close(self) -> None:
+        """Close every reward."""
+        for item in self.rewards:
+            item.reward.close()
+
+
+async def _limited(seconds: float, function: Callable[..., Any], argument: Any) -> Any:
+    """Call a sync or async ``function`` within ``seconds``; a sync one in a thread of its own."""
+    try:
+        async with asyncio.timeout(seconds):
+            if inspect.iscoroutinefunction(function):
+                return await function(argument)
+            value = await call_blocking(function, argument)
+            return await value if inspect.isawaitable(value) else value
+    except TimeoutError:
+        raise TimeoutError(f"no score within {seconds:g} s") from None
+
+
+def _record(item: WeightedReward, score: Any) -> RewardRecord:
+    if isinstance(score, RewardResult):
+        parts = {name: _number(part) for name, part in score.parts.items()}
+        return RewardRecord(_number(score.value), item.weight, parts, score.explanation)
+    return RewardRecord(_number(score), item.weight)
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, (str, bytes)) or value is None:
+        raise TypeError(f"a score is a number, not {value!r:.80}")
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError(f"a score is finite, not {number}")
+    return number
+
+
+def _failure(item: WeightedReward, problem: Exception) -> RewardRecord:
+    return RewardRecord(None, item.weight, error=f"{type(problem).__name__}: {problem}"[:500])
+
+
+def _total(records: dict[str, RewardRecord]) -> float | None:
+    total = 0.0
+    for record in records.values():
+        if record.value is None:
+            return None
+        total += record.weight * record.value
+    return total

@@ -1,0 +1,160 @@
+"""The rollout engine: many episodes side by side over one backend, none waiting for another.
+
+The usage guide calls it the computational engine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from grpo_host.agent import Agent
+from grpo_host.episode import EpisodeRequest, run_episode
+from grpo_host.rewards import RewardSet
+from grpo_sdk.environment import Environment
+from grpo_sdk.trajectory import Task, Trajectory
+
+Observer = Callable[[Trajectory], object]
+
+
+@dataclass(slots=True)
+class RolloutMetrics:
+    """What rollouts have come to."""
+
+    episodes: int = 0
+    seconds: float = 0.0
+    turns: int = 0
+    prompt_tokens: int = 0
+    sampled_tokens: int = 0
+    tool_calls: int = 0
+    tool_errors: int = 0
+    forks: int = 0
+    """Contexts that began anew because a template rewrote history: what others call drift."""
+    stops: Counter[str] = field(default_factory=Counter)
+    """Episodes by stop reason."""
+    statuses: Counter[str] = field(default_factory=Counter)
+
+    def add(self, trajectory: Trajectory) -> None:
+        """Count one more episode."""
+        self.episodes += 1
+        self.turns += len(trajectory.turns)
+        for turn in trajectory.turns:
+            self.prompt_tokens += turn.prompt_tokens
+            self.sampled_tokens += turn.completion_tokens
+            self.tool_calls += len(turn.tools)
+        self.tool_errors += trajectory.tool_errors
+        self.forks += trajectory.ledger.forks if trajectory.ledger else 0
+        self.stops[trajectory.stop_reason] += 1
+        self.statuses[trajectory.status] += 1
+
+    def as_dict(self) -> dict[str, float]:
+        """Flat numbers for logs."""
+        seconds = self.seconds or float("inf")
+        return {
+            "episodes": self.episodes,
+            "seconds": self.seconds,
+            "trajectories_per_second": self.episodes / seconds,
+            "tokens_per_second": self.sampled_tokens / seconds,
+            "turns_per_episode": self.turns / max(1, self.episodes),
+            "sampled_tokens": self.sampled_tokens,
+            "tool_calls": self.tool_calls,
+            "tool_errors": self.tool_errors,
+            "forks": self.forks,
+            **{f"stop/{reason}": count for reason, count in sorted(self.stops.items())},
+            "failed": self.statuses["failed"],
+            "truncated": self.statuses["truncated"],
+        }
+
+
+class RolloutEngine:
+    """Runs groups of episodes, at most ``concurrency`` episodes at a time, and scores each group."""
+
+    def __init__(
+        self,
+        agent: Agent,
+        make_environment: Callable[[], Environment],
+        rewards: RewardSet,
+        *,
+        environment_name: str,
+        concurrency: int = 32,
+        episode_seconds: float = 600.0,
+        observers: Iterable[Observer] = (),
+    ) -> None:
+        self.agent = agent
+        self.make_environment = make_environment
+        self.rewards = rewards
+        self.environment_name = environment_name
+        self.concurrency = concurrency
+        self.episode_seconds = episode_seconds
+        self.observers = list(observers)
+        self.total = RolloutMetrics()
+
+    async def run(
+        self,
+        groups: Sequence[Sequence[EpisodeRequest]],
+        *,
+        policy_version: int = 0,
+        on_episode: Observer = lambda _: None,
+    ) -> tuple[list[list[Trajectory]], RolloutMetrics]:
+        """The trajectories of ``groups``, in their order, and what the batch came to.
+
+        A group is scored as soon as its last episode ends, while others still run.
+        ``on_episode`` is called as each episode ends, before it has rewards.
+        """
+        metrics = RolloutMetrics()
+        started = time.perf_counter()
+        gate = asyncio.Semaphore(self.concurrency)
+
+        async def episode(request: EpisodeRequest) -> Trajectory:
+            async with gate:
+                trajectory = await run_episode(
+                    self.agent,
+                    self.make_environment,
+                    request,
+                    environment_name=self.environment_name,
+                    seconds=self.episode_seconds,
+                    policy_version=policy_version,
+                )
+            on_episode(trajectory)
+            return trajectory
+
+        async def group(requests: Sequence[EpisodeRequest]) -> list[Trajectory]:
+            played = await asyncio.gather(*map(episode, requests))
+            scored = await self.rewards.score(played)
+            for trajectory in scored:
+                metrics.add(trajectory)
+                self.total.add(trajectory)
+                for observer in self.observers:
+                    observer(trajectory)
+            return scored
+
+        async with asyncio.TaskGroup() as tasks:
+            running = [tasks.create_task(group(requests)) for requests in groups]
+        metrics.seconds = time.perf_counter() - started
+        self.total.seconds += metrics.seconds
+        return [task.result() for task in running], metrics
+
+
+def group_requests(
+    tasks: Iterable[Task], samples: int, *, seed: Callable[[Task, int], int], label: str
+) -> list[list[EpisodeRequest]]:
+    """``samples`` requests for each of ``tasks``; ``seed(task, sample)`` seeds what is sampled.
+
+    A task's environment seed is ``seed(task, -1)``, shared by its whole group.
+    """
+    return [
+        [
+            EpisodeRequest(
+                task=task,
+                sample=sample,
+                seed=seed(task, sample),
+                environment_seed=seed(task, -1),
+                id=f"{label}/{index}/{task.id}/{sample}",
+            )
+            for sample in range(samples)
+        ]
+        for index, task in enumerate(tasks)
+    ]

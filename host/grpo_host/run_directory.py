@@ -1,0 +1,164 @@
+"""A run's directory: the stable names that other tools read, safe against crashes and two writers."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from grpo_sdk.errors import RunError
+from grpo_sdk.trajectory import Trajectory
+
+ROTATE_BYTES = 64 * 1024 * 1024
+"""Size at which trajectories.jsonl is compressed and begun anew."""
+
+
+class RunDirectory:
+    """``<output>/<agent>/<run id>/``, held by one process at a time."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = FileLock(path / ".lock")
+
+    @property
+    def agent_yaml(self) -> Path:
+        return self.path / "agent.yaml"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def trajectories(self) -> Path:
+        return self.path / "trajectories.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def adapter(self) -> Path:
+        return self.path / "adapter"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report.json"
+
+    @classmethod
+    def create(cls, output: Path, agent: str) -> RunDirectory:
+        """A new, locked run directory; its id sorts by time. Raises ``RunError`` where none can be made."""
+        run_id = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+        path = output / agent / run_id
+        try:
+            path.mkdir(parents=True)
+        except OSError as problem:
+            raise RunError(
+                f"cannot make the run directory {path}: {problem.strerror}; set output in agent.yaml"
+            ) from problem
+        return cls(path).acquire()
+
+    @classmethod
+    def find(cls, output: Path, agent: str, which: str = "latest") -> RunDirectory:
+        """An existing run, unlocked: ``latest``, a run id, or a path. Raises ``RunError``."""
+        if which != "latest":
+            for path in (Path(which), output / agent / which):
+                if (path / "agent.yaml").is_file():
+                    return cls(path)
+            raise RunError(f"no run at {which} or {output / agent / which}")
+        runs = sorted(p for p in (output / agent).glob("*") if (p / "agent.yaml").is_file())
+        if not runs:
+            raise RunError(f"{output / agent} holds no run yet; start one with grpo-host run")
+        return cls(runs[-1])
+
+    def acquire(self) -> RunDirectory:
+        """Hold the directory until ``release`` or the end of the process. Raises ``RunError`` if in use."""
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            raise RunError(
+                f"the run directory {self.path} is in use by another process; "
+                "wait for it to end, or start a new run without --resume"
+            ) from None
+        return self
+
+    def release(self) -> None:
+        """Let others have the directory."""
+        self._lock.release()
+
+    def write_json(self, path: Path, value: Mapping[str, Any]) -> None:
+        """Replace ``path`` at once: a reader or a crash sees the old or the new, never a half."""
+        write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+    def read_report(self) -> dict[str, Any]:
+        """report.json so far, or an empty dictionary."""
+        if not self.report.is_file():
+            return {}
+        value = json.loads(self.report.read_text(encoding="utf-8"))
+        return value if isinstance(value, dict) else {}
+
+    def append_metrics(self, values: Mapping[str, Any]) -> None:
+        """One more line of metrics.jsonl."""
+        with self.metrics.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(values, ensure_ascii=False) + "\n")
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """metrics.jsonl; a last line cut short by a crash is left out."""
+        return list(_json_lines(self.metrics))
+
+    def truncate_metrics(self, last_step: int) -> None:
+        """Forget lines after ``last_step``: training goes on from there and will write them again."""
+        kept = [line for line in self.read_metrics() if line.get("step", 0) <= last_step]
+        write_text(self.metrics, "".join(json.dumps(line) + "\n" for line in kept))
+
+    def append_trajectory(self, trajectory: Trajectory) -> None:
+        """One more line of trajectories.jsonl; a full file is compressed and begun anew."""
+        with self.trajectories.open("ab") as file:
+            file.write(trajectory.to_json() + b"\n")
+            full = file.tell() >= ROTATE_BYTES
+        if full:
+            self._rotate()
+
+    def read_trajectories(self) -> Iterator[Trajectory]:
+        """Every trajectory, oldest first, rotated files included; a half last line is left out."""
+        for path in sorted(self.path.glob("trajectories.*.jsonl.gz")):
+            with gzip.open(path, "rb") as file:
+                yield from (Trajectory.from_json(line) for line in file)
+        if self.trajectories.is_file():
+            with self.trajectories.open("rb") as plain:
+                yield from (Trajectory.from_json(line) for line in plain if line.endswith(b"\n"))
+
+    def _rotate(self) -> None:
+        number = len(list(self.path.glob("trajectories.*.jsonl.gz"))) + 1
+        target = self.path / f"trajectories.{number:04d}.jsonl.gz"
+        partial = target.with_suffix(".partial")
+        with self.trajectories.open("rb") as source, gzip.open(partial, "wb", 5) as packed:
+            shutil.copyfileobj(source, packed)
+        partial.replace(target)
+        self.trajectories.write_bytes(b"")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write ``path`` whole or not at all."""
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def _json_lines(path: Path) -> Iterator[dict[str, Any]]:
+    if not path.is_file():
+        return
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            if line.endswith("\n"):
+                yield json.loads(line)

@@ -1,0 +1,158 @@
+"""One conversation with a backend: through messages, or through token ids that are only extended."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from grpo_host.rendering import Renderer
+from grpo_sdk.backend import Backend, Capability, Sampling
+from grpo_sdk.errors import ContextOverflowError
+from grpo_sdk.messages import Message, ToolSchema, assistant
+from grpo_sdk.trajectory import Ledger, TokenSequence
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The assistant's next message and what it took."""
+
+    message: Message
+    finish_reason: str
+    prompt_tokens: int
+    completion_tokens: int
+
+
+class Session(ABC):
+    """Holds a conversation's messages and asks for the next assistant message."""
+
+    def __init__(self, messages: Sequence[Message], tools: Sequence[ToolSchema]) -> None:
+        self.messages: list[Message] = list(messages)
+        self.tools = tools
+
+    async def respond(self, new: Sequence[Message], sampling: Sampling) -> Reply:
+        """Hear ``new`` messages and answer. Both are part of ``messages`` afterwards."""
+        self.messages.extend(new)
+        reply = await self._generate(new, sampling)
+        self.messages.append(reply.message)
+        return reply
+
+    @abstractmethod
+    async def _generate(self, new: Sequence[Message], sampling: Sampling) -> Reply:
+        """The answer to ``messages``, of which ``new`` are the last."""
+
+    def ledger(self) -> Ledger | None:
+        """The exact tokens so far; None where the backend does not speak them."""
+        return None
+
+
+class ChatSession(Session):
+    """A conversation with a backend that speaks messages."""
+
+    def __init__(self, backend: Backend, messages: Sequence[Message], tools: Sequence[ToolSchema]) -> None:
+        super().__init__(messages, tools)
+        self._backend = backend
+
+    async def _generate(self, new: Sequence[Message], sampling: Sampling) -> Reply:
+        reply = await self._backend.chat(self.messages, sampling, self.tools)
+        return Reply(reply.message, reply.finish_reason, reply.prompt_tokens, reply.completion_tokens)
+
+
+class TokenSession(Session):
+    """A conversation with a backend that speaks token ids: the ledger is kept here."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        renderer: Renderer,
+        messages: Sequence[Message],
+        tools: Sequence[ToolSchema],
+        *,
+        policy_version: int = 0,
+    ) -> None:
+        super().__init__(messages, tools)
+        self._backend = backend
+        self._renderer = renderer
+        self._version = policy_version
+        self._closed: list[TokenSequence] = []
+        self._ids: list[int] = []
+        self._mask: list[int] = []
+        self._logprobs: list[float] = []
+        self._last_completion = 0
+
+    async def _generate(self, new: Sequence[Message], sampling: Sampling) -> Reply:
+        self._hear(new)
+        room = self._backend.model.context - len(self._ids)
+        if room < 1:
+            raise ContextOverflowError(
+                f"the conversation takes {len(self._ids)} tokens, and the context has "
+                f"{self._backend.model.context}; raise model.context or shorten the episode"
+            )
+        sampling = replace(
+            sampling,
+            max_tokens=min(sampling.max_tokens, room),
+            stop_token_ids=self._renderer.stop_ids,
+        )
+        prompt_tokens = len(self._ids)
+        sampled = await self._backend.generate(self._ids, sampling)
+        self._append(sampled.ids, sampled.logprobs, sampled=True)
+        self._last_completion = len(sampled.ids)
+        text, calls = self._renderer.parse(sampled.ids, self.tools)
+        finish = "tool_calls" if calls else sampled.finish_reason
+        return Reply(assistant(text, calls), finish, prompt_tokens, len(sampled.ids))
+
+    def replay(self, new: Sequence[Message], said: Message) -> None:
+        """Hear ``new`` and let the assistant have said ``said``: the ledger of a demonstration.
+
+        The ids of ``said`` count as sampled, with logprob 0.0.
+        """
+        self.messages.extend(new)
+        self._hear(new)
+        ids = self._renderer.completion(said)
+        self._append(ids, [0.0] * len(ids), sampled=True)
+        self._last_completion = len(ids)
+        self.messages.append(said)
+
+    def ledger(self) -> Ledger:
+        return Ledger([*self._closed, *([self._sequence()] if self._ids else [])])
+
+    def _hear(self, new: Sequence[Message]) -> None:
+        if not self._ids:
+            self._append_context(self._renderer.prompt(self.messages, self.tools))
+            return
+        cut = len(self._ids) - self._last_completion
+        more = self._renderer.extension(self._ids[:cut], self._ids[cut:], new, self.tools)
+        if more is not None:
+            self._append_context(more)
+            return
+        # The template rewrites history: what was sampled stays in the ledger as it was, and a new
+        # sequence begins with the history as the model is to see it now.
+        self._closed.append(self._sequence())
+        self._ids, self._mask, self._logprobs = [], [], []
+        self._append_context(self._renderer.prompt(self.messages, self.tools))
+
+    def _append_context(self, ids: Sequence[int]) -> None:
+        self._append(ids, [0.0] * len(ids), sampled=False)
+
+    def _append(self, ids: Sequence[int], logprobs: Sequence[float], *, sampled: bool) -> None:
+        self._ids.extend(ids)
+        self._logprobs.extend(logprobs)
+        self._mask.extend([int(sampled)] * len(ids))
+
+    def _sequence(self) -> TokenSequence:
+        versions = [self._version if sampled else -1 for sampled in self._mask]
+        return TokenSequence(list(self._ids), list(self._mask), list(self._logprobs), versions)
+
+
+def open_session(
+    backend: Backend,
+    renderer: Renderer | None,
+    messages: Sequence[Message],
+    tools: Sequence[ToolSchema],
+    *,
+    policy_version: int = 0,
+) -> Session:
+    """The session that fits ``backend``: by token ids wherever it speaks them."""
+    if renderer is not None and Capability.TOKEN_IDS in backend.capabilities:
+        return TokenSession(backend, renderer, messages, tools, policy_version=policy_version)
+    return ChatSession(backend, messages, tools)

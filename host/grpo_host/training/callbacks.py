@@ -1,0 +1,109 @@
+"""What happens beside a training step: metrics on disk and on screen, stopping, complete checkpoints."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback
+
+from grpo_host.run_directory import RunDirectory, write_text
+from grpo_host.training.interrupt import Interrupt
+from grpo_sdk.errors import RunError
+
+COMPLETE = "grpo_state.json"
+"""Written last into a checkpoint: without it the checkpoint is half and is not resumed from."""
+
+
+class StepMetrics(TrainerCallback):  # type: ignore[misc]
+    """Writes one line of metrics.jsonl a step, and shows and announces it."""
+
+    def __init__(
+        self,
+        directory: RunDirectory,
+        phases: Callable[[], dict[str, float]],
+        show: Callable[[int, Mapping[str, Any]], None],
+    ) -> None:
+        self._directory = directory
+        self._phases = phases
+        self._show = show
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+        if not logs or "loss" not in logs:
+            return
+        values = {name: _json_number(value) for name, value in logs.items()}
+        values.update(self._phases())
+        line = {"step": state.global_step, "time": time.time(), **values}
+        self._directory.append_metrics(line)
+        self._show(state.global_step, line)
+
+
+class StopOnSignal(TrainerCallback):  # type: ignore[misc]
+    """Leaves the training loop between two passes when a signal has come."""
+
+    def __init__(self, interrupt: Interrupt) -> None:
+        self._interrupt = interrupt
+
+    def on_substep_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._interrupt.check()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
+        if self._interrupt.requested:
+            control.should_save = control.should_training_stop = True
+        return control
+
+
+class CompleteCheckpoints(TrainerCallback):  # type: ignore[misc]
+    """Marks a checkpoint as complete once everything else of it is written."""
+
+    def __init__(self, state: Callable[[], dict[str, Any]]) -> None:
+        self._state = state
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        mark_complete(checkpoint_path(Path(args.output_dir), state.global_step), self._state())
+
+
+def checkpoint_path(checkpoints: Path, step: int) -> Path:
+    """Where the trainer saves after ``step``."""
+    return checkpoints / f"checkpoint-{step}"
+
+
+def mark_complete(checkpoint: Path, state: Mapping[str, Any]) -> None:
+    """Declare ``checkpoint`` whole, with our own state in it."""
+    write_text(checkpoint / COMPLETE, json.dumps(state))
+
+
+def latest_checkpoint(checkpoints: Path) -> Path | None:
+    """The newest complete checkpoint."""
+    found = [path for path in checkpoints.glob("checkpoint-*") if (path / COMPLETE).is_file()]
+    return max(found, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+
+
+def remove_incomplete(checkpoints: Path) -> None:
+    """Delete checkpoints that a crash or a full disk left half."""
+    for path in checkpoints.glob("checkpoint-*"):
+        if not (path / COMPLETE).is_file():
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def disk_error(problem: OSError, checkpoints: Path) -> RunError:
+    """What to tell a user whose checkpoint could not be written."""
+    remove_incomplete(checkpoints)
+    kept = latest_checkpoint(checkpoints)
+    last = f"the last complete checkpoint is {kept}" if kept else "there was no checkpoint before"
+    return RunError(
+        f"cannot save a checkpoint in {checkpoints}: {problem.strerror or problem}; {last}. "
+        "Make room and run again with --resume"
+    )
+
+
+def _json_number(value: Any) -> Any:
+    """JSON has no NaN; a missing number is null."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,51 @@
+"""Ctrl-C and SIGTERM during training: save where it stands, then stop."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+class StopTraining(Exception):  # noqa: N818 - a request, not an error
+    """Leave the training loop now; weights are those of the last finished step."""
+
+
+class Interrupt:
+    """Remembers that the user or the system asked to stop. A second Ctrl-C stops without saving."""
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+
+    @property
+    def requested(self) -> bool:
+        """A signal has come."""
+        return self.signal is not None
+
+    @property
+    def exit_code(self) -> int:
+        """128 + the signal's number, as a shell would report it; 0 without one."""
+        return 0 if self.signal is None else 128 + self.signal
+
+    def check(self) -> None:
+        """Raise ``StopTraining`` if a signal has come."""
+        if self.requested:
+            raise StopTraining
+
+    @contextmanager
+    def listening(self, announce: Callable[[str], None]) -> Iterator[Interrupt]:
+        """Take SIGINT and SIGTERM while the block runs. For the main thread."""
+
+        def handle(number: int, _: FrameType | None) -> None:
+            if self.requested:
+                raise KeyboardInterrupt
+            self.signal = number
+            announce("stopping: saving a checkpoint first (once more to stop without)")
+
+        before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield self
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)

@@ -1,0 +1,58 @@
+"""Trajectories as the rows that TRL's ``rollout_func`` returns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from grpo_sdk.trajectory import Trajectory
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One trajectory as TRL takes it: the ids before the first sampled one, then all the rest."""
+
+    prompt_ids: list[int]
+    completion_ids: list[int]
+    logprobs: list[float]
+    """One a completion id; 0.0 where the mask is 0."""
+    mask: list[int]
+    """One a completion id; 1 = sampled by the policy, which alone carries the loss."""
+
+    def __post_init__(self) -> None:
+        if not len(self.completion_ids) == len(self.logprobs) == len(self.mask) > 0:
+            raise ValueError(
+                f"a row needs equally many ids, logprobs and mask values, at least one; got "
+                f"{len(self.completion_ids)}, {len(self.logprobs)}, {len(self.mask)}"
+            )
+
+
+def make_row(trajectory: Trajectory, end_id: int) -> Row:
+    """``trajectory`` as a row.
+
+    A failed or unscored trajectory, or one without a sampled token, becomes a row that moves
+    nothing: one ``end_id`` with mask 0. (Its reward is None too, which keeps it out of the
+    group's baseline.) Of a trajectory that was split, the last sequence is trained on. Ids after
+    the last sampled one are left off, so that a row ends where the policy stopped: TRL reads
+    truncation from the last id.
+    """
+    ledger = trajectory.ledger
+    if trajectory.reward is None or ledger is None or not ledger.sampled:
+        prompt = ledger.sequences[0].ids[:1] if ledger and ledger.sequences else [end_id]
+        return Row(prompt, [end_id], [0.0], [0])
+    sequence = next(item for item in reversed(ledger.sequences) if item.sampled)
+    start = sequence.prompt_length
+    end = len(sequence.mask) - sequence.mask[::-1].index(1)
+    return Row(
+        sequence.ids[:start],
+        sequence.ids[start:end],
+        sequence.logprobs[start:end],
+        sequence.mask[start:end],
+    )
+
+
+def reward_columns(trajectories: Sequence[Trajectory], names: Sequence[str]) -> dict[str, list[float | None]]:
+    """Each reward's unweighted values, by name; None in every column where one of them is missing."""
+    return {
+        name: [None if t.reward is None else t.rewards[name].value for t in trajectories] for name in names
+    }

@@ -1,0 +1,154 @@
+"""TRL's ``GRPOTrainer``, fed with trajectories. Every touch of TRL's insides is in this file.
+
+What TRL 1.16 asks of a custom rollout and this class answers:
+
+- Only prompts reach ``rollout_func``: the batch's rows are kept from ``_generate_and_score_completions``.
+- The importance-sampling correction, which TRL makes only for its own vLLM, is made here from the
+  log-probs that our backend sampled with, and logged under TRL's names.
+- Rewards are computed by the host on whole trajectories; TRL's reward functions read them off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from trl import GRPOConfig, GRPOTrainer
+
+from grpo_host.training.rows import make_row, reward_columns
+from grpo_sdk.trajectory import Trajectory
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+REWARD_COLUMN = "grpo_reward/"
+"""Prefix of the extra fields that carry our rewards through TRL."""
+
+Rollout = Callable[[Sequence[dict[str, Any]], "HostGRPOTrainer"], list[Trajectory]]
+"""From a batch's rows to one trajectory a row, in their order."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImportanceSampling:
+    """How the gap between the sampling and the training policy is corrected."""
+
+    mode: str = "token_truncate"
+    """``token_truncate``, ``token_mask``, ``sequence_truncate``, ``sequence_mask`` or ``none``."""
+    cap: float = 2.0
+
+
+class HostGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
+    """A ``GRPOTrainer`` whose rollouts are our trajectories."""
+
+    def __init__(
+        self,
+        *,
+        model: Any,
+        args: GRPOConfig,
+        train_dataset: Dataset,
+        tokenizer: Any,
+        rollout: Rollout,
+        reward_names: Sequence[str],
+        reward_weights: Sequence[float],
+        importance_sampling: ImportanceSampling,
+        callbacks: Sequence[Any] = (),
+    ) -> None:
+        args.reward_weights = list(reward_weights)
+        super().__init__(
+            model=model,
+            args=args,
+            train_dataset=train_dataset,
+            processing_class=tokenizer,
+            reward_funcs=[_read_reward(name) for name in reward_names],
+            rollout_func=_rollout_func,
+            callbacks=list(callbacks),
+        )
+        self.rollout = rollout
+        self.reward_names = list(reward_names)
+        self.importance_sampling = importance_sampling
+        self._rows: list[dict[str, Any]] = []
+        self._loss_inputs: dict[str, Any] | None = None
+
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        self._rows = inputs
+        return super()._generate_and_score_completions(inputs)  # type: ignore[no-any-return]
+
+    def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
+        # TRL multiplies inputs["importance_sampling_ratio"] into the loss only if use_vllm is set.
+        # It is set for the loss alone: during generation it would start TRL's own engine.
+        self._loss_inputs = inputs
+        self.use_vllm = self.importance_sampling.mode != "none"
+        try:
+            return super()._compute_loss(model, inputs)
+        finally:
+            self.use_vllm = False
+            self._loss_inputs = None
+
+    def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> Any:
+        result = super()._get_per_token_logps_and_entropies(*args, **kwargs)
+        if self._loss_inputs is not None and self.use_vllm:
+            # Generation and optimisation are aligned (one optimizer step a batch), so the policy
+            # before the step is the policy now: no second forward pass is needed for the ratio.
+            self._loss_inputs["importance_sampling_ratio"] = self._ratio(
+                result[0].detach().float(), self._loss_inputs
+            )
+        return result
+
+    def _ratio(self, logprobs: torch.Tensor, inputs: dict[str, Any]) -> torch.Tensor:
+        """π_train / π_sample, truncated or masked at the cap; (B, T), or (B, 1) a sequence."""
+        mask = inputs["completion_mask"]
+        if "tool_mask" in inputs:
+            mask = mask * inputs["tool_mask"]
+        difference = (logprobs - inputs["sampling_per_token_logps"]) * mask
+        level, _, action = self.importance_sampling.mode.partition("_")
+        if level == "sequence":
+            ratio = difference.sum(dim=-1, keepdim=True).exp()
+            seen = ratio.flatten()
+        else:
+            ratio = difference.exp()
+            seen = ratio[mask.bool()]
+        cap = self.importance_sampling.cap
+        truncate = action == "truncate"
+        corrected = ratio.clamp(max=cap) if truncate else ratio.masked_fill(ratio > cap, 0.0)
+        self._log_ratio(seen, difference[mask.bool()], cap)
+        return corrected
+
+    def _log_ratio(self, ratio: torch.Tensor, difference: torch.Tensor, cap: float) -> None:
+        if not ratio.numel() or not difference.numel():
+            return
+        metrics = self._metrics["train"]
+        metrics["sampling/importance_sampling_ratio/min"].append(ratio.min().item())
+        metrics["sampling/importance_sampling_ratio/mean"].append(ratio.mean().item())
+        metrics["sampling/importance_sampling_ratio/max"].append(ratio.max().item())
+        metrics["sampling/importance_sampling_ratio/capped"].append((ratio > cap).float().mean().item())
+        absolute = difference.abs()
+        metrics["sampling/sampling_logp_difference/mean"].append(absolute.mean().item())
+        metrics["sampling/sampling_logp_difference/max"].append(absolute.max().item())
+
+
+def _rollout_func(prompts: list[Any], trainer: HostGRPOTrainer) -> dict[str, Any]:
+    """TRL's ``rollout_func``: exactly one row a prompt, in order; TRL has repeated each prompt G times."""
+    trajectories = trainer.rollout(trainer._rows, trainer)
+    if len(trajectories) != len(prompts):
+        raise ValueError(f"{len(trajectories)} trajectories for {len(prompts)} prompts")
+    rows = [make_row(item, trainer._tokenizer.eos_token_id) for item in trajectories]
+    columns = reward_columns(trajectories, trainer.reward_names)
+    return {
+        "prompt_ids": [row.prompt_ids for row in rows],
+        "completion_ids": [row.completion_ids for row in rows],
+        "logprobs": [row.logprobs for row in rows],
+        "env_mask": [row.mask for row in rows],
+        **{f"{REWARD_COLUMN}{name}": values for name, values in columns.items()},
+    }
+
+
+def _read_reward(name: str) -> Callable[..., list[float | None]]:
+    """A TRL reward function that gives back what the host computed."""
+
+    def read(**columns: Any) -> list[float | None]:
+        return list(columns[f"{REWARD_COLUMN}{name}"])
+
+    read.__name__ = name
+    return read

@@ -1,0 +1,133 @@
+"""A supervised warm start: imitate demonstration dialogues before GRPO, with TRL's ``SFTTrainer``.
+
+A model that never does the right thing gives GRPO nothing to reinforce.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from grpo_host.agent import Agent
+from grpo_host.config.schema import WarmStartConfig
+from grpo_host.session import TokenSession
+from grpo_host.training.policy import Policy
+from grpo_sdk.environment import Environment
+from grpo_sdk.errors import ConfigError
+from grpo_sdk.messages import Message
+from grpo_sdk.tools import ToolLike
+from grpo_sdk.trajectory import TokenSequence
+
+
+def demonstrations(environment: Environment, settings: WarmStartConfig, *, seed: int) -> list[list[Message]]:
+    """The training split's demonstrations, shuffled, at most ``settings.max_demonstrations``."""
+    found = list(environment.demonstrations("train"))
+    if not found:
+        raise ConfigError(
+            f"training.warm_start: the environment {type(environment).__name__} has no "
+            "demonstrations; remove warm_start or implement Environment.demonstrations"
+        )
+    random.Random(seed).shuffle(found)
+    return found[: settings.max_demonstrations]
+
+
+def tokenize(
+    agent: Agent, dialogues: Sequence[Sequence[Message]], tools: Sequence[ToolLike]
+) -> list[TokenSequence]:
+    """``dialogues`` as the ledgers that episodes of ``agent`` would have had.
+
+    The ids come from the same rendering as in rollouts, so that what is imitated is what will be
+    sampled. Longer ones than the context are left out.
+    """
+    sequences = []
+    for dialogue in dialogues:
+        opening = dialogue[:1] if dialogue and dialogue[0]["role"] == "system" else []
+        session = agent.open(tools=tools, history=opening).session
+        if not isinstance(session, TokenSession):
+            raise ConfigError("training.warm_start: the backend does not speak token ids")
+        new: list[Message] = []
+        for message in dialogue[len(opening) :]:
+            if message["role"] == "assistant":
+                session.replay(new, message)
+                new = []
+            else:
+                new.append(message)
+        sequences += session.ledger().sequences
+    return [item for item in sequences if len(item.ids) <= agent.backend.model.context]
+
+
+def warm_start(
+    policy: Policy,
+    sequences: Sequence[TokenSequence],
+    settings: WarmStartConfig,
+    *,
+    directory: Path,
+    seed: int,
+    micro_batch: int,
+    on_step: Callable[[int, int, float | None], None],
+    check: Callable[[], None],
+) -> dict[str, float]:
+    """Train the policy's adapter on ``sequences``; the loss is on the policy's own tokens alone.
+
+    ``on_step(step, of, loss)`` is called after each optimizer step, ``check`` may raise to stop.
+    Returns the last loss and the number of steps.
+    """
+    from datasets import Dataset
+    from transformers import TrainerCallback
+    from trl import SFTConfig, SFTTrainer
+
+    from grpo_host.training.devices import precision_arguments
+
+    class Watch(TrainerCallback):  # type: ignore[misc]
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+            if logs and "loss" in logs:
+                losses.append(float(logs["loss"]))
+                on_step(state.global_step, state.max_steps, losses[-1])
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            check()
+
+        def on_substep_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            check()
+
+    losses: list[float] = []
+    per_pass = min(micro_batch, settings.batch)
+    trainer = SFTTrainer(
+        model=policy.model,
+        args=SFTConfig(
+            output_dir=str(directory),
+            num_train_epochs=settings.epochs,
+            learning_rate=settings.learning_rate,
+            lr_scheduler_type="cosine",
+            warmup_steps=2,
+            per_device_train_batch_size=per_pass,
+            gradient_accumulation_steps=max(1, settings.batch // per_pass),
+            max_length=None,
+            seed=seed,
+            logging_steps=1,
+            save_strategy="no",
+            report_to=[],
+            disable_tqdm=True,
+            gradient_checkpointing=False,
+            **precision_arguments(),
+        ),
+        train_dataset=Dataset.from_list([_example(item) for item in sequences]),
+        processing_class=policy.tokenizer,
+        callbacks=[Watch()],
+    )
+    _silence_printing(trainer)
+    trainer.train()
+    return {"loss": losses[-1] if losses else float("nan"), "steps": float(trainer.state.global_step)}
+
+
+def _silence_printing(trainer: Any) -> None:
+    from transformers import PrinterCallback
+
+    trainer.remove_callback(PrinterCallback)
+
+
+def _example(sequence: TokenSequence) -> dict[str, list[int]]:
+    labels = [token if sampled else -100 for token, sampled in zip(sequence.ids, sequence.mask, strict=True)]
+    return {"input_ids": sequence.ids, "labels": labels}

@@ -1,0 +1,35 @@
+"""The weights that a backend is to sample from: the base model's, with the adapter merged in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+    from peft import PeftModel
+
+
+def merged_weights(model: PeftModel) -> Iterator[tuple[str, torch.Tensor]]:
+    """``(name, tensor)`` of every base weight, under the base model's names, adapter merged.
+
+    The merge is made into new tensors. ``merge_adapter`` and ``unmerge_adapter`` in place would
+    round the bfloat16 base weights twice a step and let them drift.
+    """
+    import torch
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    base = model.get_base_model()
+    adapted = {name: module for name, module in base.named_modules() if isinstance(module, BaseTunerLayer)}
+    with torch.no_grad():
+        for name, tensor in base.state_dict().items():
+            owner, _, leaf = name.rpartition(".base_layer.")
+            if not owner:
+                if not any(name.startswith(f"{prefix}.") for prefix in adapted):
+                    yield name, tensor
+                continue
+            module = adapted[owner]
+            if leaf == "weight":
+                delta = sum(module.get_delta_weight(active) for active in module.active_adapters)
+                tensor = (tensor.float() + delta.float()).to(tensor.dtype)
+            yield f"{owner}.{leaf}", tensor

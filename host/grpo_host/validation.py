@@ -1,0 +1,108 @@
+"""What pydantic complains about, in words for the reader of an agent.yaml."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from grpo_sdk.errors import did_you_mean
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+    from pydantic_core import ErrorDetails
+
+Location = tuple[str | int, ...]
+"""Keys and indices from the top of agent.yaml to a value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Complaint:
+    """One thing that is wrong at a location."""
+
+    location: Location
+    message: str
+
+
+def say_location(location: Location) -> str:
+    """``rewards[0].name``."""
+    text = ""
+    for step in location:
+        text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else step
+    return text
+
+
+def complaints_of(
+    problem: ValidationError,
+    values: Any,
+    known: Callable[[Location], Sequence[str]],
+    *,
+    what: str = "key",
+) -> list[Complaint]:
+    """pydantic's errors at the places that ``values`` has; members of a union in one sentence.
+
+    ``known`` gives the keys that may stand in the mapping at a location.
+    """
+    merged: dict[Location, list[str]] = {}
+    for error in problem.errors(include_url=False):
+        location = error["loc"]
+        if error["type"] not in ("missing", "extra_forbidden"):
+            location = _existing(location, values)
+        merged.setdefault(location, []).append(explain(error, known(location[:-1]), what=what))
+    return [
+        Complaint(location, ", or ".join(dict.fromkeys(messages))) for location, messages in merged.items()
+    ]
+
+
+def _existing(location: Location, values: Any) -> Location:
+    """``location`` without the steps that pydantic added for the members of a union."""
+    for depth, step in enumerate(location):
+        try:
+            values = values[step]
+        except (KeyError, IndexError, TypeError):
+            # The name that stands for a whole section has no key of its own.
+            return location[: depth + 1] if step == "name" else location[:depth]
+    return location
+
+
+def explain(error: ErrorDetails, known: Sequence[str], *, what: str = "key") -> str:
+    """One pydantic error as a sentence; ``known`` are the keys that could stand in its place.
+
+    Values are never repeated: they may be secrets.
+    """
+    kind, context = error["type"], error.get("ctx", {})
+    if kind == "extra_forbidden":
+        name = str(error["loc"][-1])
+        hint = did_you_mean(name, list(known))
+        listed = f" The {what}s here are: {', '.join(known)}" if known else f" There are no {what}s"
+        return f'unknown {what} "{name}".{hint or listed}'
+    if kind == "missing":
+        return f"this {what} is missing"
+    if kind == "value_error":
+        return str(context.get("error", error["msg"]))
+    return _SENTENCES.get(kind, error["msg"]).format(**context)
+
+
+_SENTENCES: dict[str, str] = {
+    "string_type": "give a text",
+    "int_type": "give a whole number",
+    "int_parsing": "give a whole number",
+    "int_from_float": "give a whole number",
+    "float_type": "give a number",
+    "float_parsing": "give a number",
+    "finite_number": "give a finite number",
+    "bool_type": "give true or false",
+    "bool_parsing": "give true or false",
+    "list_type": "give a list",
+    "tuple_type": "give a list",
+    "dict_type": "give a mapping of keys to values",
+    "model_type": "give a mapping of keys to values",
+    "literal_error": "give one of: {expected}",
+    "enum": "give one of: {expected}",
+    "greater_than": "give more than {gt}",
+    "greater_than_equal": "give at least {ge}",
+    "less_than": "give less than {lt}",
+    "less_than_equal": "give at most {le}",
+    "too_short": "give at least {min_length}, not {actual_length}",
+    "string_too_short": "give a text that is not empty",
+}

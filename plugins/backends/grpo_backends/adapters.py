@@ -1,0 +1,46 @@
+"""A PEFT adapter merged into its base model's weights, on the CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from grpo_sdk.errors import MissingExtraError, ModelError
+
+if TYPE_CHECKING:
+    import torch
+
+
+def check_adapter(path: Path) -> None:
+    """Raise ``ModelError`` where ``path`` is no directory that PEFT wrote."""
+    if not (path / "adapter_config.json").is_file():
+        raise ModelError(
+            f"{path}: no adapter_config.json in it. Give the directory that save_pretrained() of "
+            "a PEFT model wrote, e.g. runs/<agent>/<run id>/adapter"
+        )
+
+
+def merged_weights(model: Path, adapter: Path, dtype: str) -> Iterator[tuple[str, torch.Tensor]]:
+    """The weights of ``model`` with ``adapter`` merged in, by the base model's names.
+
+    Raises ``ModelError`` where the adapter does not fit the model.
+    """
+    check_adapter(adapter)
+    try:
+        import torch
+        from peft import PeftModel
+        from transformers import AutoModelForCausalLM
+    except ImportError as problem:
+        package = problem.name or "peft"
+        raise MissingExtraError("loading an adapter", package, "train") from problem
+    base = AutoModelForCausalLM.from_pretrained(model, dtype=getattr(torch, dtype))
+    try:
+        merged = PeftModel.from_pretrained(base, adapter).merge_and_unload()
+    except (ValueError, RuntimeError, KeyError, OSError) as problem:
+        first_line = str(problem).strip().partition("\n")[0]
+        raise ModelError(
+            f"{adapter}: the adapter does not fit the model in {model}: {first_line}. "
+            "Use the model that it was trained on"
+        ) from problem
+    yield from merged.state_dict().items()

@@ -1,0 +1,213 @@
+"""A thread that steps a batching engine, so that coroutines can each await their own request."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future as ThreadFuture
+from dataclasses import dataclass, field
+from itertools import count
+from queue import Empty, SimpleQueue
+from typing import Any, Protocol, TypeVar
+
+T = TypeVar("T")
+
+
+class Engine(Protocol):
+    """What is asked of an engine: the part of ``vllm.v1.engine.llm_engine.LLMEngine`` used here.
+
+    ``step`` returns outputs with ``request_id`` and ``finished``.
+    """
+
+    def add_request(self, request_id: str, prompt: Any, params: Any) -> str: ...
+    def abort_request(self, request_ids: list[str], internal: bool = False) -> None: ...
+    def step(self) -> list[Any]: ...
+    def has_unfinished_requests(self) -> bool: ...
+
+
+@dataclass(slots=True)
+class _Job:
+    prompt: Any
+    params: Any
+    future: asyncio.Future[Any]
+    id: str = field(default_factory=map(str, count()).__next__)
+
+
+_Command = Callable[[], None]
+
+
+class EngineThread:
+    """Owns an engine from its making to its end; every call of the engine happens in one thread.
+
+    The engine's thread pools and process groups belong to the thread that makes them, which is
+    why ``make`` runs there too. Requests that arrive in one turn of the event loop enter the
+    engine together.
+    """
+
+    def __init__(self, make: Callable[[], Engine], dispose: Callable[[Engine], None]) -> None:
+        self._make = make
+        self._dispose = dispose
+        self._inbox: SimpleQueue[_Command | None] = SimpleQueue()
+        self._pending: list[_Job] = []
+        self._under_way: dict[str, _Job] = {}  # the engine's thread alone touches it
+        self._engine: Engine | None = None
+        self._error: BaseException | None = None
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+
+    async def start(self) -> None:
+        """Make the engine. Raises what ``make`` raises."""
+        self._loop = asyncio.get_running_loop()
+        ready: ThreadFuture[None] = ThreadFuture()
+        self._inbox.put(lambda: ready.set_result(None))
+        self._ready = ready
+        self._thread.start()
+        # A daemon thread inside a kernel while the interpreter is torn down can crash it.
+        atexit.register(self.stop)
+        await asyncio.wrap_future(ready)
+
+    async def generate(self, prompt: Any, params: Any) -> Any:
+        """The finished output of ``step``. Cancelling aborts the request.
+
+        Raises what the engine says of this request, or why the engine died.
+        """
+        self._check_open()
+        job = _Job(prompt, params, self._loop.create_future())
+        if not self._pending:
+            self._loop.call_soon(self._flush)
+        self._pending.append(job)
+        try:
+            return await job.future
+        except asyncio.CancelledError:
+            self._inbox.put(lambda: self._abort(job))
+            raise
+
+    async def call(self, function: Callable[[Engine], T]) -> T:
+        """``function(engine)``, run between two steps. Raises what it raises."""
+        self._check_open()
+        self._flush()
+        done: ThreadFuture[T] = ThreadFuture()
+
+        def command() -> None:
+            try:
+                done.set_result(function(self._living_engine()))
+            except BaseException as problem:
+                done.set_exception(problem)
+
+        self._inbox.put(command)
+        return await asyncio.wrap_future(done)
+
+    def stop(self) -> None:
+        """End the engine; whoever waits is told. Blocks until the step under way is over."""
+        atexit.unregister(self.stop)
+        if self._closed:
+            return
+        self._closed = True
+        if self._thread.is_alive():
+            self._flush()
+            self._inbox.put(None)
+            self._thread.join()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise RuntimeError("the engine is closed; start a new backend")
+        if asyncio.get_running_loop() is not self._loop:
+            raise RuntimeError(
+                "the engine was started in another event loop; use one loop for all its calls"
+            )
+
+    def _flush(self) -> None:
+        jobs, self._pending = self._pending, []
+        if jobs:
+            self._inbox.put(lambda: self._admit(jobs))
+
+    # What follows runs in the engine's thread.
+
+    def _run(self) -> None:
+        try:
+            self._engine = self._make()
+        except BaseException as problem:
+            self._error = problem
+            self._ready.set_exception(problem)
+            self._inbox.get()  # the command that would have set it
+        while self._serve_inbox():
+            if self._busy():
+                self._step()
+        self._fail(RuntimeError("the engine was closed while this request was under way"))
+        if self._engine is not None:
+            self._dispose(self._engine)
+            self._engine = None
+
+    def _busy(self) -> bool:
+        return bool(self._under_way) and self._error is None
+
+    def _serve_inbox(self) -> bool:
+        """Run the commands that wait, or wait for one where there is nothing to step; False: stop."""
+        try:
+            command = self._inbox.get(block=not self._busy())
+            while command is not None:
+                command()
+                command = self._inbox.get_nowait()
+        except Empty:
+            return True
+        return False
+
+    def _living_engine(self) -> Engine:
+        if self._error is not None or self._engine is None:
+            raise RuntimeError(f"the engine died: {self._error}") from self._error
+        return self._engine
+
+    def _admit(self, jobs: list[_Job]) -> None:
+        refused = []
+        for job in jobs:
+            if job.future.cancelled():
+                continue
+            try:
+                self._living_engine().add_request(job.id, job.prompt, job.params)
+                self._under_way[job.id] = job
+            except Exception as problem:
+                refused.append((job.future, None, problem))
+        self._deliver(refused)
+
+    def _abort(self, job: _Job) -> None:
+        if self._under_way.pop(job.id, None) is not None and self._error is None:
+            self._living_engine().abort_request([job.id])
+
+    def _step(self) -> None:
+        try:
+            outputs = self._living_engine().step()
+        except BaseException as problem:
+            self._error = problem
+            self._fail(RuntimeError(f"the engine died: {type(problem).__name__}: {problem}"))
+            return
+        finished = []
+        for output in outputs:
+            if output.finished and (job := self._under_way.pop(output.request_id, None)):
+                finished.append((job.future, output, None))
+        self._deliver(finished)
+
+    def _fail(self, problem: Exception) -> None:
+        problem.__cause__ = self._error
+        jobs = list(self._under_way.values())
+        self._under_way.clear()
+        self._deliver([(job.future, None, problem) for job in jobs])
+
+    def _deliver(self, results: list[tuple[asyncio.Future[Any], Any, Exception | None]]) -> None:
+        if results:
+            try:
+                self._loop.call_soon_threadsafe(_settle, results)
+            except RuntimeError:
+                return  # The loop closed: nobody waits any more.
+
+
+def _settle(results: Iterable[tuple[asyncio.Future[Any], Any, Exception | None]]) -> None:
+    for future, output, problem in results:
+        if future.done():
+            continue
+        if problem is not None:
+            future.set_exception(problem)
+        else:
+            future.set_result(output)

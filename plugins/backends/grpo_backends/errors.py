@@ -1,0 +1,21 @@
+"""Failures of a model's provider."""
+
+from __future__ import annotations
+
+from grpo_sdk import GrpoError
+
+
+class ProviderError(GrpoError):
+    """A model's server cannot be reached, refuses a request, or answers nonsense."""
+
+
+class HttpError(ProviderError):
+    """No complete response came.
+
+    ``resend`` is true where the server had not begun to answer on a connection that it may have
+    been closing: another connection can be tried at once.
+    """
+
+    def __init__(self, message: str, *, resend: bool = False) -> None:
+        super().__init__(message)
+        self.resend = resend

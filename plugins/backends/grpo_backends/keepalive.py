@@ -1,0 +1,127 @@
+"""A small HTTP/1.1 client: a bounded pool of connections that stay open.
+
+The general clients cost 0.4 ms (aiohttp) to 10 ms (httpx) of CPU a request, which is more than an
+episode's whole turn costs here; bench/http_clients.py measures them side by side.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
+
+from grpo_backends.errors import HttpError
+from grpo_backends.http_connection import Connection, Response
+
+
+class KeepAliveClient:
+    """Posts to one server. Proxies and redirects are not followed.
+
+    ``timeout`` is in seconds: for connecting, for a whole response, and for each piece of a
+    streamed one. ``max_connections`` bounds the requests under way; others wait for their turn.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        timeout: float = 60.0,
+        max_connections: int = 512,
+        max_body: int = 64 << 20,
+    ) -> None:
+        url = urlsplit(base_url)
+        if url.scheme not in ("http", "https") or not url.hostname:
+            raise ValueError(f'"{base_url}" is no http:// or https:// address')
+        self._host = url.hostname
+        self._port = url.port or (443 if url.scheme == "https" else 80)
+        self._ssl = ssl.create_default_context() if url.scheme == "https" else None
+        self.address = f"{self._host}:{self._port}"
+        self._path = url.path.rstrip("/")
+        self._timeout = timeout
+        self._max_body = max_body
+        self._idle: list[Connection] = []
+        self._gate = asyncio.Semaphore(max_connections)
+        given = {"host": url.netloc.rpartition("@")[2], "content-type": "application/json"}
+        lines = [f"{name}: {value}" for name, value in {**given, **(headers or {})}.items()]
+        if any("\r" in line or "\n" in line for line in lines):
+            raise ValueError("a header holds a line break; look at the API key")
+        self._head = "\r\n".join(lines).encode("latin-1")
+
+    async def post(self, path: str, body: bytes) -> Response:
+        """The whole response, whatever its status. Raises ``HttpError`` where none came."""
+        data = self._request(path, body)
+        async with self._gate:
+            while True:
+                connection = await self._connection()
+                try:
+                    response = await connection.request(data, self._timeout)
+                except HttpError as problem:
+                    if not problem.resend:
+                        raise
+                    continue
+                self._give_back(connection)
+                return response
+
+    @asynccontextmanager
+    async def stream(
+        self, path: str, body: bytes
+    ) -> AsyncIterator[tuple[Response, AsyncIterator[bytes]]]:
+        """The response's head, and its body as it comes. Raises ``HttpError``."""
+        data = self._request(path, body)
+        async with self._gate:
+            while True:
+                connection = await self._connection()
+                try:
+                    response = await connection.open_stream(data, self._timeout)
+                    break
+                except HttpError as problem:
+                    if not problem.resend:
+                        raise
+            chunks = connection.chunks(self._timeout)
+            try:
+                yield response, chunks
+            finally:
+                await chunks.aclose()  # type: ignore[attr-defined]
+                self._give_back(connection)
+
+    def close(self) -> None:
+        """Close the connections that nobody uses; later requests open new ones."""
+        while self._idle:
+            self._idle.pop().abort()
+
+    def _request(self, path: str, body: bytes) -> bytes:
+        start = f"POST {self._path}{path} HTTP/1.1\r\ncontent-length: {len(body)}\r\n"
+        return b"%b%b\r\n\r\n%b" % (start.encode("latin-1"), self._head, body)
+
+    def _give_back(self, connection: Connection) -> None:
+        if connection.usable:
+            self._idle.append(connection)
+
+    async def _connection(self) -> Connection:
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.usable:
+                return connection
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(self._timeout):
+                _, connection = await loop.create_connection(
+                    lambda: Connection(self.address, self._max_body),
+                    self._host,
+                    self._port,
+                    ssl=self._ssl,
+                )
+        except TimeoutError as problem:
+            raise HttpError(
+                f"{self.address}: no connection within {self._timeout:g} s. Check the address and "
+                "that this machine can reach it"
+            ) from problem
+        except OSError as problem:
+            raise HttpError(
+                f"{self.address}: cannot connect: {problem}. Check the address and that a server "
+                "listens there"
+            ) from problem
+        return connection

@@ -1,0 +1,159 @@
+"""The backend ``openai``: servers that speak OpenAI's chat protocol, at little client CPU."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from grpo_sdk import (
+    Backend,
+    Capability,
+    ChatReply,
+    ConfigError,
+    Message,
+    MissingExtraError,
+    ModelSpec,
+    Sampling,
+    ToolSchema,
+)
+
+from grpo_backends import openai_wire as wire
+from grpo_backends.errors import HttpError, ProviderError
+
+if TYPE_CHECKING:
+    from grpo_backends.http_connection import Response
+    from grpo_backends.keepalive import KeepAliveClient
+
+_PATH = "/chat/completions"
+_LONGEST_PAUSE = 60.0
+
+
+class OpenAIChatBackend(Backend):
+    """A model behind ``base_url``, e.g. of ``vllm serve``, llama.cpp, Ollama or OpenAI.
+
+    ``timeout`` is in seconds. ``retries`` is how often a request is tried again after status 429
+    or 5xx, or a broken connection, with growing pauses or the one that the server asks for.
+    ``extra_body`` is merged into every request. A server that repeats samples gets their seed.
+    """
+
+    capabilities: ClassVar[frozenset[Capability]] = frozenset(
+        {Capability.CHAT, Capability.TOOLS, Capability.STREAMING}
+    )
+    requires: ClassVar[tuple[str, ...]] = ("httptools", "orjson")
+    extra: ClassVar[str] = "openai"
+    local_weights: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        model: ModelSpec,
+        *,
+        base_url: str = "http://127.0.0.1:8000/v1",
+        api_key: str | None = None,
+        timeout: float = 120.0,
+        max_connections: int = 512,
+        retries: int = 3,
+        extra_body: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(model)
+        self.base_url = base_url
+        self._api_key = api_key
+        self.timeout = timeout
+        self.max_connections = max_connections
+        self.retries = retries
+        self.extra_body = extra_body or {}
+        self._client: KeepAliveClient | None = None
+
+    async def start(self) -> None:
+        try:
+            from grpo_backends.keepalive import KeepAliveClient
+        except ImportError as problem:
+            package = problem.name or "httptools"
+            raise MissingExtraError("the backend openai", package, self.extra) from problem
+        headers = {"authorization": f"Bearer {self._api_key}"} if self._api_key else {}
+        try:
+            self._client = KeepAliveClient(
+                self.base_url,
+                headers=headers,
+                timeout=self.timeout,
+                max_connections=self.max_connections,
+            )
+        except ValueError as problem:
+            raise ConfigError(f"backend openai: base_url: {problem}") from problem
+
+    async def close(self) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            client.close()
+
+    async def chat(
+        self, messages: Sequence[Message], sampling: Sampling, tools: Sequence[ToolSchema] = ()
+    ) -> ChatReply:
+        """Raises ``ProviderError``, or ``ContextOverflowError`` where the conversation is too long."""
+        client = self._started()
+        body = wire.request_body(self.model.name, messages, sampling, tools, self.extra_body)
+        attempt = 0
+        while True:
+            try:
+                response = await client.post(_PATH, body)
+            except HttpError:
+                if attempt >= self.retries:
+                    raise
+                response = None
+            if response is not None and response.status == 200:
+                return wire.reply(response.body, self.base_url)
+            await self._pause(response, attempt)
+            attempt += 1
+
+    async def stream(
+        self, messages: Sequence[Message], sampling: Sampling, tools: Sequence[ToolSchema] = ()
+    ) -> AsyncIterator[str | ChatReply]:
+        """As ``chat``; what was yielded is never repeated, so a stream that breaks raises."""
+        client = self._started()
+        extra = {"stream": True, "stream_options": {"include_usage": True}, **self.extra_body}
+        body = wire.request_body(self.model.name, messages, sampling, tools, extra)
+        attempt = 0
+        while True:
+            failed: Response
+            async with client.stream(_PATH, body) as (head, chunks):
+                if head.status == 200:
+                    gathered = wire.StreamedReply(self.base_url)
+                    async for chunk in chunks:
+                        for text in gathered.feed(chunk):
+                            yield text
+                    yield gathered.reply()
+                    return
+                failed = type(head)(head.status, head.headers, b"".join([c async for c in chunks]))
+            await self._pause(failed, attempt)
+            attempt += 1
+
+    def _started(self) -> KeepAliveClient:
+        if self._client is None:
+            raise RuntimeError("the backend openai is not running; await start() first")
+        return self._client
+
+    async def _pause(self, response: Response | None, attempt: int) -> None:
+        """Wait before the next attempt; raise where there is none."""
+        pause = min(_LONGEST_PAUSE, 0.5 * 2**attempt * random.uniform(0.75, 1.25))  # noqa: S311
+        if response is not None:
+            again = response.status == 429 or response.status >= 500
+            if not again or attempt >= self.retries:
+                raise wire.failure(
+                    response.status, response.body, self.base_url, self.model.name, attempt
+                )
+            pause = _retry_after(response) or pause
+            if pause > _LONGEST_PAUSE:
+                raise ProviderError(
+                    f"{self.base_url}: asks to wait {pause:g} s (status {response.status}); "
+                    "lower the concurrency, or try again later"
+                )
+        await asyncio.sleep(pause)
+
+
+def _retry_after(response: Response) -> float | None:
+    """Seconds that the server asks for; None where it names none (a date is not read)."""
+    try:
+        return max(0.0, float(response.headers["retry-after"]))
+    except (KeyError, ValueError):
+        return None

@@ -1,0 +1,170 @@
+"""Generates a batch of requests with a transformers model: its own sampling loop over a KV cache."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from grpo_sdk import Sampling
+from grpo_sdk.backend import Tokenizer
+
+from grpo_backends.sampling import draw, processed_logprobs
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(slots=True)
+class Row:
+    """One request, and its output once ``finish_reason`` is set."""
+
+    request_id: str
+    prompt: list[int]
+    sampling: Sampling
+    generator: torch.Generator
+    ids: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    finish_reason: str = ""
+
+    @property
+    def finished(self) -> bool:
+        """It has its last id."""
+        return bool(self.finish_reason)
+
+
+class BatchEngine:
+    """Requests that wait are generated together; what arrives meanwhile makes the next batch.
+
+    ``window`` is how long, in seconds, the first request of a batch waits for others.
+    """
+
+    def __init__(
+        self, model: Any, tokenizer: Tokenizer, *, end_ids: set[int], max_batch: int, window: float
+    ) -> None:
+        self.model = model
+        self._tokenizer = tokenizer
+        self._end_ids = end_ids
+        self._max_batch = max_batch
+        self._window = window
+        self._waiting: list[Row] = []
+        self._rows: list[Row] = []
+        self._since = 0.0
+        self._cache: Any = None
+        self._mask: torch.Tensor | None = None
+        self._last: torch.Tensor | None = None
+
+    def add_request(self, request_id: str, prompt: Sequence[int], params: Sampling) -> str:
+        """Queue a request; ``params.seed`` must be set."""
+        import torch
+
+        if params.seed is None:
+            raise ValueError("the request has no seed")
+        generator = torch.Generator().manual_seed(params.seed)
+        if not self._waiting:
+            self._since = time.perf_counter()
+        self._waiting.append(Row(request_id, list(prompt), params, generator))
+        return request_id
+
+    def abort_request(self, request_ids: list[str], internal: bool = False) -> None:
+        """Forget requests, queued or under way."""
+        self._waiting = [row for row in self._waiting if row.request_id not in request_ids]
+        self._keep([row.request_id not in request_ids for row in self._rows])
+
+    def has_unfinished_requests(self) -> bool:
+        """Whether ``step`` has something to do."""
+        return bool(self._rows or self._waiting)
+
+    def step(self) -> list[Row]:
+        """Sample one id for every request of the batch; the requests that ended."""
+        import torch
+
+        with torch.inference_mode():
+            if self._rows:
+                logits = self._decode()
+            elif self._waiting and self._window_is_over():
+                logits = self._prefill()
+            else:
+                time.sleep(0.001)
+                return []
+            self._sample(logits)
+        ended = [row for row in self._rows if row.finished]
+        if ended:
+            self._keep([not row.finished for row in self._rows])
+        return ended
+
+    def _window_is_over(self) -> bool:
+        full = len(self._waiting) >= self._max_batch
+        return full or time.perf_counter() - self._since >= self._window
+
+    def _prefill(self) -> torch.Tensor:
+        import torch
+        from transformers import DynamicCache
+
+        self._rows = self._waiting[: self._max_batch]
+        del self._waiting[: self._max_batch]
+        longest = max(len(row.prompt) for row in self._rows)
+        pads = [longest - len(row.prompt) for row in self._rows]
+        ids = [[0] * pad + row.prompt for pad, row in zip(pads, self._rows, strict=True)]
+        mask = [[0] * pad + [1] * (longest - pad) for pad in pads]
+        self._mask = torch.tensor(mask, device=self.model.device)
+        self._cache = DynamicCache()
+        positions = (self._mask.cumsum(dim=-1) - 1).clamp(min=0)
+        return self._forward(torch.tensor(ids, device=self.model.device), positions)
+
+    def _decode(self) -> torch.Tensor:
+        import torch
+
+        assert self._mask is not None  # noqa: S101 - for the type checker: prefill set both
+        assert self._last is not None  # noqa: S101
+        self._mask = torch.cat([self._mask, self._mask.new_ones((len(self._rows), 1))], dim=1)
+        positions = self._mask.sum(dim=-1, keepdim=True) - 1
+        return self._forward(self._last.unsqueeze(1), positions)
+
+    def _forward(self, ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        output = self.model(
+            input_ids=ids,
+            attention_mask=self._mask,
+            position_ids=positions,
+            past_key_values=self._cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        logits: torch.Tensor = output.logits[:, -1]
+        return logits
+
+    def _sample(self, logits: torch.Tensor) -> None:
+        samplings = [row.sampling for row in self._rows]
+        logprobs = processed_logprobs(logits, samplings)
+        self._last = draw(logprobs, samplings, [row.generator for row in self._rows])
+        chosen = logprobs.gather(1, self._last.unsqueeze(1)).squeeze(1).tolist()
+        for row, token, logprob in zip(self._rows, self._last.tolist(), chosen, strict=True):
+            row.ids.append(token)
+            row.logprobs.append(logprob)
+            row.finish_reason = self._finish_reason(row)
+
+    def _finish_reason(self, row: Row) -> str:
+        last, sampling = row.ids[-1], row.sampling
+        if last in self._end_ids or last in sampling.stop_token_ids:
+            return "stop"
+        if sampling.stop:
+            text = self._tokenizer.decode(row.ids)
+            if any(stop in text for stop in sampling.stop):
+                return "stop"
+        return "length" if len(row.ids) >= sampling.max_tokens else ""
+
+    def _keep(self, kept: list[bool]) -> None:
+        if all(kept):
+            return
+        import torch
+
+        self._rows = [row for row, keep in zip(self._rows, kept, strict=True) if keep]
+        if not self._rows:
+            self._cache = self._mask = self._last = None
+            return
+        assert self._mask is not None  # noqa: S101 - for the type checker: there is a batch
+        assert self._last is not None  # noqa: S101
+        where = torch.tensor(kept, device=self._mask.device).nonzero().squeeze(1)
+        self._mask, self._last = self._mask[where], self._last[where]
+        self._cache.batch_select_indices(where)

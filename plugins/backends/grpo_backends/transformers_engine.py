@@ -1,0 +1,187 @@
+"""The backend ``transformers``: plain PyTorch generation, for where vLLM is absent."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from grpo_sdk import (
+    Backend,
+    Capability,
+    MissingExtraError,
+    ModelError,
+    ModelSpec,
+    RunError,
+    Sampling,
+    TokenReply,
+    derive_seed,
+)
+
+from grpo_backends.adapters import check_adapter, merged_weights
+from grpo_backends.engine_thread import EngineThread
+from grpo_backends.limits import room_for_answer
+
+if TYPE_CHECKING:
+    from grpo_sdk.backend import NamedWeights, Tokenizer
+
+    from grpo_backends.transformers_batch import BatchEngine
+
+
+class TransformersBackend(Backend):
+    """A transformers causal language model whose cache is attention keys and values.
+
+    Requests that arrive within ``window`` seconds are generated together, at most ``max_batch``;
+    later ones wait until that batch has ended. ``seed`` draws the seeds of requests without one.
+    """
+
+    capabilities: ClassVar[frozenset[Capability]] = frozenset(
+        {
+            Capability.TOKEN_IDS,
+            Capability.LOGPROBS,
+            Capability.WEIGHT_SYNC,
+            Capability.SEED,
+            Capability.ADAPTERS,
+        }
+    )
+    requires: ClassVar[tuple[str, ...]] = ("torch", "transformers")
+    extra: ClassVar[str] = "train"
+
+    def __init__(
+        self, model: ModelSpec, *, max_batch: int = 64, window: float = 0.005, seed: int = 0
+    ) -> None:
+        super().__init__(model)
+        self.max_batch = max_batch
+        self.window = window
+        self.seed = seed
+        self.weight_version = 0
+        """The ``version`` of the last ``update_weights``."""
+        self._thread: EngineThread | None = None
+        self._tokenizer: Tokenizer | None = None
+        self._under_way = 0
+        self._unseeded = count()
+
+    async def start(self) -> None:
+        if self.model.adapter is not None:
+            check_adapter(self.model.adapter)
+        thread = EngineThread(self._make, lambda _: None)
+        try:
+            await thread.start()
+            self._thread = thread
+            if self.model.adapter is not None:
+                await self.load_adapter(self.model.adapter)
+        except BaseException:
+            self._thread = None
+            thread.stop()
+            raise
+
+    async def close(self) -> None:
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            thread.stop()
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        if self._tokenizer is None:
+            raise RuntimeError("the backend transformers has no tokenizer before start()")
+        return self._tokenizer
+
+    async def generate(self, prompt: Sequence[int], sampling: Sampling) -> TokenReply:
+        thread = self._started()
+        room = room_for_answer(prompt, self.model)
+        seed = sampling.seed
+        if seed is None:
+            seed = derive_seed("unseeded", self.seed, next(self._unseeded))
+        params = replace(sampling, seed=seed, max_tokens=min(sampling.max_tokens, room))
+        self._under_way += 1
+        try:
+            row = await thread.generate(prompt, params)
+        finally:
+            self._under_way -= 1
+        return TokenReply(row.ids, row.logprobs, row.finish_reason)
+
+    async def update_weights(self, weights: NamedWeights, *, version: int) -> None:
+        """Replace the weights that are named.
+
+        Raises ``RunError`` where requests are under way or a name is none of the model's.
+        """
+        thread = self._started()
+        if self._under_way:
+            raise RunError(
+                f"update_weights: {self._under_way} requests are under way, whose tokens would come "
+                "from two policies; await or cancel them first"
+            )
+        await thread.call(lambda engine: _copy(engine, weights))
+        self.weight_version = version
+
+    async def load_adapter(self, path: Path) -> None:
+        """Merge the adapter into the model's weights, which are then the weights served.
+
+        Raises ``ModelError`` where the adapter cannot be read or does not fit.
+        """
+        weights = merged_weights(self._directory, path, self.model.dtype)
+        await self.update_weights(weights, version=self.weight_version)
+
+    @property
+    def _directory(self) -> Path:
+        if self.model.path is None:
+            raise ModelError(
+                f'the backend transformers needs the directory of model "{self.model.name}"'
+            )
+        return self.model.path
+
+    def _started(self) -> EngineThread:
+        if self._thread is None:
+            raise RuntimeError("the backend transformers is not running; await start() first")
+        return self._thread
+
+    def _make(self) -> BatchEngine:
+        try:
+            import torch
+            from transformers import AutoModelForCausalLM, AutoTokenizer
+
+            from grpo_backends.transformers_batch import BatchEngine
+        except ImportError as problem:
+            package = problem.name or "transformers"
+            raise MissingExtraError("the backend transformers", package, self.extra) from problem
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(self._directory)
+            model = AutoModelForCausalLM.from_pretrained(
+                self._directory, dtype=getattr(torch, self.model.dtype)
+            )
+        except (OSError, ValueError, RuntimeError, KeyError, AttributeError) as problem:
+            raise ModelError(
+                f'the backend transformers cannot load "{self.model.name}" from '
+                f"{self._directory}: {' '.join(str(problem).split())[:600]}"
+            ) from problem
+        self._tokenizer = tokenizer
+        return BatchEngine(
+            model.to("cuda" if torch.cuda.is_available() else "cpu").eval(),
+            tokenizer,
+            end_ids=_end_ids(model, tokenizer),
+            max_batch=self.max_batch,
+            window=self.window,
+        )
+
+
+def _end_ids(model: Any, tokenizer: Tokenizer) -> set[int]:
+    """The ids that end a reply: the tokenizer's, and those of the generation configuration."""
+    configured = model.generation_config.eos_token_id
+    ids = configured if isinstance(configured, list) else [configured]
+    return {id for id in [*ids, tokenizer.eos_token_id] if id is not None}
+
+
+def _copy(engine: Any, weights: NamedWeights) -> None:
+    import torch
+
+    own = engine.model.state_dict()
+    with torch.no_grad():
+        for name, tensor in weights:
+            if name not in own:
+                raise RunError(
+                    f"update_weights: the model has no weight {name}; send adapters merged and "
+                    "under the base model's names"
+                )
+            own[name].copy_(tensor)

@@ -1,0 +1,287 @@
+"""The backend ``vllm``: an engine in this process that batches concurrent requests continuously."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from grpo_sdk import (
+    Backend,
+    Capability,
+    MissingExtraError,
+    ModelError,
+    ModelSpec,
+    RunError,
+    Sampling,
+    TokenReply,
+    derive_seed,
+)
+
+from grpo_backends.adapters import check_adapter, merged_weights
+from grpo_backends.engine_thread import EngineThread
+from grpo_backends.limits import room_for_answer
+from grpo_backends.vllm_cpu import skip_compiling, use_inverse_sampling
+
+if TYPE_CHECKING:
+    import torch
+    from grpo_sdk.backend import NamedWeights, Tokenizer
+
+_GIB = 1024**3
+_CPU_BLOCK = 32
+"""Tokens a KV block on CPU: vLLM's default of 128 reuses too little of a growing conversation."""
+
+
+class VllmBackend(Backend):
+    """vLLM in this process, on CPU or GPU.
+
+    ``kv_cache_gib`` is the KV cache on CPU, ``gpu_memory_utilization`` the share of GPU memory
+    that weights and KV cache may take. ``enforce_eager`` None: eager on CPU, where compiling
+    takes minutes. ``seed`` draws the seeds of requests that have none.
+    """
+
+    capabilities: ClassVar[frozenset[Capability]] = frozenset(
+        {
+            Capability.TOKEN_IDS,
+            Capability.LOGPROBS,
+            Capability.WEIGHT_SYNC,
+            Capability.SEED,
+            Capability.ADAPTERS,
+        }
+    )
+    requires: ClassVar[tuple[str, ...]] = ("vllm", "transformers")
+    extra: ClassVar[str] = "cpu"
+
+    def __init__(
+        self,
+        model: ModelSpec,
+        *,
+        kv_cache_gib: float = 2.0,
+        gpu_memory_utilization: float = 0.4,
+        max_num_seqs: int = 64,
+        enforce_eager: bool | None = None,
+        seed: int = 0,
+        tensor_parallel_size: int = 1,
+    ) -> None:
+        super().__init__(model)
+        self.kv_cache_gib = kv_cache_gib
+        self.gpu_memory_utilization = gpu_memory_utilization
+        self.max_num_seqs = max_num_seqs
+        self.enforce_eager = enforce_eager
+        self.seed = seed
+        self.tensor_parallel_size = tensor_parallel_size
+        self.weight_version = 0
+        """The ``version`` of the last ``update_weights``."""
+        self._thread: EngineThread | None = None
+        self._tokenizer: Tokenizer | None = None
+        self._under_way = 0
+        self._unseeded = count()
+        self._incomplete = ""
+
+    async def start(self) -> None:
+        if self.model.adapter is not None:
+            check_adapter(self.model.adapter)
+        thread = EngineThread(self._make, _dispose)
+        try:
+            await thread.start()
+            self._thread = thread
+            if self.model.adapter is not None:
+                await self.load_adapter(self.model.adapter)
+        except BaseException:
+            self._thread = None
+            thread.stop()
+            raise
+
+    async def close(self) -> None:
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            thread.stop()
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        if self._tokenizer is None:
+            raise RuntimeError("the backend vllm has no tokenizer before start()")
+        return self._tokenizer
+
+    async def generate(self, prompt: Sequence[int], sampling: Sampling) -> TokenReply:
+        thread = self._started()
+        if self._incomplete:
+            raise RunError(self._incomplete)
+        room = room_for_answer(prompt, self.model)
+        self._under_way += 1
+        try:
+            output = await thread.generate(
+                {"prompt_token_ids": list(prompt)}, self._params(sampling, room)
+            )
+        finally:
+            self._under_way -= 1
+        return _reply(output.outputs[0])
+
+    async def update_weights(self, weights: NamedWeights, *, version: int) -> None:
+        """Replace all weights and forget cached prefixes.
+
+        Raises ``RunError`` where requests are under way or where ``weights`` leaves some out: a
+        part of a fused layer cannot be replaced alone.
+        """
+        thread = self._started()
+        if self._under_way:
+            raise RunError(
+                f"update_weights: {self._under_way} requests are under way, whose tokens would come "
+                "from two policies; await or cancel them first"
+            )
+        self._incomplete = "the vLLM engine got only some of its weights; send all of them again"
+        await thread.call(lambda engine: self._reload(engine, weights))
+        self._incomplete = ""
+        self.weight_version = version
+
+    async def load_adapter(self, path: Path) -> None:
+        """Merge the adapter into the model's weights, which are then the weights served.
+
+        Requests with an unmerged adapter run six times slower on CPU. Raises ``ModelError`` where
+        the adapter cannot be read or does not fit.
+        """
+        weights = merged_weights(self._directory, path, self.model.dtype)
+        await self.update_weights(weights, version=self.weight_version)
+
+    @property
+    def _directory(self) -> Path:
+        if self.model.path is None:
+            raise ModelError(f'the backend vllm needs the directory of model "{self.model.name}"')
+        return self.model.path
+
+    def _started(self) -> EngineThread:
+        if self._thread is None:
+            raise RuntimeError("the backend vllm is not running; await start() first")
+        return self._thread
+
+    def _params(self, sampling: Sampling, room: int) -> Any:
+        from vllm import SamplingParams
+
+        # Without a seed vLLM samples through a kernel that it first compiles, for minutes.
+        seed = sampling.seed
+        if seed is None:
+            seed = derive_seed("unseeded", self.seed, next(self._unseeded))
+        return SamplingParams(
+            max_tokens=min(sampling.max_tokens, room),
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            top_k=sampling.top_k,
+            stop=list(sampling.stop),
+            stop_token_ids=list(sampling.stop_token_ids),
+            seed=seed,
+            logprobs=0,
+            flat_logprobs=True,
+            detokenize=bool(sampling.stop),
+            output_kind=_final_only(),
+        )
+
+    def _make(self) -> Any:
+        _quiet()
+        try:
+            import torch
+            from transformers import AutoTokenizer
+            from vllm import EngineArgs
+            from vllm.platforms import current_platform
+
+            on_cpu = current_platform.is_cpu()
+            if on_cpu:
+                skip_compiling()
+            from vllm.v1.engine.llm_engine import LLMEngine
+        except ImportError as problem:
+            package = problem.name or "vllm"
+            raise MissingExtraError("the backend vllm", package, self.extra) from problem
+        self._tokenizer = AutoTokenizer.from_pretrained(self._directory)
+        device: dict[str, Any] = {"gpu_memory_utilization": self.gpu_memory_utilization}
+        if on_cpu:
+            kv_bytes = int(self.kv_cache_gib * _GIB)
+            device = {"kv_cache_memory_bytes": kv_bytes, "block_size": _CPU_BLOCK}
+        set_threads = torch.set_num_threads
+        try:
+            engine = LLMEngine.from_engine_args(
+                EngineArgs(
+                    model=str(self._directory),
+                    dtype=self.model.dtype,
+                    max_model_len=self.model.context,
+                    max_num_seqs=self.max_num_seqs,
+                    enforce_eager=on_cpu if self.enforce_eager is None else self.enforce_eager,
+                    enable_prefix_caching=True,
+                    logprobs_mode="processed_logprobs",
+                    seed=self.seed,
+                    tensor_parallel_size=self.tensor_parallel_size,
+                    disable_log_stats=True,
+                    use_tqdm_on_load=False,
+                    **device,
+                )
+            )
+        except Exception as problem:
+            raise ModelError(
+                f'the backend vllm cannot load "{self.model.name}" from {self._directory}: '
+                f"{' '.join(str(problem).split())[:600]}"
+            ) from problem
+        finally:
+            torch.set_num_threads = set_threads  # vLLM replaces it by a function that does nothing
+        if on_cpu and self.tensor_parallel_size == 1:
+            use_inverse_sampling(engine)
+        return engine
+
+    def _reload(self, engine: Any, weights: NamedWeights) -> None:
+        left = set(_checkpoint_names(self._directory))
+
+        def seen() -> Iterator[tuple[str, torch.Tensor]]:
+            for name, tensor in weights:
+                left.discard(name)
+                yield name, tensor
+
+        source: Any = seen() if self.tensor_parallel_size == 1 else list(seen())
+        engine.collective_rpc("reload_weights", kwargs={"weights_iterator": source})
+        if not engine.reset_prefix_cache():
+            raise RunError("update_weights: vLLM still holds cached prefixes of the old weights")
+        if left:
+            raise RunError(
+                f"update_weights: {len(left)} weights were left out, e.g. {min(left)}; send the "
+                "whole state dict, with adapters merged and under the base model's names"
+            )
+
+
+def _quiet() -> None:
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+    # On CPU vLLM would move the worker into a process of its own: 30 s to start, and no tensors
+    # passed by reference.
+    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+    logging.getLogger("vllm").setLevel(os.environ["VLLM_LOGGING_LEVEL"])
+
+
+def _final_only() -> Any:
+    from vllm.sampling_params import RequestOutputKind
+
+    return RequestOutputKind.FINAL_ONLY
+
+
+def _reply(completion: Any) -> TokenReply:
+    ids = list(completion.token_ids)
+    logprobs = list(completion.logprobs.logprobs)
+    if len(ids) != len(logprobs):
+        raise RuntimeError(f"vLLM returned {len(ids)} ids and {len(logprobs)} logprobs")
+    return TokenReply(ids, logprobs, "length" if completion.finish_reason == "length" else "stop")
+
+
+def _checkpoint_names(directory: Path) -> Iterator[str]:
+    """Names of the weights that the model's files hold."""
+    from safetensors import safe_open
+
+    for file in directory.glob("*.safetensors"):
+        with safe_open(file, framework="pt") as weights:
+            yield from weights.keys()
+
+
+def _dispose(engine: Any) -> None:
+    from vllm.distributed import cleanup_dist_env_and_memory
+
+    engine.engine_core.shutdown()
+    del engine
+    cleanup_dist_env_and_memory()

@@ -1,0 +1,1 @@
+"""arithmetic: problems with one right number."""

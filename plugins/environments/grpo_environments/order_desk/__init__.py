@@ -1,0 +1,1 @@
+"""order_desk: the agent looks orders up and answers from what it found."""

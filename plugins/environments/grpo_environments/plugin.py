@@ -1,0 +1,19 @@
+"""The built-in environments, as a plugin."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from grpo_environments.arithmetic.environment import ArithmeticEnvironment
+from grpo_environments.order_desk.environment import OrderDeskEnvironment
+from grpo_environments.support_desk.environment import SupportDeskEnvironment
+from grpo_sdk.hooks import EnvironmentFactory, hookimpl
+
+
+@hookimpl
+def grpo_environments() -> Mapping[str, EnvironmentFactory]:
+    return {
+        "support_desk": SupportDeskEnvironment,
+        "order_desk": OrderDeskEnvironment,
+        "arithmetic": ArithmeticEnvironment,
+    }

@@ -1,0 +1,30 @@
+"""Which split a generated thing belongs to, and checks that all environments here share."""
+
+from __future__ import annotations
+
+from grpo_sdk.environment import HELD_OUT, TRAIN
+from grpo_sdk.seeds import derive_seed
+
+
+def is_held_out(split: str) -> bool:
+    """Whether ``split`` is the held-out one. Raises ``ValueError`` where there is no such split."""
+    if split not in (TRAIN, HELD_OUT):
+        raise ValueError(f'no split "{split}"; the splits are {TRAIN} and {HELD_OUT}')
+    return split == HELD_OUT
+
+
+def belongs(held_out: bool, *parts: int | str) -> bool:
+    """Whether what ``parts`` describe is of the held-out split (a fifth of everything) or of train."""
+    return (derive_seed("split", *parts) % 5 == 0) == held_out
+
+
+def require_rate(name: str, value: float) -> None:
+    """Raise ``ValueError`` unless ``value`` is from 0 to 1."""
+    if not 0.0 <= value <= 1.0:
+        raise ValueError(f"{name} is {value}; it is a share, from 0 to 1")
+
+
+def require_between(name: str, value: int, lowest: int, highest: int) -> None:
+    """Raise ``ValueError`` unless ``value`` is from ``lowest`` to ``highest``."""
+    if not lowest <= value <= highest:
+        raise ValueError(f"{name} is {value}; it must be from {lowest} to {highest}")

@@ -1,0 +1,1 @@
+"""support_desk: customers with a problem, who answer back."""

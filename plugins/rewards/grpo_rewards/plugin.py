@@ -1,0 +1,25 @@
+"""The built-in rewards, as a plugin."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from grpo_rewards.action_orientation import ActionOrientationReward
+from grpo_rewards.empathy import EmpathyReward
+from grpo_rewards.format import FormatReward
+from grpo_rewards.length import LengthReward
+from grpo_rewards.professionalism import ProfessionalismReward
+from grpo_rewards.task_success import TaskSuccessReward
+from grpo_sdk.hooks import RewardFactory, hookimpl
+
+
+@hookimpl
+def grpo_rewards() -> Mapping[str, RewardFactory]:
+    return {
+        "task_success": TaskSuccessReward,
+        "format": FormatReward,
+        "length": LengthReward,
+        "empathy": EmpathyReward,
+        "professionalism": ProfessionalismReward,
+        "action_orientation": ActionOrientationReward,
+    }

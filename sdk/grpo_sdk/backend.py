@@ -1,0 +1,171 @@
+"""Backends: where tokens come from. A backend says what it can do; the host refuses the rest at start-up."""
+
+from __future__ import annotations
+
+from abc import ABC
+from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias
+
+from grpo_sdk.errors import CapabilityError
+from grpo_sdk.messages import Message, ToolSchema
+
+if TYPE_CHECKING:
+    import torch
+
+    NamedWeights: TypeAlias = Iterable[tuple[str, torch.Tensor]]
+
+
+class Capability(StrEnum):
+    """What a backend can do."""
+
+    CHAT = "chat"
+    """Messages in, message out."""
+    TOOLS = "tools"
+    """Tool schemas in, parsed tool calls out (with CHAT)."""
+    STREAMING = "streaming"
+    """Text deltas as they are sampled (with CHAT)."""
+    TOKEN_IDS = "token_ids"
+    """Token ids in, the exact sampled ids out."""
+    LOGPROBS = "logprobs"
+    """The log-probability of every sampled id, at the temperature it was sampled at."""
+    WEIGHT_SYNC = "weight_sync"
+    """Takes new weights between generations."""
+    ADAPTERS = "adapters"
+    """Loads a LoRA adapter directory."""
+    SEED = "seed"
+    """Repeats a sample for the same seed."""
+
+
+TRAINABLE = frozenset({Capability.TOKEN_IDS, Capability.LOGPROBS, Capability.WEIGHT_SYNC})
+"""What training asks of a backend."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """The model that a backend is to serve."""
+
+    name: str
+    """As the user wrote it: an alias, a hub id, a path, or a provider's name."""
+    path: Path | None = None
+    """Local directory with weights and tokenizer; None where the backend fetches or calls the model."""
+    adapter: Path | None = None
+    """A PEFT adapter directory to serve on top."""
+    dtype: str = "bfloat16"
+    context: int = 2048
+    """Longest sequence, prompt and completion together, in tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How to sample. ``temperature`` 0 is greedy."""
+
+    max_tokens: int = 128
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    """0: no limit."""
+    stop: tuple[str, ...] = ()
+    stop_token_ids: tuple[int, ...] = ()
+    seed: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TokenReply:
+    """What a token backend sampled."""
+
+    ids: list[int]
+    """The sampled ids, the stop token included where one was sampled."""
+    logprobs: list[float]
+    """One an id."""
+    finish_reason: str
+    """``stop`` or ``length``."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChatReply:
+    """What a chat backend answered."""
+
+    message: Message
+    finish_reason: str = "stop"
+    """``stop``, ``length`` or ``tool_calls``."""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cost: float | None = None
+    """US dollars, where the backend knows."""
+
+
+class Tokenizer(Protocol):
+    """The part of a transformers tokenizer that rendering needs."""
+
+    eos_token_id: int | None
+    chat_template: Any
+
+    def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]: ...
+    def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool = False) -> str: ...
+    def apply_chat_template(self, conversation: Any, **kwargs: Any) -> Any: ...
+
+
+class Backend(ABC):
+    """Base class of backends; a method that ``capabilities`` does not announce raises ``CapabilityError``.
+
+    A backend is made by ``Class(model, **options)``, which must be light: weights load in
+    ``start``. All methods are safe to call from one event loop with many calls under way.
+    """
+
+    capabilities: ClassVar[frozenset[Capability]]
+    requires: ClassVar[tuple[str, ...]] = ()
+    """Importable modules without which ``start`` fails; checked before a run."""
+    extra: ClassVar[str] = ""
+    """The extra of grpo-agent-framework (or a package) that installs them."""
+    local_weights: ClassVar[bool] = True
+    """It loads the model from a local directory: the host resolves ``ModelSpec.path`` for it."""
+
+    def __init__(self, model: ModelSpec) -> None:
+        self.model = model
+
+    async def start(self) -> None:
+        """Load. Called once, before anything else."""
+
+    async def close(self) -> None:
+        """Release everything. Safe to call twice and before ``start``."""
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The model's tokenizer (with TOKEN_IDS), after ``start``."""
+        raise self._cannot(Capability.TOKEN_IDS)
+
+    async def generate(self, prompt: Sequence[int], sampling: Sampling) -> TokenReply:
+        """Sample a continuation of the token ids ``prompt``.
+
+        Raises ``ContextOverflowError`` where the prompt leaves no room for one id.
+        """
+        raise self._cannot(Capability.TOKEN_IDS)
+
+    async def chat(
+        self, messages: Sequence[Message], sampling: Sampling, tools: Sequence[ToolSchema] = ()
+    ) -> ChatReply:
+        """Answer a conversation."""
+        raise self._cannot(Capability.CHAT)
+
+    def stream(
+        self, messages: Sequence[Message], sampling: Sampling, tools: Sequence[ToolSchema] = ()
+    ) -> AsyncIterator[str | ChatReply]:
+        """Text deltas, then the whole reply as the last item."""
+        raise self._cannot(Capability.STREAMING)
+
+    async def update_weights(self, weights: NamedWeights, *, version: int) -> None:
+        """Replace weights by name (the base model's names, adapters merged); nothing may be generating."""
+        raise self._cannot(Capability.WEIGHT_SYNC)
+
+    async def load_adapter(self, path: Path) -> None:
+        """Serve the PEFT adapter at ``path`` from now on."""
+        raise self._cannot(Capability.ADAPTERS)
+
+    def _cannot(self, capability: Capability) -> CapabilityError:
+        return CapabilityError(
+            f"the backend {type(self).__name__} has no {capability.value}; "
+            f"it can: {', '.join(sorted(c.value for c in self.capabilities))}"
+        )

@@ -1,0 +1,49 @@
+"""Blocking functions of plugins, kept off the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import threading
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+async def call_blocking(function: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
+    """Call ``function`` in a daemon thread of its own.
+
+    Not ``asyncio.to_thread``: its few shared threads would all be taken by a handful of calls
+    that hang, and the interpreter would wait for them at exit. A call that is cancelled (a time
+    limit) is abandoned: Python cannot stop a thread.
+    """
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[T] = loop.create_future()
+    call = partial(contextvars.copy_context().run, function, *args, **kwargs)
+
+    def settle(result: T | None, error: BaseException | None) -> None:
+        if future.done():
+            return
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(result)  # type: ignore[arg-type]
+
+    def work() -> None:
+        result: T | None = None
+        error: BaseException | None = None
+        try:
+            result = call()
+        except StopIteration as problem:  # a future cannot carry it
+            error = RuntimeError(f"StopIteration: {problem}")
+        except BaseException as problem:
+            error = problem
+        try:
+            loop.call_soon_threadsafe(settle, result, error)
+        except RuntimeError:
+            return  # The loop closed: nobody waits any more.
+
+    threading.Thread(target=work, name=f"blocking-{function!r:.40}", daemon=True).start()
+    return await future

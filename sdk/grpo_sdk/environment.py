@@ -1,0 +1,72 @@
+"""Environments: pose a task, play the user, own the state, say when an episode is done."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from grpo_sdk.messages import Message
+from grpo_sdk.trajectory import Task
+
+if TYPE_CHECKING:
+    from grpo_sdk.tools import ToolLike
+
+TRAIN = "train"
+HELD_OUT = "held_out"
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """How an episode begins."""
+
+    messages: list[Message]
+    """Usually one user message; a leading system message is put after the strategy's own."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """The environment's answer to what the agent said."""
+
+    messages: list[Message] = field(default_factory=list)
+    """The user's next words; empty where the episode is done."""
+    done: bool = False
+    outcome: dict[str, Any] = field(default_factory=dict)
+    """Facts for rewards and reports, merged into the trajectory's; ``success: bool`` by convention."""
+
+
+class Environment(ABC):
+    """One instance an episode: ``reset`` → ``step``… → ``close``.
+
+    ``tasks`` is called on an instance of its own and must not depend on an episode.
+    ``reset``, ``step`` and ``close`` are coroutines: hundreds of episodes share one event loop,
+    so blocking work belongs into ``grpo_sdk.blocking.call_blocking``.
+    """
+
+    @abstractmethod
+    def tasks(self, split: str) -> Sequence[Task]:
+        """The tasks of ``split`` (``train``, ``held_out``), in a stable order. Splits are disjoint."""
+
+    @abstractmethod
+    async def reset(self, task: Task, *, seed: int) -> Observation:
+        """Begin ``task``. The same task and seed begin the same episode."""
+
+    @abstractmethod
+    async def step(self, action: Message) -> StepResult:
+        """Answer the agent's message (one without tool calls)."""
+
+    def tools(self) -> Sequence[ToolLike]:
+        """Tools bound to this episode's state; called once, after ``reset``."""
+        return ()
+
+    def outcome(self) -> dict[str, Any]:
+        """Facts known so far; read when an episode ends by a limit rather than by ``done``."""
+        return {}
+
+    def demonstrations(self, split: str) -> Sequence[list[Message]]:
+        """Dialogues worth imitating, for a supervised warm start. Empty where there are none."""
+        return ()
+
+    async def close(self) -> None:
+        """Release what the episode holds. Always called, also after a failure; safe to call twice."""

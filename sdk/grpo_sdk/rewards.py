@@ -1,0 +1,93 @@
+"""Rewards: a number for a trajectory, or for each trajectory of a group."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias, overload
+
+from grpo_sdk.trajectory import Trajectory
+
+
+@dataclass(frozen=True, slots=True)
+class RewardResult:
+    """A score with its named parts and an explanation for a person."""
+
+    value: float
+    parts: Mapping[str, float] = field(default_factory=dict)
+    explanation: str = ""
+
+
+Score: TypeAlias = "float | RewardResult"
+
+
+class Reward(ABC):
+    """Scores one trajectory at a time. Sync or async; may raise: the host records the failure."""
+
+    @abstractmethod
+    def score(self, trajectory: Trajectory) -> Score | Awaitable[Score]:
+        """A finite number, or a result. Higher is better; [0, 1] by convention."""
+
+    def close(self) -> None:
+        """Release what the reward holds. Called once, at the end of the run."""
+
+
+class GroupReward(ABC):
+    """Scores the trajectories of one task against each other."""
+
+    @abstractmethod
+    def score_group(self, trajectories: Sequence[Trajectory]) -> Sequence[Score] | Awaitable[Sequence[Score]]:
+        """One score a trajectory, in their order."""
+
+    def close(self) -> None:
+        """Release what the reward holds. Called once, at the end of the run."""
+
+
+RewardFunction = Callable[..., "Score | Awaitable[Score]"]
+
+
+class FunctionReward(Reward):
+    """A function as a reward; keyword options are bound when the reward is made."""
+
+    def __init__(self, function: RewardFunction, **options: Any) -> None:
+        self.function = function
+        self.options = options
+
+    def score(self, trajectory: Trajectory) -> Score | Awaitable[Score]:
+        return self.function(trajectory, **self.options)
+
+
+@overload
+def reward(function: RewardFunction, /) -> Callable[..., FunctionReward]: ...
+@overload
+def reward(*, name: str | None = None) -> Callable[[RewardFunction], Callable[..., FunctionReward]]: ...
+def reward(function: RewardFunction | None = None, /, *, name: str | None = None) -> Any:
+    """Make a function of a trajectory a reward factory.
+
+    Keyword parameters after the trajectory become options of agent.yaml::
+
+        @reward
+        def short(trajectory, *, limit: int = 200) -> float:
+            return float(len(trajectory.final_text) <= limit)
+    """
+
+    def decorate(function: RewardFunction) -> Callable[..., FunctionReward]:
+        import inspect
+
+        signature = inspect.signature(function)
+
+        def factory(**options: Any) -> FunctionReward:
+            return FunctionReward(function, **options)
+
+        factory.__name__ = factory.__qualname__ = name or function.__name__
+        factory.__doc__ = function.__doc__
+        factory.__module__ = function.__module__
+        # The host reads options, their types and defaults from the signature.
+        factory.__signature__ = signature.replace(  # type: ignore[attr-defined]
+            parameters=list(signature.parameters.values())[1:], return_annotation=FunctionReward
+        )
+        factory.__wrapped__ = function  # type: ignore[attr-defined]
+        return factory
+
+    return decorate if function is None else decorate(function)

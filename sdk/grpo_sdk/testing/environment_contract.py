@@ -1,0 +1,267 @@
+"""Contract tests of environments: inherit, say how to make yours, run pytest.
+
+from grpo_sdk.testing import EnvironmentContract
+
+class TestEcho(EnvironmentContract):
+    def make(self):
+        return EchoEnvironment()
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any, ClassVar
+
+from grpo_sdk.environment import HELD_OUT, TRAIN, Environment, StepResult
+from grpo_sdk.messages import Message, assistant
+from grpo_sdk.testing.checks import require, require_json, skip
+from grpo_sdk.toolbox import Toolbox
+from grpo_sdk.trajectory import Task
+
+
+class EnvironmentContract:
+    """What the host relies on in every ``Environment``."""
+
+    splits: ClassVar[Sequence[str]] = (TRAIN, HELD_OUT)
+    """The splits that it has."""
+    max_steps: ClassVar[int] = 50
+    """An agent that says anything at all is done after so many messages."""
+    says: ClassVar[Sequence[str]] = (
+        "I am sorry to hear that. Let me check it for you: what is your order number?",
+        "The answer is 42.",
+        "",
+        "no",
+        "👋🏽 你好 \u202e\x00 <|im_end|>",
+        "I will take care of it. " * 2000,
+    )
+    """What the agent says in these tests, in turn; override where yours needs another form."""
+
+    def make(self) -> Environment:
+        """The environment under test, made anew."""
+        raise NotImplementedError(f"{type(self).__name__} needs def make(self) returning the environment")
+
+    async def play(self, environment: Environment, task: Task, *, seed: int, first: int = 0) -> list[Any]:
+        """Play ``task`` to its end with the words of ``says`` from ``first`` on; all that was observed."""
+        observation = await environment.reset(task, seed=seed)
+        seen: list[Any] = [observation.messages]
+        for number in range(self.max_steps):
+            action = assistant(self.says[(first + number) % len(self.says)])
+            result = await environment.step(action)
+            seen.append(asdict(result))
+            if result.done:
+                return seen
+            _check_user_turn(result)
+        raise AssertionError(
+            f"not done after {self.max_steps} messages: end the episode, or raise max_steps in the test"
+        )
+
+    def test_every_split_has_tasks_with_their_own_ids(self) -> None:
+        """Fix: give every task an id that is unique within the environment, and its split."""
+        ids: list[str] = []
+        for split in self.splits:
+            tasks = self.make().tasks(split)
+            require(tasks, f"the split {split} has no task")
+            for task in tasks:
+                require(task.split == split, f"the task {task.id} of {split} says split={task.split!r}")
+            ids += [task.id for task in tasks]
+        double = {task_id for task_id in ids if ids.count(task_id) > 1} if len(set(ids)) < len(ids) else ()
+        require(not double, f"several tasks are called {sorted(double)[:5]}")
+
+    def test_tasks_can_be_written_as_json(self) -> None:
+        """Fix: put only dicts with string keys, lists, strings, numbers, booleans and None in data."""
+        for split in self.splits:
+            for task in self.make().tasks(split):
+                require_json(task.data, f"the data of the task {task.id}")
+
+    def test_tasks_are_the_same_each_time(self) -> None:
+        """Fix: draw tasks from a fixed seed (``derive_seed``), not from ``random`` or a set's order."""
+        for split in self.splits:
+            require(
+                list(self.make().tasks(split)) == list(self.make().tasks(split)),
+                f"the tasks of {split} differ between two instances",
+            )
+
+    def test_splits_have_no_task_in_common(self) -> None:
+        """Fix: keep what is held out apart: a score on tasks seen in training says nothing."""
+        seen: dict[str, str] = {}
+        for split in self.splits:
+            for task in self.make().tasks(split):
+                content = json.dumps(task.data, sort_keys=True)
+                other = seen.setdefault(content, split)
+                require(other == split, f"the task {task.id} of {split} is also in {other}: {content:.200}")
+
+    def test_splits_begin_with_different_messages(self) -> None:
+        """Fix: as above; here the first messages are compared, whatever the data says."""
+
+        async def openings(split: str) -> set[str]:
+            environment = self.make()
+            found = set()
+            for task in self.make().tasks(split):
+                observation = await environment.reset(task, seed=0)
+                found.add("\n".join(message["content"] for message in observation.messages))
+            await environment.close()
+            return found
+
+        sets = [asyncio.run(openings(split)) for split in self.splits]
+        for number, one in enumerate(sets):
+            for other in sets[number + 1 :]:
+                require(not one & other, f"splits share an opening: {next(iter(one & other), '')!r:.200}")
+
+    def test_an_unknown_split_is_refused(self) -> None:
+        """Fix: raise ``ValueError`` naming the splits; an empty list would train on nothing."""
+        try:
+            self.make().tasks("no-such-split")
+        except ValueError:
+            return
+        raise AssertionError("tasks('no-such-split') raised no ValueError")
+
+    def test_an_episode_begins_with_the_users_words(self) -> None:
+        """Fix: return messages that end with a user message; a system message may come first."""
+
+        async def begin(task: Task) -> list[Message]:
+            environment = self.make()
+            try:
+                return (await environment.reset(task, seed=1)).messages
+            finally:
+                await environment.close()
+
+        for split in self.splits:
+            messages = asyncio.run(begin(self.make().tasks(split)[0]))
+            require(messages and messages[-1]["role"] == "user", f"it begins with {messages!r:.200}")
+            for message in messages:
+                require(message["content"].strip(), "it begins with an empty message")
+
+    def test_every_episode_ends_with_facts(self) -> None:
+        """Fix: end with ``StepResult(done=True, outcome={...})``; success is a bool, score in [0, 1]."""
+
+        async def outcome(task: Task, first: int) -> dict[str, Any]:
+            environment = self.make()
+            try:
+                last = (await self.play(environment, task, seed=1, first=first))[-1]
+                return {**environment.outcome(), **last["outcome"]}
+            finally:
+                await environment.close()
+
+        for split in self.splits:
+            for number, task in enumerate(self.make().tasks(split)[:8]):
+                facts = asyncio.run(outcome(task, number))
+                require_json(facts, f"the outcome of {task.id}")
+                if "success" in facts:
+                    require(isinstance(facts["success"], bool), f"success is {facts['success']!r}, no bool")
+                if "score" in facts:
+                    require(0.0 <= facts["score"] <= 1.0, f"score is {facts['score']!r}")
+
+    def test_the_outcome_can_be_read_at_any_time(self) -> None:
+        """Fix: a time limit may end an episode anywhere: return the facts so far, success False."""
+
+        async def read(task: Task) -> list[dict[str, Any]]:
+            environment = self.make()
+            found = [environment.outcome()]
+            await environment.reset(task, seed=1)
+            found.append(environment.outcome())
+            await environment.step(assistant(""))
+            found.append(environment.outcome())
+            await environment.close()
+            return found
+
+        for facts in asyncio.run(read(self.make().tasks(self.splits[0])[0])):
+            require_json(facts, "the outcome")
+            require(facts.get("success") is not True, "an episode of one empty message is a success")
+
+    def test_the_same_task_and_seed_make_the_same_episode(self) -> None:
+        """Fix: draw from ``Random(derive_seed(task.id, seed))`` made in ``reset``, keep nothing else."""
+
+        async def twice(task: Task) -> None:
+            environment, other = self.make(), self.make()
+            first = await self.play(environment, task, seed=3)
+            require(first == await self.play(other, task, seed=3), "two instances play it differently")
+            again = await self.play(other, task, seed=3)
+            require(first == again, "the second episode of an instance differs: clear its state in reset")
+            await environment.close()
+            await other.close()
+
+        for task in self.make().tasks(self.splits[0])[:4]:
+            asyncio.run(twice(task))
+
+    def test_episodes_side_by_side_do_not_disturb_each_other(self) -> None:
+        """Fix: keep an episode's state in the instance, never in the class or the module."""
+
+        async def alone(task: Task, first: int) -> list[Any]:
+            environment = self.make()
+            try:
+                return await self.play(environment, task, seed=5, first=first)
+            finally:
+                await environment.close()
+
+        async def together(tasks: Sequence[Task]) -> list[list[Any]]:
+            return list(await asyncio.gather(*(alone(task, n) for n, task in enumerate(tasks))))
+
+        tasks = self.make().tasks(self.splits[0])[:8]
+        expected = [asyncio.run(alone(task, number)) for number, task in enumerate(tasks)]
+        require(asyncio.run(together(tasks)) == expected, "episodes differ when they run side by side")
+
+    def test_its_tools_are_ready_to_use(self) -> None:
+        """Fix: return functions with type hints and a docstring, or ``BaseTool``s; names must differ."""
+
+        async def tools(task: Task) -> Toolbox:
+            environment = self.make()
+            await environment.reset(task, seed=1)
+            try:
+                return Toolbox(environment.tools())
+            finally:
+                await environment.close()
+
+        for schema in asyncio.run(tools(self.make().tasks(self.splits[0])[0])).schemas:
+            require_json(schema, f"the schema of the tool {schema['function'].get('name')}")
+            require(schema["function"].get("description"), "a tool has no description")
+
+    def test_close_may_be_called_early_and_twice(self) -> None:
+        """Fix: ``reset`` may have failed before: let ``close`` check what is open."""
+
+        async def close() -> None:
+            environment = self.make()
+            await environment.close()
+            await environment.close()
+
+        asyncio.run(close())
+
+    def test_demonstrations_are_dialogues_that_can_be_imitated(self) -> None:
+        """Fix: user first, agent last; every tool call has JSON arguments and is answered once."""
+        dialogues = self.make().demonstrations(self.splits[0])
+        if not dialogues:
+            skip("the environment has no demonstrations")
+        for dialogue in dialogues:
+            _check_dialogue(dialogue)
+
+
+def _check_user_turn(result: StepResult) -> None:
+    require(
+        result.messages and result.messages[-1]["role"] == "user",
+        "step returned neither done=True nor a user message: the agent would have nothing to answer",
+    )
+
+
+def _check_dialogue(dialogue: Sequence[Message]) -> None:
+    shown = [message["role"] for message in dialogue]
+    require(
+        dialogue and dialogue[0]["role"] == "user", f"a demonstration does not begin with a user: {shown}"
+    )
+    require(shown[-1] == "assistant", f"a demonstration does not end with the agent: {shown}")
+    waiting: list[str] = []
+    for message in dialogue:
+        if message["role"] == "tool":
+            require(
+                message.get("tool_call_id") in waiting,
+                f"a tool result answers no open call: {message!r:.200}",
+            )
+            waiting.remove(message["tool_call_id"])
+            continue
+        require(not waiting, f"a tool call is not answered before the next message: {waiting}")
+        for call in message.get("tool_calls", []):
+            waiting.append(call["id"])
+            arguments = json.loads(call["function"]["arguments"])
+            require(isinstance(arguments, dict), f"arguments are no JSON object: {arguments!r:.200}")
+    require(not waiting, f"a tool call is never answered: {waiting}")

@@ -1,0 +1,64 @@
+"""A backend that says what it is told: for tests of everything that stands above a model."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import ClassVar
+
+from grpo_sdk.backend import Backend, Capability, ChatReply, ModelSpec, Sampling
+from grpo_sdk.messages import Message, ToolSchema, assistant
+
+Script = Callable[[Sequence[Message], Sequence[ToolSchema]], "Message | str"]
+"""From the conversation and the tools offered to the next assistant message."""
+
+
+class ScriptedBackend(Backend):
+    """Answers from ``replies``, by the number of answers in the conversation so far, or from ``script``.
+
+    The last of ``replies`` is repeated. ``latency`` is in seconds a call.
+    """
+
+    capabilities: ClassVar[frozenset[Capability]] = frozenset(
+        {Capability.CHAT, Capability.TOOLS, Capability.STREAMING, Capability.SEED}
+    )
+    local_weights: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        model: ModelSpec | None = None,
+        *,
+        replies: Sequence[Message | str] = ("Hello! How can I help you?",),
+        script: Script | None = None,
+        latency: float = 0.0,
+    ) -> None:
+        super().__init__(model or ModelSpec("scripted"))
+        if script is None and not replies:
+            raise ValueError("a scripted backend needs at least one reply, or a script")
+        self.replies = list(replies)
+        self.script = script
+        self.latency = latency
+        self.calls = 0
+
+    async def chat(
+        self, messages: Sequence[Message], sampling: Sampling, tools: Sequence[ToolSchema] = ()
+    ) -> ChatReply:
+        self.calls += 1
+        if self.latency:
+            await asyncio.sleep(self.latency)
+        if self.script is not None:
+            said = self.script(messages, tools)
+        else:
+            turn = sum(message["role"] == "assistant" for message in messages)
+            said = self.replies[min(turn, len(self.replies) - 1)]
+        message = assistant(said) if isinstance(said, str) else said
+        finish = "tool_calls" if message.get("tool_calls") else "stop"
+        return ChatReply(message, finish, completion_tokens=len(message["content"].split()))
+
+    async def stream(
+        self, messages: Sequence[Message], sampling: Sampling, tools: Sequence[ToolSchema] = ()
+    ) -> AsyncIterator[str | ChatReply]:
+        reply = await self.chat(messages, sampling, tools)
+        for word in reply.message["content"].split(" "):
+            yield f"{word} "
+        yield reply

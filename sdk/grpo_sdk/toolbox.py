@@ -1,0 +1,122 @@
+"""The tools of one episode or conversation, run within limits; a failure is an answer to the model."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from grpo_sdk.messages import Message, ToolCall, ToolSchema, tool_result
+from grpo_sdk.tools import MALFORMED_CALL, BoundTool, ToolCallError, ToolLike, ToolLimits, bind
+from grpo_sdk.trajectory import ToolRun
+
+
+class Toolbox:
+    """The tools of one episode or conversation, by name, run within ``limits``."""
+
+    def __init__(self, tools: Iterable[ToolLike] = (), limits: ToolLimits | None = None) -> None:
+        self.limits = limits or ToolLimits()
+        self._tools: dict[str, BoundTool] = {}
+        for tool in tools:
+            self.add(tool)
+
+    def __len__(self) -> int:
+        return len(self._tools)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._tools
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the tools, in the order given."""
+        return list(self._tools)
+
+    @property
+    def schemas(self) -> list[ToolSchema]:
+        """What the model is shown of each tool, in the order given."""
+        return [tool.schema for tool in self._tools.values()]
+
+    def add(self, tool: ToolLike, *, name: str | None = None) -> None:
+        """Offer one more tool. Raises ``ValueError`` where its name is taken."""
+        bound = bind(tool, name=name)
+        if bound.name in self._tools:
+            raise ValueError(f'two tools are called "{bound.name}"; rename one of them')
+        self._tools[bound.name] = bound
+
+    def extended(self, tools: Iterable[ToolLike]) -> Toolbox:
+        """These tools and ``tools``; this toolbox stays as it is."""
+        more = Toolbox(limits=self.limits)
+        more._tools = dict(self._tools)
+        for tool in tools:
+            more.add(tool)
+        return more
+
+    async def run(self, calls: list[ToolCall]) -> list[tuple[Message, ToolRun]]:
+        """Run ``calls`` side by side; one tool message and one record a call, in their order.
+
+        A failure (unknown tool, invalid arguments, exception, timeout) is a tool message that
+        tells the model what was wrong. Only cancellation goes through.
+        """
+        if len(calls) == 1:
+            return [await self._run(calls[0])]
+        gate = asyncio.Semaphore(self.limits.parallel)
+
+        async def gated(call: ToolCall) -> tuple[Message, ToolRun]:
+            async with gate:
+                return await self._run(call)
+
+        return list(await asyncio.gather(*map(gated, calls)))
+
+    async def _run(self, call: ToolCall) -> tuple[Message, ToolRun]:
+        name = call["function"]["name"]
+        started = time.perf_counter()
+        error: str | None = None
+        truncated = False
+        try:
+            if name == MALFORMED_CALL:
+                raise ToolCallError(
+                    'the call is not valid JSON of the form {"name": "...", "arguments": {...}}'
+                )
+            tool = self._tools.get(name)
+            if tool is None:
+                offered = ", ".join(self._tools) or "none"
+                raise ToolCallError(f'no tool "{name}"; the tools are: {offered}')
+            async with asyncio.timeout(self.limits.seconds):
+                text = _as_text(await tool.run(_arguments(call)))
+            if len(text) > self.limits.output_chars:
+                cut = len(text) - self.limits.output_chars
+                text = f"{text[: self.limits.output_chars]}\n[{cut} characters left out]"
+                truncated = True
+        except TimeoutError:
+            error = f"no answer within {self.limits.seconds:g} s"
+        except ToolCallError as problem:
+            error = str(problem)
+        except Exception as problem:
+            error = f"{type(problem).__name__}: {problem}"[:500]
+        if error is not None:
+            text = f"Error: {error}"
+        seconds = time.perf_counter() - started
+        record = ToolRun(name, call["id"], seconds, error=error, truncated=truncated)
+        return tool_result(call, text), record
+
+
+def _arguments(call: ToolCall) -> dict[str, Any]:
+    text = call["function"]["arguments"]
+    try:
+        arguments = json.loads(text) if text.strip() else {}
+    except ValueError as problem:
+        raise ToolCallError(f"the arguments are not valid JSON: {problem}") from None
+    if not isinstance(arguments, dict):
+        raise ToolCallError("the arguments are not a JSON object")
+    return arguments
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    try:
+        return json.dumps(value, ensure_ascii=False)
+    except (TypeError, ValueError):
+        return str(value)

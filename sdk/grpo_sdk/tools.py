@@ -1,0 +1,205 @@
+"""Tools: a langchain-core ``BaseTool``, or a function that becomes one."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
+
+from grpo_sdk.blocking import call_blocking
+from grpo_sdk.messages import ToolSchema
+
+if TYPE_CHECKING:
+    from langchain_core.tools import BaseTool
+    from pydantic import BaseModel
+
+ToolLike: TypeAlias = "BaseTool | Callable[..., Any]"
+
+
+MALFORMED_CALL = "malformed_tool_call"
+"""Name of a call that could not be parsed; its arguments hold what the model wrote."""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolLimits:
+    """What a tool call may take."""
+
+    seconds: float = 10.0
+    output_chars: int = 4000
+    """Longer output is cut and marked."""
+    parallel: int = 8
+    """Calls of one message that run at the same time."""
+
+
+def as_tool(tool: ToolLike, *, name: str | None = None) -> BaseTool:
+    """``tool`` as a ``BaseTool``; a function's type hints and docstring become its schema.
+
+    A function without a docstring is described by its name. Raises ``TypeError`` where ``tool``
+    is neither.
+    """
+    from langchain_core.tools import BaseTool, StructuredTool
+
+    if isinstance(tool, BaseTool):
+        return tool if name in (None, tool.name) else tool.model_copy(update={"name": name})
+    if not callable(tool):
+        raise TypeError(f"a tool is a BaseTool or a function, not {type(tool).__name__}")
+    label = name or str(getattr(tool, "__name__", type(tool).__name__))
+    described = bool(inspect.getdoc(tool))
+    is_async = inspect.iscoroutinefunction(tool)
+    return StructuredTool.from_function(
+        func=None if is_async else tool,
+        coroutine=tool if is_async else None,
+        name=label,
+        description=None if described else label.replace("_", " "),
+        parse_docstring=described and _has_google_docstring(tool),
+    )
+
+
+def _has_google_docstring(function: Callable[..., Any]) -> bool:
+    return "\nArgs:\n" in (inspect.getdoc(function) or "")
+
+
+def tool_schema(tool: BaseTool) -> ToolSchema:
+    """What the model is shown of ``tool``; injected arguments are left out."""
+    from langchain_core.utils.function_calling import convert_to_openai_tool
+
+    return cast(ToolSchema, convert_to_openai_tool(tool))
+
+
+class ToolCallError(Exception):
+    """The model called a tool wrongly; the text is for the model."""
+
+
+Runner: TypeAlias = Callable[[dict[str, Any]], Awaitable[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class BoundTool:
+    """A tool ready to be shown and run."""
+
+    name: str
+    schema: ToolSchema
+    run: Runner
+
+
+def bind(tool: ToolLike, *, name: str | None = None) -> BoundTool:
+    """``tool`` with its schema and the shortest way to run it with validated arguments.
+
+    Functions and plain ``StructuredTool``s are called without LangChain's run manager, which
+    costs 0.4 ms a call; a tool with callbacks, artifacts or its own ``_arun`` goes through
+    ``ainvoke``. Raises as ``as_tool`` does.
+    """
+    from langchain_core.tools import BaseTool
+
+    if isinstance(tool, BaseTool):
+        made = as_tool(tool, name=name)
+        form = _plain_form(made)
+        run = _through_langchain(made) if form is None else _direct(form, made.coroutine or made.func)  # type: ignore[attr-defined]
+        return BoundTool(made.name, tool_schema(made), run)
+    form = _function_form(tool, name)
+    return BoundTool(form.name, form.schema, _direct(form, tool))
+
+
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """What of a function tool is the same for every instance of the function."""
+
+    name: str
+    schema: ToolSchema
+    model: type[BaseModel]
+    fields: tuple[str, ...]
+    is_async: bool
+
+
+_forms: dict[Any, _Form] = {}
+
+
+def _function_form(function: Callable[..., Any], name: str | None) -> _Form:
+    """The form of ``function``, made once for all closures and bound methods of the same code.
+
+    An environment makes its tools anew for each episode; building their schemas each time would
+    cost more than all the rest of an episode.
+    """
+    plain = getattr(function, "__func__", function)
+    looks = (
+        (plain.__defaults__, plain.__kwdefaults__, plain.__annotations__, plain.__doc__)
+        if (inspect.isfunction(plain))
+        else None
+    )
+    key = (getattr(plain, "__code__", plain), name, repr(looks))
+    try:
+        known = _forms.get(key)
+    except TypeError:  # a callable object that cannot be hashed
+        return _made_form(function, name)
+    if known is None:
+        if len(_forms) >= 4096:
+            _forms.clear()
+        known = _forms[key] = _made_form(function, name)
+    return known
+
+
+def _made_form(function: Callable[..., Any], name: str | None) -> _Form:
+    made = as_tool(function, name=name)
+    form = _plain_form(made)
+    if form is None:
+        raise TypeError(f'the function of the tool "{made.name}" takes callbacks or a config')
+    return form
+
+
+def _plain_form(tool: BaseTool) -> _Form | None:
+    """The form of a tool that can be called directly, or None."""
+    from langchain_core.tools import StructuredTool
+    from pydantic import BaseModel
+
+    if type(tool) is not StructuredTool:
+        return None
+    schema, function = tool.args_schema, tool.coroutine or tool.func
+    plain = (
+        not tool.callbacks
+        and tool.response_format == "content"
+        and isinstance(schema, type)
+        and issubclass(schema, BaseModel)
+        and function is not None
+        and not {"callbacks", "run_manager", "config"} & set(inspect.signature(function).parameters)
+    )
+    if not plain:
+        return None
+    model = cast("type[BaseModel]", schema)
+    return _Form(tool.name, tool_schema(tool), model, tuple(model.model_fields), tool.coroutine is not None)
+
+
+def _direct(form: _Form, function: Callable[..., Any]) -> Runner:
+    from pydantic import ValidationError
+
+    async def run(arguments: dict[str, Any]) -> Any:
+        try:
+            valid = form.model.model_validate(arguments)
+        except ValidationError as problem:
+            raise ToolCallError(_invalid(form.name, problem)) from None
+        values = {name: getattr(valid, name) for name in form.fields}
+        if form.is_async:
+            return await function(**values)
+        return await call_blocking(function, **values)
+
+    return run
+
+
+def _through_langchain(tool: BaseTool) -> Runner:
+    from pydantic import ValidationError
+
+    async def run(arguments: dict[str, Any]) -> Any:
+        try:
+            return await tool.ainvoke(arguments)
+        except ValidationError as problem:
+            raise ToolCallError(_invalid(tool.name, problem)) from None
+
+    return run
+
+
+def _invalid(name: str, problem: Any) -> str:
+    details = "; ".join(
+        f"{'.'.join(map(str, item['loc'])) or 'arguments'}: {item['msg']}"
+        for item in problem.errors(include_url=False)
+    )
+    return f"invalid arguments for {name}: {details}"

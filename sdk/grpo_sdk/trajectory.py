@@ -1,0 +1,197 @@
+"""What happened in one episode: messages, exact tokens, rewards, timings. A frozen, JSON-able record."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import TYPE_CHECKING, Any, Literal
+
+from grpo_sdk.messages import Message
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
+Status = Literal["completed", "truncated", "failed"]
+"""``completed``: the environment said done. ``truncated``: a limit ended it. ``failed``: an error did."""
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What an environment poses: everything needed to begin the same episode again."""
+
+    id: str
+    """Unique within its environment and stable between runs."""
+    data: dict[str, Any] = field(default_factory=dict)
+    """JSON-able; what it holds is the environment's business."""
+    split: str = "train"
+
+
+@dataclass(frozen=True, slots=True)
+class TokenSequence:
+    """The exact ids of one uninterrupted context, as the backend saw and sampled them.
+
+    The four lists have equal length. Concatenating sampled ids and template ids never goes
+    through text, so what was sampled is what is trained on.
+    """
+
+    ids: list[int]
+    mask: list[int]
+    """1 = sampled by the policy, 0 = everything else (prompt, tool results, template)."""
+    logprobs: list[float]
+    """Natural-log probability of each sampled id under the policy that sampled it; 0.0 where mask is 0."""
+    versions: list[int]
+    """Policy version that sampled each id; -1 where mask is 0."""
+
+    def __post_init__(self) -> None:
+        lengths = {len(self.ids), len(self.mask), len(self.logprobs), len(self.versions)}
+        if len(lengths) != 1:
+            raise ValueError(
+                f"ledger lists differ in length: ids {len(self.ids)}, mask {len(self.mask)}, "
+                f"logprobs {len(self.logprobs)}, versions {len(self.versions)}"
+            )
+
+    @property
+    def prompt_length(self) -> int:
+        """How many ids stand before the first sampled one."""
+        return self.mask.index(1) if 1 in self.mask else len(self.mask)
+
+    @property
+    def sampled(self) -> int:
+        """How many ids the policy sampled."""
+        return sum(self.mask)
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """Every token of a trajectory. More than one sequence only where a chat template rewrote its history."""
+
+    sequences: list[TokenSequence] = field(default_factory=list)
+
+    @property
+    def forks(self) -> int:
+        """How often the context could not be extended and began anew."""
+        return max(0, len(self.sequences) - 1)
+
+    @property
+    def sampled(self) -> int:
+        """How many ids the policy sampled in all sequences."""
+        return sum(sequence.sampled for sequence in self.sequences)
+
+
+@dataclass(frozen=True, slots=True)
+class ToolRun:
+    """One execution of a tool."""
+
+    name: str
+    call_id: str
+    seconds: float
+    error: str | None = None
+    """Why it failed (invalid call, timeout, exception), or None."""
+    truncated: bool = False
+    """The output was cut to its cap."""
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One model call and the tools that it asked for."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    seconds: float
+    finish_reason: str
+    """``stop``, ``length`` or ``tool_calls``."""
+    tools: list[ToolRun] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class RewardRecord:
+    """What one reward said of this trajectory."""
+
+    value: float | None
+    """None: the reward failed, and ``error`` says why."""
+    weight: float = 1.0
+    parts: dict[str, float] = field(default_factory=dict)
+    explanation: str = ""
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Trajectory:
+    """The record of one episode."""
+
+    id: str
+    environment: str
+    task: Task
+    status: Status
+    stop_reason: str
+    """``done``, ``turn_limit``, ``context``, ``turn_timeout``, ``episode_timeout`` or ``error``."""
+    messages: list[Message]
+    turns: list[Turn] = field(default_factory=list)
+    ledger: Ledger | None = None
+    """None where the backend does not speak token ids."""
+    outcome: dict[str, Any] = field(default_factory=dict)
+    """What the environment measured, e.g. ``{"success": True}``; never written by the policy."""
+    rewards: dict[str, RewardRecord] = field(default_factory=dict)
+    reward: float | None = None
+    """Weighted sum of ``rewards``; None where the episode or a reward failed."""
+    error: str | None = None
+    sample: int = 0
+    """Its index within the group of its task."""
+    seed: int = 0
+    policy_version: int = 0
+    model: str = ""
+    started: float = 0.0
+    """Unix time."""
+    seconds: float = 0.0
+
+    @property
+    def policy_messages(self) -> list[Message]:
+        """What the policy said. Tool results and the environment's words are not in here."""
+        return [message for message in self.messages if message["role"] == "assistant"]
+
+    @property
+    def tool_messages(self) -> list[Message]:
+        """What tools answered."""
+        return [message for message in self.messages if message["role"] == "tool"]
+
+    @property
+    def environment_messages(self) -> list[Message]:
+        """What the environment said: its user messages."""
+        return [message for message in self.messages if message["role"] == "user"]
+
+    @property
+    def policy_text(self) -> str:
+        """All that the policy said to the user, without its tool calls."""
+        return "\n".join(m["content"] for m in self.policy_messages if m["content"])
+
+    @property
+    def final_text(self) -> str:
+        """The policy's last words, or an empty string."""
+        said = self.policy_messages
+        return said[-1]["content"] if said else ""
+
+    @property
+    def tool_errors(self) -> int:
+        """How many tool calls failed."""
+        return sum(run.error is not None for turn in self.turns for run in turn.tools)
+
+    def to_json(self) -> bytes:
+        """One line of JSON."""
+        return _adapter().dump_json(self)
+
+    @staticmethod
+    def from_json(line: str | bytes) -> Trajectory:
+        """The trajectory that ``to_json`` wrote. Raises ``ValueError`` where the line is none."""
+        return _adapter().validate_json(line)
+
+
+@cache
+def _adapter() -> TypeAdapter[Trajectory]:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(Trajectory)
+
+
+Group = Sequence[Trajectory]
+"""The trajectories of one task that GRPO compares."""

@@ -1,0 +1,113 @@
+"""Fixtures that need a model, made once a session."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import shutil
+import threading
+from collections.abc import Coroutine, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+from grpo_sdk import ModelError, ModelSpec
+from grpo_sdk.backend import Backend
+
+T = TypeVar("T")
+
+
+class LoopThread:
+    """An event loop in a thread of its own, so that several tests can share a started backend."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self.loop.run_forever, name="test-loop", daemon=True)
+        self._thread.start()
+
+    def run(self, coroutine: Coroutine[Any, Any, T], timeout: float = 240.0) -> T:
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(timeout)
+
+    def close(self) -> None:
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join()
+        self.loop.close()
+
+
+class RunningBackend:
+    """A started backend and the loop that it was started in."""
+
+    def __init__(self, backend: Backend) -> None:
+        self.backend = backend
+        self._loop = LoopThread()
+        self.run = self._loop.run
+
+    def __enter__(self) -> RunningBackend:
+        try:
+            self.run(self.backend.start())
+        except BaseException:
+            self._loop.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.run(self.backend.close())
+        self._loop.close()
+
+
+def need(*modules: str) -> None:
+    """Skip where one of ``modules`` is not installed."""
+    for module in modules:
+        if importlib.util.find_spec(module) is None:
+            pytest.skip(f"{module} is not installed")
+
+
+@pytest.fixture(scope="session")
+def model_path() -> Path:
+    """The embedded SmolLM2-135M-Instruct as safetensors."""
+    need("torch", "transformers")
+    from grpo_host.models import resolve_model
+
+    try:
+        return resolve_model("smollm2-135m").path
+    except ModelError as problem:
+        pytest.skip(f"the embedded model is not available: {problem}")
+
+
+@pytest.fixture(scope="session")
+def tiny_model_path(model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random two-layer Llama with the embedded model's tokenizer and chat template."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    path = tmp_path_factory.mktemp("tiny-model")
+    for file in model_path.iterdir():
+        if "token" in file.name or file.suffix in {".jinja", ".txt"}:
+            shutil.copy(file, path)
+    config = AutoConfig.from_pretrained(model_path)
+    config.update(
+        {
+            "hidden_size": 64,
+            "intermediate_size": 128,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 1,
+            "head_dim": 32,  # the least that vLLM's CPU attention takes
+            "initializer_range": 0.2,
+            "layer_types": None,
+        }
+    )
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).save_pretrained(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def vllm_backend(model_path: Path) -> Iterator[RunningBackend]:
+    """The embedded model on vLLM in float32, started once: ``run`` its coroutines."""
+    need("vllm")
+    from grpo_backends.vllm_engine import VllmBackend
+
+    model = ModelSpec("smollm2-135m", path=model_path, context=1024)
+    with RunningBackend(VllmBackend(model, kv_cache_gib=0.5)) as running:
+        yield running

@@ -1,0 +1,3 @@
+"""A plugin that cannot be imported."""
+
+raise ImportError("No module named 'acme_missing_dependency'")

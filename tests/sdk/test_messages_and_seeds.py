@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from grpo_sdk import assistant, derive_seed, system, tool_call, tool_result, user
+from grpo_sdk.errors import GrpoError, MissingExtraError, did_you_mean
+from grpo_sdk.strategy import Strategy
+
+
+def test_messages_have_the_openai_form():
+    call = tool_call("add", '{"a": 1}', "call_1")
+    assert call == {"id": "call_1", "type": "function", "function": {"name": "add", "arguments": '{"a": 1}'}}
+    assert system("s") == {"role": "system", "content": "s"}
+    assert user("u") == {"role": "user", "content": "u"}
+    assert assistant("", [call]) == {"role": "assistant", "content": "", "tool_calls": [call]}
+    assert tool_result(call, "2") == {
+        "role": "tool",
+        "content": "2",
+        "name": "add",
+        "tool_call_id": "call_1",
+    }
+
+
+def test_a_message_without_calls_has_no_key_for_them():
+    assert "tool_calls" not in assistant("Hi", [])
+
+
+@given(st.lists(st.one_of(st.integers(), st.text()), max_size=4))
+def test_seeds_fit_in_31_bits(parts):
+    assert 0 <= derive_seed(*parts) < 2**31
+
+
+def test_seeds_tell_their_parts_apart():
+    assert len({derive_seed(1, 23), derive_seed(12, 3), derive_seed(123), derive_seed(1, 2, 3)}) == 4
+
+
+def test_seeds_are_the_same_in_another_process():
+    code = "from grpo_sdk import derive_seed; print(derive_seed('run', 3, 'task'))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(done.stdout) == derive_seed("run", 3, "task")
+
+
+def test_a_missing_extra_says_how_to_install_it():
+    problem = MissingExtraError("backend vllm", "vllm", "vllm")
+    assert isinstance(problem, GrpoError)
+    assert str(problem) == (
+        "backend vllm needs the package vllm, which is not installed. "
+        "Run: pip install 'grpo-agent-framework[vllm]'"
+    )
+
+
+def test_near_misses_get_a_suggestion():
+    assert did_you_mean("empaty", ["length", "empathy"]) == ' Did you mean "empathy"?'
+    assert did_you_mean("xyz", ["length", "empathy"]) == ""
+
+
+def test_a_strategy_joins_its_prompt_and_style():
+    assert Strategy("s", "Be helpful.", "Be brief.").instructions == "Be helpful.\nBe brief."
+    assert Strategy("s").instructions == ""

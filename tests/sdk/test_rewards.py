@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import inspect
+
+import pytest
+
+from grpo_sdk import FunctionReward, Reward, RewardResult, reward
+from grpo_sdk.rewards import GroupReward
+from grpo_sdk.testing import GroupRewardContract, RewardContract, make_trajectory
+
+
+@reward
+def short(trajectory, *, limit: int = 200, strict: bool = False) -> float:
+    """Short answers."""
+    return float(len(trajectory.final_text) <= limit)
+
+
+class TestDecorated(RewardContract):
+    def make(self) -> Reward:
+        return short(limit=50)
+
+
+class TestAsync(RewardContract):
+    def make(self) -> Reward:
+        @reward
+        async def quiet(trajectory) -> RewardResult:
+            return RewardResult(1.0 / (1 + len(trajectory.policy_text)), {"x": 1.0}, "quiet")
+
+        return quiet()
+
+
+class TestRelative(GroupRewardContract):
+    def make(self) -> GroupReward:
+        class Longest(GroupReward):
+            def score_group(self, trajectories):
+                most = max(len(t.policy_text) for t in trajectories) or 1
+                return [len(t.policy_text) / most for t in trajectories]
+
+        return Longest()
+
+
+def test_a_decorated_function_is_a_factory_of_rewards():
+    made = short(limit=3)
+    assert isinstance(made, FunctionReward)
+    assert made.score(make_trajectory("Hi.")) == 1.0
+    assert made.score(make_trajectory("Hello.")) == 0.0
+    assert short().score(make_trajectory("Hello.")) == 1.0
+
+
+def test_the_options_are_the_parameters_after_the_trajectory():
+    parameters = inspect.signature(short).parameters
+    assert {name: p.default for name, p in parameters.items()} == {"limit": 200, "strict": False}
+    assert short.__doc__ == "Short answers."
+    assert short.__name__ == "short"
+
+
+def test_a_decorated_function_may_have_another_name():
+    @reward(name="brief")
+    def anything(trajectory) -> float:
+        return 0.0
+
+    assert anything.__name__ == "brief"
+    assert anything().score(make_trajectory("x")) == 0.0
+
+
+class Bad(Reward):
+    def __init__(self, value: object) -> None:
+        self.value = value
+
+    def score(self, trajectory):
+        if isinstance(self.value, Exception):
+            raise self.value
+        return self.value
+
+
+@pytest.mark.parametrize(
+    ("value", "test", "message"),
+    [
+        (float("nan"), "test_scores_are_finite_numbers_within_bounds", "Return a finite number"),
+        ("good", "test_scores_are_finite_numbers_within_bounds", "the score is 'good', a str"),
+        (2.0, "test_scores_are_finite_numbers_within_bounds", "outside the bounds"),
+        (RewardResult(0.5, {"a": float("inf")}), "test_odd_trajectories_get_a_score", "the part 'a' is inf"),
+        (ValueError("x"), "test_odd_trajectories_get_a_score", "raised ValueError"),
+    ],
+)
+def test_the_contract_finds_bad_scores(value, test, message):
+    class Contract(RewardContract):
+        def make(self) -> Reward:
+            return Bad(value)
+
+    with pytest.raises(AssertionError) as raised:
+        getattr(Contract(), test)()
+    assert message in str(raised.value)
+
+
+def test_the_contract_finds_a_reward_that_reads_tool_text():
+    class Fooled(Reward):
+        def score(self, trajectory):
+            return float(any("sorry" in message["content"] for message in trajectory.messages))
+
+    class Contract(RewardContract):
+        def make(self) -> Reward:
+            return Fooled()
+
+    with pytest.raises(AssertionError, match=r"the score changed from 0\.0 to 1\.0"):
+        Contract().test_words_of_users_and_tools_do_not_count_as_the_policys()
+
+
+def test_the_contract_finds_a_group_reward_that_drops_one():
+    class Short(GroupReward):
+        def score_group(self, trajectories):
+            return [0.0] * (len(trajectories) - 1)
+
+    class Contract(GroupRewardContract):
+        def make(self) -> GroupReward:
+            return Short()
+
+    with pytest.raises(AssertionError, match="2 scores for 3 trajectories"):
+        Contract().test_every_trajectory_gets_a_finite_score()

@@ -1,0 +1,105 @@
+"""Tool calls within limits of time, output and parallelism."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from typing import Any
+
+import pytest
+
+from grpo_sdk import Toolbox, ToolLimits, tool_call
+
+
+def call(tools: Any, *calls: tuple[str, Any], limits: ToolLimits | None = None):
+    asked = [
+        tool_call(name, arguments if isinstance(arguments, str) else json.dumps(arguments), f"call_{number}")
+        for number, (name, arguments) in enumerate(calls)
+    ]
+    return asyncio.run(Toolbox(tools, limits).run(asked))
+
+
+def one(tools: Any, name: str, arguments: Any, limits: ToolLimits | None = None):
+    [(message, run)] = call(tools, (name, arguments), limits=limits)
+    return message["content"], run
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_a_hanging_tool_is_given_up(kind):
+    def hang() -> str:
+        """Hang."""
+        time.sleep(5)
+        return "late"
+
+    async def hang_async() -> str:
+        """Hang."""
+        await asyncio.sleep(5)
+        return "late"
+
+    function = hang if kind == "sync" else hang_async
+    started = time.perf_counter()
+    content, run = one([function], function.__name__, {}, ToolLimits(seconds=0.05))
+    assert time.perf_counter() - started < 2.0
+    assert content == "Error: no answer within 0.05 s"
+    assert run.error == "no answer within 0.05 s"
+
+
+def test_a_huge_output_is_cut_and_marked():
+    def flood() -> str:
+        """Flood."""
+        return "x" * 10_000_000
+
+    content, run = one([flood], "flood", {}, ToolLimits(output_chars=100))
+    assert content == "x" * 100 + "\n[9999900 characters left out]"
+    assert run.truncated
+    assert run.error is None
+
+
+def test_parallel_calls_are_answered_in_their_order():
+    async def wait(seconds: float) -> float:
+        """Wait."""
+        await asyncio.sleep(seconds)
+        return seconds
+
+    waits = (0.2, 0.0, 0.1)
+    started = time.perf_counter()
+    answers = call([wait], *[("wait", {"seconds": seconds}) for seconds in waits])
+    assert time.perf_counter() - started < 0.29
+    assert [message["content"] for message, _ in answers] == ["0.2", "0.0", "0.1"]
+    assert [message["tool_call_id"] for message, _ in answers] == ["call_0", "call_1", "call_2"]
+
+
+def test_no_more_calls_run_at_once_than_allowed():
+    running = most = 0
+
+    async def work() -> int:
+        """Work."""
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(0.01)
+        running -= 1
+        return most
+
+    call([work], *[("work", {})] * 10, limits=ToolLimits(parallel=3))
+    assert most == 3
+
+
+def test_cancellation_goes_through():
+    async def forever() -> str:
+        """Never end."""
+        await asyncio.sleep(60)
+        return ""
+
+    async def cancel() -> bool:
+        task = asyncio.ensure_future(Toolbox([forever]).run([tool_call("forever", "{}", "c")]))
+        await asyncio.sleep(0.01)
+        task.cancel()
+        try:
+            await task
+        except asyncio.CancelledError:
+            return True
+        return False
+
+    assert asyncio.run(cancel())
