@@ -40,9 +40,7 @@ Chat = Callable[[list[Message]], Awaitable[Message]]
 def plain_body(messages: list[Message]) -> bytes:
     import orjson
 
-    return orjson.dumps(
-        {"model": "mock", "messages": messages, "max_tokens": 128, "tools": [TOOL]}
-    )
+    return orjson.dumps({"model": "mock", "messages": messages, "max_tokens": 128, "tools": [TOOL]})
 
 
 def message_of(body: bytes) -> Message:
@@ -189,11 +187,8 @@ def report(client: str, loop: str, url: str, options: argparse.Namespace, ideal:
         print(f"{client:10} {loop:8} left out: {done.stderr.strip().splitlines()[-1]}")
         return
     result = json.loads(done.stdout)
-    over = f"{result['wall_s'] / ideal:.2f} × ideal" if ideal else ""
-    print(
-        f"{client:10} {loop:8} {result['cpu_ms']:6.3f} ms CPU a request, "
-        f"{result['wall_s']:6.2f} s {over}"
-    )
+    over = f"{result['wall_s'] / ideal:.2f} of ideal" if ideal else ""
+    print(f"{client:10} {loop:8} {result['cpu_ms']:6.3f} ms CPU a request, {result['wall_s']:6.2f} s {over}")
 
 
 if __name__ == "__main__":

@@ -79,17 +79,19 @@ async def play(post: Post, tools: list[ToolSchema]) -> None:
         {"role": "system", "content": SYSTEM},
         {"role": "user", "content": QUESTION},
     ]
-    for turn in range(1, TURNS + 1):
-        payload = {"model": "mock", "messages": messages, "tools": tools, "max_tokens": 128, "temperature": 1.0}
-        message = (await post(payload))["choices"][0]["message"]
+    settings = {"model": "mock", "tools": tools, "max_tokens": 128, "temperature": 1.0}
+    turns = 0
+    while turns < TURNS:
+        turns += 1
+        message = (await post({**settings, "messages": messages}))["choices"][0]["message"]
         messages.append(message)
         if not message.get("tool_calls"):
             break
         for call in message["tool_calls"]:
             result = await lookup_order(**json.loads(call["function"]["arguments"]))
             messages.append({"role": "tool", "content": result, "tool_call_id": call["id"]})
-    if turn != TURNS:
-        raise RuntimeError(f"an episode of {turn} turns instead of {TURNS}")
+    if turns != TURNS or messages[-1]["role"] != "assistant":
+        raise RuntimeError(f"an episode of {turns} turns that ends with {messages[-1]}")
 
 
 async def play_all(post: Post, tools: list[ToolSchema], count: int, *, concurrency: int) -> None:

@@ -47,9 +47,7 @@ def tool_turn(turn: int) -> bytes:
         "type": "function",
         "function": {"name": "lookup_order", "arguments": json.dumps({"order_id": f"A{turn}"})},
     }
-    return completion(
-        {"role": "assistant", "content": None, "tool_calls": [call]}, "tool_calls"
-    )
+    return completion({"role": "assistant", "content": None, "tool_calls": [call]}, "tool_calls")
 
 
 class MockServer(asyncio.Protocol):
@@ -103,9 +101,7 @@ def main() -> None:
     parser.add_argument("--tool-turns", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    uvloop.run(
-        serve(options.port, options.mean, options.sigma, options.tool_turns, options.seed)
-    )
+    uvloop.run(serve(options.port, options.mean, options.sigma, options.tool_turns, options.seed))
 
 
 if __name__ == "__main__":

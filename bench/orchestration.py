@@ -8,7 +8,10 @@ seeded latencies are the same for all.
 from __future__ import annotations
 
 import asyncio
+import heapq
+import math
 import random
+import statistics
 import subprocess
 import sys
 import time
@@ -20,7 +23,7 @@ from bench.http_peers import AiohttpClient, BareClient, play_all
 from bench.report import ROOT, Report, Row, Target, publish
 from bench.tool_episodes import TURNS, LookupEnvironment, run_episodes, script
 from grpo_host.loop import new_event_loop
-from grpo_sdk.backend import ChatReply, ModelSpec, Sampling
+from grpo_sdk.backend import Backend, ChatReply, ModelSpec, Sampling
 from grpo_sdk.messages import Message, ToolSchema
 from grpo_sdk.testing import ScriptedBackend
 from grpo_sdk.toolbox import Toolbox
@@ -54,6 +57,11 @@ async def timed(play: Play, *, concurrency: int) -> Cost:
     return Cost(cpu / (EPISODES * TURNS) * 1000, wall)
 
 
+def latency(generator: random.Random) -> float:
+    """Seconds, as the server draws them: the logarithm's mean is the one that gives ``MEAN``."""
+    return generator.lognormvariate(math.log(MEAN) - SIGMA**2 / 2, SIGMA)
+
+
 class LatentBackend(ScriptedBackend):
     """A scripted backend in this process with the server's latencies."""
 
@@ -64,8 +72,7 @@ class LatentBackend(ScriptedBackend):
     async def chat(
         self, messages: Sequence[Message], sampling: Sampling, tools: Sequence[ToolSchema] = ()
     ) -> ChatReply:
-        # The logarithm's mean that gives the wanted mean: log(0.05) - sigma² / 2.
-        await asyncio.sleep(self._random.lognormvariate(-2.9957 - SIGMA**2 / 2, SIGMA))
+        await asyncio.sleep(latency(self._random))
         return await super().chat(messages, sampling, tools)
 
 
@@ -85,6 +92,10 @@ def server(mean: float) -> Iterator[int]:
 async def scripted(concurrency: int, mean: float) -> Cost:
     """Our engine on a backend in this process."""
     backend = LatentBackend() if mean else ScriptedBackend(script=script)
+    return await _engine(backend, concurrency)
+
+
+async def _engine(backend: Backend, concurrency: int) -> Cost:
     return await timed(lambda count, n: run_episodes(backend, count, concurrency=n), concurrency=concurrency)
 
 
@@ -96,7 +107,7 @@ async def ours(concurrency: int, mean: float) -> Cost:
         backend = OpenAIChatBackend(ModelSpec("mock"), base_url=f"http://127.0.0.1:{port}/v1")
         await backend.start()
         try:
-            return await timed(lambda count, n: run_episodes(backend, count, concurrency=n), concurrency=concurrency)
+            return await _engine(backend, concurrency)
         finally:
             await backend.close()
 
@@ -139,11 +150,21 @@ async def _await(run: Callable[[int, float], Awaitable[Cost]], concurrency: int,
     return await run(concurrency, mean)
 
 
+def simulated(seed: int) -> float:
+    """Wall time of the episodes where only the model takes time: slots stand empty at the end."""
+    generator = random.Random(seed)
+    slots = [0.0] * WALL_CONCURRENCY
+    for _ in range(EPISODES):
+        heapq.heapreplace(slots, slots[0] + sum(latency(generator) for _ in range(TURNS)))
+    return max(slots)
+
+
 def measure() -> Report:
     """CPU a turn without latency, and wall time against the ideal with latency."""
     cpu = best(CPU_CONCURRENCY, 0)
     wall = best(WALL_CONCURRENCY, MEAN)
     ideal = EPISODES * TURNS * MEAN / WALL_CONCURRENCY
+    floor = statistics.median(simulated(seed) for seed in range(20))
     bounds = dict(zip(CLIENTS, (0.2, 0.7), strict=False))
     limit = "bare asyncio client"
     rows = [
@@ -168,19 +189,21 @@ def measure() -> Report:
         )
         for name, cost in wall.items()
     ]
+    rows.append(Row("wall time: a client without any cost, simulated", floor, "s", floor / ideal, "ideal"))
     return Report(
         "Orchestration",
-        f"{EPISODES:,} episodes of {TURNS} model turns, three of which call an async tool; best of {ROUNDS} rounds. "
-        f"Client CPU: {CPU_CONCURRENCY} episodes at once, no latency. Wall time: {WALL_CONCURRENCY} at once, lognormal "
-        f"latency of mean {MEAN * 1000:g} ms (sigma {SIGMA}); the ideal is episodes × turns × mean ÷ concurrency = "
-        f"{ideal:.2f} s. Over HTTP the mock server is a process of its own. The bare client and the aiohttp loop send "
-        "the same requests and run the tool, but keep no records, limits or validation.",
+        f"{EPISODES:,} episodes of {TURNS} model turns, three of which call an async tool; best of {ROUNDS} "
+        f"rounds. Client CPU: {CPU_CONCURRENCY} episodes at once, no latency. Wall time: {WALL_CONCURRENCY} "
+        f"at once, lognormal latency of mean {MEAN * 1000:g} ms (sigma {SIGMA}); the ideal is episodes times "
+        f"turns times mean latency by concurrency, {ideal:.2f} s. Over HTTP the mock server is a process of "
+        "its own. The bare client and the aiohttp loop send the same requests and run the tool, but keep no "
+        "records, limits or validation.",
         rows,
-        [f"Event loop of all clients: {new_event_loop_name()}."],
+        [f"Event loop of all clients: {event_loop_name()}."],
     )
 
 
-def new_event_loop_name() -> str:
+def event_loop_name() -> str:
     """uvloop or asyncio."""
     loop = new_event_loop()
     loop.close()

@@ -49,14 +49,14 @@ class Row:
 
     def cells(self) -> tuple[str, ...]:
         """Texts for a table: measured, figure, ratio, target, met."""
-        ratio = "" if self.ratio is None else f"{_short(self.ratio)} × {self.ratio_to}"
+        ratio = "" if self.ratio is None else f"{_short(self.ratio)} x {self.ratio_to}"
         met = {None: "", True: "yes", False: "NO"}[self.met]
         return self.name, f"{_short(self.value)} {self.unit}", ratio, self._target_text(), met
 
     def _target_text(self) -> str:
         if self.target is None:
             return ""
-        unit = f" {self.unit}" if self.target.on == "value" else " ×"
+        unit = f" {self.unit}" if self.target.on == "value" else " x"
         return f"{self.target.sense} {self.target.bound:g}{unit}"
 
 
@@ -94,8 +94,9 @@ class Report:
 
     def to_markdown(self, command: str) -> str:
         """A section of docs/BENCHMARKS.md."""
-        lines = [f"## {self.title}", "", self.about, "", f"Command: `{command}`  ", f"Machine: {self.machine}"]
-        lines += ["", _line(HEADINGS), _line(["---", "---:", "---:", "---:", "---"])]
+        lines = [f"## {self.title}", "", self.about, ""]
+        lines += [f"Command: `{command}`  ", f"Machine: {self.machine}", ""]
+        lines += [_line(HEADINGS), _line(["---", "---:", "---:", "---:", "---"])]
         lines += [_line(row.cells()) for row in self.rows]
         if self.notes:
             lines += ["", *(f"- {note}" for note in self.notes)]

@@ -77,20 +77,23 @@ def compare() -> Report:
         )
         for peer in ("transformers", "trl")
     ]
-    rows.append(
-        Row(NAMES["transformers"], speed["transformers"], "trajectories/s", speed["transformers"] / speed["trl"], "trl")
-    )
-    rows.append(Row(NAMES["trl"], speed["trl"], "trajectories/s"))
-    rows += [Row(f"{name}: sampled", item.tokens / item.seconds, "tokens/s") for name, item in measured.items()]
+    for name in ("transformers", "trl"):
+        rows.append(Row(NAMES[name], speed[name], "trajectories/s", speed[name] / speed["trl"], "trl"))
+    for name, item in measured.items():
+        rows.append(Row(f"{NAMES[name]}: sampled", item.tokens / item.seconds, "tokens/s"))
     return Report(
         "Rollouts of order_desk",
-        f"{EPISODES} episodes at once ({TASKS} tasks × {GROUP}) of {TURNS} model turns and {LOOKUPS} look-ups; "
-        f"{MODEL} in bfloat16, temperature 1, at most {MAX_TOKENS} tokens a turn. The untrained model calls no "
-        "tools, so on every engine the first three completions count as look-ups of the episode's order, "
-        "whatever they say, and the fourth as the answer: equal work, real tool results. TRL 1.16 runs its own "
-        "tool loop with transformers' generate, without an adapter, and only its generation is timed.",
+        f"{EPISODES} episodes at once ({TASKS} tasks, {GROUP} samples each) of {TURNS} model turns and "
+        f"{LOOKUPS} look-ups; {MODEL} in bfloat16, temperature 1, at most {MAX_TOKENS} tokens a turn. The "
+        "untrained model calls no tools, so on every engine the first three completions count as look-ups "
+        "of the episode's order, whatever they say, and the fourth as the answer: equal work, real tool "
+        "results. TRL 1.16 runs its own tool loop with transformers' generate, without an adapter, and only "
+        "its generation is timed.",
         rows,
-        [f"{name}: {item.seconds:.1f} s, {item.tokens} tokens in {item.turns} turns" for name, item in measured.items()],
+        [
+            f"{NAMES[name]}: {item.seconds:.1f} s, {item.tokens} tokens in {item.turns} turns"
+            for name, item in measured.items()
+        ],
     )
 
 

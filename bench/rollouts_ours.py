@@ -9,7 +9,18 @@ from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
 from typing import Any
 
-from bench.rollouts import CONTEXT, EPISODES, GROUP, LOOKUPS, MAX_TOKENS, MODEL, SYSTEM, TASKS, TURNS, Measured
+from bench.rollouts import (
+    CONTEXT,
+    EPISODES,
+    GROUP,
+    LOOKUPS,
+    MAX_TOKENS,
+    MODEL,
+    SYSTEM,
+    TASKS,
+    TURNS,
+    Measured,
+)
 from grpo_environments.order_desk.environment import OrderDeskEnvironment
 from grpo_host.agent import Agent, AgentLimits
 from grpo_host.models import resolve_model
@@ -94,7 +105,9 @@ async def _run(backend: Backend, *, max_tokens: int) -> RolloutMetrics:
     requests = group_requests(tasks(), GROUP, seed=lambda task, n: derive_seed(task.id, n), label="bench")
     groups, metrics = await engine.run(requests)
     if metrics.statuses["completed"] != EPISODES:
-        raise RuntimeError(f"an episode failed: {[t.error for group in groups for t in group if t.error][:1]}")
+        raise RuntimeError(
+            f"an episode failed: {[t.error for group in groups for t in group if t.error][:1]}"
+        )
     return metrics
 
 

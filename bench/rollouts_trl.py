@@ -1,4 +1,4 @@
-"""order_desk through TRL 1.16's own ``environment_factory``, with tool calls by decree (see bench.rollouts)."""
+"""order_desk through TRL 1.16's ``environment_factory``, with tool calls by decree (see bench.rollouts)."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import re
 import tempfile
 import time
+from contextlib import suppress
 from typing import Any
 
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
@@ -67,16 +68,17 @@ def measure() -> Measured:
     calls = {"turns": 0, "tokens": 0}
 
     def by_decree(tokenizer: Any, ids: list[int], prefix: list[int], tools: Any = None) -> dict[str, Any]:
-        """TRL's ``parse_response``: a call while the conversation has room for one, then text."""
+        """TRL's ``parse_response``: always a call; ``max_tool_calling_iterations`` ends the episode."""
         calls["turns"] += 1
         calls["tokens"] += len(ids)
         before = tokenizer.decode(prefix)
-        if before.count("<tool_response>") == LOOKUPS:
-            return {"role": "assistant", "content": tokenizer.decode(ids, skip_special_tokens=True)}
-        question = before[before.index("<|im_start|>user") :]
-        found = _ORDER.search(question)
+        found = _ORDER.search(before, before.index("<|im_start|>user"))
         function = {"name": "lookup_order", "arguments": {"order_id": found[0] if found else ""}}
-        return {"role": "assistant", "content": "", "tool_calls": [{"type": "function", "function": function}]}
+        return {
+            "role": "assistant",
+            "content": "",
+            "tool_calls": [{"type": "function", "function": function}],
+        }
 
     trl_module.parse_response = by_decree
     with tempfile.TemporaryDirectory() as folder:
@@ -90,12 +92,15 @@ def measure() -> Measured:
                 per_device_train_batch_size=EPISODES,
                 num_generations=GROUP,
                 max_completion_length=CONTEXT,
+                max_tool_calling_iterations=LOOKUPS,
                 temperature=1.0,
                 max_steps=1,
                 report_to=[],
                 disable_tqdm=True,
             ),
-            train_dataset=Dataset.from_list([{"prompt": opening(task), "data": task.data} for task in tasks()]),
+            train_dataset=Dataset.from_list(
+                [{"prompt": opening(task), "data": task.data} for task in tasks()]
+            ),
             processing_class=tokenizer,
             environment_factory=OrderEnvironment,
         )
@@ -115,8 +120,6 @@ def measure() -> Measured:
             raise _GeneratedError
 
         trainer._generate = timed
-        try:
+        with suppress(_GeneratedError):
             trainer.train()
-        except _GeneratedError:
-            pass
     return Measured(taken, calls["turns"], calls["tokens"])

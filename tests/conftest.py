@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+
 from grpo_sdk import ModelError, ModelSpec
 from grpo_sdk.backend import Backend
 
@@ -103,8 +104,14 @@ def tiny_model_path(model_path: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 
 @pytest.fixture(scope="session")
+def running() -> type[RunningBackend]:
+    """``with running(backend) as started`` gives ``started.backend`` and ``started.run``."""
+    return RunningBackend
+
+
+@pytest.fixture(scope="session")
 def vllm_backend(model_path: Path) -> Iterator[RunningBackend]:
-    """The embedded model on vLLM in float32, started once: ``run`` its coroutines."""
+    """The embedded model on vLLM in bfloat16, started once: ``run`` its coroutines."""
     need("vllm")
     from grpo_backends.vllm_engine import VllmBackend
 

@@ -104,9 +104,11 @@ class Conversation:
             raise TurnLimitError
         started = time.perf_counter()
         try:
-            async with asyncio.timeout(limits.turn_seconds):
+            async with asyncio.timeout(limits.turn_seconds) as limit:
                 reply = await self.session.respond(new, self._sampling())
         except TimeoutError:
+            if not limit.expired():
+                raise  # the backend's own
             raise TurnTimeoutError(f"the model did not answer within {limits.turn_seconds:g} s") from None
         seconds = time.perf_counter() - started
         calls = reply.message.get("tool_calls", [])

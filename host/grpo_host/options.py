@@ -40,9 +40,13 @@ def options_model(offer: Offer) -> type[BaseModel]:
             continue
         annotation = _annotation(parameter, offer.factory)
         required = parameter.default is inspect.Parameter.empty
-        if parameter.kind is inspect.Parameter.POSITIONAL_ONLY or not _is_writable(annotation):
+        if (
+            parameter.kind is inspect.Parameter.POSITIONAL_ONLY
+            or _is_scored(offer, parameter)
+            or not _is_writable(annotation)
+        ):
             if required:
-                raise PluginError(_not_writable(offer, parameter))
+                raise PluginError(_must_be_given(offer, parameter))
             continue
         default = ... if required else parameter.default
         # Under a name of our own: pydantic reserves some names, parameters can have any.
@@ -134,8 +138,13 @@ def _is_writable(annotation: Any) -> bool:
     return schema != {"type": "null"}
 
 
-def _not_writable(offer: Offer, parameter: inspect.Parameter) -> str:
+def _must_be_given(offer: Offer, parameter: inspect.Parameter) -> str:
     text = f'{offer}: its parameter "{parameter.name}" must be given, and YAML cannot write it'
-    if offer.kind == "reward" and parameter.name == "trajectory":
+    if _is_scored(offer, parameter):
         return f"{text}. A function that scores is made a reward with @grpo_sdk.reward"
     return f"{text}; it needs a default"
+
+
+def _is_scored(offer: Offer, parameter: inspect.Parameter) -> bool:
+    """Whether the factory is in truth a scoring function."""
+    return offer.kind == "reward" and parameter.name in ("trajectory", "trajectories")

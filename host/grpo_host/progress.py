@@ -28,7 +28,9 @@ class Reporter:
     """Prints lines, and shows phases of work with their progress."""
 
     def __init__(self, file: IO[str] | None = None, *, quiet: bool = False) -> None:
-        self.console = Console(file=file, highlight=False, quiet=quiet, soft_wrap=True)
+        self.console = Console(
+            file=file, highlight=False, markup=False, emoji=False, quiet=quiet, soft_wrap=True
+        )
         self._bars: Progress | None = None
 
     def line(self, text: str) -> None:
@@ -36,13 +38,16 @@ class Reporter:
         (self._bars.console if self._bars else self.console).print(text)
 
     @contextmanager
-    def phase(self, label: str, total: int | None = None) -> Iterator[Advance]:
-        """Show ``label`` while the block runs; the block calls the yielded function per unit done."""
+    def phase(self, label: str, total: int | None = None, *, silent: bool = False) -> Iterator[Advance]:
+        """Show ``label`` while the block runs; the block calls the yielded function per unit done.
+
+        ``silent``: nothing without a terminal, where the block's own lines say enough.
+        """
         if self.console.is_terminal:
             with self._bar(label, total) as advance:
                 yield advance
         else:
-            yield self._plain(label, total)
+            yield (lambda: None) if silent else self._plain(label, total)
 
     @contextmanager
     def _bar(self, label: str, total: int | None) -> Iterator[Advance]:

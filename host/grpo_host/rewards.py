@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -12,6 +13,8 @@ from typing import Any
 from grpo_sdk.blocking import call_blocking
 from grpo_sdk.rewards import GroupReward, Reward, RewardResult
 from grpo_sdk.trajectory import RewardRecord, Trajectory
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,27 +83,32 @@ class RewardSet:
         return records
 
     def close(self) -> None:
-        """Close every reward."""
+        """Close every reward, also after one that fails to."""
         for item in self.rewards:
-            item.reward.close()
+            try:
+                item.reward.close()
+            except Exception as problem:  # plugin code
+                logger.warning("%s.close() failed: %s: %s", item.name, type(problem).__name__, problem)
 
 
 async def _limited(seconds: float, function: Callable[..., Any], argument: Any) -> Any:
     """Call a sync or async ``function`` within ``seconds``; a sync one in a thread of its own."""
     try:
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout(seconds) as limit:
             if inspect.iscoroutinefunction(function):
                 return await function(argument)
             value = await call_blocking(function, argument)
             return await value if inspect.isawaitable(value) else value
     except TimeoutError:
+        if not limit.expired():
+            raise  # the reward's own
         raise TimeoutError(f"no score within {seconds:g} s") from None
 
 
 def _record(item: WeightedReward, score: Any) -> RewardRecord:
     if isinstance(score, RewardResult):
-        parts = {name: _number(part) for name, part in score.parts.items()}
-        return RewardRecord(_number(score.value), item.weight, parts, score.explanation)
+        parts = {str(name): _number(part) for name, part in score.parts.items()}
+        return RewardRecord(_number(score.value), item.weight, parts, str(score.explanation))
     return RewardRecord(_number(score), item.weight)
 
 

@@ -9,6 +9,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,8 @@ class RunDirectory:
                 f"the run directory {self.path} is in use by another process; "
                 "wait for it to end, or start a new run without --resume"
             ) from None
+        for path in (self.metrics, self.trajectories):
+            _cut_half_line(path)
         return self
 
     def release(self) -> None:
@@ -95,7 +98,8 @@ class RunDirectory:
 
     def write_json(self, path: Path, value: Mapping[str, Any]) -> None:
         """Replace ``path`` at once: a reader or a crash sees the old or the new, never a half."""
-        write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+        with _writing(path):
+            write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
     def read_report(self) -> dict[str, Any]:
         """report.json so far, or an empty dictionary."""
@@ -106,7 +110,7 @@ class RunDirectory:
 
     def append_metrics(self, values: Mapping[str, Any]) -> None:
         """One more line of metrics.jsonl."""
-        with self.metrics.open("a", encoding="utf-8") as file:
+        with _writing(self.metrics), self.metrics.open("a", encoding="utf-8") as file:
             file.write(json.dumps(values, ensure_ascii=False) + "\n")
 
     def read_metrics(self) -> list[dict[str, Any]]:
@@ -120,11 +124,12 @@ class RunDirectory:
 
     def append_trajectory(self, trajectory: Trajectory) -> None:
         """One more line of trajectories.jsonl; a full file is compressed and begun anew."""
-        with self.trajectories.open("ab") as file:
-            file.write(trajectory.to_json() + b"\n")
-            full = file.tell() >= ROTATE_BYTES
-        if full:
-            self._rotate()
+        with _writing(self.trajectories):
+            with self.trajectories.open("ab") as file:
+                file.write(trajectory.to_json() + b"\n")
+                full = file.tell() >= ROTATE_BYTES
+            if full:
+                self._rotate()
 
     def read_trajectories(self) -> Iterator[Trajectory]:
         """Every trajectory, oldest first, rotated files included; a half last line is left out."""
@@ -153,6 +158,29 @@ def write_text(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     partial.replace(path)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """What a user can do about a file that cannot be written, as a ``RunError``."""
+    try:
+        yield
+    except OSError as problem:
+        raise RunError(
+            f"cannot write {path}: {problem.strerror or problem}; what was written before is kept. "
+            "Make room and run again with --resume"
+        ) from problem
+
+
+def _cut_half_line(path: Path) -> None:
+    """Forget a last line that a crash or a full disk cut short: the next one would be glued to it."""
+    if not path.is_file():
+        return
+    with path.open("rb+") as file:
+        whole = 0
+        for line in file:
+            whole += len(line) if line.endswith(b"\n") else 0
+        file.truncate(whole)
 
 
 def _json_lines(path: Path) -> Iterator[dict[str, Any]]:

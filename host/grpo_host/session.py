@@ -95,6 +95,10 @@ class TokenSession(Session):
         )
         prompt_tokens = len(self._ids)
         sampled = await self._backend.generate(self._ids, sampling)
+        if len(sampled.ids) != len(sampled.logprobs):
+            raise ValueError(
+                f"the backend gave {len(sampled.logprobs)} log-probs for {len(sampled.ids)} sampled ids"
+            )
         self._append(sampled.ids, sampled.logprobs, sampled=True)
         self._last_completion = len(sampled.ids)
         text, calls = self._renderer.parse(sampled.ids, self.tools)

@@ -36,8 +36,8 @@ async def call_blocking(function: Callable[..., T], /, *args: Any, **kwargs: Any
         error: BaseException | None = None
         try:
             result = call()
-        except StopIteration as problem:  # a future cannot carry it
-            error = RuntimeError(f"StopIteration: {problem}")
+        except (StopIteration, SystemExit) as problem:  # a future, and a loop, cannot carry them
+            error = RuntimeError(f"{type(problem).__name__}: {problem}")
         except BaseException as problem:
             error = problem
         try:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -177,8 +178,12 @@ class Trajectory:
         return sum(run.error is not None for turn in self.turns for run in turn.tools)
 
     def to_json(self) -> bytes:
-        """One line of JSON."""
-        return _adapter().dump_json(self)
+        """One line of JSON. What a plugin put into it that JSON cannot say is written as its ``repr``."""
+        try:
+            return _adapter().dump_json(self)
+        except ValueError:  # an object in ``outcome``, or half a surrogate pair in a text
+            text = json.dumps(asdict(self), ensure_ascii=False, default=repr)
+            return text.encode("utf-8", "replace")
 
     @staticmethod
     def from_json(line: str | bytes) -> Trajectory:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 import re
 from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -130,7 +130,7 @@ def _check_tracker(tracker: str, index: int) -> Iterator[Complaint]:
 
 def _is_installed(module: str) -> bool:
     # Only the top package is looked for: find_spec would import it to look deeper.
-    return importlib.util.find_spec(module.partition(".")[0]) is not None
+    return find_spec(module.partition(".")[0]) is not None
 
 
 def _how_to_install(what: str, module: str, extra: str) -> str:

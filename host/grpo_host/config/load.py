@@ -83,6 +83,8 @@ def load_config(path: str | Path, overrides: Iterable[str | Override] = ()) -> L
     """Read agent.yaml. Raises ``InvalidConfigError``, or ``ConfigError`` where it is no YAML at all."""
     path = Path(path)
     values, lines = read_source(path)
+    # An override may reach into the default backend: --set backend.options.seed=1.
+    values.setdefault("backend", AgentConfig.model_fields["backend"].default.name)
     applied = [o if isinstance(o, Override) else parse_override(o) for o in overrides]
     for override in applied:
         apply_override(values, override)

@@ -28,6 +28,10 @@ def dump_resolved(loaded: LoadedConfig, registry: Registry, *, comments: Iterabl
     for location, kind, use in plugin_uses(loaded.config):
         options = complete_options(registry.get(kind, use.name), use.options)
         _at(values, location)["options"] = options
+    backend = registry.get("backend", loaded.config.backend.name).factory
+    if not getattr(backend, "local_weights", True):
+        # A setting of those that load a model; written here, a check would refuse it.
+        del values["model"]["dtype"]
     values = escape_references(values)
     for location, text in loaded.references.items():
         _put_back(values, location, text)

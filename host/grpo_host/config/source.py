@@ -9,9 +9,6 @@ from typing import Any
 from grpo_host.validation import Location, say_location
 from grpo_sdk.errors import ConfigError
 
-DEEPEST = 40
-"""Levels of nesting; more is an alias that holds itself."""
-
 
 def read_source(path: Path) -> tuple[dict[str, Any], dict[Location, int]]:
     """The values of the file at ``path``, and the line of each, counted from 1.
@@ -48,6 +45,8 @@ def _parse(path: Path, text: str) -> Any:
         raise ConfigError(
             f'{path}:{line}: the key "{key}" stands here a second time. Remove one of them'
         ) from None
+    except RecursionError:
+        raise ConfigError(f"{path}: nested too deeply") from None
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f":{mark.line + 1}" if mark else ""
@@ -61,8 +60,8 @@ def _plain(path: Path, node: Any, location: Location, lines: dict[Location, int]
     """``node`` without ruamel's types; notes the line of every key and item below it."""
     from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
-    if len(location) > DEEPEST:
-        raise ConfigError(f"{path}:{line_of(location, lines)}: nested too deeply")
+    if getattr(node, "tag", None) is not None and node.tag.value is not None:
+        raise _not_a_setting(path, location, lines)
     if isinstance(node, CommentedMap):
         result = {}
         marks = node.lc.data or {}  # keys that a merge (<<) brings have none
@@ -86,7 +85,11 @@ def _plain(path: Path, node: Any, location: Location, lines: dict[Location, int]
             return kind(node)
     if node is None:
         return None
-    raise ConfigError(
+    raise _not_a_setting(path, location, lines)
+
+
+def _not_a_setting(path: Path, location: Location, lines: Mapping[Location, int]) -> ConfigError:
+    return ConfigError(
         f"{path}:{line_of(location, lines)}: {say_location(location)}: "
         f"give a text, a number, true, false, a list or a mapping; put quotes around a text"
     )

@@ -10,18 +10,15 @@ from grpo_sdk.backend import Tokenizer
 from grpo_sdk.errors import ModelError
 from grpo_sdk.messages import Message, ToolCall, ToolSchema
 
-_PROBES = ("Yes, 7.", "No")
-"""Two different last assistant messages: what follows them must not depend on them."""
-
 
 class TemplateRenderer:
     """Renders with ``apply_chat_template``; tools are described in the system prompt.
 
     An extension is what the template puts behind an assistant message's end token. It is taken
-    from rendering a conversation with a stand-in for history, and given only if rendering with
-    another stand-in gives the same text, so that a template that looks back (drops reasoning,
-    renumbers turns) is recognised. The text is tokenized by itself, which is exact because a
-    special token stands before it.
+    from rendering a conversation with a stand-in for history, and given only if a longer stand-in,
+    which ends with what the assistant really said, keeps its words and gives the same text. So a
+    template that looks back (drops reasoning, numbers turns) is recognised. The text is tokenized
+    by itself, which is exact because a special token stands before it.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
@@ -48,15 +45,18 @@ class TemplateRenderer:
         tools: Sequence[ToolSchema],
     ) -> list[int] | None:
         plain = as_plain_messages(new, ())
-        first, second = (self._suffix(probe, plain) for probe in _PROBES)
-        if first is None or first != second:
+        said = self.tokenizer.decode(list(completion), skip_special_tokens=True)
+        first = self._suffix(["Yes, 7."], plain)
+        if first is None or first != self._suffix(["No", said], plain):
             return None
         ended = bool(completion) and completion[-1] in self.stop_ids
         return ([] if ended else [self.stop_ids[0]]) + self._encode(first)
 
-    def _suffix(self, probe: str, new: list[dict[str, str]]) -> str | None:
-        """What the template writes behind an assistant message ``probe`` that ``new`` follows."""
-        history = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": probe}]
+    def _suffix(self, answers: Sequence[str], new: list[dict[str, str]]) -> str | None:
+        """What the template writes behind the last of ``answers`` where ``new`` follows it."""
+        history: list[dict[str, str]] = []
+        for answer in answers:
+            history += [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": answer}]
         before = self._render(history, generate=False)
         after = self._render([*history, *new], generate=True)
         said, end, _ = before.rpartition(self._end)

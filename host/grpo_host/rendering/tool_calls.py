@@ -61,9 +61,11 @@ def _parse_call(raw: str, index: int) -> ToolCall:
         name, arguments = parsed["name"], parsed.get("arguments", {})
         if not isinstance(name, str) or not isinstance(arguments, dict):
             raise TypeError
-    except (ValueError, KeyError, TypeError, AttributeError):
+        text = json.dumps(arguments, ensure_ascii=False)
+        f"{name}{text}".encode()  # JSON can write half a surrogate pair, which no text can hold
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return tool_call(MALFORMED_CALL, raw, f"call_{index}")
-    return tool_call(name, json.dumps(arguments, ensure_ascii=False), f"call_{index}")
+    return tool_call(name, text, f"call_{index}")
 
 
 def as_plain_messages(messages: Sequence[Message], tools: Sequence[ToolSchema]) -> list[dict[str, str]]:

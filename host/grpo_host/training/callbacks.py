@@ -37,7 +37,11 @@ class StepMetrics(TrainerCallback):  # type: ignore[misc]
         if not logs or "loss" not in logs:
             return
         values = {name: _json_number(value) for name, value in logs.items()}
-        values.update(self._phases())
+        phases = self._phases()
+        spent = sum(value for name, value in phases.items() if name.startswith("seconds/"))
+        # TRL's step_time holds all of a step, rollouts included.
+        values["seconds/training"] = max(0.0, values.pop("step_time", spent) - spent)
+        values.update(phases)
         line = {"step": state.global_step, "time": time.time(), **values}
         self._directory.append_metrics(line)
         self._show(state.global_step, line)
@@ -65,7 +69,11 @@ class CompleteCheckpoints(TrainerCallback):  # type: ignore[misc]
         self._state = state
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        mark_complete(checkpoint_path(Path(args.output_dir), state.global_step), self._state())
+        checkpoints = Path(args.output_dir)
+        try:
+            mark_complete(checkpoint_path(checkpoints, state.global_step), self._state())
+        except OSError as problem:
+            raise checkpoint_error(problem, checkpoints) from problem
 
 
 def checkpoint_path(checkpoints: Path, step: int) -> Path:
@@ -91,13 +99,13 @@ def remove_incomplete(checkpoints: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def disk_error(problem: OSError, checkpoints: Path) -> RunError:
-    """What to tell a user whose checkpoint could not be written."""
+def checkpoint_error(problem: Exception, checkpoints: Path) -> RunError:
+    """What to tell a user whose checkpoint could not be written; the half of it is removed."""
     remove_incomplete(checkpoints)
     kept = latest_checkpoint(checkpoints)
     last = f"the last complete checkpoint is {kept}" if kept else "there was no checkpoint before"
     return RunError(
-        f"cannot save a checkpoint in {checkpoints}: {problem.strerror or problem}; {last}. "
+        f"cannot save a checkpoint in {checkpoints}: {problem}; {last}. "
         "Make room and run again with --resume"
     )
 

@@ -24,7 +24,6 @@ from grpo_host.training.callbacks import (
     StepMetrics,
     StopOnSignal,
     checkpoint_path,
-    disk_error,
     mark_complete,
 )
 from grpo_host.training.devices import precision_arguments
@@ -192,8 +191,6 @@ def train_grpo(
     except StopTraining:
         _save_now(trainer, directory.checkpoints, state())
         return False
-    except OSError as problem:
-        raise disk_error(problem, directory.checkpoints) from problem
 
 
 def _save_now(trainer: HostGRPOTrainer, checkpoints: Path, state: dict[str, Any]) -> None:
@@ -202,8 +199,5 @@ def _save_now(trainer: HostGRPOTrainer, checkpoints: Path, state: dict[str, Any]
     checkpoint = checkpoint_path(checkpoints, step)
     if step == 0 or checkpoint.exists():
         return
-    try:
-        trainer._save_checkpoint(trainer.model, None)
-        mark_complete(checkpoint, state)
-    except OSError as problem:
-        raise disk_error(problem, checkpoints) from problem
+    trainer._save_checkpoint(trainer.model, None)
+    mark_complete(checkpoint, state)

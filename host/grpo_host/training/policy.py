@@ -38,10 +38,10 @@ class Policy:
             self.model.save_pretrained(str(partial), safe_serialization=True)
             shutil.rmtree(path, ignore_errors=True)
             partial.replace(path)
-        except OSError as problem:
+        except Exception as problem:  # a full disk has as many types as there are writers
             shutil.rmtree(partial, ignore_errors=True)
             raise RunError(
-                f"cannot write the adapter to {path}: {problem.strerror or problem}; what was "
+                f"cannot write the adapter to {path}: {problem}; what was "
                 "written before is kept. Make room and run again with --resume"
             ) from problem
 
@@ -51,6 +51,8 @@ def load_policy(path: Path, *, dtype: str, lora: LoraSettings, adapter: Path | N
     import torch
     from peft import LoraConfig, PeftModel, TaskType, get_peft_model
     from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
+
+    from grpo_host.training.fast_model import speed_up
 
     set_seed(seed)
     try:
@@ -75,6 +77,7 @@ def load_policy(path: Path, *, dtype: str, lora: LoraSettings, adapter: Path | N
                 task_type=TaskType.CAUSAL_LM,
             ),
         )
+    speed_up(model)
     return Policy(model, tokenizer)
 
 

@@ -31,13 +31,13 @@ def make_row(trajectory: Trajectory, end_id: int) -> Row:
     """``trajectory`` as a row.
 
     A failed or unscored trajectory, or one without a sampled token, becomes a row that moves
-    nothing: one ``end_id`` with mask 0. (Its reward is None too, which keeps it out of the
-    group's baseline.) Of a trajectory that was split, the last sequence is trained on. Ids after
+    nothing: one ``end_id`` with mask 0. (``reward_columns`` says None for it, which keeps it out
+    of the group's baseline.) Of a trajectory that was split, the last sequence is trained on. Ids after
     the last sampled one are left off, so that a row ends where the policy stopped: TRL reads
     truncation from the last id.
     """
     ledger = trajectory.ledger
-    if trajectory.reward is None or ledger is None or not ledger.sampled:
+    if ledger is None or not _counts(trajectory):
         prompt = ledger.sequences[0].ids[:1] if ledger and ledger.sequences else [end_id]
         return Row(prompt, [end_id], [0.0], [0])
     sequence = next(item for item in reversed(ledger.sequences) if item.sampled)
@@ -52,7 +52,10 @@ def make_row(trajectory: Trajectory, end_id: int) -> Row:
 
 
 def reward_columns(trajectories: Sequence[Trajectory], names: Sequence[str]) -> dict[str, list[float | None]]:
-    """Each reward's unweighted values, by name; None in every column where one of them is missing."""
-    return {
-        name: [None if t.reward is None else t.rewards[name].value for t in trajectories] for name in names
-    }
+    """Each reward's unweighted values, by name; None in every column for one that does not count."""
+    return {name: [t.rewards[name].value if _counts(t) else None for t in trajectories] for name in names}
+
+
+def _counts(trajectory: Trajectory) -> bool:
+    """Every reward scored it, and the policy sampled something in it."""
+    return trajectory.reward is not None and bool(trajectory.ledger and trajectory.ledger.sampled)

@@ -163,9 +163,9 @@ class TrainingRun:
                 tools = self.loop.run(self.assembly.sample_tools())
                 sequences = tokenize(agent, dialogues, tools)
                 self._report(warm_start_demonstrations=len(sequences))
-                with self.reporter.phase("warm start") as advance:
+                with self.reporter.phase("warm start", silent=True) as advance:
 
-                    def on_step(step: int, of: int, loss: float | None) -> None:
+                    def on_step(step: int, of: int, loss: float) -> None:
                         advance()
                         if step % 10 == 0 or step == of:
                             self.reporter.line(f"warm start {step}/{of}: loss {loss:.3f}")
@@ -204,7 +204,7 @@ class TrainingRun:
             group_size=training.group_size,
             seed=self.config.seed,
         )
-        with self._timed("training"), self.reporter.phase("training", training.steps) as advance:
+        with self._timed("training"), self.reporter.phase("training", training.steps, silent=True) as advance:
             return train_grpo(
                 self.config,
                 rollouts,

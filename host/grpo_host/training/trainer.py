@@ -12,11 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from trl import GRPOConfig, GRPOTrainer
+from trl import GRPOConfig
 
+from grpo_host.training.callbacks import checkpoint_error
+from grpo_host.training.fast_model import FastGRPOTrainer
 from grpo_host.training.rows import make_row, reward_columns
 from grpo_sdk.trajectory import Trajectory
 
@@ -39,7 +42,7 @@ class ImportanceSampling:
     cap: float = 2.0
 
 
-class HostGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
+class HostGRPOTrainer(FastGRPOTrainer):
     """A ``GRPOTrainer`` whose rollouts are our trajectories."""
 
     def __init__(
@@ -74,6 +77,12 @@ class HostGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         self._rows = inputs
         return super()._generate_and_score_completions(inputs)  # type: ignore[no-any-return]
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        try:
+            super()._save_checkpoint(model, trial)
+        except Exception as problem:  # a full disk has as many types as there are writers
+            raise checkpoint_error(problem, Path(self.args.output_dir)) from problem
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
         # TRL multiplies inputs["importance_sampling_ratio"] into the loss only if use_vllm is set.

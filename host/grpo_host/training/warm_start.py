@@ -66,7 +66,7 @@ def warm_start(
     directory: Path,
     seed: int,
     micro_batch: int,
-    on_step: Callable[[int, int, float | None], None],
+    on_step: Callable[[int, int, float], None],
     check: Callable[[], None],
 ) -> dict[str, float]:
     """Train the policy's adapter on ``sequences``; the loss is on the policy's own tokens alone.
@@ -76,9 +76,10 @@ def warm_start(
     """
     from datasets import Dataset
     from transformers import TrainerCallback
-    from trl import SFTConfig, SFTTrainer
+    from trl import SFTConfig
 
     from grpo_host.training.devices import precision_arguments
+    from grpo_host.training.imitation import FastSFTTrainer
 
     class Watch(TrainerCallback):  # type: ignore[misc]
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
@@ -94,7 +95,7 @@ def warm_start(
 
     losses: list[float] = []
     per_pass = min(micro_batch, settings.batch)
-    trainer = SFTTrainer(
+    trainer = FastSFTTrainer(
         model=policy.model,
         args=SFTConfig(
             output_dir=str(directory),

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import threading
-from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future as ThreadFuture
 from dataclasses import dataclass, field
 from itertools import count
@@ -37,6 +36,7 @@ class _Job:
 
 
 _Command = Callable[[], None]
+_Result = tuple[asyncio.Future[Any], Any, Exception | None]
 
 
 class EngineThread:
@@ -115,9 +115,7 @@ class EngineThread:
         if self._closed:
             raise RuntimeError("the engine is closed; start a new backend")
         if asyncio.get_running_loop() is not self._loop:
-            raise RuntimeError(
-                "the engine was started in another event loop; use one loop for all its calls"
-            )
+            raise RuntimeError("the engine was started in another event loop; use one loop for all its calls")
 
     def _flush(self) -> None:
         jobs, self._pending = self._pending, []
@@ -195,7 +193,7 @@ class EngineThread:
         self._under_way.clear()
         self._deliver([(job.future, None, problem) for job in jobs])
 
-    def _deliver(self, results: list[tuple[asyncio.Future[Any], Any, Exception | None]]) -> None:
+    def _deliver(self, results: Sequence[_Result]) -> None:
         if results:
             try:
                 self._loop.call_soon_threadsafe(_settle, results)
@@ -203,7 +201,7 @@ class EngineThread:
                 return  # The loop closed: nobody waits any more.
 
 
-def _settle(results: Iterable[tuple[asyncio.Future[Any], Any, Exception | None]]) -> None:
+def _settle(results: Sequence[_Result]) -> None:
     for future, output, problem in results:
         if future.done():
             continue

@@ -40,22 +40,22 @@ class Connection(asyncio.Protocol):
         self.usable = True
         """It can take the next request."""
 
-    async def request(self, data: bytes, timeout: float) -> Response:
-        """Send ``data`` and read the response, within ``timeout`` seconds. Raises ``HttpError``."""
+    async def request(self, data: bytes, seconds: float) -> Response:
+        """Send ``data`` and read the response, within ``seconds``. Raises ``HttpError``."""
         self._send(data, streaming=False)
-        await self._wait(timeout)
+        await self._wait(seconds)
         chunks = self._chunks
         body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         return Response(self._status, self._header_dict(), body)
 
-    async def open_stream(self, data: bytes, timeout: float) -> Response:
+    async def open_stream(self, data: bytes, seconds: float) -> Response:
         """Send ``data`` and read the response's head; ``chunks`` reads its body."""
         self._send(data, streaming=True)
-        await self._wait(timeout)
+        await self._wait(seconds)
         return Response(self._status, self._header_dict())
 
-    async def chunks(self, timeout: float) -> AsyncIterator[bytes]:
-        """The body as it comes, ``timeout`` seconds for each piece. Leaving early closes."""
+    async def chunks(self, seconds: float) -> AsyncIterator[bytes]:
+        """The body as it comes, ``seconds`` for each piece. Leaving early closes."""
         try:
             while True:
                 if self._chunks:
@@ -67,7 +67,7 @@ class Connection(asyncio.Protocol):
                 elif self._complete:
                     return
                 else:
-                    await self._wait(timeout)
+                    await self._wait(seconds)
         finally:
             if not self._complete:
                 self.abort()
@@ -89,12 +89,12 @@ class Connection(asyncio.Protocol):
         if self._error is None:
             self._transport.write(data)
 
-    async def _wait(self, timeout: float) -> None:
+    async def _wait(self, seconds: float) -> None:
         """Until something of the answer is there: all of it, or where it streams, the next piece."""
         if self._error is not None:
             raise self._error
         self._waiter = self._loop.create_future()
-        timer = self._loop.call_later(timeout, self._time_out, timeout)
+        timer = self._loop.call_later(seconds, self._time_out, seconds)
         try:
             await self._waiter
         except asyncio.CancelledError:

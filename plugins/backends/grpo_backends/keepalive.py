@@ -66,9 +66,7 @@ class KeepAliveClient:
                 return response
 
     @asynccontextmanager
-    async def stream(
-        self, path: str, body: bytes
-    ) -> AsyncIterator[tuple[Response, AsyncIterator[bytes]]]:
+    async def stream(self, path: str, body: bytes) -> AsyncIterator[tuple[Response, AsyncIterator[bytes]]]:
         """The response's head, and its body as it comes. Raises ``HttpError``."""
         data = self._request(path, body)
         async with self._gate:

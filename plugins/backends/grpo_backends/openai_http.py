@@ -7,6 +7,8 @@ import random
 from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from grpo_backends import openai_wire as wire
+from grpo_backends.errors import HttpError, ProviderError
 from grpo_sdk import (
     Backend,
     Capability,
@@ -18,9 +20,6 @@ from grpo_sdk import (
     Sampling,
     ToolSchema,
 )
-
-from grpo_backends import openai_wire as wire
-from grpo_backends.errors import HttpError, ProviderError
 
 if TYPE_CHECKING:
     from grpo_backends.http_connection import Response
@@ -135,13 +134,11 @@ class OpenAIChatBackend(Backend):
 
     async def _pause(self, response: Response | None, attempt: int) -> None:
         """Wait before the next attempt; raise where there is none."""
-        pause = min(_LONGEST_PAUSE, 0.5 * 2**attempt * random.uniform(0.75, 1.25))  # noqa: S311
+        pause = min(_LONGEST_PAUSE, 0.5 * 2**attempt * random.uniform(0.75, 1.25))
         if response is not None:
             again = response.status == 429 or response.status >= 500
             if not again or attempt >= self.retries:
-                raise wire.failure(
-                    response.status, response.body, self.base_url, self.model.name, attempt
-                )
+                raise wire.failure(response.status, response.body, self.base_url, self.model.name, attempt)
             pause = _retry_after(response) or pause
             if pause > _LONGEST_PAUSE:
                 raise ProviderError(

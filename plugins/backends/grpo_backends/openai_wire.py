@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from grpo_backends.errors import ProviderError
 from grpo_sdk import (
     ChatReply,
     ContextOverflowError,
@@ -15,8 +16,6 @@ from grpo_sdk import (
     ToolSchema,
     assistant,
 )
-
-from grpo_backends.errors import ProviderError
 
 
 def request_body(
@@ -130,9 +129,7 @@ class StreamedReply:
         self._finish = choice.get("finish_reason") or self._finish
         delta = choice.get("delta") or {}
         for piece in delta.get("tool_calls") or ():
-            call = self._calls.setdefault(
-                piece.get("index", 0), {"id": "", "name": "", "arguments": ""}
-            )
+            call = self._calls.setdefault(piece.get("index", 0), {"id": "", "name": "", "arguments": ""})
             function = piece.get("function") or {}
             call["id"] = piece.get("id") or call["id"]
             call["name"] += function.get("name") or ""
@@ -145,10 +142,7 @@ class StreamedReply:
         """All of it. Raises ``ProviderError`` where the stream ended before the reply did."""
         if self._finish is None:
             raise ProviderError(f"{self._where}: the stream ended in the middle of the reply")
-        calls = [
-            _tool_call({"id": call["id"], "function": call})
-            for _, call in sorted(self._calls.items())
-        ]
+        calls = [_tool_call({"id": call["id"], "function": call}) for _, call in sorted(self._calls.items())]
         return ChatReply(
             assistant("".join(self._text), calls),
             _finish_reason(self._finish, bool(calls)),

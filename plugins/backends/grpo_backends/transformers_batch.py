@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from grpo_backends.sampling import draw, processed_logprobs
 from grpo_sdk import Sampling
 from grpo_sdk.backend import Tokenizer
-
-from grpo_backends.sampling import draw, processed_logprobs
 
 if TYPE_CHECKING:
     import torch
@@ -116,8 +115,8 @@ class BatchEngine:
     def _decode(self) -> torch.Tensor:
         import torch
 
-        assert self._mask is not None  # noqa: S101 - for the type checker: prefill set both
-        assert self._last is not None  # noqa: S101
+        assert self._mask is not None
+        assert self._last is not None
         self._mask = torch.cat([self._mask, self._mask.new_ones((len(self._rows), 1))], dim=1)
         positions = self._mask.sum(dim=-1, keepdim=True) - 1
         return self._forward(self._last.unsqueeze(1), positions)
@@ -163,8 +162,8 @@ class BatchEngine:
         if not self._rows:
             self._cache = self._mask = self._last = None
             return
-        assert self._mask is not None  # noqa: S101 - for the type checker: there is a batch
-        assert self._last is not None  # noqa: S101
+        assert self._mask is not None
+        assert self._last is not None
         where = torch.tensor(kept, device=self._mask.device).nonzero().squeeze(1)
         self._mask, self._last = self._mask[where], self._last[where]
         self._cache.batch_select_indices(where)

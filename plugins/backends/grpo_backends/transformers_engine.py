@@ -8,6 +8,9 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from grpo_backends.adapters import check_adapter, merged_weights
+from grpo_backends.engine_thread import EngineThread
+from grpo_backends.limits import room_for_answer
 from grpo_sdk import (
     Backend,
     Capability,
@@ -20,14 +23,9 @@ from grpo_sdk import (
     derive_seed,
 )
 
-from grpo_backends.adapters import check_adapter, merged_weights
-from grpo_backends.engine_thread import EngineThread
-from grpo_backends.limits import room_for_answer
-
 if TYPE_CHECKING:
-    from grpo_sdk.backend import NamedWeights, Tokenizer
-
     from grpo_backends.transformers_batch import BatchEngine
+    from grpo_sdk.backend import NamedWeights, Tokenizer
 
 
 class TransformersBackend(Backend):
@@ -127,9 +125,7 @@ class TransformersBackend(Backend):
     @property
     def _directory(self) -> Path:
         if self.model.path is None:
-            raise ModelError(
-                f'the backend transformers needs the directory of model "{self.model.name}"'
-            )
+            raise ModelError(f'the backend transformers needs the directory of model "{self.model.name}"')
         return self.model.path
 
     def _started(self) -> EngineThread:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator, Sequence
-from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from grpo_backends.adapters import check_adapter, merged_weights
+from grpo_backends.engine_thread import EngineThread
+from grpo_backends.limits import room_for_answer
+from grpo_backends.vllm_cpu import skip_compiling, use_inverse_sampling
 from grpo_sdk import (
     Backend,
     Capability,
@@ -18,16 +21,11 @@ from grpo_sdk import (
     RunError,
     Sampling,
     TokenReply,
-    derive_seed,
 )
-
-from grpo_backends.adapters import check_adapter, merged_weights
-from grpo_backends.engine_thread import EngineThread
-from grpo_backends.limits import room_for_answer
-from grpo_backends.vllm_cpu import skip_compiling, use_inverse_sampling
 
 if TYPE_CHECKING:
     import torch
+
     from grpo_sdk.backend import NamedWeights, Tokenizer
 
 _GIB = 1024**3
@@ -40,7 +38,7 @@ class VllmBackend(Backend):
 
     ``kv_cache_gib`` is the KV cache on CPU, ``gpu_memory_utilization`` the share of GPU memory
     that weights and KV cache may take. ``enforce_eager`` None: eager on CPU, where compiling
-    takes minutes. ``seed`` draws the seeds of requests that have none.
+    takes minutes. ``seed`` is for requests that have none.
     """
 
     capabilities: ClassVar[frozenset[Capability]] = frozenset(
@@ -78,7 +76,6 @@ class VllmBackend(Backend):
         self._thread: EngineThread | None = None
         self._tokenizer: Tokenizer | None = None
         self._under_way = 0
-        self._unseeded = count()
         self._incomplete = ""
 
     async def start(self) -> None:
@@ -113,9 +110,7 @@ class VllmBackend(Backend):
         room = room_for_answer(prompt, self.model)
         self._under_way += 1
         try:
-            output = await thread.generate(
-                {"prompt_token_ids": list(prompt)}, self._params(sampling, room)
-            )
+            output = await thread.generate({"prompt_token_ids": list(prompt)}, self._params(sampling, room))
         finally:
             self._under_way -= 1
         return _reply(output.outputs[0])
@@ -160,10 +155,6 @@ class VllmBackend(Backend):
     def _params(self, sampling: Sampling, room: int) -> Any:
         from vllm import SamplingParams
 
-        # Without a seed vLLM samples through a kernel that it first compiles, for minutes.
-        seed = sampling.seed
-        if seed is None:
-            seed = derive_seed("unseeded", self.seed, next(self._unseeded))
         return SamplingParams(
             max_tokens=min(sampling.max_tokens, room),
             temperature=sampling.temperature,
@@ -171,7 +162,7 @@ class VllmBackend(Backend):
             top_k=sampling.top_k,
             stop=list(sampling.stop),
             stop_token_ids=list(sampling.stop_token_ids),
-            seed=seed,
+            seed=sampling.seed,
             logprobs=0,
             flat_logprobs=True,
             detokenize=bool(sampling.stop),
@@ -224,7 +215,7 @@ class VllmBackend(Backend):
         finally:
             torch.set_num_threads = set_threads  # vLLM replaces it by a function that does nothing
         if on_cpu and self.tensor_parallel_size == 1:
-            use_inverse_sampling(engine)
+            use_inverse_sampling(engine, self.seed)
         return engine
 
     def _reload(self, engine: Any, weights: NamedWeights) -> None:

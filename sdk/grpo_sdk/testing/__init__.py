@@ -4,12 +4,28 @@ A contract is a class of tests that says what the host relies on. Inherit from i
 name begins with ``Test``; the docstring of each test says how to mend what fails it.
 """
 
-from grpo_sdk.testing.backend_contract import BackendContract
-from grpo_sdk.testing.environment_contract import EnvironmentContract
-from grpo_sdk.testing.reward_contract import GroupRewardContract, RewardContract
-from grpo_sdk.testing.scripted import ScriptedBackend
-from grpo_sdk.testing.tool_contract import ToolContract
-from grpo_sdk.testing.trajectories import make_trajectory
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from grpo_sdk.testing.backend_contract import BackendContract
+    from grpo_sdk.testing.environment_contract import EnvironmentContract
+    from grpo_sdk.testing.reward_contract import GroupRewardContract, RewardContract
+    from grpo_sdk.testing.scripted import ScriptedBackend
+    from grpo_sdk.testing.tool_contract import ToolContract
+    from grpo_sdk.testing.trajectories import make_trajectory
+
+_MODULE_OF = {
+    "BackendContract": "backend_contract",
+    "EnvironmentContract": "environment_contract",
+    "GroupRewardContract": "reward_contract",
+    "RewardContract": "reward_contract",
+    "ScriptedBackend": "scripted",
+    "ToolContract": "tool_contract",
+    "make_trajectory": "trajectories",
+}
 
 __all__ = [
     "BackendContract",
@@ -20,3 +36,9 @@ __all__ = [
     "ToolContract",
     "make_trajectory",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)

@@ -1,0 +1,394 @@
+"""The trainer's forward and backward pass on CPU, without the work that changes nothing.
+
+TRL's own pass runs the language-model head over prompts and padding, and most of its backward in
+float32; PEFT runs bfloat16 models' adapters in float32; prompts are computed once a sample. Here
+
+- a batch is packed: padding is left out, and a prompt that several rows share is computed once;
+- the head runs only for tokens that carry loss, and keeps what its backward needs from its forward;
+- adapters stay float32 parameters (an optimizer's small updates would vanish in bfloat16), but
+  their products are taken in the model's precision.
+
+Loss and gradients are TRL's, up to rounding. On GPUs, and for what is not known to be safe here
+(architectures outside ``PACKABLE``, trained heads, images), TRL's own pass is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import MethodType
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+from transformers import AttentionInterface
+from trl import GRPOTrainer
+
+if TYPE_CHECKING:
+    from torch import nn
+
+PACKABLE = frozenset({"llama", "qwen2", "qwen3"})
+"""Model types whose attention is nothing but causal: what ``_packed_attention`` computes."""
+
+HEAD_ROWS = 512
+"""Tokens whose logits exist at a time: enough to use the head's weights well once they are loaded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Packing:
+    """A padded batch as one sequence: every different prompt once, then every completion.
+
+    In ``*_slots`` (rows x width) is where a padded position's token is in its part of the sequence,
+    and in ``*_places`` where in the flattened slots each token is. Both pad on the right.
+    """
+
+    ids: Tensor
+    positions: Tensor
+    prompt_slots: Tensor
+    prompt_places: Tensor
+    completion_slots: Tensor
+    completion_places: Tensor
+    owner: Tensor
+    """Which prompt a completion continues, as a one-hot matrix (completions x prompts)."""
+    hidden: Tensor
+    """Which keys a completion's position must not see (completions, 1, width, prompt + width)."""
+    causal: Tensor
+    """The same for prompts (1, 1, width, width)."""
+    predictors: Tensor
+    """For each completion token, in order, the token of the sequence that predicts it."""
+
+    @property
+    def prompt_tokens(self) -> int:
+        return len(self.prompt_places)
+
+
+def pack(ids: Tensor, attention: Tensor, completion_width: int) -> Packing:
+    """Pack rows of left-padded prompts and right-padded completions, as TRL lays them out."""
+    width = ids.size(1) - completion_width
+    held = attention.bool()
+    keyed = torch.cat([ids, attention], dim=1)[:, torch.arange(2 * ids.size(1)) % ids.size(1) < width]
+    _, owner = torch.unique(keyed, dim=0, return_inverse=True)
+    first = torch.stack([(owner == item).nonzero()[0, 0] for item in range(int(owner.max()) + 1)])
+    prompt_lengths = held[first, :width].sum(dim=1)
+    lengths = held[:, width:].sum(dim=1)
+    prompt_slots, prompt_places, prompt_positions = _slots(prompt_lengths)
+    slots, places, positions = _slots(lengths)
+    start = prompt_lengths[owner]
+    prompt_ends = prompt_lengths.cumsum(0) - 1
+    row = torch.repeat_interleave(torch.arange(len(ids)), lengths)
+    tokens = torch.arange(len(places)) + len(prompt_places)
+    predictors = torch.where(positions == 0, prompt_ends[owner[row]], tokens - 1)
+    own = torch.ones(slots.size(1), slots.size(1), dtype=torch.bool).triu(1)
+    beyond = torch.arange(prompt_slots.size(1)) >= start[:, None]
+    hidden = torch.cat(
+        [
+            beyond[:, None, :].expand(-1, slots.size(1), -1),
+            own.expand(len(ids), -1, -1),
+        ],
+        dim=2,
+    )
+    return Packing(
+        ids=torch.cat([ids[first, :width][held[first, :width]], ids[:, width:][held[:, width:]]]),
+        positions=torch.cat([prompt_positions, start[row] + positions]),
+        prompt_slots=prompt_slots,
+        prompt_places=prompt_places,
+        completion_slots=slots,
+        completion_places=places,
+        owner=functional.one_hot(owner, len(first)),
+        hidden=hidden[:, None],
+        causal=torch.ones(2 * (prompt_slots.size(1),), dtype=torch.bool).triu(1)[None, None],
+        predictors=predictors,
+    )
+
+
+def _slots(lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Slots, places and positions of rows of ``lengths``, padded on the right."""
+    column = torch.arange(int(lengths.max()))
+    held = column < lengths[:, None]
+    slots = (lengths.cumsum(0) - lengths)[:, None] + column
+    return slots * held, held.flatten().nonzero().flatten(), column.expand_as(held)[held]
+
+
+class _Pad(torch.autograd.Function):
+    """Tokens to padded rows. Every token has one slot, so that the backward is a lookup too."""
+
+    @staticmethod
+    def forward(ctx: Any, tokens: Tensor, slots: Tensor, places: Tensor) -> Tensor:
+        ctx.save_for_backward(places)
+        return tokens.index_select(0, slots.flatten()).unflatten(0, slots.shape)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        (places,) = ctx.saved_tensors
+        return grad.flatten(0, 1).index_select(0, places), None, None
+
+
+class _Unpad(torch.autograd.Function):
+    """The inverse of ``_Pad``."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, places: Tensor) -> Tensor:
+        ctx.save_for_backward(places)
+        ctx.shape = rows.shape
+        return rows.flatten(0, 1).index_select(0, places)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (places,) = ctx.saved_tensors
+        rows = grad.new_zeros(ctx.shape)
+        rows.view(-1, *ctx.shape[2:]).index_copy_(0, places, grad)
+        return rows, None
+
+
+def _attend(query: Tensor, key: Tensor, value: Tensor, hidden: Tensor, scaling: float) -> Tensor:
+    """Attention of (rows, width, heads, size) tensors, in the steps of transformers' eager kind.
+
+    The heads that share a key are laid side by side instead of copying the key for each.
+    """
+    rows, width, heads, size = query.shape
+    shared = heads // key.size(2)
+    query = query.unflatten(2, (-1, shared)).permute(0, 2, 3, 1, 4).reshape(rows, -1, shared * width, size)
+    scores = query @ key.permute(0, 2, 3, 1) * scaling
+    scores = scores.unflatten(2, (shared, width)).masked_fill(hidden[:, None], float("-inf"))
+    weights = scores.softmax(dim=-1, dtype=torch.float32).to(query.dtype).flatten(2, 3)
+    mixed = (weights @ value.transpose(1, 2)).unflatten(2, (shared, width))
+    return mixed.permute(0, 3, 1, 2, 4).flatten(2, 3)
+
+
+def _packed_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: None,
+    *,
+    packing: Packing,
+    **options: Any,
+) -> tuple[Tensor, None]:
+    """An attention function of transformers for a packed batch."""
+    prompts, scaling = packing.prompt_tokens, options["scaling"]
+    parts = [part[0].transpose(0, 1) for part in (query, key, value)]
+    slots, places = packing.prompt_slots, packing.prompt_places
+    q, k, v = (_Pad.apply(part[:prompts], slots, places) for part in parts)
+    first = _Unpad.apply(_attend(q, k, v, packing.causal, scaling), places)
+    slots, places = packing.completion_slots, packing.completion_places
+    own_q, own_k, own_v = (_Pad.apply(part[prompts:], slots, places) for part in parts)
+    owner = packing.owner.to(k.dtype)
+    # A product with the one-hot owners copies prompts to their rows; its backward sums over rows.
+    k, v = ((owner @ part.flatten(1)).unflatten(1, part.shape[1:]) for part in (k, v))
+    k, v = torch.cat([k, own_k], dim=1), torch.cat([v, own_v], dim=1)
+    second = _Unpad.apply(_attend(own_q, k, v, packing.hidden, scaling), places)
+    return torch.cat([first, second])[None], None
+
+
+AttentionInterface.register("grpo_packed", _packed_attention)
+
+
+class _LoraLinear(torch.autograd.Function):
+    """A frozen linear layer and its adapter, added in place, with no copy of the input in float32."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, scale: float
+    ) -> Tensor:
+        rows = x.reshape(-1, x.size(-1))
+        a_, b_ = a.to(x.dtype), b.to(x.dtype)
+        low = rows @ a_.t()
+        out = functional.linear(rows, weight, bias).addmm_(low, b_.t(), alpha=scale)
+        ctx.save_for_backward(rows, weight, a_, b_, low)
+        ctx.scale, ctx.dtype = scale, a.dtype
+        return out.view(*x.shape[:-1], -1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        rows, weight, a, b, low = ctx.saved_tensors
+        out = grad.reshape(-1, grad.size(-1))
+        grad_low = out @ b * ctx.scale
+        grad_x = None
+        if ctx.needs_input_grad[0]:
+            grad_x = (out @ weight).addmm_(grad_low, a).view(*grad.shape[:-1], -1)
+        grad_a = (grad_low.t() @ rows).to(ctx.dtype)
+        grad_b = (out.t() @ low * ctx.scale).to(ctx.dtype)
+        return grad_x, None, None, grad_a, grad_b, None
+
+
+class _TokenLogprobs(torch.autograd.Function):
+    """Log-probs of ``targets`` and entropies under a frozen head.
+
+    d logprob / d hidden = weight[target] - E[weight] needs nothing from upstream but a factor, so it
+    is taken while the probabilities are at hand, and logits are never computed twice.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, temperature: float
+    ) -> tuple[Tensor, Tensor]:
+        logprobs = torch.empty(len(hidden), dtype=torch.float32)
+        entropies, slopes = torch.empty_like(logprobs), torch.empty_like(hidden)
+        for start in range(0, len(hidden), HEAD_ROWS):
+            part = slice(start, start + HEAD_ROWS)
+            logits = functional.linear(hidden[part], weight, bias).float()
+            if temperature != 1.0:
+                logits /= temperature
+            chosen = targets[part, None]
+            probabilities = logits.softmax(dim=-1)
+            # log sum exp, from the largest logit and its probability
+            total = logits.amax(dim=-1) - probabilities.amax(dim=-1).log()
+            logprobs[part] = logits.gather(1, chosen)[:, 0] - total
+            entropies[part] = total - logits.mul_(probabilities).sum(dim=-1)
+            if ctx.needs_input_grad[0]:
+                # p - 1 is taken before rounding: a confident token's slope is all in the difference
+                probabilities.scatter_add_(1, chosen, torch.full(chosen.shape, -1.0))
+                slopes[part] = probabilities.to(weight.dtype) @ weight
+        ctx.save_for_backward(slopes)
+        ctx.temperature = temperature
+        ctx.mark_non_differentiable(entropies)
+        return logprobs, entropies
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        (slopes,) = ctx.saved_tensors
+        return (slopes * (-grad / ctx.temperature)[:, None]).to(slopes.dtype), None, None, None, None
+
+
+def speed_up(model: nn.Module) -> nn.Module:
+    """Let the LoRA layers of ``model`` compute in the model's precision; on CPU. Returns ``model``."""
+    from peft.tuners.lora import Linear
+
+    for module in model.modules():
+        if type(module) is Linear and module.weight.device.type == "cpu":
+            module.forward = MethodType(_lora_forward, module)
+    return model
+
+
+def _lora_forward(layer: Any, x: Tensor, *args: Any, **options: Any) -> Tensor:
+    active = layer.active_adapters
+    name = active[0] if len(active) == 1 else None
+    if (
+        (args or options or layer.disable_adapters or layer.merged or torch.is_autocast_enabled("cpu"))
+        or (name not in layer.lora_A or name in layer.lora_variant or layer.lora_bias[name])
+        or (layer.training and getattr(layer.lora_dropout[name], "p", 0.0) > 0)
+        or (layer.weight.requires_grad or layer.weight.dtype != x.dtype)
+    ):
+        return type(layer).forward(layer, x, *args, **options)
+    a, b = layer.lora_A[name].weight, layer.lora_B[name].weight
+    return _LoraLinear.apply(x, layer.weight, layer.base_layer.bias, a, b, layer.scaling[name])
+
+
+class FastGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
+    """A ``GRPOTrainer`` whose pass through the model is the one of this module wherever it can be."""
+
+    _buffered_inputs: list[dict[str, Any]] | None
+    _scored: Tensor | None = None
+    """Which completion tokens of the batch in hand carry loss."""
+
+    def _prepare_inputs(self, generation_batch: Any) -> Any:
+        before = self._buffered_inputs
+        inputs = super()._prepare_inputs(generation_batch)
+        batches = self._buffered_inputs
+        if batches is before or batches is None or self.args.steps_per_generation == 1:
+            return inputs
+        if self.args.steps_per_generation != self.args.gradient_accumulation_steps:
+            return inputs  # these micro-batches are different optimizer steps: leave them mixed
+        self._buffered_inputs = _prompts_together(batches)
+        return self._buffered_inputs[self._step % self.args.steps_per_generation]
+
+    def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Any:
+        self._scored = inputs["completion_mask"] * inputs.get("tool_mask", 1)
+        try:
+            return super()._compute_loss(model, inputs)
+        finally:
+            self._scored = None
+
+    def _get_per_token_logps_and_entropies(
+        self,
+        model: Any,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        logits_to_keep: int,
+        batch_size: int | None = None,
+        compute_entropy: bool = False,
+        **options: Any,
+    ) -> tuple[Tensor, Tensor | None, None]:
+        base = packable_model(self.accelerator.unwrap_model(model))
+        if base is None or any(value is not None and value is not False for value in options.values()):
+            return super()._get_per_token_logps_and_entropies(
+                model, input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy, **options
+            )
+        scored = attention_mask[:, -logits_to_keep:] if self._scored is None else self._scored
+        size = batch_size or len(input_ids)
+        with self.accelerator.autocast():
+            parts = [
+                score_tokens(base, *part, logits_to_keep, self.temperature)
+                for part in zip(
+                    input_ids.split(size), attention_mask.split(size), scored.bool().split(size), strict=True
+                )
+            ]
+        logprobs, entropies = (torch.cat(part) for part in zip(*parts, strict=True))
+        return logprobs, entropies if compute_entropy else None, None
+
+
+def packable_model(model: Any) -> Any:
+    """The language model inside ``model`` if this module can run it, else None."""
+    configs = getattr(model, "peft_config", {}).values()
+    if any(config.is_prompt_learning for config in configs):
+        return None
+    base = model.get_base_model() if configs else model
+    head = base.get_output_embeddings()
+    usable = type(head) is torch.nn.Linear and not head.weight.requires_grad
+    usable = usable and head.weight.device.type == "cpu" and base.config.model_type in PACKABLE
+    return base if usable and not getattr(base.config, "use_sliding_window", False) else None
+
+
+def score_tokens(
+    model: Any, ids: Tensor, attention: Tensor, scored: Tensor, width: int, temperature: float
+) -> tuple[Tensor, Tensor]:
+    """Log-probs and entropies (rows, width) of the completion tokens in ``scored``; 0 elsewhere."""
+    packing = pack(ids, attention, width)
+    with _attention(model.config, "grpo_packed"):
+        states = model.base_model(
+            input_ids=packing.ids[None],
+            position_ids=packing.positions[None],
+            use_cache=False,
+            packing=packing,
+        ).last_hidden_state[0]
+    held = attention[:, -width:].bool()
+    scored = scored & held
+    head = model.get_output_embeddings()
+    chosen = states.index_select(0, packing.predictors[scored[held]]).to(head.weight.dtype)
+    targets = ids[:, -width:][scored]
+    values = _TokenLogprobs.apply(chosen, head.weight, head.bias, targets, temperature)
+    empty = torch.zeros(scored.shape)
+    return empty.masked_scatter(scored, values[0]), empty.masked_scatter(scored, values[1])
+
+
+@contextmanager
+def _attention(config: Any, name: str) -> Iterator[None]:
+    before = config._attn_implementation
+    config._attn_implementation = name
+    try:
+        yield
+    finally:
+        config._attn_implementation = before
+
+
+def _prompts_together(batches: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The same rows in as many batches, those of one prompt side by side."""
+    if any(isinstance(value, list) for value in batches[0].values()):
+        return batches
+    prompts = torch.cat([torch.cat([b["prompt_ids"], b["prompt_mask"]], dim=1) for b in batches])
+    order = torch.unique(prompts, dim=0, return_inverse=True)[1].argsort(stable=True)
+    regrouped = [dict(batch) for batch in batches]
+    for name, value in batches[0].items():
+        if isinstance(value, Tensor) and value.ndim:
+            rows = torch.cat([batch[name] for batch in batches])[order]
+            for batch, part in zip(regrouped, rows.split(len(value)), strict=True):
+                batch[name] = part
+    return regrouped

@@ -1,0 +1,234 @@
+"""The backend ``litellm``: any hosted or local model that LiteLLM can call."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, ClassVar
+
+from grpo_backends.errors import ProviderError
+from grpo_sdk import (
+    Backend,
+    Capability,
+    ChatReply,
+    ContextOverflowError,
+    GrpoError,
+    Message,
+    MissingExtraError,
+    ModelSpec,
+    Sampling,
+    ToolSchema,
+    assistant,
+    tool_call,
+)
+from grpo_sdk.blocking import call_blocking
+
+_running = 0
+"""Started backends of this process: LiteLLM's connections are one pool, which the last closes."""
+
+
+class LiteLLMBackend(Backend):
+    """A provider's model, named as LiteLLM names it (``openai/gpt-5-mini``, ``ollama/qwen3``, …).
+
+    ``api_base`` and ``api_key`` None: those of the provider, from its environment variables.
+    ``timeout`` is in seconds. ``retries`` is how often a call is tried again after a rate limit, a
+    server's error or a broken connection. ``concurrency`` bounds the calls under way.
+    """
+
+    capabilities: ClassVar[frozenset[Capability]] = frozenset(
+        {Capability.CHAT, Capability.TOOLS, Capability.STREAMING}
+    )
+    requires: ClassVar[tuple[str, ...]] = ("litellm",)
+    extra: ClassVar[str] = "litellm"
+    local_weights: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        model: ModelSpec,
+        *,
+        api_base: str | None = None,
+        api_key: str | None = None,
+        timeout: float = 120.0,
+        retries: int = 3,
+        concurrency: int = 64,
+    ) -> None:
+        super().__init__(model)
+        self.api_base = api_base
+        self._api_key = api_key
+        self.timeout = timeout
+        self.retries = retries
+        self._gate = asyncio.Semaphore(concurrency)
+        self._litellm: Any = None
+        self._base_error: type[Exception] = Exception
+
+    async def start(self) -> None:
+        global _running
+        self._litellm = await call_blocking(_load)
+        from openai import OpenAIError  # the base of LiteLLM's errors, and its dependency
+
+        self._base_error = OpenAIError
+        _running += 1
+
+    async def close(self) -> None:
+        global _running
+        litellm, self._litellm = self._litellm, None
+        if litellm is None:
+            return
+        _running -= 1
+        if not _running:
+            await litellm.close_litellm_async_clients()
+            litellm.in_memory_llm_clients_cache.flush_cache()  # it would hand out closed clients
+
+    async def chat(
+        self, messages: Sequence[Message], sampling: Sampling, tools: Sequence[ToolSchema] = ()
+    ) -> ChatReply:
+        """Raises ``ProviderError``, or ``ContextOverflowError`` where the conversation is too long."""
+        async with self._gate:
+            return self._reply(await self._call(messages, sampling, tools, stream=False))
+
+    async def stream(
+        self, messages: Sequence[Message], sampling: Sampling, tools: Sequence[ToolSchema] = ()
+    ) -> AsyncIterator[str | ChatReply]:
+        """As ``chat``; what was yielded is never repeated, so a stream that breaks raises."""
+        litellm = self._started()
+        chunks = []
+        async with self._gate:
+            answer = await self._call(messages, sampling, tools, stream=True)
+            try:
+                async for chunk in answer:
+                    chunks.append(chunk)
+                    if chunk.choices and (text := chunk.choices[0].delta.content):
+                        yield text
+            except self._base_error as problem:
+                raise self._explained(problem) from problem
+        yield self._reply(litellm.stream_chunk_builder(chunks, messages=list(messages)))
+
+    def _started(self) -> Any:
+        if self._litellm is None:
+            raise RuntimeError("the backend litellm is not running; await start() first")
+        return self._litellm
+
+    async def _call(
+        self,
+        messages: Sequence[Message],
+        sampling: Sampling,
+        tools: Sequence[ToolSchema],
+        *,
+        stream: bool,
+    ) -> Any:
+        litellm = self._started()
+        wanted = {
+            "top_p": sampling.top_p if sampling.top_p < 1 else None,
+            "top_k": sampling.top_k or None,
+            "stop": list(sampling.stop) or None,
+            "stop_token_ids": list(sampling.stop_token_ids) or None,
+            "seed": sampling.seed,
+            "tools": list(tools) or None,
+            "stream_options": {"include_usage": True} if stream else None,
+            "api_base": self.api_base,
+            "api_key": self._api_key,
+        }
+        attempt = 0
+        while True:
+            try:
+                return await litellm.acompletion(
+                    model=self.model.name,
+                    messages=list(messages),
+                    max_tokens=sampling.max_tokens,
+                    temperature=sampling.temperature,
+                    stream=stream,
+                    timeout=self.timeout,
+                    max_retries=0,  # counted here, alike for every provider
+                    **{name: value for name, value in wanted.items() if value is not None},
+                )
+            except self._base_error as problem:
+                if attempt >= self.retries or not _passing(litellm, problem):
+                    raise self._explained(problem) from problem
+                await asyncio.sleep(_pause(problem, attempt))
+                attempt += 1
+
+    def _reply(self, answer: Any) -> ChatReply:
+        choice = answer.choices[0]
+        calls = [
+            tool_call(call.function.name or "", call.function.arguments or "", call.id or "")
+            for call in choice.message.tool_calls or ()
+        ]
+        finish = "tool_calls" if calls else "stop"
+        usage = getattr(answer, "usage", None)
+        return ChatReply(
+            assistant(choice.message.content or "", calls),
+            "length" if choice.finish_reason == "length" else finish,
+            getattr(usage, "prompt_tokens", 0) or 0,
+            getattr(usage, "completion_tokens", 0) or 0,
+            self._cost(answer),
+        )
+
+    def _cost(self, answer: Any) -> float | None:
+        """US dollars, or None for a model that LiteLLM has no price of."""
+        try:
+            cost = self._litellm.completion_cost(answer, model=self.model.name)
+        except Exception:
+            return None
+        return float(cost)
+
+    def _explained(self, problem: Exception) -> GrpoError:
+        """What LiteLLM's ``problem`` means for the user."""
+        errors = self._started().exceptions
+        where = f"litellm {self.model.name}" + (f" at {self.api_base}" if self.api_base else "")
+        said = " ".join(str(problem).split())[:300]
+        if isinstance(problem, errors.ContextWindowExceededError):
+            return ContextOverflowError(f"{where}: {said}")
+        advice = "Look at the provider's status"
+        for kind, words in (
+            (errors.AuthenticationError, "Check api_key, or the provider's environment variable"),
+            (errors.PermissionDeniedError, "Check what the API key may use"),
+            (errors.NotFoundError, "Check the model's name and api_base"),
+            (errors.RateLimitError, f"Tried {self.retries + 1} times: lower the concurrency"),
+            (errors.Timeout, f"No answer within {self.timeout:g} s: raise timeout"),
+            (errors.BadRequestError, "Check the model's name and the settings sent to it"),
+            (errors.APIConnectionError, "Check api_base and that a server listens there"),
+            (errors.InternalServerError, "Check api_base and that a server listens there"),
+        ):
+            if isinstance(problem, kind):
+                advice = words
+                break
+        return ProviderError(f"{where}: {said}. {advice}")
+
+
+def _load() -> Any:
+    # Otherwise importing it downloads a price list.
+    os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+    try:
+        import litellm
+    except ImportError as problem:
+        raise MissingExtraError("the backend litellm", "litellm", "litellm") from problem
+    litellm.telemetry = False
+    litellm.suppress_debug_info = True
+    return litellm
+
+
+def _passing(litellm: Any, problem: Exception) -> bool:
+    """Whether trying again may help."""
+    errors = litellm.exceptions
+    return isinstance(
+        problem,
+        (
+            errors.RateLimitError,
+            errors.APIConnectionError,
+            errors.InternalServerError,
+            errors.ServiceUnavailableError,
+            errors.BadGatewayError,
+            errors.Timeout,
+        ),
+    )
+
+
+def _pause(problem: Exception, attempt: int) -> float:
+    """Seconds until the next attempt: what the server asks for, or growing."""
+    response = getattr(problem, "response", None)
+    headers = getattr(response, "headers", None) or {}
+    try:
+        return min(60.0, max(0.0, float(headers["retry-after"])))
+    except (KeyError, ValueError):
+        return min(60.0, 0.5 * float(2**attempt))

@@ -1,0 +1,390 @@
+"""The command line: what it prints, how it ends, and what it does not import."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import click
+import pytest
+
+from grpo_host.cli import group, main
+from grpo_sdk import RunError
+
+PLUGIN = """
+from typing import Any
+from grpo_sdk import *
+
+class Echo(Backend):
+    capabilities = frozenset({Capability.CHAT})
+    local_weights = False
+
+class Trainable(Backend):
+    capabilities = TRAINABLE
+    local_weights = False
+
+class Room(Environment):
+    def tasks(self, split):
+        return [Task(f"{split}-{n}", split=split) for n in range(32)]
+    async def reset(self, task, *, seed):
+        return Observation([user("hello")])
+    async def step(self, action):
+        return StepResult(done=True)
+
+@reward
+def kind(trajectory: Any, *, word: str = "please") -> float:
+    return 1.0
+
+@hookimpl
+def grpo_backends():
+    return {"echo": Echo, "trainable": Trainable}
+
+@hookimpl
+def grpo_environments():
+    return {"room": Room}
+
+@hookimpl
+def grpo_rewards():
+    return {"kind": kind}
+
+@hookimpl
+def grpo_step_finished(step):
+    pass
+"""
+
+AGENT = """\
+name: desk
+model: some/model
+backend: trainable
+environment: room
+rewards: [kind, ]
+"""
+
+HEAVY = "torch vllm transformers trl peft datasets litellm starlette uvicorn langchain"
+
+
+@pytest.fixture
+def agent_yaml(index, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("GRPO_PLUGINS", raising=False)
+    index.install("acme", "1.2", code=PLUGIN)
+    (tmp_path / "agent.yaml").write_text(AGENT)
+    return "agent.yaml"
+
+
+@pytest.fixture
+def called(monkeypatch):
+    """Records the calls that the commands make to the host."""
+    calls = []
+
+    def pretend(target: str) -> None:
+        def call(loaded, registry, **arguments):
+            calls.append((target.rpartition(".")[2], loaded, arguments))
+            return 7
+
+        monkeypatch.setattr(target, call, raising=False)
+
+    pretend("grpo_host.offline.run_eval")
+    pretend("grpo_host.offline.run_rollout")
+    return calls
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """Stands in for training, whose module imports torch."""
+    calls = []
+    module = type(sys)("grpo_host.training.run")
+    module.run_training = lambda loaded, registry, **arguments: calls.append((loaded, arguments)) or 0
+    monkeypatch.setitem(sys.modules, "grpo_host.training.run", module)
+    return calls
+
+
+def test_plugins_are_listed(agent_yaml, index, capsys):
+    index.install("bad", "0.1", side="import nowhere_at_all")
+    assert main(["plugins"]) == 0
+    captured = capsys.readouterr()
+    assert "code    acme          1.2      reward: kind " in captured.out
+    assert "backend: echo, trainable" in captured.out
+    assert "observes: grpo_step_finished" in captured.out
+    assert (
+        "side    bad           0.1      broken: ModuleNotFoundError: No module named 'nowhere_at_all'"
+    ) in captured.out
+    assert captured.err == ""
+
+
+def test_plugins_are_listed_as_json(agent_yaml, index, capsys):
+    index.install("bad", "0.1", side="1 / 0")
+    assert main(["plugins", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == [
+        {
+            "name": "code",
+            "distribution": "acme",
+            "version": "1.2",
+            "offers": {
+                "reward": ["kind"],
+                "environment": ["room"],
+                "backend": ["echo", "trainable"],
+            },
+            "observes": ["grpo_step_finished"],
+            "error": None,
+        },
+        {
+            "name": "side",
+            "distribution": "bad",
+            "version": "0.1",
+            "offers": {},
+            "observes": [],
+            "error": "ZeroDivisionError: division by zero",
+        },
+    ]
+
+
+def test_what_looks_like_markup_is_printed_as_it_is(index, capsys):
+    index.install("bad", "0.1", side="raise ValueError('[red]no[/red] [/]')")
+    assert main(["plugins"]) == 0
+    assert "broken: ValueError: [red]no[/red] [/]" in capsys.readouterr().out
+
+
+def test_no_plugins_leaves_them_out(agent_yaml, capsys):
+    assert main(["--no-plugins", "plugins"]) == 0
+    assert capsys.readouterr().out == (
+        "No plugins are loaded. Install one, or leave out --no-plugins and --plugins.\n"
+    )
+
+
+def test_plugins_can_be_chosen(agent_yaml, index, capsys, monkeypatch):
+    index.install("other", side=PLUGIN)
+    assert main(["--plugins", "acme, other/side", "plugins", "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)) == 2
+    monkeypatch.setenv("GRPO_PLUGINS", "acme")
+    assert main(["plugins", "--json"]) == 0
+    assert [plugin["distribution"] for plugin in json.loads(capsys.readouterr().out)] == ["acme"]
+
+
+def test_a_missing_plugin_that_was_chosen_is_an_error(agent_yaml, capsys):
+    assert main(["--plugins", "acne", "plugins"]) == 2
+    assert capsys.readouterr().err == (
+        'error: plugin "acne" is not installed. Did you mean "acme"? Run grpo-host plugins to list what is.\n'
+    )
+
+
+def test_other_commands_warn_of_broken_plugins(agent_yaml, index, capsys):
+    index.install("bad", "0.1", side="1 / 0")
+    assert main(["check", agent_yaml]) == 0
+    assert capsys.readouterr().err == (
+        'warning: plugin bad 0.1 (entry point "side") is broken and left out: '
+        "ZeroDivisionError: division by zero\n"
+    )
+
+
+def test_a_good_agent_is_summed_up(agent_yaml, capsys):
+    assert main(["check", agent_yaml, "--set", "rewards[0].weight=0.5"]) == 0
+    assert capsys.readouterr().out == (
+        "agent        desk\n"
+        "model        some/model (bfloat16, 1024 tokens)\n"
+        "backend      trainable\n"
+        "environment  room (32 train, 32 held_out tasks)\n"
+        "tools        none\n"
+        "rewards      0.5 kind\n"
+        "ok: ready for train\n"
+    )
+
+
+def test_an_agent_is_checked_for_a_purpose(agent_yaml, capsys):
+    assert main(["check", agent_yaml, "--set", "backend=echo", "--for", "chat"]) == 0
+    out = capsys.readouterr().out
+    assert "\nenvironment  room\n" in out
+    assert out.endswith("\nok: ready for chat\n")
+
+
+def test_the_resolved_file_is_printed(agent_yaml, capsys, tmp_path):
+    assert main(["check", agent_yaml, "--resolved"]) == 0
+    text = capsys.readouterr().out
+    assert "word: please" in text
+    (tmp_path / "resolved.yaml").write_text(text)
+    assert main(["check", "resolved.yaml", "--resolved"]) == 0
+    assert capsys.readouterr().out == text
+
+
+def test_problems_are_printed_one_a_line(agent_yaml, capsys):
+    assert main(["check", agent_yaml, "--set", "rewards[0]=knd", "--set", "sampling.top_k=5"]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    first, second = captured.err.splitlines()
+    assert first.startswith('error: --set rewards[0]: rewards[0].name: no reward "knd".')
+    assert second.startswith("error: --set sampling.top_k: training needs samples")
+
+
+def test_a_missing_file_is_one_line(agent_yaml, capsys):
+    assert main(["check", "agnt.yaml"]) == 2
+    assert capsys.readouterr().err == ("error: agnt.yaml: no such file. Give the path of an agent.yaml\n")
+
+
+def test_a_misspelt_command_is_an_error_with_a_suggestion(capsys):
+    assert main(["chekc"]) == 2
+    assert 'Error: no command "chekc". Did you mean "check"?\n' in capsys.readouterr().err
+
+
+def test_an_unknown_command_is_an_error_with_the_list(capsys):
+    assert main(["xyzzy"]) == 2
+    assert (
+        'Error: no command "xyzzy". There are: run, check, eval, rollout, plugins, models.\n'
+    ) in capsys.readouterr().err
+
+
+def test_training_gets_the_checked_configuration(agent_yaml, trained):
+    assert main(["run", agent_yaml, "--set", "training.steps=5"]) == 0
+    [(loaded, arguments)] = trained
+    assert loaded.config.training.steps == 5
+    assert arguments == {"resume": None}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "resume"),
+    [
+        (["agent.yaml", "--resume"], "latest"),
+        (["--resume", "agent.yaml"], "latest"),
+        (["agent.yaml", "--resume", "20261122-1"], "20261122-1"),
+        (["--resume", "--set", "seed=1", "agent.yaml"], "latest"),
+    ],
+)
+def test_a_run_is_resumed(agent_yaml, trained, arguments, resume):
+    assert main(["run", *arguments]) == 0
+    assert trained[0][1] == {"resume": resume}
+
+
+def test_a_run_without_a_file_is_an_error(agent_yaml, capsys):
+    assert main(["run"]) == 2
+    assert "Error: Missing argument 'AGENT_YAML'." in capsys.readouterr().err
+
+
+def test_a_run_of_a_wrong_agent_does_not_begin(agent_yaml, trained):
+    assert main(["run", agent_yaml, "--set", "training.group_size=1"]) == 2
+    assert trained == []
+
+
+def test_an_evaluation_takes_other_parts(agent_yaml, called, tmp_path):
+    (tmp_path / "lora").mkdir()
+    (tmp_path / "lora" / "adapter_config.json").write_text("{}")
+    options = "--backend trainable --model other/model --episodes 3 --split train --resume --json"
+    assert main(["eval", agent_yaml, *options.split(), "--out", "results"]) == 7
+    [(name, loaded, arguments)] = called
+    assert name == "run_eval"
+    assert loaded.config.model.name == "other/model"
+    assert loaded.config.evaluation.episodes == 3
+    assert loaded.config.evaluation.split == "train"
+    assert arguments.pop("out").name == "results"
+    assert arguments == {"resume": True, "as_json": True}
+
+
+def test_an_evaluation_takes_the_adapter_of_a_run(agent_yaml, called, tmp_path, capsys):
+    run = tmp_path / "runs" / "desk" / "20261122-1"
+    run.mkdir(parents=True)
+    (run / "agent.yaml").write_text(AGENT)
+    assert main(["eval", agent_yaml, "--run", "latest"]) == 2
+    assert "has no adapter yet; finish it with --resume" in capsys.readouterr().err
+    (run / "adapter").mkdir()
+    (run / "adapter" / "adapter_config.json").write_text("{}")
+    # This backend loads none, which is how the adapter is seen to have been found.
+    assert main(["eval", agent_yaml, "--run", "latest"]) == 2
+    assert 'error: --adapter: the backend "trainable" loads no adapters' in capsys.readouterr().err
+
+
+def test_a_wrong_option_of_an_evaluation_is_named_as_it_was_written(agent_yaml, called, capsys):
+    assert main(["eval", agent_yaml, "--backend", "ecko", "--adapter", "nowhere"]) == 2
+    first, *_ = capsys.readouterr().err.splitlines()
+    assert first.startswith('error: --backend: backend.name: no backend "ecko". Did you mean "echo"?')
+    assert main(["eval", agent_yaml, "--adapter", "nowhere"]) == 2
+    assert "error: --adapter: nowhere is no PEFT adapter" in capsys.readouterr().err
+    assert called == []
+
+
+def test_an_adapter_and_a_run_exclude_each_other(agent_yaml, capsys):
+    assert main(["eval", agent_yaml, "--adapter", "a", "--run", "latest"]) == 2
+    assert ("Error: --adapter and --run both name an adapter. Give one of them.") in capsys.readouterr().err
+
+
+def test_rollouts_are_played(agent_yaml, called):
+    arguments = ["rollout", agent_yaml, "--episodes", "4", "--samples", "2", "--out", "t.jsonl"]
+    assert main(arguments) == 7
+    [(name, _, given)] = called
+    assert name == "run_rollout"
+    assert given.pop("out").name == "t.jsonl"
+    assert given == {"episodes": 4, "split": "train", "samples": 2}
+
+
+def test_models_are_listed(capsys):
+    assert main(["models"]) == 0
+    out = capsys.readouterr().out
+    assert "smollm2-135m" in out
+    assert "A hub id (owner/name) or a directory with a model can be named too." in out
+    assert main(["models", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["name"] == "smollm2-135m"
+
+
+def test_the_version_is_printed(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("grpo-host 0.")
+
+
+@pytest.mark.parametrize("command", [None, *group.COMMANDS])
+def test_help_begins_with_a_sentence_and_examples(capsys, command):
+    assert main([command, "--help"] if command else ["--help"]) == 0
+    text = capsys.readouterr().out
+    sentence, examples, usage = text.index("."), text.index("Examples:\n"), text.index("Usage:")
+    assert sentence < examples < usage < text.index("Options:")
+    called = f"grpo-host {command}" if command else "grpo-host "
+    assert f"\n  {called}" in text[examples:usage]
+
+
+@pytest.fixture
+def failing(monkeypatch):
+    """A command ``plugins`` that raises."""
+
+    def fail_with(error: BaseException) -> None:
+        def command() -> None:
+            raise error
+
+        made = click.command("plugins")(command)
+        monkeypatch.setattr(group.LazyGroup, "get_command", lambda *_: made)
+
+    return fail_with
+
+
+def test_an_expected_error_is_printed_without_a_traceback(failing, capsys):
+    failing(RunError("the disk is full"))
+    assert main(["plugins"]) == 2
+    assert capsys.readouterr().err == "error: the disk is full\n"
+
+
+def test_a_surprise_is_a_traceback(failing):
+    failing(ZeroDivisionError())
+    with pytest.raises(ZeroDivisionError):
+        main(["plugins"])
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), click.Abort()])
+def test_an_interrupt_has_its_own_status(failing, error):
+    failing(error)
+    assert main(["plugins"]) == 130
+
+
+def test_a_reader_that_leaves_is_no_error():
+    command = f"{sys.executable} -m grpo_host.cli plugins --json | head -c 1"
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "[", "")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["plugins"], ["models"]])
+def test_light_commands_import_nothing_heavy(arguments):
+    code = (
+        "import json, sys\n"
+        "from grpo_host.cli import main\n"
+        f"status = main({arguments!r})\n"
+        "print(json.dumps([status, sorted({name.split('.')[0] for name in sys.modules})]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    status, imported = json.loads(done.stdout.splitlines()[-1])
+    assert status == 0
+    assert set(HEAVY.split()) & set(imported) == set()

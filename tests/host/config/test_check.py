@@ -1,0 +1,378 @@
+"""What a check finds without a model."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import pytest
+
+from grpo_host.config import backend_checks, probe
+from grpo_host.config.overrides import Override
+from grpo_host.config.problems import InvalidConfigError
+
+
+@pytest.fixture
+def uninstall(monkeypatch):
+    """Makes modules look as if they were not installed."""
+
+    def uninstall(*modules: str) -> None:
+        def find_spec(name: str):
+            return None if name in modules else importlib.util.find_spec(name)
+
+        monkeypatch.setattr(backend_checks, "find_spec", find_spec)
+
+    return uninstall
+
+
+def test_a_good_agent_has_no_problems(report):
+    good = report("environment.options.tools=true")
+    assert good.problems == []
+    assert good.tasks == {"train": 8, "held_out": 40}
+    assert good.tools == ["lookup"]
+    assert good.raise_for_problems() is good
+
+
+def test_problems_are_raised_together_in_the_order_of_lines(report):
+    found = report("training.steps=1", "training.report_to=[trackoi]", "environment.options.train=1")
+    with pytest.raises(InvalidConfigError) as error:
+        found.raise_for_problems()
+    assert error.value.problems == found.problems
+    assert str(error.value) == "\n".join(map(str, found.problems))
+    assert len(found.problems) == 2
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("backend=engin", '--set backend: backend.name: no backend "engin". Did you mean "engine"?'),
+        ("environment=shp", 'environment.name: no environment "shp". Did you mean "shop"?'),
+        ("rewards[0]=knd", 'rewards[0].name: no reward "knd". Did you mean "kind"?'),
+        ("agent.tools=[dic]", 'agent.tools[0].name: no tool "dic". Did you mean "dice"?'),
+        ("agent.strategy=clark", 'agent.strategy.name: no strategy "clark". Did you mean "clerk"?'),
+    ],
+)
+def test_a_plugin_that_is_not_there_is_a_problem_at_its_place(problems, override, said):
+    [line] = problems(override)
+    assert said in line
+    assert line.endswith("Run grpo-host plugins to list them.")
+
+
+def test_the_place_of_a_plugin_is_its_line(problems, agent_yaml, tmp_path):
+    text = (tmp_path / agent_yaml).read_text()
+    (tmp_path / agent_yaml).write_text(text.replace("- kind", "- kidn"))
+    assert problems() == [
+        'agent.yaml:6: rewards[0].name: no reward "kidn". Did you mean "kind"? '
+        "Run grpo-host plugins to list them."
+    ]
+
+
+def test_options_are_checked_at_their_place(problems):
+    assert problems("environment.options.train=many", "rewards[0].options.wrd=x") == [
+        "--set environment.options.train: give a whole number",
+        '--set rewards[0].options.wrd: unknown option "wrd". Did you mean "word"?',
+    ]
+
+
+def test_a_reward_that_cannot_be_made_is_a_problem(problems):
+    assert problems("rewards=[{name: strict, options: {low: 5}}]") == [
+        '--set rewards: rewards[0]: reward "strict" of local (entry point "shop") '
+        "could not be made: ValueError: low is above high"
+    ]
+
+
+def test_a_factory_that_makes_something_else_is_a_problem(problems):
+    made = 'of local (entry point "shop") made float, not'
+    assert problems("rewards=[number]") == [
+        f'--set rewards: rewards[0]: reward "number" {made} a Reward or a GroupReward'
+    ]
+    assert problems("agent.strategy=number") == [f'--set agent.strategy: strategy "number" {made} a Strategy']
+    assert problems("agent.tools=[number]") == [
+        '--set agent.tools: agent.tools[0]: tool "number" of local (entry point "shop") '
+        "is no tool: a tool is a BaseTool or a function, not float"
+    ]
+    assert problems("environment=nothing") == [
+        '--set environment: it could not be tried: environment "nothing" of local '
+        '(entry point "shop") made int, not an Environment'
+    ]
+
+
+def test_a_reward_that_is_listed_twice_is_a_problem(problems):
+    assert problems("rewards=[kind, kind]") == [
+        '--set rewards: rewards[1].name: the reward "kind" is listed twice. Leave one of them out'
+    ]
+
+
+def test_rewards_without_weight_are_a_problem_of_training(problems):
+    assert problems("rewards[0].weight=0", purpose="eval") == []
+    assert problems("rewards[0].weight=0") == [
+        "agent.yaml:5: rewards: all weights are 0: there is nothing to learn. Raise one"
+    ]
+
+
+def test_an_answer_must_leave_room_for_a_prompt(problems):
+    assert problems("model.context=64") == [
+        "agent.yaml:1: sampling.max_tokens: 64 tokens an answer leave no room for a prompt "
+        "in a context of 64. Raise model.context or lower this"
+    ]
+
+
+def test_training_needs_samples_of_the_whole_distribution(problems):
+    said = "training needs samples of the whole distribution: the policy gradient is biased where"
+    assert problems("sampling.top_p=0.9", "sampling.top_k=5") == [
+        f"--set sampling.top_p: {said} top_p cuts it. Set it to 1",
+        f"--set sampling.top_k: {said} top_k cuts it. Set it to 0",
+    ]
+    assert problems("sampling.top_p=0.9", "sampling.top_k=5", purpose="rollout") == []
+
+
+def test_training_needs_a_temperature(problems):
+    assert problems("sampling.temperature=0") == [
+        "--set sampling.temperature: at 0 all episodes of a group are the same and nothing is "
+        "learnt. Train at 1.0"
+    ]
+
+
+@pytest.mark.parametrize(("group", "micro", "fitting"), [(8, 5, 4), (2, 16, 8), (3, 8, 6)])
+def test_episodes_must_divide_into_micro_batches(problems, group, micro, fitting):
+    rows = 4 * group
+    overrides = (f"training.group_size={group}", f"training.micro_batch={micro}")
+    assert problems(*overrides) == [
+        f"--set training.micro_batch: {rows} episodes a step (4 tasks of {group}) do not divide "
+        f"into micro-batches of {micro}. Set it to {fitting}"
+    ]
+    assert problems(overrides[0], f"training.micro_batch={fitting}") == []
+
+
+def test_the_output_must_be_a_directory(problems, tmp_path):
+    (tmp_path / "file").write_text("")
+    assert problems("output=file/runs") == [f"--set output: {tmp_path / 'file'} is a file. Give a directory"]
+
+
+def test_the_output_must_be_writable(problems, tmp_path, monkeypatch):
+    monkeypatch.setattr("os.access", lambda *_: False)
+    [line] = [line for line in problems() if "output" in line]
+    assert line == f"agent.yaml:7: output: {tmp_path} is not writable. Give another directory"
+
+
+def test_an_environment_that_raises_is_a_problem(problems):
+    assert problems("environment.options.fails=no shelf") == [
+        "agent.yaml:4: environment: it could not be tried: RuntimeError: no shelf"
+    ]
+
+
+@pytest.mark.parametrize("how", ["politely", "rudely"])
+def test_an_environment_that_hangs_is_a_problem(problems, monkeypatch, how):
+    monkeypatch.setattr(probe.probe_environment, "__kwdefaults__", {"demonstrations": False, "seconds": 0.3})
+    assert problems(f"environment.options.hangs={how}") == [
+        "agent.yaml:4: environment: it could not be tried: no answer within 0.3 s"
+    ]
+
+
+def test_the_environment_is_closed_after_the_check(report, registry):
+    shop = registry.get("environment", "shop").factory
+    before = shop.closed
+    report("environment.options.fails=no shelf")
+    report()
+    assert shop.closed == before + 2
+
+
+def test_training_needs_train_tasks(problems):
+    assert problems("environment.options.train=0") == ["agent.yaml:4: environment: it has no train tasks"]
+    assert problems("environment.options.train=0", purpose="eval") == []
+    assert problems("environment.options.train=0", "environment.options.held_out=0", purpose="rollout") == [
+        "agent.yaml:4: environment: it has no tasks in train or held_out"
+    ]
+
+
+def test_a_step_needs_as_many_train_tasks_as_it_plays(problems):
+    assert problems("environment.options.train=3") == [
+        "agent.yaml:1: training.tasks_per_step: a step plays 4 tasks, and the environment has 3 "
+        "to train on. Set it to 3 or less"
+    ]
+
+
+def test_task_ids_must_be_unique(problems):
+    assert problems("environment.options.twice=true") == [
+        'agent.yaml:4: environment: two train tasks have the id "train-0"; each needs its own'
+    ]
+
+
+def test_splits_must_be_disjoint(problems):
+    assert problems("environment.options.shared=true") == [
+        'agent.yaml:4: environment: train and held_out share 8 tasks, such as "train-0": '
+        "an evaluation would measure what was learnt by heart"
+    ]
+
+
+def test_an_evaluation_needs_tasks(problems):
+    assert problems("evaluation.split=test") == [
+        "--set evaluation.split: the environment has no test tasks. It has: train, held_out"
+    ]
+    assert problems("environment.options.held_out=5") == [
+        "agent.yaml:1: evaluation.episodes: 32 episodes need as many tasks, and the environment "
+        "has 5 in held_out. Set it to 5 or less"
+    ]
+    assert problems("environment.options.held_out=0", "evaluation.episodes=0") == []
+
+
+def test_a_warm_start_needs_demonstrations(problems):
+    assert problems("training.warm_start={}", "environment.options.demonstrations=2") == []
+    assert problems("training.warm_start={}") == [
+        '--set training.warm_start: the environment "shop" has no demonstrations. Leave warm_start out'
+    ]
+
+
+def test_tools_with_one_name_are_a_problem(problems):
+    assert problems("agent.tools=[lookup, dice, {name: lookup}]") == [
+        "--set agent.tools: agent.tools[2]: this tool and agent.tools[0] are both called "
+        '"lookup". Leave one of them out'
+    ]
+    assert problems("agent.tools=[lookup]", "environment.options.tools=true") == [
+        "--set agent.tools: agent.tools[0]: this tool and one of the environment's are both "
+        'called "lookup". Leave one of them out'
+    ]
+
+
+def test_a_strategys_tools_must_be_there(problems):
+    assert problems("agent.strategy=clerk", "agent.tools=[lookup]") == []
+    assert problems("agent.strategy=clerk", "environment.options.tools=true") == []
+    assert problems("agent.strategy=clerk") == [
+        '--set agent.strategy: the strategy "clerk" uses the tool "lookup", which is not there. '
+        "Add it to agent.tools; the tools are: none"
+    ]
+
+
+def test_a_tool_that_the_strategy_does_not_use_is_a_problem(problems):
+    assert problems("agent.strategy=clerk", "agent.tools=[lookup, dice]") == [
+        '--set agent.tools: agent.tools[1]: the strategy "clerk" does not use the tool "dice". Leave it out'
+    ]
+
+
+def test_training_needs_a_trainable_backend(problems):
+    assert problems("backend=remote", purpose="eval") == []
+    assert problems("backend=remote") == [
+        '--set backend: backend.name: the backend "remote" cannot be trained with: '
+        "it has no logprobs, token_ids, weight_sync. Backends that have: engine"
+    ]
+
+
+def test_a_backend_must_speak(problems):
+    assert problems("backend=mute", purpose="chat") == [
+        '--set backend: backend.name: the backend "mute" can neither chat nor speak token ids'
+    ]
+
+
+def test_tools_need_a_backend_that_calls_them(problems):
+    assert problems("backend=remote", "agent.tools=[dice]", purpose="eval") == [
+        '--set backend: backend.name: the agent has tools (dice), and the backend "remote" '
+        "cannot call any. Choose a backend with the capability tools or token_ids"
+    ]
+
+
+def test_an_adapter_needs_a_backend_that_loads_it(problems, tmp_path):
+    (tmp_path / "lora").mkdir()
+    (tmp_path / "lora" / "adapter_config.json").write_text("{}")
+    assert problems("model.adapter=lora") == []
+    assert problems("model.adapter=lora", "backend=remote", purpose="eval") == [
+        '--set model.adapter: the backend "remote" loads no adapters. '
+        "Leave the adapter out, or serve it elsewhere"
+    ]
+
+
+def test_an_adapter_must_be_one(problems):
+    assert problems("model.adapter=lora") == [
+        "--set model.adapter: lora is no PEFT adapter: it holds no adapter_config.json. "
+        "Give the adapter folder of a run"
+    ]
+
+
+def test_a_setting_that_the_backend_cannot_honour_is_a_problem(problems, agent_yaml, tmp_path):
+    text = (tmp_path / agent_yaml).read_text()
+    (tmp_path / agent_yaml).write_text(text.replace("backend: engine", "backend: remote"))
+    assert problems("model.dtype=float32", purpose="eval") == [
+        '--set model.dtype: the backend "remote" calls a model elsewhere and cannot set its '
+        "dtype. Leave dtype out"
+    ]
+
+
+def test_another_backend_need_not_honour_what_the_file_says(problems, agent_yaml, tmp_path):
+    text = (tmp_path / agent_yaml).read_text()
+    text = text.replace("model: ./model", "model: {name: ./model, dtype: float32}")
+    (tmp_path / agent_yaml).write_text(text)
+    other = Override(("backend",), {"name": "remote"}, "--backend")
+    assert problems(other, purpose="eval") == []
+
+
+def test_a_backend_that_refuses_its_options_is_a_problem(problems):
+    assert problems("backend={name: remote, options: {url: ftp}}", purpose="eval") == [
+        '--set backend: backend "remote" of local (entry point "shop") could not be made: '
+        "ValueError: url must begin with http"
+    ]
+
+
+def test_a_backend_whose_engine_is_missing_gets_the_command_that_installs_it(problems):
+    needs = "needs the package an_engine_that_is_not_there.core, which is not installed. Run:"
+    assert problems("backend=unready", purpose="eval") == [
+        f"--set backend: backend.name: unready {needs} pip install 'grpo-agent-framework[vllm]'"
+    ]
+    assert problems("backend=unready_elsewhere", purpose="eval") == [
+        f"--set backend: backend.name: unready_elsewhere {needs} pip install acme-engine"
+    ]
+
+
+@pytest.mark.parametrize("module", ["torch", "trl", "peft"])
+def test_training_needs_its_extra(problems, uninstall, module):
+    uninstall(module)
+    assert problems() == [
+        f"agent.yaml:1: training: training needs the package {module}, which is not "
+        "installed. Run: pip install 'grpo-agent-framework[train]'"
+    ]
+    assert problems(purpose="eval") == []
+
+
+def test_trackers_must_be_known_and_installed(problems, uninstall):
+    uninstall("wandb", "tensorboard")
+    assert problems("training.report_to=[trackoi, excel, tensorboard, wandb]") == [
+        '--set training.report_to: training.report_to[0]: no tracker "trackoi". Did you mean "trackio"?',
+        '--set training.report_to: training.report_to[1]: no tracker "excel". '
+        "There are: tensorboard, trackio, wandb",
+        "--set training.report_to: training.report_to[2]: tensorboard needs the package "
+        "tensorboard, which is not installed. "
+        "Run: pip install 'grpo-agent-framework[tensorboard]'",
+        "--set training.report_to: training.report_to[3]: wandb needs the package wandb, "
+        "which is not installed. Run: pip install wandb",
+    ]
+
+
+def test_a_model_directory_must_be_one(problems):
+    [line] = problems("model=./elsewhere")
+    assert line.startswith(
+        "--set model: model.name: ./elsewhere is no model directory: it holds no config.json. "
+        "Models here: smollm2-135m"
+    )
+
+
+def test_a_near_miss_of_a_model_is_a_problem(problems):
+    assert problems("model=smollm-135m") == [
+        '--set model: model.name: no model "smollm-135m". Did you mean "smollm2-135m"? '
+        "Or give a hub id (owner/name) or a directory"
+    ]
+    [line] = problems("model=xyzzy")
+    assert 'no model "xyzzy". Models here: smollm2-135m' in line
+
+
+def test_a_hub_id_is_left_to_the_run(problems):
+    assert problems("model=HuggingFaceTB/SmolLM2-135M-Instruct") == []
+
+
+def test_a_model_whose_package_is_missing_is_a_problem(problems, monkeypatch):
+    monkeypatch.setattr("grpo_host.models._installed_version", lambda _: None)
+    assert problems("model=smollm2-135m") == [
+        '--set model: model.name: the model "smollm2-135m" is not installed. '
+        "Run grpo-host models to see how to get it"
+    ]
+
+
+def test_a_chat_needs_no_environment(report):
+    found = report("environment.options.fails=no shelf", purpose="chat")
+    assert (found.problems, found.tasks) == ([], {})

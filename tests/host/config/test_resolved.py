@@ -1,0 +1,59 @@
+"""The resolved agent.yaml: complete, readable, and without secrets."""
+
+from __future__ import annotations
+
+import pytest
+
+from grpo_host.config.load import load_config
+from grpo_host.config.resolved import dump_resolved
+
+
+def test_every_default_is_written_out(agent_yaml, registry):
+    text = load_config(agent_yaml).resolved(registry)
+    assert "context: 1024\n" in text
+    assert "adapter: null\n" in text
+    assert "learning_rate: 0.0003\n" in text
+    assert "    word: please\n" in text
+    assert "    held_out: 40\n" in text
+
+
+def test_what_is_written_is_read_back_as_the_same(agent_yaml, registry, tmp_path):
+    overrides = [
+        "training.warm_start.learning_rate=1e-7",
+        "agent.tools=[{name: dice, options: {sides: 20}}]",
+        "agent.strategy=clerk",
+        "agent.system_prompt='# a\n\n  $${b}: \"c\"'",
+    ]
+    loaded = load_config(agent_yaml, overrides)
+    text = loaded.resolved(registry)
+    (tmp_path / "resolved.yaml").write_text(text)
+    again = load_config(tmp_path / "resolved.yaml")
+    assert again.resolved(registry) == text
+    assert again.config.agent.system_prompt == '# a\n${b}: "c"'
+    assert again.config.training == loaded.config.training
+
+
+@pytest.mark.parametrize("place", ["backend.options.url", "rewards[0].options.word", "output"])
+def test_secrets_stay_references(agent_yaml, registry, tmp_path, monkeypatch, place):
+    monkeypatch.setenv("SECRET", "http://hunter2")
+    loaded = load_config(agent_yaml, ["backend.name=remote", f"{place}=a ${{SECRET}}"])
+    assert "hunter2" in str(loaded.config)
+    text = loaded.resolved(registry)
+    assert "hunter2" not in text
+    (tmp_path / "resolved.yaml").write_text(text)
+    assert (
+        load_config(tmp_path / "resolved.yaml").config
+        == load_config(tmp_path / "resolved.yaml", [f"{place}=a ${{SECRET}}"]).config
+    )
+    assert "hunter2" in str(load_config(tmp_path / "resolved.yaml").config)
+
+
+def test_a_reference_that_stands_for_a_section_becomes_its_name(agent_yaml, registry, monkeypatch):
+    monkeypatch.setenv("BACKEND", "remote")
+    text = load_config(agent_yaml, ["backend=${BACKEND}"]).resolved(registry)
+    assert "backend:\n  name: ${BACKEND}\n  options:\n    url: http://here\n" in text
+
+
+def test_comments_stand_on_top(agent_yaml, registry, tmp_path):
+    text = dump_resolved(load_config(agent_yaml), registry, comments=["torch 2.13", "seed 0"])
+    assert text.startswith("# torch 2.13\n# seed 0\nname: desk\n")

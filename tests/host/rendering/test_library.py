@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import pytest
+
+from grpo_host.rendering import make_renderer
+from grpo_host.rendering.library import LibraryRenderer
+from grpo_sdk import assistant, system, tool_call, tool_result, tool_schema, user
+from grpo_sdk.tools import MALFORMED_CALL, as_tool
+
+pytestmark = pytest.mark.model
+
+
+def lookup(order: str) -> str:
+    """Look up an order."""
+    return order
+
+
+TOOLS = [tool_schema(as_tool(lookup))]
+CALL = tool_call("lookup", '{"order": "A12"}', "call_0")
+RESULT = tool_result(CALL, "on its way")
+
+
+@pytest.fixture(scope="module")
+def qwen(model_path):
+    """Qwen3's renderer on the embedded model's tokenizer, which gets Qwen's special tokens."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(model_path)
+    tokens = ["<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>", "<think>", "</think>"]
+    tokenizer.add_tokens(tokens, special_tokens=True)
+    tokenizer.unk_token = "<repo_name>"  # it is <|endoftext|>, which Qwen knows as a token of its own
+    tokenizer.name_or_path = "Qwen/Qwen3-4B-Instruct-2507"
+    return make_renderer(tokenizer), tokenizer
+
+
+def test_a_model_that_the_library_knows_gets_its_renderer(qwen):
+    renderer, tokenizer = qwen
+    assert isinstance(renderer, LibraryRenderer)
+    assert tokenizer.convert_tokens_to_ids("<|im_end|>") in renderer.stop_ids
+
+
+@pytest.mark.parametrize("said", [assistant("Soon."), assistant("", [CALL])])
+@pytest.mark.parametrize("new", [[RESULT], [RESULT, RESULT], [RESULT, user("So?")], [user("And?")]])
+def test_an_extension_is_what_the_renderer_itself_would_write(qwen, said, new):
+    renderer, _ = qwen
+    history = [system("Be kind."), user("Where is A12?")]
+    held, completion = renderer.prompt(history, TOOLS), renderer.completion(said)
+    more = renderer.extension(held, completion, new, TOOLS)
+    assert more is not None
+    assert [*held, *completion, *more] == renderer.prompt([*history, said, *new], TOOLS)
+
+
+def test_a_completion_that_was_cut_is_extended_behind_its_own_ids(qwen):
+    renderer, tokenizer = qwen
+    held = renderer.prompt([user("Hi")], [])
+    cut = tokenizer.encode("Let me", add_special_tokens=False)
+    more = renderer.extension(held, cut, [user("And?")], [])
+    assert more[0] in renderer.stop_ids
+    assert tokenizer.decode(more).endswith("<|im_start|>assistant\n")
+
+
+def test_an_assistant_message_in_what_is_new_gives_no_extension(qwen):
+    renderer, _ = qwen
+    held, completion = renderer.prompt([user("Hi")], []), renderer.completion(assistant("Hello"))
+    assert renderer.extension(held, completion, [assistant("And?")], []) is None
+
+
+@pytest.mark.parametrize("said", [assistant("Soon."), assistant("Wait.", [CALL]), assistant("", [CALL, CALL])])
+def test_a_completion_is_parsed_to_what_it_was_made_of(qwen, said):
+    renderer, _ = qwen
+    ids = renderer.completion(said)
+    assert ids[-1] in renderer.stop_ids
+    text, calls = renderer.parse(ids, TOOLS)
+    assert text.strip() == said["content"]
+    assert [call["function"] for call in calls] == [call["function"] for call in said.get("tool_calls", [])]
+    assert len({call["id"] for call in calls}) == len(calls)
+
+
+@pytest.mark.parametrize("raw", ['{"name": "lookup", "arguments":', "lookup(A12)", '{"arguments": {}}'])
+def test_a_malformed_call_is_kept_as_it_was_written(qwen, raw):
+    renderer, tokenizer = qwen
+    ids = tokenizer.encode(f"<tool_call>\n{raw}\n</tool_call><|im_end|>", add_special_tokens=False)
+    _, [call] = renderer.parse(ids, TOOLS)
+    assert call["function"]["name"] == MALFORMED_CALL
+    assert raw in call["function"]["arguments"]
+
+
+def test_tools_are_in_the_prompt(qwen):
+    renderer, tokenizer = qwen
+    assert '"lookup"' in tokenizer.decode(renderer.prompt([user("Hi")], TOOLS))
+    assert "lookup" not in tokenizer.decode(renderer.prompt([user("Hi")], []))

@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from grpo_host.rendering.tool_calls import (
+    as_plain_messages,
+    assistant_text,
+    describe_tools,
+    parse_calls,
+    render_call,
+)
+from grpo_sdk import assistant, system, tool_call, tool_result, tool_schema, user
+from grpo_sdk.tools import MALFORMED_CALL, as_tool
+
+CALL = '<tool_call>{"name": "lookup", "arguments": {"order": "A12"}}</tool_call>'
+
+
+def functions(text):
+    said, calls = parse_calls(text)
+    return said, [(call["function"]["name"], call["function"]["arguments"]) for call in calls]
+
+
+def test_calls_and_the_text_around_them_are_told_apart():
+    assert functions(f" One moment. {CALL}\n") == ("One moment.", [("lookup", '{"order": "A12"}')])
+    assert functions("  Hello.  ") == ("Hello.", [])
+
+
+def test_several_calls_have_ids_of_their_own():
+    said, calls = parse_calls(f"{CALL} and {CALL}")
+    assert said == "and"
+    assert [call["id"] for call in calls] == ["call_0", "call_1"]
+
+
+def test_a_call_without_arguments_has_none():
+    assert functions('<tool_call>{"name": "now"}</tool_call>') == ("", [("now", "{}")])
+
+
+def test_a_call_whose_end_was_cut_off_is_read_as_far_as_it_goes():
+    assert functions('<tool_call>{"name": "now", "arguments": {}}') == ("", [("now", "{}")])
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        "", "lookup", "null", "[]", "7", '"lookup"', '{"arguments": {}}', '{"name": 7}', '{"name": "a"',
+        '{"name": "a", "arguments": "b"}', '{"name": "a", "arguments": null}', "[" * 5000,
+        "9" * 5000, r'{"name": "a", "arguments": {"x": "\ud800"}}', r'{"name": "\ud800"}',
+    ],
+)  # fmt: skip
+def test_a_malformed_call_is_kept_as_it_was_written(raw):
+    assert functions(f"Hm. <tool_call>{raw}</tool_call>") == ("Hm.", [(MALFORMED_CALL, raw)])
+
+
+@given(st.text(alphabet='<>/_tolca{}[]":\\un0d8 ', max_size=60))
+def test_whatever_a_model_writes_can_be_parsed(text):
+    said, calls = parse_calls(f"{text}<tool_call>{text}")
+    assert "<tool_call>" not in said
+    assert calls
+
+
+@given(
+    st.text(min_size=1),
+    st.dictionaries(st.text(), st.text() | st.integers() | st.booleans() | st.none() | st.lists(st.text())),
+)
+def test_a_rendered_call_is_parsed_back(name, arguments):
+    text = json.dumps(arguments, ensure_ascii=False)
+    written = render_call(tool_call(name, text, "call_0"))
+    if "tool_call>" in name + text:
+        return  # A call cannot quote its own end.
+    [call] = parse_calls(written)[1]
+    assert call["function"]["name"] == name
+    assert json.loads(call["function"]["arguments"]) == arguments
+
+
+def search(query: str, limit: int = 3) -> str:
+    """Search the manual."""
+    return query * limit
+
+
+def save(tags: list[str]) -> str:
+    """Save tags."""
+    return ""
+
+
+def test_tools_are_described_shortly_where_that_says_all():
+    text = describe_tools([tool_schema(as_tool(search))])
+    assert text.splitlines() == [
+        "Tools:",
+        "search(query: string, limit?: integer): Search the manual.",
+        'To use a tool, reply only with: <tool_call>{"name": "...", "arguments": {...}}</tool_call>',
+    ]
+
+
+def test_a_tool_with_nested_arguments_is_described_by_its_schema():
+    line = describe_tools([tool_schema(as_tool(save))]).splitlines()[1]
+    assert json.loads(line)["parameters"]["properties"]["tags"]["type"] == "array"
+
+
+def test_messages_become_system_user_and_assistant_alone():
+    call = tool_call("lookup", '{"order": "A12"}', "call_0")
+    plain = as_plain_messages(
+        [user("Where?"), assistant("Wait.", [call]), tool_result(call, "a"), tool_result(call, "b"), user("So?")],
+        [],
+    )
+    assert plain == [
+        {"role": "user", "content": "Where?"},
+        {"role": "assistant", "content": f"Wait.\n{CALL}"},
+        {"role": "user", "content": "<tool_response>a</tool_response>\n<tool_response>b</tool_response>"},
+        {"role": "user", "content": "So?"},
+    ]
+
+
+def test_tools_are_described_behind_the_system_message():
+    tools = [tool_schema(as_tool(search))]
+    behind = as_plain_messages([system("Be kind."), user("Hi")], tools)
+    alone = as_plain_messages([user("Hi")], tools)
+    assert behind[0]["content"] == f"Be kind.\n{describe_tools(tools)}"
+    assert alone[0] == {"role": "system", "content": describe_tools(tools)}
+    assert as_plain_messages([], tools)[0]["role"] == "system"
+
+
+def test_rendering_changes_no_message():
+    messages = [system("Be kind."), user("Hi")]
+    as_plain_messages(messages, [tool_schema(as_tool(search))])
+    assert messages == [system("Be kind."), user("Hi")]
+
+
+def test_an_assistant_says_its_words_before_its_calls():
+    assert assistant_text(assistant("", [])) == ""
+    assert assistant_text(assistant("Hi")) == "Hi"
+    assert assistant_text(assistant("", [tool_call("now", "", "c")])) == (
+        '<tool_call>{"name": "now", "arguments": {}}</tool_call>'
+    )

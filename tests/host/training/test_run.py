@@ -1,0 +1,187 @@
+"""`grpo-host run` as its users run it: a process, a small random model, the real trainer."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from grpo_host.config.load import load_config
+from grpo_host.run_directory import RunDirectory
+
+pytestmark = [pytest.mark.model, pytest.mark.slow]
+
+AGENT = """\
+name: tiny
+model: {{name: "{model}", context: 256}}
+backend: transformers
+agent: {{system_prompt: Be kind.}}
+environment: {{name: order_desk, options: {{questions: 1}}}}
+rewards:
+  - {{name: length, weight: 0.5}}
+  - {{name: task_success, weight: 0.5}}
+sampling: {{max_tokens: 12}}
+training:
+  steps: 3
+  tasks_per_step: 2
+  group_size: 2
+  micro_batch: 2
+  warm_start: {{epochs: 1, max_demonstrations: 4, batch: 2}}
+evaluation: {{episodes: 4}}
+output: "{output}"
+"""
+
+
+@pytest.fixture
+def agent_yaml(tmp_path: Path, tiny_model_path: Path) -> Path:
+    path = tmp_path / "agent.yaml"
+    path.write_text(AGENT.format(model=tiny_model_path, output=tmp_path / "runs"))
+    return path
+
+
+def start(*arguments: str | Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "grpo_host.cli", *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> str:
+    output, _ = process.communicate(timeout=240)
+    return output
+
+
+def run_of(agent_yaml: Path) -> RunDirectory:
+    return RunDirectory.find(agent_yaml.parent / "runs", "tiny")
+
+
+def lines_until(process: subprocess.Popen[str], pattern: str) -> Iterator[str]:
+    assert process.stdout is not None
+    for line in process.stdout:
+        yield line
+        if re.search(pattern, line):
+            return
+    pytest.fail(f"the run ended before it said {pattern}")
+
+
+def test_a_run_leaves_all_that_other_tools_read(agent_yaml: Path) -> None:
+    process = start("run", agent_yaml)
+    output = finish(process)
+
+    assert process.returncode == 0, output
+    run = run_of(agent_yaml)
+    steps = run.read_metrics()
+    assert [line["step"] for line in steps] == [1, 2, 3]
+    for key in (
+        "reward",
+        "rewards/length/mean",
+        "rewards/task_success/mean",
+        "loss",
+        "entropy",
+        "seconds/weight_sync",
+        "seconds/rollouts",
+        "seconds/training",
+        "rollouts/tokens_per_second",
+        "sampling/importance_sampling_ratio/mean",
+    ):
+        assert key in steps[0], key
+    report = json.loads(run.report.read_text())
+    assert report["held_out"] is True
+    assert report["steps"] == 3
+    assert {"before", "warm_start", "after", "seconds"} <= report.keys()
+    assert report["before"]["episodes"] == 4
+    played = list(run.read_trajectories())
+    assert len(played) == 3 * 4 + 3 * 4, "three evaluations and three steps of four episodes"
+    assert all(item.ledger is not None for item in played)
+    assert (run.adapter / "adapter_model.safetensors").is_file()
+    assert (run.path / "reward.svg").is_file()
+    again = load_config(run.agent_yaml).config
+    assert again == load_config(run.agent_yaml).config
+    assert again.training.lora.r == 16, "defaults are written out"
+    assert "trl 1.16" in run.agent_yaml.read_text(), "versions are recorded"
+    assert "mean held_out reward" in output
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_resume_goes_on(agent_yaml: Path, number: signal.Signals) -> None:
+    settings = ("--set", "training.steps=5", "--set", "training.save_every=100")
+    process = start("run", agent_yaml, *settings)
+    seen = list(lines_until(process, r"^step +2/5"))
+    process.send_signal(number)
+    seen.append(finish(process))
+
+    assert process.returncode == 128 + number, "".join(seen)
+    assert "saving a checkpoint" in seen[-1]
+    assert "--resume" in seen[-1]
+    run = run_of(agent_yaml)
+    before = json.loads(run.report.read_text())
+    assert list(run.checkpoints.glob("checkpoint-*/grpo_state.json")), "a complete checkpoint"
+
+    resumed = start("run", agent_yaml, *settings, "--resume")
+    output = finish(resumed)
+
+    assert resumed.returncode == 0, output
+    assert run_of(agent_yaml).path == run.path
+    assert [line["step"] for line in run.read_metrics()] == [1, 2, 3, 4, 5]
+    after = json.loads(run.report.read_text())
+    assert after["before"] == before["before"], "what was measured is not measured again"
+    assert "warm start" not in output
+    assert after["after"]["episodes"] == 4
+
+
+def test_a_full_disk_ends_a_run_with_an_error_and_keeps_what_was_written(
+    agent_yaml: Path, tmp_path: Path
+) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(small)], capture_output=True
+    )
+    if mounted.returncode:
+        pytest.skip("a small disk needs the right to mount one")
+    try:
+        process = start(
+            *("run", agent_yaml, "--set", f"output={small}"),
+            *("--set", "training.save_every=2", "--set", "training.warm_start=null"),
+        )
+        output = finish(process)
+
+        assert process.returncode == 2, output
+        assert "error: cannot save a checkpoint in" in output
+        assert "--resume" in output
+        run = RunDirectory.find(small, "tiny")
+        assert [line["step"] for line in run.read_metrics()] == [1, 2]
+        assert len(list(run.read_trajectories())) == 4 + 2 * 4
+        assert not list(run.checkpoints.glob("checkpoint-*")), "no half checkpoint is left"
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
+
+
+def test_a_run_directory_in_use_is_not_resumed(agent_yaml: Path) -> None:
+    process = start("run", agent_yaml, "--set", "training.warm_start=null")
+    list(lines_until(process, r"^run "))
+    time.sleep(0.5)
+    second = start("run", agent_yaml, "--set", "training.warm_start=null", "--resume")
+    output = finish(second)
+    process.kill()
+    finish(process)
+
+    assert second.returncode == 2
+    assert "is in use by another process" in output
+
+
+def test_resume_without_a_run_says_how_to_start_one(agent_yaml: Path) -> None:
+    process = start("run", agent_yaml, "--resume")
+    output = finish(process)
+
+    assert process.returncode == 2
+    assert "holds no run yet; start one with grpo-host run" in output

@@ -1,0 +1,245 @@
+"""What the backends ``openai`` and ``litellm`` have in common, against a local server."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import socket
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from grpo_backends.errors import ProviderError
+from grpo_backends.litellm_chat import LiteLLMBackend
+from grpo_backends.openai_http import OpenAIChatBackend
+from grpo_sdk import ChatReply, ContextOverflowError, ModelSpec, Sampling, user
+from grpo_sdk.backend import Backend
+
+TOOL: Any = {
+    "type": "function",
+    "function": {"name": "lookup", "parameters": {"type": "object", "properties": {}}},
+}
+ASK = [user("Hi")]
+Make = Callable[..., Backend]
+
+pytestmark = [
+    # litellm and its dependencies: their own deprecations and pydantic models
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:.*ReadOnly.*qualifier:UserWarning"),
+    pytest.mark.filterwarnings("ignore:Pydantic serializer warnings:UserWarning"),
+]
+
+
+@pytest.fixture(params=["openai", "litellm"])
+def make(request: pytest.FixtureRequest) -> Make:
+    """A backend for a base URL."""
+    if importlib.util.find_spec("litellm" if request.param == "litellm" else "httptools") is None:
+        pytest.skip(f"{request.param} needs a package that is not installed")
+
+    def backend(url: str, **options: Any) -> Backend:
+        if request.param == "openai":
+            return OpenAIChatBackend(ModelSpec("mock"), base_url=url, **options)
+        options.setdefault("api_key", "none")
+        return LiteLLMBackend(ModelSpec("openai/mock"), api_base=url, **options)
+
+    return backend
+
+
+def ask(make: Make, serve: Any, *answers: Any, options: Any = None, **call: Any) -> Any:
+    """The reply (or what it raises) and the server, after one ``chat``."""
+
+    async def go() -> Any:
+        async with serve(*answers) as server:
+            backend = make(server.base_url, **(options or {}))
+            await backend.start()
+            try:
+                call.setdefault("sampling", Sampling())
+                reply: Any = await backend.chat(ASK, **call)
+            except Exception as problem:  # the test says which
+                reply = problem
+            finally:
+                await backend.close()
+            return reply, server
+
+    return asyncio.run(go())
+
+
+def test_an_answer_comes_back_with_its_usage(make, chat_server, protocol) -> None:
+    reply, server = ask(make, chat_server, protocol.completion("Hello."))
+    assert reply.message == {"role": "assistant", "content": "Hello."}
+    assert (reply.finish_reason, reply.prompt_tokens, reply.completion_tokens) == ("stop", 11, 7)
+    assert server.requests[0]["model"] == "mock"
+    assert server.requests[0]["messages"] == [{"role": "user", "content": "Hi"}]
+
+
+def test_sampling_settings_are_sent(make, chat_server, protocol) -> None:
+    sampling = Sampling(max_tokens=9, temperature=0.5, top_p=0.9, stop=("END",), seed=3)
+    _, server = ask(make, chat_server, protocol.completion(), sampling=sampling)
+    sent = server.requests[0]
+    wanted = {"max_tokens": 9, "temperature": 0.5, "top_p": 0.9, "stop": ["END"], "seed": 3}
+    assert {name: sent.get(name) for name in wanted} == wanted
+
+
+def test_tools_are_offered_and_their_calls_come_back_exactly(make, chat_server, protocol) -> None:
+    answer = protocol.completion(None, tool_calls=[protocol.LOOKUP])
+    reply, server = ask(make, chat_server, answer, tools=[TOOL])
+    assert server.requests[0]["tools"] == [TOOL]
+    assert reply.message == {
+        "role": "assistant",
+        "content": "",
+        "tool_calls": [protocol.LOOKUP],
+    }
+    assert reply.finish_reason == "tool_calls"
+
+
+def test_a_cut_answer_says_length(make, chat_server, protocol) -> None:
+    reply, _ = ask(make, chat_server, protocol.completion("Hel", finish_reason="length"))
+    assert reply.finish_reason == "length"
+
+
+def test_a_rate_limit_is_tried_again_as_the_server_asks(make, chat_server, protocol) -> None:
+    busy = protocol.Refusal(429, "slow down", {"retry-after": "0.01"})
+    reply, server = ask(make, chat_server, busy, busy, protocol.completion("At last."))
+    assert reply.message["content"] == "At last."
+    assert len(server.requests) == 3
+
+
+def test_a_rate_limit_that_stays_is_a_clear_error(make, chat_server, protocol) -> None:
+    busy = protocol.Refusal(429, "slow down", {"retry-after": "0"})
+    problem, server = ask(make, chat_server, busy, options={"retries": 1})
+    assert isinstance(problem, ProviderError)
+    assert "slow down" in str(problem)
+    assert "oncurrency" in str(problem)
+    assert len(server.requests) == 2
+
+
+def test_a_server_error_is_tried_again(make, chat_server, protocol) -> None:
+    broken = protocol.Refusal(503, "starting", {"retry-after": "0.01"})
+    reply, _ = ask(make, chat_server, broken, protocol.completion("Up."))
+    assert reply.message["content"] == "Up."
+
+
+def test_a_refused_key_names_the_key_and_is_not_tried_again(make, chat_server, protocol) -> None:
+    problem, server = ask(make, chat_server, protocol.Refusal(401, "bad key"))
+    assert isinstance(problem, ProviderError)
+    assert "bad key" in str(problem)
+    assert "Check api_key" in str(problem)
+    assert len(server.requests) == 1
+
+
+def test_the_key_is_sent(make, chat_server, protocol) -> None:
+    _, server = ask(make, chat_server, protocol.completion(), options={"api_key": "k1"})
+    assert server.headers[0]["authorization"] == "Bearer k1"
+
+
+def test_an_unknown_model_is_named(make, chat_server, protocol) -> None:
+    problem, _ = ask(make, chat_server, protocol.Refusal(404, "The model does not exist"))
+    assert isinstance(problem, ProviderError)
+    assert "mock" in str(problem)
+
+
+def test_a_conversation_too_long_is_an_overflow(make, chat_server, protocol) -> None:
+    words = "This model's maximum context length is 8192 tokens."
+    problem, _ = ask(make, chat_server, protocol.Refusal(400, words))
+    assert isinstance(problem, ContextOverflowError)
+
+
+def test_a_server_that_is_not_there_is_named_with_its_address(make) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+
+    async def go() -> None:
+        backend = make(f"http://127.0.0.1:{port}/v1", retries=0)
+        await backend.start()
+        try:
+            await backend.chat(ASK, Sampling())
+        finally:
+            await backend.close()
+
+    with pytest.raises(ProviderError, match=f"127.0.0.1:{port}.*server listens"):
+        asyncio.run(go())
+
+
+def test_a_slow_server_is_a_clear_error(make, chat_server) -> None:
+    problem, _ = ask(make, chat_server, 5.0, options={"timeout": 0.2, "retries": 0})
+    assert isinstance(problem, ProviderError)
+    assert "0.2 s" in str(problem)
+
+
+def streamed(make: Make, serve: Any, events: list[Any]) -> list[str | ChatReply]:
+    async def go() -> list[str | ChatReply]:
+        async with serve(events) as server:
+            backend = make(server.base_url)
+            await backend.start()
+            try:
+                return [item async for item in backend.stream(ASK, Sampling(), [TOOL])]
+            finally:
+                await backend.close()
+
+    return asyncio.run(go())
+
+
+def test_text_streams_and_the_whole_reply_comes_last(make, chat_server, protocol) -> None:
+    chunk = protocol.chunk
+    usage = {**chunk({}), "choices": [], "usage": protocol.completion()["usage"]}
+    events = [
+        chunk({"role": "assistant", "content": "Hel"}),
+        chunk({"content": "lo."}),
+        chunk({}, "stop"),
+        usage,
+        "[DONE]",
+    ]
+    *texts, reply = streamed(make, chat_server, events)
+    assert texts == ["Hel", "lo."]
+    assert isinstance(reply, ChatReply)
+    assert reply.message == {"role": "assistant", "content": "Hello."}
+    assert (reply.prompt_tokens, reply.completion_tokens) == (11, 7)
+
+
+def test_a_streamed_tool_call_is_put_together(make, chat_server, protocol) -> None:
+    def piece(function: dict[str, str], **more: str) -> dict[str, Any]:
+        return protocol.chunk({"tool_calls": [{"index": 0, "function": function, **more}]})
+
+    events = [
+        piece({"name": "lookup", "arguments": ""}, id="call_1", type="function"),
+        piece({"arguments": '{"id"'}),
+        piece({"arguments": ": 1}"}),
+        protocol.chunk({}, "tool_calls"),
+        "[DONE]",
+    ]
+    (reply,) = streamed(make, chat_server, events)
+    assert isinstance(reply, ChatReply)
+    assert reply.message.get("tool_calls") == [protocol.LOOKUP]
+    assert reply.finish_reason == "tool_calls"
+
+
+def test_backends_one_after_the_other_in_one_loop_both_answer(make, chat_server, protocol) -> None:
+    async def go() -> list[str]:
+        said = []
+        async with chat_server(protocol.completion("Again.")) as server:
+            for _ in range(2):
+                backend = make(server.base_url)
+                await backend.start()
+                said.append((await backend.chat(ASK, Sampling())).message["content"])
+                await backend.close()
+        return said
+
+    assert asyncio.run(go()) == ["Again.", "Again."]
+
+
+def test_closing_one_backend_leaves_another_working(make, chat_server, protocol) -> None:
+    async def go() -> str:
+        async with chat_server(protocol.completion("Still here.")) as server:
+            first, second = make(server.base_url), make(server.base_url)
+            await first.start()
+            await second.start()
+            await second.chat(ASK, Sampling())
+            await first.close()
+            try:
+                return (await second.chat(ASK, Sampling())).message["content"]
+            finally:
+                await second.close()
+
+    assert asyncio.run(go()) == "Still here."
