@@ -38,7 +38,9 @@ class VllmBackend(Backend):
 
     ``kv_cache_gib`` is the KV cache on CPU, ``gpu_memory_utilization`` the share of GPU memory
     that weights and KV cache may take. ``enforce_eager`` None: eager on CPU, where compiling
-    takes minutes. ``seed`` is for requests that have none.
+    takes minutes. ``seed`` is for requests that have none. A request's own seed repeats its sample
+    where its neighbours in the batch and its cached prefix round alike: in bfloat16 others can flip
+    an id.
     """
 
     capabilities: ClassVar[frozenset[Capability]] = frozenset(

@@ -39,22 +39,35 @@ def test_a_model_that_the_library_knows_gets_its_renderer(qwen):
     assert tokenizer.convert_tokens_to_ids("<|im_end|>") in renderer.stop_ids
 
 
-@pytest.mark.parametrize("said", [assistant("Soon."), assistant("", [CALL])])
-@pytest.mark.parametrize("new", [[RESULT], [RESULT, RESULT], [RESULT, user("So?")], [user("And?")]])
-def test_an_extension_is_what_the_renderer_itself_would_write(qwen, said, new):
-    renderer, _ = qwen
+CALLED = '<tool_call>\n{"name": "lookup", "arguments": {"order": "A12"}}\n</tool_call>'
+
+
+@pytest.mark.parametrize(("text", "said"), [("Soon.", assistant("Soon.")), (CALLED, assistant("", [CALL]))])
+@pytest.mark.parametrize("new", [[RESULT], [RESULT, RESULT]])
+def test_an_extension_is_what_the_renderer_itself_would_write(qwen, text, said, new):
+    renderer, tokenizer = qwen
     history = [system("Be kind."), user("Where is A12?")]
-    held, completion = renderer.prompt(history, TOOLS), renderer.completion(said)
+    held = renderer.prompt(history, TOOLS)
+    completion = tokenizer.encode(f"{text}<|im_end|>", add_special_tokens=False)
     more = renderer.extension(held, completion, new, TOOLS)
     assert more is not None
     assert [*held, *completion, *more] == renderer.prompt([*history, said, *new], TOOLS)
+
+
+def test_a_question_of_the_user_drops_reasoning_and_gives_no_extension(qwen):
+    """Qwen3's template forgets reasoning before the last question: history is rewritten."""
+    renderer, tokenizer = qwen
+    held = renderer.prompt([user("Hi")], [])
+    thought = tokenizer.encode("<think>\nHm.\n</think>\n\nHello<|im_end|>", add_special_tokens=False)
+    assert renderer.extension(held, thought, [user("And?")], []) is None
+    assert renderer.extension(held, thought, [RESULT], []) is not None
 
 
 def test_a_completion_that_was_cut_is_extended_behind_its_own_ids(qwen):
     renderer, tokenizer = qwen
     held = renderer.prompt([user("Hi")], [])
     cut = tokenizer.encode("Let me", add_special_tokens=False)
-    more = renderer.extension(held, cut, [user("And?")], [])
+    more = renderer.extension(held, cut, [RESULT], [])
     assert more[0] in renderer.stop_ids
     assert tokenizer.decode(more).endswith("<|im_start|>assistant\n")
 

@@ -67,6 +67,7 @@ def test_greedy_sampling_repeats_itself_and_ends_with_the_end_token(engine) -> N
 
 def test_a_seed_repeats_a_sample_and_another_seed_does_not(engine) -> None:
     ids = prompt(engine, QUESTION)
+    sample(engine, ids)  # a cached prefix rounds otherwise in bfloat16: let all three find it
     samples = [sample(engine, ids, seed=seed).ids for seed in (1, 1, 2)]
     assert samples[0] == samples[1] != samples[2]
 

@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+
+from grpo_host.training.interrupt import Interrupt, StopTraining
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_is_remembered_and_announced(number, code):
+    said: list[str] = []
+    with Interrupt().listening(said.append) as interrupt:
+        interrupt.check()
+        os.kill(os.getpid(), number)
+        assert interrupt.requested
+        with pytest.raises(StopTraining):
+            interrupt.check()
+    assert said == ["stopping: saving a checkpoint first (once more to stop without)"]
+    assert interrupt.exit_code == code
+
+
+def test_a_second_signal_stops_at_once():
+    with Interrupt().listening(lambda _: None) as interrupt:
+        os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert interrupt.signal == signal.SIGTERM
+
+
+def test_without_a_signal_nothing_stops():
+    with Interrupt().listening(print) as interrupt:
+        interrupt.check()
+    assert (interrupt.requested, interrupt.exit_code) == (False, 0)
+
+
+def test_handlers_are_put_back_also_after_an_error():
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    with pytest.raises(KeyError), Interrupt().listening(print):
+        raise KeyError
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before

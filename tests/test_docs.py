@@ -1,0 +1,72 @@
+"""What the README and the docs say is true, as far as it can be run here."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from grpo_host.config.check import check
+from grpo_host.config.load import load_config
+from grpo_host.plugins import load_plugins
+from grpo_sdk import hooks
+from grpo_sdk.testing import make_trajectory
+
+ROOT = Path(__file__).parent.parent
+DOCS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def snippets(document: Path, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", document.read_text(), re.DOTALL)
+
+
+def test_the_readme_plugin_is_a_plugin_whose_reward_scores() -> None:
+    namespace: dict[str, object] = {}
+    exec(snippets(ROOT / "README.md", "python")[0], namespace)
+    registry = load_plugins(disable=True)
+    plugin = type("Plugin", (), {"grpo_rewards": staticmethod(namespace["grpo_rewards"])})
+
+    registry.register(plugin, "readme")
+
+    reward = registry.get("reward", "brief").make(words=2)
+    said = make_trajectory([{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "a b c d"}])
+    assert reward.score(said) == 0.5
+
+
+def test_the_documented_agent_yaml_is_accepted(tmp_path: Path) -> None:
+    path = tmp_path / "agent.yaml"
+    path.write_text(snippets(ROOT / "docs" / "agent-yaml.md", "yaml")[0])
+
+    loaded = load_config(path)
+
+    assert set(loaded.config.model_fields_set) == set(type(loaded.config).model_fields)
+
+
+@pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*/agent.yaml")), ids=lambda p: p.parent.name)
+def test_the_examples_are_ready_to_run(example: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    check(load_config(example), load_plugins()).raise_for_problems()
+
+
+def test_every_hook_is_documented_with_its_arguments() -> None:
+    text = (ROOT / "docs" / "plugins.md").read_text()
+    for name, function in vars(hooks.GrpoHooks).items():
+        if name.startswith("grpo_"):
+            arguments = function.__code__.co_varnames[1 : function.__code__.co_argcount]
+            shown = f"`{name}({', '.join(arguments)})`" if arguments else f"`{name}`"
+            assert shown in text, shown
+
+
+@pytest.mark.parametrize("document", DOCS, ids=lambda path: path.name)
+def test_links_between_documents_lead_somewhere(document: Path) -> None:
+    for target in re.findall(r"\]\(([^)#:]+)\)", document.read_text()):
+        assert (document.parent / target).exists(), target
+
+
+def test_make_lists_every_target_that_the_readme_names() -> None:
+    listed = subprocess.run(["make", "-C", str(ROOT)], capture_output=True, text=True, check=True).stdout
+    for target in ("run", "test", "check", "bench", "format", "install"):
+        assert f"make {target}" in listed
