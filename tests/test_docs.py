@@ -44,8 +44,12 @@ def test_the_documented_agent_yaml_is_accepted(tmp_path: Path) -> None:
     assert set(loaded.config.model_fields_set) == set(type(loaded.config).model_fields)
 
 
-@pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*/agent.yaml")), ids=lambda p: p.parent.name)
-def test_the_examples_are_ready_to_run(example: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "example", sorted((ROOT / "examples").glob("*/agent.yaml")), ids=lambda p: p.parent.name
+)
+def test_the_examples_are_ready_to_run(
+    example: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.chdir(tmp_path)
 
     check(load_config(example), load_plugins()).raise_for_problems()

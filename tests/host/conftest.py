@@ -1,13 +1,18 @@
-"""Small hand-written parts for tests of the runtime: a tokenizer, a backend of token ids, environments."""
+"""Small hand-written parts for tests of the runtime: a tokenizer, a backend of token ids,
+environments, and distributions of plugins made up in a temporary directory."""
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import re
+import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib.metadata import EntryPoint, distributions
 from pathlib import Path
+from textwrap import dedent
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
@@ -144,7 +149,12 @@ class Talk(Environment):
 def fakes() -> SimpleNamespace:
     """The parts of this file."""
     return SimpleNamespace(
-        PieceTokenizer=PieceTokenizer, TokenBackend=TokenBackend, Talk=Talk, chatml=chatml, START=START, END=END
+        PieceTokenizer=PieceTokenizer,
+        TokenBackend=TokenBackend,
+        Talk=Talk,
+        chatml=chatml,
+        START=START,
+        END=END,
     )
 
 
@@ -156,3 +166,44 @@ def smollm_tokenizer(model_path: Path) -> Any:
         from transformers import AutoTokenizer
 
         return AutoTokenizer.from_pretrained(model_path)
+
+
+class PluginIndex:
+    """Makes installed distributions, which are the only ones that ``load_plugins`` sees."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._numbers = itertools.count()
+
+    def install(self, distribution: str, version: str = "1.0", **modules: str) -> None:
+        """A distribution with an entry point for each of ``modules``: name → source."""
+        number = next(self._numbers)
+        targets = {name: f"made_up_{number}_{name}" for name in modules}
+        for name, source in modules.items():
+            (self.path / f"{targets[name]}.py").write_text(dedent(source))
+        self.describe(distribution, version, **targets)
+
+    def describe(self, distribution: str, version: str = "1.0", **targets: str) -> None:
+        """A distribution with an entry point for each of ``targets``: name → what it leads to."""
+        info = self.path / f"{distribution.replace('-', '_')}-{version}.dist-info"
+        info.mkdir()
+        header = f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n"
+        (info / "METADATA").write_text(header)
+        lines = ["[grpo]", *(f"{name} = {target}" for name, target in targets.items())]
+        (info / "entry_points.txt").write_text("\n".join(lines) + "\n")
+
+    def entry_points(self, *, group: str) -> list[EntryPoint]:
+        found = distributions(path=[str(self.path)])
+        return [e for d in found for e in d.entry_points if e.group == group]
+
+
+@pytest.fixture
+def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[PluginIndex]:
+    path = tmp_path / "site-packages"
+    path.mkdir()
+    made = PluginIndex(path)
+    monkeypatch.setattr("grpo_host.plugins.loading.entry_points", made.entry_points)
+    monkeypatch.syspath_prepend(str(path))
+    yield made
+    for name in [name for name in sys.modules if name.startswith("made_up_")]:
+        del sys.modules[name]

@@ -112,7 +112,9 @@ def test_an_evaluation_of_nothing_says_so():
 
 
 def test_an_evaluation_is_read_in_one_line():
-    result = Evaluation("held_out", 32, 2, Interval(0.5, 0.4, 0.6), {"tone": 0.25}, Interval(0.75, 0.6, 0.9), 12.3)
+    result = Evaluation(
+        "held_out", 32, 2, Interval(0.5, 0.4, 0.6), {"tone": 0.25}, Interval(0.75, 0.6, 0.9), 12.3
+    )
     assert str(result) == (
         "reward 0.500 [0.400, 0.600], success 75%, tone 0.25, 2 failed (32 held_out episodes, 12 s)"
     )

@@ -8,9 +8,8 @@ import time
 import pytest
 
 from grpo_host.rewards import RewardSet, WeightedReward
-from grpo_sdk import GroupReward, Reward, RewardRecord, RewardResult, Task, assistant, reward, tool_call
+from grpo_sdk import GroupReward, Reward, RewardRecord, RewardResult, Task, assistant, reward, tool_call, user
 from grpo_sdk import tool_result as result
-from grpo_sdk import user
 from grpo_sdk.testing import make_trajectory
 
 

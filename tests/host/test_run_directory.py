@@ -53,7 +53,7 @@ def test_a_directory_in_use_by_another_process_is_refused(directory):
     directory.release()
     code = (
         "import sys; from pathlib import Path; from grpo_host.run_directory import RunDirectory\n"
-        f"RunDirectory(Path({str(directory.path)!r})).acquire(); print('held', flush=True)\n"
+        f"held = RunDirectory(Path({str(directory.path)!r})).acquire(); print('held', flush=True)\n"
         "sys.stdin.read()"
     )
     with subprocess.Popen(
@@ -185,7 +185,9 @@ def test_a_full_disk_is_an_error_that_says_what_to_do(directory, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "open", full)
-        with pytest.raises(RunError, match=r"cannot write .*metrics.jsonl: No space left on device; .*is kept"):
+        with pytest.raises(
+            RunError, match=r"cannot write .*metrics.jsonl: No space left on device; .*is kept"
+        ):
             directory.append_metrics({"step": 2})
         with pytest.raises(RunError, match=r"cannot write .*trajectories.jsonl: .*Make room and run again"):
             directory.append_trajectory(trajectory(1))

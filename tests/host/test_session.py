@@ -46,7 +46,9 @@ def converse(session, *turns, max_tokens=10_000):
 def token_session(fakes, *replies, tools=(), tokenizer=None, context=100_000, messages=(), version=3):
     tokenizer = tokenizer or fakes.PieceTokenizer()
     backend = fakes.TokenBackend(tokenizer, *replies, context=context)
-    return backend, TokenSession(backend, TemplateRenderer(tokenizer), messages, tools, policy_version=version)
+    return backend, TokenSession(
+        backend, TemplateRenderer(tokenizer), messages, tools, policy_version=version
+    )
 
 
 def assert_exact(backend, session):
@@ -192,7 +194,9 @@ def test_a_template_that_rewrites_history_forks_and_keeps_what_was_sampled(fakes
     assert tokenizer.decode(backend.calls[1].prompt) == numbered(said) + "<|im_start|>assistant\n"
 
 
-@pytest.mark.parametrize("said", [assistant("Done."), assistant("", [tool_call("lookup", '{"order": "A"}', "c")])])
+@pytest.mark.parametrize(
+    "said", [assistant("Done."), assistant("", [tool_call("lookup", '{"order": "A"}', "c")])]
+)
 def test_a_replayed_demonstration_has_the_ids_of_an_episode_that_said_the_same(fakes, said):
     tokenizer = fakes.PieceTokenizer()
     renderer = TemplateRenderer(tokenizer)

@@ -105,8 +105,7 @@ def checkpoint_error(problem: Exception, checkpoints: Path) -> RunError:
     kept = latest_checkpoint(checkpoints)
     last = f"the last complete checkpoint is {kept}" if kept else "there was no checkpoint before"
     return RunError(
-        f"cannot save a checkpoint in {checkpoints}: {problem}; {last}. "
-        "Make room and run again with --resume"
+        f"cannot save a checkpoint in {checkpoints}: {problem}; {last}. Make room and run again with --resume"
     )
 
 

@@ -161,11 +161,11 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, hidden: Tensor, scaling: 
 
 
 def _packed_attention(
-    module: nn.Module,
+    module: nn.Module,  # noqa: ARG001 - the interface's arguments
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    mask: None,
+    mask: None,  # noqa: ARG001
     *,
     packing: Packing,
     **options: Any,
@@ -282,7 +282,7 @@ def _lora_forward(layer: Any, x: Tensor, *args: Any, **options: Any) -> Tensor:
     return _LoraLinear.apply(x, layer.weight, layer.base_layer.bias, a, b, layer.scaling[name])
 
 
-class FastGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
+class FastGRPOTrainer(GRPOTrainer):
     """A ``GRPOTrainer`` whose pass through the model is the one of this module wherever it can be."""
 
     _buffered_inputs: list[dict[str, Any]] | None
@@ -319,7 +319,7 @@ class FastGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
     ) -> tuple[Tensor, Tensor | None, None]:
         base = packable_model(self.accelerator.unwrap_model(model))
         if base is None or any(value is not None and value is not False for value in options.values()):
-            return super()._get_per_token_logps_and_entropies(
+            return super()._get_per_token_logps_and_entropies(  # type: ignore[no-any-return]
                 model, input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy, **options
             )
         scored = attention_mask[:, -logits_to_keep:] if self._scored is None else self._scored

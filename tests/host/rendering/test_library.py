@@ -78,7 +78,9 @@ def test_an_assistant_message_in_what_is_new_gives_no_extension(qwen):
     assert renderer.extension(held, completion, [assistant("And?")], []) is None
 
 
-@pytest.mark.parametrize("said", [assistant("Soon."), assistant("Wait.", [CALL]), assistant("", [CALL, CALL])])
+@pytest.mark.parametrize(
+    "said", [assistant("Soon."), assistant("Wait.", [CALL]), assistant("", [CALL, CALL])]
+)
 def test_a_completion_is_parsed_to_what_it_was_made_of(qwen, said):
     renderer, _ = qwen
     ids = renderer.completion(said)

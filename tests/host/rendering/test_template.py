@@ -102,7 +102,9 @@ def test_dropped_reasoning_is_recognised_where_there_was_some(fakes):
 
 
 def test_a_template_without_end_tokens_gives_no_extension(fakes):
-    renderer = TemplateRenderer(fakes.PieceTokenizer(lambda messages: "".join(m["content"] for m in messages)))
+    renderer = TemplateRenderer(
+        fakes.PieceTokenizer(lambda messages: "".join(m["content"] for m in messages))
+    )
     assert renderer.extension([5], [5, 1], [user("And?")], []) is None
 
 

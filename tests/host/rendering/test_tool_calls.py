@@ -103,7 +103,13 @@ def test_a_tool_with_nested_arguments_is_described_by_its_schema():
 def test_messages_become_system_user_and_assistant_alone():
     call = tool_call("lookup", '{"order": "A12"}', "call_0")
     plain = as_plain_messages(
-        [user("Where?"), assistant("Wait.", [call]), tool_result(call, "a"), tool_result(call, "b"), user("So?")],
+        [
+            user("Where?"),
+            assistant("Wait.", [call]),
+            tool_result(call, "a"),
+            tool_result(call, "b"),
+            user("So?"),
+        ],
         [],
     )
     assert plain == [

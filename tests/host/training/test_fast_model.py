@@ -32,7 +32,7 @@ ROWS = [
 ]
 
 
-def tiny_model(model_type="llama", dtype=torch.float32, **settings):
+def tiny_model(model_type="llama", dtype=torch.float32, adapter_scale=0.3, **settings):
     torch.manual_seed(0)
     config = AutoConfig.for_model(
         model_type,
@@ -53,7 +53,7 @@ def tiny_model(model_type="llama", dtype=torch.float32, **settings):
     model = get_peft_model(base, lora)
     for name, parameter in model.named_parameters():
         if "lora_" in name:
-            torch.nn.init.normal_(parameter, std=0.3)
+            torch.nn.init.normal_(parameter, std=adapter_scale)
     return model
 
 
@@ -130,8 +130,10 @@ def compare(ours, plain, tolerance):
     for name, gradient in plain[0].items():
         assert ours[0][name].dtype == gradient.dtype
         torch.testing.assert_close(ours[0][name], gradient, atol=tolerance * scale, rtol=tolerance)
-    for name in ("loss", "entropy", "clip_ratio/region_mean", "num_tokens"):
-        assert float(ours[1][name]) == pytest.approx(float(plain[1][name]), abs=tolerance)
+    for name in ("loss", "clip_ratio/region_mean", "num_tokens"):
+        assert ours[1][name] == pytest.approx(plain[1][name], abs=tolerance)
+    # A mean of micro-batches' means: it depends a little on which rows stand together.
+    assert ours[1]["entropy"] == pytest.approx(plain[1]["entropy"], abs=0.01)
 
 
 @pytest.mark.parametrize(
@@ -163,12 +165,18 @@ def test_every_packable_architecture(tmp_path, model_type):
     compare(ours, plain, 1e-4)
 
 
-def test_bfloat16_is_trls_within_its_precision(tmp_path):
-    model = tiny_model(dtype=torch.bfloat16)
-    plain = gradients_of_a_step(GRPOTrainer, copy.deepcopy(model), tmp_path)
-    ours = gradients_of_a_step(FastGRPOTrainer, speed_up(model), tmp_path)
-    compare(ours, plain, 0.05)
-    assert {gradient.dtype for gradient in ours[0].values()} == {torch.float32}
+def test_bfloat16_is_as_near_to_the_exact_gradient_as_trls(tmp_path):
+    model = tiny_model(dtype=torch.bfloat16, adapter_scale=0.1)
+    exact = _flat(gradients_of_a_step(GRPOTrainer, copy.deepcopy(model).float(), tmp_path)[0])
+    plain = _flat(gradients_of_a_step(GRPOTrainer, copy.deepcopy(model), tmp_path)[0])
+    ours = _flat(gradients_of_a_step(FastGRPOTrainer, speed_up(model), tmp_path)[0])
+    assert ours.dtype == torch.float32
+    assert (plain - exact).norm() < 0.02 * exact.norm()
+    assert (ours - exact).norm() < 0.02 * exact.norm()
+
+
+def _flat(gradients):
+    return torch.cat([gradients[name].flatten() for name in sorted(gradients)])
 
 
 def test_the_fast_pass_is_taken(tmp_path, monkeypatch):
