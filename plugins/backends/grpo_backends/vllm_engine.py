@@ -190,7 +190,13 @@ class VllmBackend(Backend):
         device: dict[str, Any] = {"gpu_memory_utilization": self.gpu_memory_utilization}
         if on_cpu:
             kv_bytes = int(self.kv_cache_gib * _GIB)
-            device = {"kv_cache_memory_bytes": kv_bytes, "block_size": _CPU_BLOCK}
+            device = {
+                "kv_cache_memory_bytes": kv_bytes,
+                "block_size": _CPU_BLOCK,
+                # For a seeded request whose prompt is split over two steps vLLM 0.31 rewinds its
+                # generator, which CPU generators cannot do: the engine would die.
+                "enable_chunked_prefill": False,
+            }
         set_threads = torch.set_num_threads
         try:
             engine = LLMEngine.from_engine_args(

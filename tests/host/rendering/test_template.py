@@ -134,7 +134,7 @@ def test_special_tokens_in_the_middle_are_no_text(fakes):
 def test_a_tokenizer_without_a_template_is_refused(fakes):
     tokenizer = fakes.PieceTokenizer()
     tokenizer.chat_template = None
-    with pytest.raises(ModelError, match="no chat template, .*choose an instruct or chat model"):
+    with pytest.raises(ModelError, match=r"no chat template, .*choose an instruct or chat model"):
         make_renderer(tokenizer)
 
 

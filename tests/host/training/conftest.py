@@ -63,8 +63,6 @@ def tiny(heavy) -> SimpleNamespace:
         vocabulary = {"<|im_start|>": 0, "<|im_end|>": 1}
         vocabulary.update({chr(0x30 + index): index + 2 for index in range(VOCABULARY - 2)})
         words = Tokenizer(models.WordLevel(vocabulary, unk_token="0"))
-        return PreTrainedTokenizerFast(
-            tokenizer_object=words, eos_token="<|im_end|>", pad_token="<|im_end|>"
-        )
+        return PreTrainedTokenizerFast(tokenizer_object=words, eos_token="<|im_end|>", pad_token="<|im_end|>")
 
     return SimpleNamespace(model=model, adapted=adapted, tokenizer=tokenizer, vocabulary=VOCABULARY)

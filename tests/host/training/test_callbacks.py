@@ -64,11 +64,15 @@ def test_a_signal_leaves_between_two_passes_and_saves_after_a_step(callbacks):
     stop = callbacks.StopOnSignal(interrupt)
     control = SimpleNamespace(should_save=False, should_training_stop=False)
     stop.on_substep_end(None, None, control)
-    assert stop.on_step_end(None, None, control) == SimpleNamespace(should_save=False, should_training_stop=False)
+    assert stop.on_step_end(None, None, control) == SimpleNamespace(
+        should_save=False, should_training_stop=False
+    )
     interrupt.signal = signal.SIGTERM
     with pytest.raises(StopTraining):
         stop.on_substep_end(None, None, control)
-    assert stop.on_step_end(None, None, control) == SimpleNamespace(should_save=True, should_training_stop=True)
+    assert stop.on_step_end(None, None, control) == SimpleNamespace(
+        should_save=True, should_training_stop=True
+    )
 
 
 def test_a_checkpoint_is_marked_complete_with_our_state(callbacks, tmp_path):

@@ -247,7 +247,8 @@ def test_a_zero_reward_is_not_a_failure(make):
 def test_a_trajectory_that_one_reward_failed_to_score_counts_as_unscored(make):
     """TRL 12: TRL would add up the parts that are there, which is another reward."""
     half = dataclasses.replace(
-        trajectory(LONGER, a=1.0, b=None), rewards={"a": RewardRecord(1.0), "b": RewardRecord(None, error="no")}
+        trajectory(LONGER, a=1.0, b=None),
+        rewards={"a": RewardRecord(1.0), "b": RewardRecord(None, error="no")},
     )
     batch = scored(
         make([trajectory(PLAIN, a=1.0, b=0.0), half], names=["a", "b"], weights=[1, 1], scale_rewards="none")
@@ -326,7 +327,10 @@ def test_importance_sampling_is_live(make):
     policy = None
     results = []
     for logprob in (-4.0, -3.0):
-        batch = [trajectory(sequence([2, 3], [10, 11, END], logprob=logprob), r=0.0), trajectory(PLAIN, r=1.0)]
+        batch = [
+            trajectory(sequence([2, 3], [10, 11, END], logprob=logprob), r=0.0),
+            trajectory(PLAIN, r=1.0),
+        ]
         trainer = make(batch, policy=policy)
         policy = trainer.model
         results.append(gradients(trainer, scored(trainer)))
@@ -338,7 +342,10 @@ def test_without_importance_sampling_the_sampling_logprobs_do_not_matter(make):
     policy = None
     results = []
     for logprob in (-4.0, -3.0):
-        batch = [trajectory(sequence([2, 3], [10, 11, END], logprob=logprob), r=0.0), trajectory(PLAIN, r=1.0)]
+        batch = [
+            trajectory(sequence([2, 3], [10, 11, END], logprob=logprob), r=0.0),
+            trajectory(PLAIN, r=1.0),
+        ]
         trainer = make(batch, policy=policy, mode="none")
         policy = trainer.model
         results.append(gradients(trainer, scored(trainer)))
@@ -479,7 +486,12 @@ def test_logprobs_are_those_of_the_sampling_temperature(make, temperature):
 
 def test_each_batch_is_sampled_by_the_policy_that_it_improves(make):
     """TRL, resume: steps_per_generation is the accumulation, so a batch is one optimizer step."""
-    batch = [trajectory(PLAIN, r=0.0), trajectory(LONGER, r=1.0), trajectory(CUT, r=0.0), trajectory(PLAIN, r=1.0)]
+    batch = [
+        trajectory(PLAIN, r=0.0),
+        trajectory(LONGER, r=1.0),
+        trajectory(CUT, r=0.0),
+        trajectory(PLAIN, r=1.0),
+    ]
     trainer = make(batch, batch, batch, micro=1)
     steps = []
     rollout = trainer.rollout
@@ -492,7 +504,12 @@ def test_each_batch_is_sampled_by_the_policy_that_it_improves(make):
 def test_micro_batches_give_the_gradient_of_the_whole(make):
     import torch
 
-    batch = [trajectory(PLAIN, r=0.0), trajectory(LONGER, r=1.0), trajectory(WITH_TOOL, r=0.5), trajectory(CUT, r=1.0)]
+    batch = [
+        trajectory(PLAIN, r=0.0),
+        trajectory(LONGER, r=1.0),
+        trajectory(WITH_TOOL, r=0.5),
+        trajectory(CUT, r=1.0),
+    ]
     steps = []
     for micro in (1, 2, 4):
         trainer = make(batch, micro=micro, optim="sgd", max_grad_norm=0.0)
@@ -508,7 +525,9 @@ def test_a_trained_policy_says_more_of_what_was_rewarded(make):
     trainer = make(*[[trajectory(good, r=1.0), trajectory(bad, r=0.0)]] * 10, mode="none")
     batch = scored(trainer)
     before = (logprobs_of(trainer, batch) * loss_mask(batch)).sum(dim=1)
-    trainer = make(*[[trajectory(good, r=1.0), trajectory(bad, r=0.0)]] * 10, mode="none", policy=trainer.model)
+    trainer = make(
+        *[[trajectory(good, r=1.0), trajectory(bad, r=0.0)]] * 10, mode="none", policy=trainer.model
+    )
     trainer.train()
     after = (logprobs_of(trainer, batch) * loss_mask(batch)).sum(dim=1)
     assert after[0] > before[0]

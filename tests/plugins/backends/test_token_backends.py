@@ -159,6 +159,19 @@ def test_concurrent_requests_of_many_lengths_all_return(engine) -> None:
     assert all(len(reply.ids) == len(reply.logprobs) for reply in replies)
 
 
+def test_many_seeded_prompts_at_once_do_not_stop_the_engine(engine) -> None:
+    """More prompt tokens than vLLM takes in one step: splitting a prompt would kill it on CPU."""
+    prompts = [[300 + (row * 131 + place * 17) % 5000 for place in range(130)] for row in range(18)]
+
+    async def all_at_once() -> list[TokenReply]:
+        calls = (
+            engine.backend.generate(ids, Sampling(max_tokens=2, seed=row)) for row, ids in enumerate(prompts)
+        )
+        return list(await asyncio.gather(*calls))
+
+    assert [len(reply.ids) for reply in engine.run(all_at_once())] == [2] * len(prompts)
+
+
 def test_a_cancelled_request_leaves_the_engine_free(engine) -> None:
     async def cancel() -> float:
         ids = prompt(engine, "Write a very long story.")
