@@ -214,14 +214,12 @@ def measure(options: argparse.Namespace) -> Report:
     config = AutoConfig.from_pretrained(path)
     rows = canned_rows(options.groups, options.group_size, options.answer, options.turns)
     kinds = [Steps(means, path, rows, options.group_size, options.micro_batch) for means in KINDS]
-    logs = []
+    logs = [kind.run() for kind in kinds]  # the first step warms up, and is the one that can be compared
     rates = []
-    for round_ in range(options.rounds + 1):
-        logs = [kind.run() for kind in kinds] if round_ == 0 else logs
-        if round_:
-            for kind in kinds:
-                kind.run()
-            rates.append(products_per_second(config, options.micro_batch * 64, "bfloat16"))
+    for _ in range(options.rounds):
+        for kind in kinds:
+            kind.run()
+        rates.append(products_per_second(config, options.micro_batch * 64, "bfloat16"))
     seconds = [statistics.median(kind.seconds[1:]) for kind in kinds]
     best = min(seconds[:2])
     table = [Row(KINDS[0].name, seconds[0], "s a step"), Row(KINDS[1].name, seconds[1], "s a step")]
@@ -233,19 +231,20 @@ def measure(options: argparse.Namespace) -> Report:
     work, rate = step_gflop(config, rows), max(rates)
     limit = work / rate
     table.append(Row("the machine's limit for this step", limit, "s a step", seconds[-1] / limit, "is ours"))
-    grad_norms = ", ".join(f"{log['grad_norm']:.3g}" for log in logs)
+    norms = ", ".join(f"{log['grad_norm']:.3g}" for log in logs)
+    count, mean = len(rows.prompts), statistics.mean
     return Report(
         "A GRPO step",
-        f"Training time (forward, backward, optimizer) of {len(rows.prompts)} rows in micro-batches of "
-        f"{options.micro_batch}, median of {options.rounds} steps in turns: {len(rows.prompts)} prompts of "
-        f"{statistics.mean(map(len, rows.prompts)):.0f} tokens in groups of {options.group_size}, completions of "
-        f"{statistics.mean(map(len, rows.completions)):.0f}, of which {rows.scored / len(rows.masks):.0f} carry "
-        f"loss. Rollouts are canned and not counted. Gradient norms of the first step: {grad_norms}.",
+        f"Training time (forward, backward, optimizer) of {count} rows in micro-batches of "
+        f"{options.micro_batch}, median of {options.rounds} steps in turns: prompts of "
+        f"{mean(map(len, rows.prompts)):.0f} tokens in groups of {options.group_size}, completions of "
+        f"{mean(map(len, rows.completions)):.0f}, of which {rows.scored / count:.0f} carry loss. "
+        f"Rollouts are canned and not counted. Gradient norms of the first step: {norms}.",
         table,
         [
-            f"The limit is {work:,.0f} GFLOP (each distinct token once through the frozen layers, forward and "
-            f"input gradient; the head twice for each token with loss) at {rate:,.0f} GFLOP/s, which the "
-            f"model's own matrix products reach in bfloat16 with {torch.get_num_threads()} threads.",
+            f"The limit is {work:,.0f} GFLOP (each distinct token once through the frozen layers, forward "
+            f"and input gradient; the head twice for each token with loss) at {rate:,.0f} GFLOP/s, which "
+            f"the model's own matrix products reach in bfloat16 with {torch.get_num_threads()} threads.",
             "The rest of our time is norms, activations, rotary embeddings, attention and the small adapter "
             "products, which are bound by memory.",
         ],

@@ -4,8 +4,7 @@ The embedded models come in ordinary packages as GGUF files, so that a machine w
 hub has a real model too. Each is converted once, into a cache, to what transformers, vLLM and
 PEFT all read: safetensors in bfloat16.
 
-Importing this module is cheap. torch, transformers and huggingface_hub are imported only by the
-functions that need them.
+Importing this is cheap: heavy libraries are imported by the functions that need them.
 """
 
 from __future__ import annotations
@@ -30,9 +29,9 @@ CONVERSION = 1
 """Raise it when a conversion writes something else: caches of older ones are then left alone."""
 
 ALIASES_VARIABLE = "GRPO_MODEL_ALIASES"
+HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model"]
 
 Progress = Callable[[str], None]
-Source = Literal["embedded", "path", "hub"]
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,7 @@ class ResolvedModel:
 
     name: str
     path: Path
-    source: Source
+    source: Literal["embedded", "path", "hub"]
 
 
 @dataclass(frozen=True)
@@ -98,7 +97,7 @@ def resolve_model(
     if target in EMBEDDED:
         return ResolvedModel(name, _embedded_path(EMBEDDED[target], tell), "embedded")
     directory = Path(target).expanduser()
-    if directory.exists() or _looks_like_path(target):
+    if directory.exists() or target.startswith((".", "~", "/")) or target.count("/") > 1:
         return ResolvedModel(name, _checked_directory(directory, name), "path")
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", target):
         raise ModelError(_cannot_be_had(name, "it is no alias, directory or hub id"))
@@ -111,9 +110,8 @@ def list_models(aliases: Mapping[str, str] | None = None) -> list[ModelInfo]:
     users = {}
     for alias in (pairs := _all_aliases(aliases)):
         target = _follow(alias, pairs)
-        directory = Path(target).expanduser()
-        here = directory if directory.is_dir() else None
-        info = known.get(target) or ModelInfo(alias, "", here is not None, here is not None, here)
+        here = directory if (directory := Path(target).expanduser()).is_dir() else None
+        info = known.get(target) or ModelInfo(alias, "", bool(here), bool(here), here)
         users[alias] = replace(info, alias=alias, description=f"alias of {target}")
     return list({**known, **users}.values())
 
@@ -142,10 +140,6 @@ def _follow(name: str, aliases: Mapping[str, str]) -> str:
             raise ModelError(f"model aliases form a circle: {' → '.join([*chain, target])}")
         chain.append(target)
     return chain[-1]
-
-
-def _looks_like_path(name: str) -> bool:
-    return name.startswith((".", "~", "/")) or name.count("/") > 1 or "\\" in name
 
 
 def _checked_directory(directory: Path, name: str) -> Path:
@@ -182,13 +176,8 @@ def _download(name: str, hub_id: str, tell: Progress) -> Path:
         from huggingface_hub import snapshot_download
     tell(f"Looking up {hub_id} on the hub; what is missing here is downloaded")
     try:
-        return Path(
-            snapshot_download(
-                hub_id,
-                allow_patterns=["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model"],
-                ignore_patterns=["*/*"],  # copies of the weights for other programs
-            )
-        )
+        # In folders are copies of the weights for other programs.
+        return Path(snapshot_download(hub_id, allow_patterns=HUB_FILES, ignore_patterns=["*/*"]))
     except Exception as error:  # the hub client raises httpx, OS and its own errors alike
         first_line = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise ModelError(_cannot_be_had(name, first_line.rstrip(". "))) from error
@@ -204,22 +193,21 @@ def _cannot_be_had(name: str, reason: str) -> str:
 
 def _hub_cache() -> list[ModelInfo]:
     """Models that the hub's client has downloaded, read off its folders: it is slow to import."""
-    home = os.environ.get("HF_HOME") or "~/.cache/huggingface"
-    root = Path(os.environ.get("HF_HUB_CACHE") or Path(home) / "hub").expanduser()
-    found = []
-    for folder in sorted(root.glob("models--*")):
-        snapshots = [p.parent for p in folder.glob("snapshots/*/config.json")]
-        if snapshots:
-            hub_id = folder.name.removeprefix("models--").replace("--", "/")
-            found.append(ModelInfo(hub_id, "in the hub's cache", True, True, snapshots[0]))
-    return found
+    home = Path(os.environ.get("HF_HOME") or "~/.cache/huggingface")
+    root = Path(os.environ.get("HF_HUB_CACHE") or home / "hub").expanduser()
+    snapshots = {
+        path.parts[-4]: path.parent for path in sorted(root.glob("models--*/snapshots/*/config.json"))
+    }
+    return [
+        ModelInfo(folder.removeprefix("models--").replace("--", "/"), "in the hub's cache", True, True, path)
+        for folder, path in snapshots.items()
+    ]
 
 
 def _info(model: EmbeddedModel) -> ModelInfo:
     path = _conversion_path(model)
     here = path if _is_complete(path) else None
-    installed = _installed_version(model) is not None
-    return ModelInfo(model.alias, model.description, installed, here is not None, here)
+    return ModelInfo(model.alias, model.description, bool(_installed_version(model)), bool(here), here)
 
 
 def _installed_version(model: EmbeddedModel) -> str | None:
@@ -235,13 +223,11 @@ def _conversion_path(model: EmbeddedModel) -> Path:
 
 
 def _is_complete(path: Path) -> bool:
-    names = ("config.json", "tokenizer.json", "model.safetensors")
-    return all((path / name).is_file() for name in names)
+    return all((path / name).is_file() for name in ("config.json", "tokenizer.json", "model.safetensors"))
 
 
 def _embedded_path(model: EmbeddedModel, tell: Progress) -> Path:
-    path = _conversion_path(model)
-    if _is_complete(path):
+    if _is_complete(path := _conversion_path(model)):
         return path
     gguf = _gguf_file(model)
     try:
@@ -280,8 +266,7 @@ def _replaced_when_done(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         temporary.chmod(0o755)
-        if path.exists():
-            shutil.rmtree(path)  # incomplete
+        shutil.rmtree(path, ignore_errors=True)  # an incomplete one
         temporary.replace(path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -305,8 +290,7 @@ def convert_gguf(gguf: Path, target: Path, end_token: str) -> None:
     tokenizer.eos_token = tokenizer.pad_token = end_token
     tokenizer.clean_up_tokenization_spaces = False  # it would eat spaces before punctuation
     model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16)
-    if hasattr(model.config, "quantization_config"):  # the weights are plain numbers now
-        del model.config.quantization_config
+    vars(model.config).pop("quantization_config", None)  # the weights are plain numbers now
     model.hf_quantizer = None
     for settings in (model.config, model.generation_config):
         settings.eos_token_id = settings.pad_token_id = tokenizer.eos_token_id

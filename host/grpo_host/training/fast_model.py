@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from types import MethodType
 from typing import TYPE_CHECKING, Any
 
@@ -24,169 +23,18 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
-from transformers import AttentionInterface
 from trl import GRPOTrainer
+
+from grpo_host.training.packing import ATTENTION, pack
 
 if TYPE_CHECKING:
     from torch import nn
 
 PACKABLE = frozenset({"llama", "qwen2", "qwen3"})
-"""Model types whose attention is nothing but causal: what ``_packed_attention`` computes."""
+"""Model types whose attention is nothing but causal: what a packed batch's is."""
 
 HEAD_ROWS = 512
 """Tokens whose logits exist at a time: enough to use the head's weights well once they are loaded."""
-
-
-@dataclass(frozen=True, slots=True)
-class Packing:
-    """A padded batch as one sequence: every different prompt once, then every completion.
-
-    In ``*_slots`` (rows x width) is where a padded position's token is in its part of the sequence,
-    and in ``*_places`` where in the flattened slots each token is. Both pad on the right.
-    """
-
-    ids: Tensor
-    positions: Tensor
-    prompt_slots: Tensor
-    prompt_places: Tensor
-    completion_slots: Tensor
-    completion_places: Tensor
-    owner: Tensor
-    """Which prompt a completion continues, as a one-hot matrix (completions x prompts)."""
-    hidden: Tensor
-    """Which keys a completion's position must not see (completions, 1, width, prompt + width)."""
-    causal: Tensor
-    """The same for prompts (1, 1, width, width)."""
-    predictors: Tensor
-    """For each completion token, in order, the token of the sequence that predicts it."""
-
-    @property
-    def prompt_tokens(self) -> int:
-        return len(self.prompt_places)
-
-
-def pack(ids: Tensor, attention: Tensor, completion_width: int) -> Packing:
-    """Pack rows of left-padded prompts and right-padded completions, as TRL lays them out."""
-    width = ids.size(1) - completion_width
-    held = attention.bool()
-    keyed = torch.cat([ids, attention], dim=1)[:, torch.arange(2 * ids.size(1)) % ids.size(1) < width]
-    _, owner = torch.unique(keyed, dim=0, return_inverse=True)
-    first = torch.stack([(owner == item).nonzero()[0, 0] for item in range(int(owner.max()) + 1)])
-    prompt_lengths = held[first, :width].sum(dim=1)
-    lengths = held[:, width:].sum(dim=1)
-    prompt_slots, prompt_places, prompt_positions = _slots(prompt_lengths)
-    slots, places, positions = _slots(lengths)
-    start = prompt_lengths[owner]
-    prompt_ends = prompt_lengths.cumsum(0) - 1
-    row = torch.repeat_interleave(torch.arange(len(ids)), lengths)
-    tokens = torch.arange(len(places)) + len(prompt_places)
-    predictors = torch.where(positions == 0, prompt_ends[owner[row]], tokens - 1)
-    own = torch.ones(slots.size(1), slots.size(1), dtype=torch.bool).triu(1)
-    beyond = torch.arange(prompt_slots.size(1)) >= start[:, None]
-    hidden = torch.cat(
-        [
-            beyond[:, None, :].expand(-1, slots.size(1), -1),
-            own.expand(len(ids), -1, -1),
-        ],
-        dim=2,
-    )
-    return Packing(
-        ids=torch.cat([ids[first, :width][held[first, :width]], ids[:, width:][held[:, width:]]]),
-        positions=torch.cat([prompt_positions, start[row] + positions]),
-        prompt_slots=prompt_slots,
-        prompt_places=prompt_places,
-        completion_slots=slots,
-        completion_places=places,
-        owner=functional.one_hot(owner, len(first)),
-        hidden=hidden[:, None],
-        causal=torch.ones(2 * (prompt_slots.size(1),), dtype=torch.bool).triu(1)[None, None],
-        predictors=predictors,
-    )
-
-
-def _slots(lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Slots, places and positions of rows of ``lengths``, padded on the right."""
-    column = torch.arange(int(lengths.max()))
-    held = column < lengths[:, None]
-    slots = (lengths.cumsum(0) - lengths)[:, None] + column
-    return slots * held, held.flatten().nonzero().flatten(), column.expand_as(held)[held]
-
-
-class _Pad(torch.autograd.Function):
-    """Tokens to padded rows. Every token has one slot, so that the backward is a lookup too."""
-
-    @staticmethod
-    def forward(ctx: Any, tokens: Tensor, slots: Tensor, places: Tensor) -> Tensor:
-        ctx.save_for_backward(places)
-        return tokens.index_select(0, slots.flatten()).unflatten(0, slots.shape)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        (places,) = ctx.saved_tensors
-        return grad.flatten(0, 1).index_select(0, places), None, None
-
-
-class _Unpad(torch.autograd.Function):
-    """The inverse of ``_Pad``."""
-
-    @staticmethod
-    def forward(ctx: Any, rows: Tensor, places: Tensor) -> Tensor:
-        ctx.save_for_backward(places)
-        ctx.shape = rows.shape
-        return rows.flatten(0, 1).index_select(0, places)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        (places,) = ctx.saved_tensors
-        rows = grad.new_zeros(ctx.shape)
-        rows.view(-1, *ctx.shape[2:]).index_copy_(0, places, grad)
-        return rows, None
-
-
-def _attend(query: Tensor, key: Tensor, value: Tensor, hidden: Tensor, scaling: float) -> Tensor:
-    """Attention of (rows, width, heads, size) tensors, in the steps of transformers' eager kind.
-
-    The heads that share a key are laid side by side instead of copying the key for each.
-    """
-    rows, width, heads, size = query.shape
-    shared = heads // key.size(2)
-    query = query.unflatten(2, (-1, shared)).permute(0, 2, 3, 1, 4).reshape(rows, -1, shared * width, size)
-    scores = query @ key.permute(0, 2, 3, 1) * scaling
-    scores = scores.unflatten(2, (shared, width)).masked_fill(hidden[:, None], float("-inf"))
-    weights = scores.softmax(dim=-1, dtype=torch.float32).to(query.dtype).flatten(2, 3)
-    mixed = (weights @ value.transpose(1, 2)).unflatten(2, (shared, width))
-    return mixed.permute(0, 3, 1, 2, 4).flatten(2, 3)
-
-
-def _packed_attention(
-    module: nn.Module,  # noqa: ARG001 - the interface's arguments
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    mask: None,  # noqa: ARG001
-    *,
-    packing: Packing,
-    **options: Any,
-) -> tuple[Tensor, None]:
-    """An attention function of transformers for a packed batch."""
-    prompts, scaling = packing.prompt_tokens, options["scaling"]
-    parts = [part[0].transpose(0, 1) for part in (query, key, value)]
-    slots, places = packing.prompt_slots, packing.prompt_places
-    q, k, v = (_Pad.apply(part[:prompts], slots, places) for part in parts)
-    first = _Unpad.apply(_attend(q, k, v, packing.causal, scaling), places)
-    slots, places = packing.completion_slots, packing.completion_places
-    own_q, own_k, own_v = (_Pad.apply(part[prompts:], slots, places) for part in parts)
-    owner = packing.owner.to(k.dtype)
-    # A product with the one-hot owners copies prompts to their rows; its backward sums over rows.
-    k, v = ((owner @ part.flatten(1)).unflatten(1, part.shape[1:]) for part in (k, v))
-    k, v = torch.cat([k, own_k], dim=1), torch.cat([v, own_v], dim=1)
-    second = _Unpad.apply(_attend(own_q, k, v, packing.hidden, scaling), places)
-    return torch.cat([first, second])[None], None
-
-
-AttentionInterface.register("grpo_packed", _packed_attention)
 
 
 class _LoraLinear(torch.autograd.Function):
@@ -341,6 +189,8 @@ def packable_model(model: Any) -> Any:
     if any(config.is_prompt_learning for config in configs):
         return None
     base = model.get_base_model() if configs else model
+    if base.is_gradient_checkpointing:  # recomputes layers when this module's attention is gone
+        return None
     head = base.get_output_embeddings()
     usable = type(head) is torch.nn.Linear and not head.weight.requires_grad
     usable = usable and head.weight.device.type == "cpu" and base.config.model_type in PACKABLE
@@ -352,7 +202,7 @@ def score_tokens(
 ) -> tuple[Tensor, Tensor]:
     """Log-probs and entropies (rows, width) of the completion tokens in ``scored``; 0 elsewhere."""
     packing = pack(ids, attention, width)
-    with _attention(model.config, "grpo_packed"):
+    with _attention(model.config, ATTENTION):
         states = model.base_model(
             input_ids=packing.ids[None],
             position_ids=packing.positions[None],

@@ -40,13 +40,20 @@ def test_each_step_is_one_line_of_metrics_with_its_phases(callbacks, directory):
     metrics = callbacks.StepMetrics(
         directory, lambda: {"seconds/rollouts": 1.5}, lambda step, line: shown.append((step, line))
     )
-    logs = {"loss": 0.1, "reward": 0.5, "rewards/tone/mean": float("nan"), "kl": float("inf"), "epoch": None}
+    logs = {
+        "step_time": 4.0,
+        "loss": 0.1,
+        "reward": 0.5,
+        "rewards/tone/mean": float("nan"),
+        "kl": float("inf"),
+        "epoch": None,
+    }
     metrics.on_log(None, SimpleNamespace(global_step=3), None, logs=logs)
     [line] = directory.read_metrics()
     assert line.pop("time") > 0
     assert line == {
         "step": 3, "loss": 0.1, "reward": 0.5, "rewards/tone/mean": None, "kl": None, "epoch": None,
-        "seconds/rollouts": 1.5,
+        "seconds/rollouts": 1.5, "seconds/training": 2.5,
     }  # fmt: skip
     assert shown[0][0] == 3
     assert shown[0][1]["reward"] == 0.5
@@ -110,9 +117,9 @@ def test_only_half_checkpoints_are_removed(callbacks, tmp_path):
 def test_a_full_disk_names_the_checkpoint_that_is_left(callbacks, tmp_path, complete, says):
     checkpoint(tmp_path, 1, complete=complete)
     checkpoint(tmp_path, 2, complete=False)
-    error = callbacks.disk_error(OSError(28, "No space left on device"), tmp_path)
+    error = callbacks.checkpoint_error(OSError(28, "No space left on device"), tmp_path)
     with pytest.raises(
-        type(error), match=f"cannot save a checkpoint in .*: No space left on device; {says}.*--resume"
+        type(error), match=f"cannot save a checkpoint in .*: .*No space left on device; {says}.*--resume"
     ):
         raise error
     assert not (tmp_path / "checkpoint-2").exists()

@@ -15,7 +15,8 @@ with warnings.catch_warnings():
     from trl import GRPOConfig, GRPOTrainer
 
     from grpo_host.training import fast_model
-    from grpo_host.training.fast_model import FastGRPOTrainer, pack, speed_up
+    from grpo_host.training.fast_model import FastGRPOTrainer, speed_up
+    from grpo_host.training.packing import pack
 
 pytestmark = [pytest.mark.filterwarnings("ignore")]
 

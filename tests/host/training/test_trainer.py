@@ -93,6 +93,7 @@ def make(tiny, tmp_path):
                 "temperature": 1.0,
                 "use_cpu": True,
                 "bf16": False,
+                "gradient_checkpointing": False,
                 "report_to": [],
                 "disable_tqdm": True,
                 "logging_steps": 1,
@@ -355,6 +356,8 @@ def test_without_importance_sampling_the_sampling_logprobs_do_not_matter(make):
 
 def test_exact_logprobs_need_no_correction(make):
     """TRL 4 and 6: a backend that samples at the training temperature gives a ratio of one."""
+    import torch
+
     first = make([trajectory(PLAIN, r=0.0), trajectory(WITH_TOOL, r=1.0)], temperature=0.7)
     batch = scored(first)
     exact = logprobs_of(first, batch).detach()
@@ -370,7 +373,9 @@ def test_exact_logprobs_need_no_correction(make):
     trajectories = [trajectory(with_exact(PLAIN, 0), r=0.0), trajectory(with_exact(WITH_TOOL, 1), r=1.0)]
     corrected = make(trajectories, policy=first.model, temperature=0.7)
     plain = make(trajectories, policy=first.model, temperature=0.7, mode="none")
-    assert not differ(gradients(corrected, scored(corrected)), gradients(plain, scored(plain)))
+    expected = gradients(plain, scored(plain))
+    for name, gradient in gradients(corrected, scored(corrected)).items():
+        torch.testing.assert_close(gradient, expected[name], rtol=1e-3, atol=1e-5)
     for name in ("min", "mean", "max"):
         [ratio] = metric(corrected, f"sampling/importance_sampling_ratio/{name}")
         assert ratio == pytest.approx(1.0, abs=1e-4)
