@@ -11,6 +11,7 @@ import contextlib
 import io
 import random
 import statistics
+import sys
 import tempfile
 import time
 import warnings
@@ -50,6 +51,11 @@ class Means:
     eager: bool = False
     lora: bool = False
     packed: bool = False
+
+    @property
+    def between(self) -> bool:
+        """Some of our means, to see what each gives."""
+        return self.eager and not self.packed
 
 
 KINDS = [
@@ -116,6 +122,7 @@ class Steps:
                     clock.preparing += time.perf_counter() - started
 
         count = len(rows.prompts)
+        self.name = means.name
         self.seconds: list[float] = []
         self.preparing = 0.0
         self.directory = tempfile.TemporaryDirectory()
@@ -168,6 +175,7 @@ class Steps:
             self.trainer.train()
         self.trainer.remove_callback(clock)
         self.seconds.append(took["end"] - took["start"] - self.preparing)
+        print(f"{self.seconds[-1]:6.2f} s  {self.name}", file=sys.stderr, flush=True)
         log = next(entry for entry in self.trainer.state.log_history if "loss" in entry)
         return {name: log[name] for name in ("loss", "grad_norm", "entropy")}
 
@@ -213,7 +221,8 @@ def measure(options: argparse.Namespace) -> Report:
     path = str(resolve_model(options.model).path)
     config = AutoConfig.from_pretrained(path)
     rows = canned_rows(options.groups, options.group_size, options.answer, options.turns)
-    kinds = [Steps(means, path, rows, options.group_size, options.micro_batch) for means in KINDS]
+    all_means = [means for means in KINDS if options.means or not means.between]
+    kinds = [Steps(means, path, rows, options.group_size, options.micro_batch) for means in all_means]
     logs = [kind.run() for kind in kinds]  # the first step warms up, and is the one that can be compared
     rates = []
     for _ in range(options.rounds):
@@ -223,7 +232,7 @@ def measure(options: argparse.Namespace) -> Report:
     seconds = [statistics.median(kind.seconds[1:]) for kind in kinds]
     best = min(seconds[:2])
     table = [Row(KINDS[0].name, seconds[0], "s a step"), Row(KINDS[1].name, seconds[1], "s a step")]
-    for means, took in list(zip(KINDS, seconds, strict=True))[2:]:
+    for means, took in list(zip(all_means, seconds, strict=True))[2:]:
         target = Target("≥", TARGET, "ratio") if means.packed else None
         table.append(
             Row(means.name, took, "s a step", best / took, "faster than the faster plain one", target)
@@ -261,6 +270,7 @@ def main() -> None:
     parser.add_argument("--answer", type=int, default=48, help="most tokens of an answer")
     parser.add_argument("--turns", type=int, default=2, help="answers in an episode")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--means", action="store_true", help="measure our means one by one too")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     warnings.simplefilter("ignore")

@@ -10,6 +10,7 @@ What TRL 1.16 asks of a custom rollout and this class answers:
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,6 +60,8 @@ class HostGRPOTrainer(FastGRPOTrainer):
         callbacks: Sequence[Any] = (),
     ) -> None:
         args.reward_weights = list(reward_weights)
+        # TRL warns that rollout_func is experimental: it is pinned and tested here.
+        os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
         super().__init__(
             model=model,
             args=args,

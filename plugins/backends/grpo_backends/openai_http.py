@@ -15,7 +15,6 @@ from grpo_sdk import (
     ChatReply,
     ConfigError,
     Message,
-    MissingExtraError,
     ModelSpec,
     Sampling,
     ToolSchema,
@@ -40,8 +39,6 @@ class OpenAIChatBackend(Backend):
     capabilities: ClassVar[frozenset[Capability]] = frozenset(
         {Capability.CHAT, Capability.TOOLS, Capability.STREAMING}
     )
-    requires: ClassVar[tuple[str, ...]] = ("httptools", "orjson")
-    extra: ClassVar[str] = "openai"
     local_weights: ClassVar[bool] = False
 
     def __init__(
@@ -65,11 +62,8 @@ class OpenAIChatBackend(Backend):
         self._client: KeepAliveClient | None = None
 
     async def start(self) -> None:
-        try:
-            from grpo_backends.keepalive import KeepAliveClient
-        except ImportError as problem:
-            package = problem.name or "httptools"
-            raise MissingExtraError("the backend openai", package, self.extra) from problem
+        from grpo_backends.keepalive import KeepAliveClient
+
         headers = {"authorization": f"Bearer {self._api_key}"} if self._api_key else {}
         try:
             self._client = KeepAliveClient(
