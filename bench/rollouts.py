@@ -12,28 +12,10 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
 from bench.report import ROOT, Report, Row, Target, publish
-
-MODEL = "smollm2-135m"
-TASKS, GROUP = 4, 8
-EPISODES = TASKS * GROUP
-LOOKUPS = 3
-TURNS = LOOKUPS + 1
-MAX_TOKENS = 32
-CONTEXT = 1024
-SYSTEM = "You work at an order desk. Look the order up, then answer in one short sentence."
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """What one engine did."""
-
-    seconds: float
-    turns: int
-    tokens: int
-    """Sampled by the model."""
+from bench.rollouts_workload import EPISODES, GROUP, LOOKUPS, MAX_TOKENS, MODEL, TASKS, TURNS, Measured
 
 
 def _vllm() -> Measured:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
 from typing import Any
 
-from bench.rollouts import (
+from bench.rollouts_workload import (
     CONTEXT,
     EPISODES,
     GROUP,

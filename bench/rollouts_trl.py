@@ -16,8 +16,8 @@ from datasets import Dataset
 from transformers import AutoTokenizer
 from trl import GRPOConfig, GRPOTrainer
 
-from bench.rollouts import CONTEXT, EPISODES, GROUP, LOOKUPS, MAX_TOKENS, MODEL, Measured
 from bench.rollouts_ours import opening, tasks
+from bench.rollouts_workload import CONTEXT, EPISODES, GROUP, LOOKUPS, MAX_TOKENS, MODEL, Measured
 from grpo_environments.order_desk.dialogue import OrderDialogue
 from grpo_host.models import resolve_model
 

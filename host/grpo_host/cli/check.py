@@ -42,10 +42,11 @@ def command(
     """Find what is wrong with an agent.yaml, without loading a model."""
     from grpo_host.config.check import check
     from grpo_host.config.load import load_config
+    from grpo_host.config.resolved import dump_resolved
 
     loaded = load_config(agent_yaml, overrides)
     report = check(loaded, registry, purpose=purpose).raise_for_problems()
-    click.echo(loaded.resolved(registry) if resolved else _summary(loaded.config, report, purpose))
+    click.echo(dump_resolved(loaded, registry) if resolved else _summary(loaded.config, report, purpose))
 
 
 def _summary(config: AgentConfig, report: Report, purpose: str) -> str:

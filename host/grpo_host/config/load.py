@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -16,9 +16,6 @@ from grpo_host.config.schema import AgentConfig
 from grpo_host.config.source import line_of, read_source
 from grpo_host.validation import Complaint, Location, complaints_of, say_location
 from grpo_sdk.errors import did_you_mean
-
-if TYPE_CHECKING:
-    from grpo_host.plugins import Registry
 
 
 @dataclass(frozen=True)
@@ -71,12 +68,6 @@ class LoadedConfig:
     def where(self, *location: str | int) -> str:
         """The place of a setting in words, for an error: ``where("rewards", 0, "name")``."""
         return self.origin.where(location)
-
-    def resolved(self, registry: Registry) -> str:
-        """The configuration as YAML with every default written out."""
-        from grpo_host.config.resolved import dump_resolved
-
-        return dump_resolved(self, registry)
 
 
 def load_config(path: str | Path, overrides: Iterable[str | Override] = ()) -> LoadedConfig:

@@ -9,7 +9,7 @@ from grpo_host.config.resolved import dump_resolved
 
 
 def test_every_default_is_written_out(agent_yaml, registry):
-    text = load_config(agent_yaml).resolved(registry)
+    text = dump_resolved(load_config(agent_yaml), registry)
     assert "context: 1024\n" in text
     assert "adapter: null\n" in text
     assert "learning_rate: 0.0003\n" in text
@@ -25,10 +25,10 @@ def test_what_is_written_is_read_back_as_the_same(agent_yaml, registry, tmp_path
         "agent.system_prompt='# a\n\n  $${b}: \"c\"'",
     ]
     loaded = load_config(agent_yaml, overrides)
-    text = loaded.resolved(registry)
+    text = dump_resolved(loaded, registry)
     (tmp_path / "resolved.yaml").write_text(text)
     again = load_config(tmp_path / "resolved.yaml")
-    assert again.resolved(registry) == text
+    assert dump_resolved(again, registry) == text
     assert again.config.agent.system_prompt == '# a\n${b}: "c"'
     assert again.config.training == loaded.config.training
 
@@ -38,7 +38,7 @@ def test_secrets_stay_references(agent_yaml, registry, tmp_path, monkeypatch, pl
     monkeypatch.setenv("SECRET", "http://hunter2")
     loaded = load_config(agent_yaml, ["backend.name=remote", f"{place}=a ${{SECRET}}"])
     assert "hunter2" in str(loaded.config)
-    text = loaded.resolved(registry)
+    text = dump_resolved(loaded, registry)
     assert "hunter2" not in text
     (tmp_path / "resolved.yaml").write_text(text)
     assert (

@@ -1,0 +1,24 @@
+"""What every engine of ``bench.rollouts`` has to do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+MODEL = "smollm2-135m"
+TASKS, GROUP = 4, 8
+EPISODES = TASKS * GROUP
+LOOKUPS = 3
+TURNS = LOOKUPS + 1
+MAX_TOKENS = 32
+CONTEXT = 1024
+SYSTEM = "You work at an order desk. Look the order up, then answer in one short sentence."
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What one engine did."""
+
+    seconds: float
+    turns: int
+    tokens: int
+    """Sampled by the model."""
