@@ -50,7 +50,7 @@ def test_secrets_stay_references(agent_yaml, registry, tmp_path, monkeypatch, pl
 
 def test_a_reference_that_stands_for_a_section_becomes_its_name(agent_yaml, registry, monkeypatch):
     monkeypatch.setenv("BACKEND", "remote")
-    text = load_config(agent_yaml, ["backend=${BACKEND}"]).resolved(registry)
+    text = dump_resolved(load_config(agent_yaml, ["backend=${BACKEND}"]), registry)
     assert "backend:\n  name: ${BACKEND}\n  options:\n    url: http://here\n" in text
 
 
