@@ -18,6 +18,7 @@ BENCHES = {
     "orchestration": "what an episode costs besides the model (a minute)",
     "rollouts": "trajectories/s of vllm, transformers and TRL's own loop (five minutes)",
     "grpo_step": "a GRPO step of support_desk against a plain TRL script (ten minutes)",
+    "examples": "what the two examples learn, and how long it takes (half an hour)",
 }
 RESULTS = ROOT / "bench" / "results.json"
 PAGE = ROOT / "docs" / "BENCHMARKS.md"

@@ -1,0 +1,105 @@
+"""`grpo-host eval` and `grpo-host rollout`, on the scripted backend: no model, the real commands."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from grpo_host.cli import main
+from grpo_sdk import Trajectory
+
+AGENT = """\
+name: desk
+model: nobody
+backend: {name: scripted, options: {replies: [I am sorry. I will check your order right away.]}}
+environment: support_desk
+rewards: [empathy, action_orientation]
+evaluation: {episodes: 6}
+"""
+
+
+@pytest.fixture
+def agent_yaml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "agent.yaml"
+    path.write_text(AGENT)
+    return path
+
+
+def trajectories(path: Path) -> list[Trajectory]:
+    return [Trajectory.from_json(line) for line in path.read_bytes().splitlines()]
+
+
+def test_an_evaluation_prints_an_interval_and_leaves_its_trajectories(agent_yaml, capsys):
+    assert main(["eval", str(agent_yaml)]) == 0
+
+    [directory] = Path("runs/desk/evaluations").iterdir()
+    report = json.loads((directory / "report.json").read_text())
+    assert report["episodes"] == 6
+    assert report["reward"]["low"] <= report["reward"]["mean"] <= report["reward"]["high"]
+    assert len(trajectories(directory / "trajectories.jsonl")) == 6
+    assert "6 held_out episodes" in capsys.readouterr().out
+
+
+def test_json_is_all_that_is_printed_when_it_is_asked_for(agent_yaml, capsys):
+    assert main(["eval", str(agent_yaml), "--json", "--episodes", "2"]) == 0
+
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["episodes"] == 2
+    assert printed["backend"] == "scripted"
+
+
+def test_an_interrupted_evaluation_plays_only_what_is_missing(agent_yaml):
+    assert main(["eval", str(agent_yaml), "--out", "here"]) == 0
+    file = Path("here/trajectories.jsonl")
+    lines = file.read_bytes().splitlines(keepends=True)
+    file.write_bytes(b"".join(lines[:4]))
+
+    assert main(["eval", str(agent_yaml), "--out", "here", "--resume"]) == 0
+
+    ids = [item.task.id for item in trajectories(file)]
+    assert len(ids) == 6
+    assert len(set(ids)) == 6
+    assert json.loads(Path("here/report.json").read_text())["episodes"] == 6
+
+
+def test_an_evaluation_is_not_resumed_with_other_settings(agent_yaml, capsys):
+    main(["eval", str(agent_yaml), "--out", "here"])
+
+    assert main(["eval", str(agent_yaml), "--out", "here", "--resume", "--set", "seed=5"]) == 2
+    assert "was made with other settings; evaluate without --resume" in capsys.readouterr().err
+
+
+def test_an_evaluation_is_not_overwritten(agent_yaml, capsys):
+    main(["eval", str(agent_yaml), "--out", "here"])
+
+    assert main(["eval", str(agent_yaml), "--out", "here"]) == 2
+    assert "here holds an evaluation already; add --resume, or name another --out" in capsys.readouterr().err
+
+
+def test_the_adapter_of_a_run_that_has_none_is_an_error(agent_yaml, capsys):
+    Path("runs/desk/20260101-000000-0000").mkdir(parents=True)
+    Path("runs/desk/20260101-000000-0000/agent.yaml").write_text("")
+
+    assert main(["eval", str(agent_yaml), "--run", "latest"]) == 2
+    assert "has no adapter yet; finish it with --resume" in capsys.readouterr().err
+
+
+def test_rollouts_are_written_a_line_an_episode(agent_yaml, capsys):
+    command = ["rollout", str(agent_yaml), "--episodes", "6", "--samples", "3", "--out", "out.jsonl"]
+    assert main(command) == 0
+
+    played = trajectories(Path("out.jsonl"))
+    assert len(played) == 6
+    assert len({item.task.id for item in played}) == 2
+    assert all(item.reward is not None for item in played)
+    assert "6 episodes in" in capsys.readouterr().err
+
+
+def test_rollouts_go_to_standard_output_by_default(agent_yaml, capfdbinary):
+    assert main(["rollout", str(agent_yaml), "--episodes", "2"]) == 0
+
+    lines = capfdbinary.readouterr().out.splitlines()
+    assert [Trajectory.from_json(line).status for line in lines] == ["completed", "completed"]
