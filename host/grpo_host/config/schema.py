@@ -136,6 +136,8 @@ class TrainingConfig(Section):
     ] = "token_truncate"
     importance_sampling_cap: Positive = 2.0
     max_grad_norm: Positive = 1.0
+    lr_schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """How the learning rate goes from its value to 0 at the last step; constant stays."""
     micro_batch: Count = 16
     """Rows a forward pass."""
     save_every: Count = 10

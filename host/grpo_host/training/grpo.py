@@ -121,7 +121,7 @@ def grpo_arguments(config: AgentConfig, checkpoints: Path) -> GRPOConfig:
         output_dir=str(checkpoints),
         max_steps=training.steps,
         learning_rate=training.learning_rate,
-        lr_scheduler_type="constant",
+        lr_scheduler_type=training.lr_schedule,
         max_grad_norm=training.max_grad_norm,
         per_device_train_batch_size=training.micro_batch,
         gradient_accumulation_steps=accumulation,

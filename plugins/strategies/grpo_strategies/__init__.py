@@ -1,0 +1,1 @@
+"""Built-in strategies: who an agent is."""
