@@ -1,0 +1,1 @@
+"""The usage guide's agents, environments and computational engine."""

@@ -1,0 +1,1 @@
+"""The usage guide's services: monitoring and caching."""
