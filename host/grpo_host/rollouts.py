@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 from grpo_host.agent import Agent
 from grpo_host.episode import EpisodeRequest, run_episode
+from grpo_host.gate import Gate
 from grpo_host.rewards import RewardSet
 from grpo_sdk.environment import Environment
 from grpo_sdk.trajectory import Task, Trajectory
@@ -89,10 +90,24 @@ class RolloutEngine:
         self.make_environment = make_environment
         self.rewards = rewards
         self.environment_name = environment_name
-        self.concurrency = concurrency
+        self._gate = Gate(concurrency)
         self.episode_seconds = episode_seconds
         self.observers = list(observers)
         self.total = RolloutMetrics()
+
+    @property
+    def concurrency(self) -> int:
+        """Episodes side by side, over all that runs; may be changed meanwhile."""
+        return self._gate.limit
+
+    @concurrency.setter
+    def concurrency(self, episodes: int) -> None:
+        self._gate.limit = episodes
+
+    @property
+    def active(self) -> int:
+        """Episodes under way."""
+        return self._gate.held
 
     async def run(
         self,
@@ -109,10 +124,9 @@ class RolloutEngine:
         """
         metrics = RolloutMetrics()
         started = time.perf_counter()
-        gate = asyncio.Semaphore(self.concurrency)
 
         async def episode(request: EpisodeRequest) -> Trajectory:
-            async with gate:
+            try:
                 trajectory = await run_episode(
                     self.agent,
                     self.make_environment,
@@ -121,11 +135,13 @@ class RolloutEngine:
                     seconds=self.episode_seconds,
                     policy_version=policy_version,
                 )
+            finally:
+                self._gate.release()
             on_episode(trajectory)
             return trajectory
 
-        async def group(requests: Sequence[EpisodeRequest]) -> list[Trajectory]:
-            played = await asyncio.gather(*map(episode, requests))
+        async def group(episodes: Sequence[asyncio.Task[Trajectory]]) -> list[Trajectory]:
+            played = await asyncio.gather(*episodes)
             scored = await self.rewards.score(played)
             for trajectory in scored:
                 metrics.add(trajectory)
@@ -137,7 +153,14 @@ class RolloutEngine:
         try:
             with _short_collections():
                 async with asyncio.TaskGroup() as tasks:
-                    running = [tasks.create_task(group(requests)) for requests in groups]
+                    running = []
+                    for requests in groups:
+                        begun = []
+                        for request in requests:
+                            # A task only once it may run: thousands that wait would delay the first.
+                            await self._gate.acquire()
+                            begun.append(tasks.create_task(episode(request)))
+                        running.append(tasks.create_task(group(begun)))
         except ExceptionGroup as problems:
             raise problems.exceptions[0] from None
         metrics.seconds = time.perf_counter() - started
@@ -147,15 +170,19 @@ class RolloutEngine:
 
 @contextmanager
 def _short_collections() -> Iterator[None]:
-    """Meanwhile the garbage collector leaves what is older alone.
+    """Meanwhile the garbage collector leaves what is older alone, and looks at the rest less often.
 
     A full collection stops every episode while it walks the heap: 70 ms with the host's modules,
-    several times that with torch and an engine.
+    several times that with torch and an engine. Trajectories hold no cycles; counting references
+    frees nearly all that an episode leaves.
     """
+    thresholds = gc.get_threshold()
     gc.freeze()
+    gc.set_threshold(20_000, 100, thresholds[2])
     try:
         yield
     finally:
+        gc.set_threshold(*thresholds)
         gc.unfreeze()
 
 
