@@ -126,17 +126,14 @@ class RolloutEngine:
         started = time.perf_counter()
 
         async def episode(request: EpisodeRequest) -> Trajectory:
-            try:
-                trajectory = await run_episode(
-                    self.agent,
-                    self.make_environment,
-                    request,
-                    environment_name=self.environment_name,
-                    seconds=self.episode_seconds,
-                    policy_version=policy_version,
-                )
-            finally:
-                self._gate.release()
+            trajectory = await run_episode(
+                self.agent,
+                self.make_environment,
+                request,
+                environment_name=self.environment_name,
+                seconds=self.episode_seconds,
+                policy_version=policy_version,
+            )
             on_episode(trajectory)
             return trajectory
 
@@ -160,12 +157,17 @@ class RolloutEngine:
                             # A task only once it may run: thousands that wait would delay the first.
                             await self._gate.acquire()
                             begun.append(tasks.create_task(episode(request)))
+                            # Not in the coroutine: a task can be cancelled before it begins.
+                            begun[-1].add_done_callback(self._leave)
                         running.append(tasks.create_task(group(begun)))
         except ExceptionGroup as problems:
             raise problems.exceptions[0] from None
         metrics.seconds = time.perf_counter() - started
         self.total.seconds += metrics.seconds
         return [task.result() for task in running], metrics
+
+    def _leave(self, _: asyncio.Task[Trajectory]) -> None:
+        self._gate.release()
 
 
 @contextmanager
@@ -193,16 +195,19 @@ def group_requests(
 
     A task's environment seed is ``seed(task, -1)``, shared by its whole group.
     """
-    return [
-        [
-            EpisodeRequest(
-                task=task,
-                sample=sample,
-                seed=seed(task, sample),
-                environment_seed=seed(task, -1),
-                id=f"{label}/{index}/{task.id}/{sample}",
-            )
-            for sample in range(samples)
-        ]
-        for index, task in enumerate(tasks)
-    ]
+    groups = []
+    for index, task in enumerate(tasks):
+        environment_seed = seed(task, -1)
+        groups.append(
+            [
+                EpisodeRequest(
+                    task=task,
+                    sample=sample,
+                    seed=seed(task, sample),
+                    environment_seed=environment_seed,
+                    id=f"{label}/{index}/{task.id}/{sample}",
+                )
+                for sample in range(samples)
+            ]
+        )
+    return groups

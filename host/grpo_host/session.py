@@ -13,7 +13,7 @@ from grpo_sdk.messages import Message, ToolSchema, assistant
 from grpo_sdk.trajectory import Ledger, TokenSequence
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Reply:
     """The assistant's next message and what it took."""
 

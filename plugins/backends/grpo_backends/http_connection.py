@@ -15,7 +15,7 @@ _BUFFERED = 1 << 20
 """Bytes of a streamed body that wait for their reader before the server is held back."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Response:
     """A response; ``headers`` by lower-case name. The body of a streamed one is empty."""
 
