@@ -73,6 +73,99 @@ def test_no_more_episodes_run_at_a_time_than_allowed(fakes):
     assert running == 0
 
 
+class Held:
+    """Environments whose episodes end when the test lets them."""
+
+    def __init__(self, fakes):
+        self.running = 0
+        self.begun = 0
+        self.end = asyncio.Semaphore(0)
+        held = self
+
+        class Waiting(fakes.Talk):
+            async def reset(self, task, *, seed):
+                held.running += 1
+                held.begun += 1
+                await held.end.acquire()
+                return await super().reset(task, seed=seed)
+
+            async def close(self):
+                held.running -= 1
+
+        self.make = Waiting
+
+    async def release(self, count):
+        for _ in range(count):
+            self.end.release()
+        await asyncio.sleep(0.02)
+
+
+def play_held(fakes, concurrency, script):
+    """Run 12 episodes, and ``script(engine, held)`` beside them; it lets all of them end."""
+
+    async def main():
+        held = Held(fakes)
+        running = engine(fakes, environment=held.make, concurrency=concurrency)
+        task = asyncio.create_task(running.run(requests(samples=4)))
+        await asyncio.sleep(0.02)
+        await script(running, held)
+        await held.release(12)
+        _, metrics = await task
+        assert metrics.statuses == {"completed": 12}
+        assert running.active == 0
+
+    asyncio.run(main())
+
+
+def test_a_larger_concurrency_starts_waiting_episodes_at_once(fakes):
+    async def script(running, held):
+        assert held.running == running.active == 2
+        running.concurrency = 5
+        await asyncio.sleep(0.02)
+        assert held.running == 5
+
+    play_held(fakes, 2, script)
+
+
+def test_a_smaller_concurrency_takes_effect_as_episodes_end(fakes):
+    async def script(running, held):
+        running.concurrency = 2
+        assert held.running == 5, "what runs goes on"
+        await held.release(3)
+        assert (held.running, held.begun) == (2, 5)
+        await held.release(1)
+        assert (held.running, held.begun) == (2, 6)
+
+    play_held(fakes, 5, script)
+
+
+def test_calls_of_run_share_the_concurrency(fakes):
+    async def script(running, held):
+        second = asyncio.create_task(running.run(requests(TASKS[:1], samples=1)))
+        await asyncio.sleep(0.02)
+        assert held.running == 3
+        second.cancel()
+        await asyncio.gather(second, return_exceptions=True)
+
+    play_held(fakes, 3, script)
+
+
+def test_an_observer_that_raises_leaves_every_place_free(fakes):
+    """Also those of episodes that were cancelled before they began."""
+
+    def full(trajectory):
+        raise OSError("full")
+
+    async def main():
+        running = engine(fakes, observers=[full], concurrency=3)
+        for _ in range(20):
+            with pytest.raises(OSError, match="full"):
+                await running.run(requests(samples=4))
+        assert running.active == 0
+
+    asyncio.run(main())
+
+
 def test_episodes_share_the_backend_without_lockstep(fakes):
     """A turn of one episode never waits for the turns of another."""
     heard_by_slow, when_ended = [], {}
