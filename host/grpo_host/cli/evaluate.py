@@ -71,8 +71,10 @@ def command(
     ]
     loaded = load_checked(agent_yaml, changes, registry, "eval")
 
+    from grpo_host.cli.quiet import quiet_libraries
     from grpo_host.offline import run_eval
 
+    quiet_libraries()
     return run_eval(loaded, registry, resume=resume, out=out, as_json=as_json)
 
 

@@ -42,6 +42,8 @@ def command(
     """Play episodes without training and write their trajectories, one JSON object a line."""
     loaded = load_checked(agent_yaml, overrides, registry, "rollout")
 
+    from grpo_host.cli.quiet import quiet_libraries
     from grpo_host.offline import run_rollout
 
+    quiet_libraries()
     return run_rollout(loaded, registry, episodes=episodes, split=split, samples=samples, out=out)

@@ -46,6 +46,8 @@ def command(
         raise click.UsageError("Missing argument 'AGENT_YAML'.")
     loaded = load_checked(agent_yaml, overrides, registry, "train")
 
+    from grpo_host.cli.quiet import quiet_libraries
     from grpo_host.training.run import run_training
 
+    quiet_libraries()
     return run_training(loaded, registry, resume=resume)

@@ -51,10 +51,12 @@ def load_policy(path: Path, *, dtype: str, lora: LoraSettings, adapter: Path | N
     import torch
     from peft import LoraConfig, PeftModel, TaskType, get_peft_model
     from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
+    from transformers.utils.logging import disable_progress_bar
 
     from grpo_host.training.fast_model import speed_up
 
     set_seed(seed)
+    disable_progress_bar()  # the host shows that it is loading
     try:
         base = AutoModelForCausalLM.from_pretrained(
             path, dtype=getattr(torch, dtype), attn_implementation=_attention()

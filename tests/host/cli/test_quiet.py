@@ -1,0 +1,37 @@
+"""What the command line keeps off the terminal, and what it lets through."""
+
+import logging
+import subprocess
+import sys
+
+import pytest
+
+from grpo_host.cli.quiet import quiet_libraries
+
+
+@pytest.fixture(autouse=True)
+def _quiet(monkeypatch):
+    monkeypatch.delenv("TORCH_CPP_LOG_LEVEL", raising=False)
+    quiet_libraries()
+    yield
+    monkeypatch.delenv("TORCH_CPP_LOG_LEVEL", raising=False)
+
+
+def test_the_note_on_the_engines_process_group_is_dropped(caplog):
+    logging.getLogger("transformers.training_args").warning(
+        "torch.distributed process group is initialized, but"
+    )
+    assert not caplog.records
+
+
+def test_other_notes_of_the_same_library_come_through(caplog):
+    logging.getLogger("transformers.training_args").warning("your disk is on fire")
+    assert [record.getMessage() for record in caplog.records] == ["your disk is on fire"]
+
+
+def test_it_loads_nothing_heavy():
+    code = (
+        "import sys; from grpo_host.cli.quiet import quiet_libraries; quiet_libraries(); "
+        "sys.exit(bool({'torch', 'transformers', 'vllm'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
