@@ -50,6 +50,12 @@ class LoopThread:
             future.cancel()
             raise
 
+    async def call(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """The coroutine's result, for a caller in any event loop. Cancelling the call cancels it."""
+        if asyncio.get_running_loop() is self.loop:
+            return await coroutine
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, self.loop))
+
     def close(self) -> None:
         """Cancel what still runs and end the thread. Safe to call twice."""
         if self.loop.is_closed():

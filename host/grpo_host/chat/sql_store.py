@@ -1,0 +1,309 @@
+"""Conversations in a database: SQLite or PostgreSQL, through SQLAlchemy."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from sqlalchemy import (
+    JSON,
+    Column,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    delete,
+    event,
+    insert,
+    select,
+    update,
+)
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModuleError
+from sqlalchemy.schema import CreateIndex, CreateTable
+
+from grpo_host.chat.store import (
+    ConflictError,
+    ConversationNotFoundError,
+    ConversationRecord,
+    ConversationStore,
+    Digest,
+    conflict,
+)
+from grpo_host.loop import LoopThread
+from grpo_sdk.blocking import call_blocking
+from grpo_sdk.errors import ConfigError, MissingExtraError, RunError
+from grpo_sdk.messages import Message
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+T = TypeVar("T")
+
+BUSY_SECONDS = 30.0
+"""How long a SQLite write waits for another process's."""
+
+_metadata = MetaData()
+
+_conversations = Table(
+    "grpo_conversations",
+    _metadata,
+    Column("id", String(200), primary_key=True),
+    Column("user_id", String(400)),
+    Column("owner", String(400), nullable=False),
+    Column("strategy", String(400), nullable=False),
+    Column("context", JSON, nullable=False),
+    Column("length", Integer, nullable=False),
+    Column("digested", Integer, nullable=False),
+    Column("summary", Text, nullable=False),
+    Column("created", Double, nullable=False),
+    Column("updated", Double, nullable=False),
+    Index("grpo_conversations_by_owner", "owner", "user_id", "updated"),
+    Index("grpo_conversations_by_user", "user_id", "updated"),
+)
+
+_messages = Table(
+    "grpo_messages",
+    _metadata,
+    Column("conversation_id", ForeignKey(_conversations.c.id, ondelete="CASCADE"), primary_key=True),
+    Column("position", Integer, primary_key=True),
+    Column("body", JSON, nullable=False),
+    Column("created", Double, nullable=False),
+)
+
+
+class SqlStore(ConversationStore):
+    """Conversations in the database at ``url``; its tables are made on first use.
+
+    ``sqlite+aiosqlite:///chats.db`` (in WAL mode: many processes may read while one writes) and
+    ``postgresql+asyncpg://…`` go the same way. Every append is one transaction that also checks how
+    many messages there are, so that two processes can neither lose nor double one. Works from any
+    event loop: the connections live in a thread of the store's own. ``close`` it.
+    """
+
+    def __init__(self, url: str, **engine_options: Any) -> None:
+        self.url = url
+        self._engine = _make_engine(url, engine_options)
+        self._thread: LoopThread | None = None
+        self._starting = threading.Lock()
+        self._tables = asyncio.Lock()
+        self._ready = False
+
+    @classmethod
+    def sqlite(cls, path: str | Path) -> SqlStore:
+        """A store in the SQLite file at ``path``."""
+        return cls(f"sqlite+aiosqlite:///{Path(path).expanduser().absolute()}")
+
+    async def create(self, record: ConversationRecord) -> None:
+        async def work(connection: AsyncConnection) -> None:
+            await connection.execute(
+                insert(_conversations).values(
+                    id=record.id,
+                    user_id=record.user_id,
+                    owner=record.owner,
+                    strategy=record.strategy,
+                    context=record.context,
+                    length=len(record.messages),
+                    digested=record.digest.messages,
+                    summary=record.digest.summary,
+                    created=record.created,
+                    updated=record.updated,
+                )
+            )
+            await _insert(connection, record.id, record.messages, 0)
+
+        try:
+            await self._run(work)
+        except IntegrityError:
+            raise ConflictError(f'there is a conversation "{record.id}" already; choose another id') from None
+
+    async def get(self, conversation_id: str) -> ConversationRecord | None:
+        async def work(connection: AsyncConnection) -> ConversationRecord | None:
+            # One statement sees one state of the database: never a length without its messages.
+            rows = await connection.execute(
+                select(_conversations, _messages.c.body)
+                .outerjoin(_messages, _messages.c.conversation_id == _conversations.c.id)
+                .where(_conversations.c.id == conversation_id)
+                .order_by(_messages.c.position)
+            )
+            found = rows.all()
+            if not found:
+                return None
+            return _record(found[0], [row.body for row in found if row.body is not None])
+
+        return await self._run(work)
+
+    async def append(
+        self,
+        conversation_id: str,
+        messages: Sequence[Message],
+        *,
+        expected: int,
+        strategy: str | None = None,
+        digest: Digest | None = None,
+    ) -> None:
+        changes: dict[str, Any] = {"length": expected + len(messages), "updated": time.time()}
+        if strategy is not None:
+            changes["strategy"] = strategy
+        if digest is not None:
+            changes |= {"digested": digest.messages, "summary": digest.summary}
+
+        async def work(connection: AsyncConnection) -> None:
+            # The write comes first: it takes the row, so that a second process waits here and then
+            # finds another length.
+            changed = await connection.execute(
+                update(_conversations)
+                .where(_conversations.c.id == conversation_id, _conversations.c.length == expected)
+                .values(changes)
+            )
+            if changed.rowcount != 1:
+                length = await connection.scalar(
+                    select(_conversations.c.length).where(_conversations.c.id == conversation_id)
+                )
+                if length is None:
+                    raise ConversationNotFoundError(conversation_id)
+                raise conflict(conversation_id, expected, length)
+            await _insert(connection, conversation_id, messages, expected)
+
+        await self._run(work)
+
+    async def list(
+        self,
+        user_id: str | None = None,
+        owner: str | None = None,
+        *,
+        limit: int = 100,
+        offset: int = 0,
+    ) -> Sequence[ConversationRecord]:
+        query = select(_conversations).order_by(_conversations.c.updated.desc(), _conversations.c.id)
+        if user_id is not None:
+            query = query.where(_conversations.c.user_id == user_id)
+        if owner is not None:
+            query = query.where(_conversations.c.owner == owner)
+
+        async def work(connection: AsyncConnection) -> list[ConversationRecord]:
+            rows = await connection.execute(query.limit(limit).offset(offset))
+            return [_record(row, []) for row in rows]
+
+        return await self._run(work)
+
+    async def delete(self, conversation_id: str) -> bool:
+        async def work(connection: AsyncConnection) -> bool:
+            gone = await connection.execute(
+                delete(_conversations).where(_conversations.c.id == conversation_id)
+            )
+            return gone.rowcount > 0
+
+        return await self._run(work)
+
+    async def close(self) -> None:
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            await thread.call(self._engine.dispose())
+            await call_blocking(thread.close)
+
+    async def _run(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+        with self._starting:
+            if self._thread is None:
+                self._thread = LoopThread("grpo-store")
+                self._tables = asyncio.Lock()  # a lock belongs to the loop that it was waited for in
+                self._ready = False
+            thread = self._thread
+        return await thread.call(self._transact(work))
+
+    async def _transact(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+        try:
+            if not self._ready:
+                async with self._tables:
+                    if not self._ready:
+                        await self._create_tables()
+                        self._ready = True
+            async with self._engine.begin() as connection:
+                return await work(connection)
+        except IntegrityError:
+            raise
+        except (DBAPIError, OSError) as problem:
+            cause = getattr(problem, "orig", None) or problem
+            where = self._engine.url.render_as_string(hide_password=True)
+            raise RunError(
+                f"the conversation store at {where} does not answer: {cause}. Check that it is there, "
+                "that this process may write to it, and the URL"
+            ) from problem
+
+    async def _create_tables(self) -> None:
+        for attempt in (1, 2):
+            try:
+                async with self._engine.begin() as connection:
+                    for table in _metadata.sorted_tables:
+                        await connection.execute(CreateTable(table, if_not_exists=True))
+                        for index in table.indexes:
+                            await connection.execute(CreateIndex(index, if_not_exists=True))
+                return
+            except DBAPIError:
+                # PostgreSQL: of two processes that create a table at once, one fails despite
+                # IF NOT EXISTS. The second time it exists.
+                if attempt == 2:
+                    raise
+
+
+async def _insert(
+    connection: AsyncConnection, conversation_id: str, messages: Sequence[Message], first: int
+) -> None:
+    now = time.time()
+    rows = [
+        {"conversation_id": conversation_id, "position": first + index, "body": dict(body), "created": now}
+        for index, body in enumerate(messages)
+    ]
+    if rows:
+        await connection.execute(insert(_messages), rows)
+
+
+def _record(row: Any, messages: list[Message]) -> ConversationRecord:
+    return ConversationRecord(
+        id=row.id,
+        user_id=row.user_id,
+        strategy=row.strategy,
+        context=row.context,
+        messages=messages,
+        created=row.created,
+        updated=row.updated,
+        owner=row.owner,
+        digest=Digest(row.digested, row.summary),
+        length=row.length,
+    )
+
+
+def _make_engine(url: str, options: dict[str, Any]) -> AsyncEngine:
+    from sqlalchemy.exc import InvalidRequestError
+    from sqlalchemy.ext.asyncio import create_async_engine
+
+    try:
+        engine = create_async_engine(url, **options)
+    except ModuleNotFoundError as problem:
+        raise MissingExtraError(
+            f"the conversation store {url.split(':')[0]}", str(problem.name), "postgres"
+        ) from problem
+    except (ArgumentError, NoSuchModuleError, InvalidRequestError) as problem:
+        raise ConfigError(
+            f"the URL of the conversation store is none that can be used: {problem}. Write "
+            "sqlite+aiosqlite:///file.db or postgresql+asyncpg://user:password@host/database"
+        ) from problem
+    if engine.dialect.name == "sqlite":
+        event.listen(engine.sync_engine, "connect", _prepare_sqlite)
+    return engine
+
+
+def _prepare_sqlite(connection: Any, _: Any) -> None:
+    cursor = connection.cursor()
+    cursor.execute(f"PRAGMA busy_timeout = {int(BUSY_SECONDS * 1000)}")
+    cursor.execute("PRAGMA journal_mode = WAL")
+    cursor.execute("PRAGMA synchronous = NORMAL")
+    cursor.execute("PRAGMA foreign_keys = ON")
+    cursor.close()

@@ -1,0 +1,271 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import multiprocessing
+import os
+import sqlite3
+import subprocess
+import sys
+
+import pytest
+
+from grpo_host.chat.sql_store import SqlStore
+from grpo_host.chat.store import (
+    ConflictError,
+    ConversationNotFoundError,
+    ConversationRecord,
+    Digest,
+    MemoryStore,
+)
+from grpo_sdk import ConfigError, MissingExtraError, RunError, assistant, tool_call, tool_result, user
+
+POSTGRES = os.environ.get("GRPO_TEST_POSTGRES", "")
+"""An empty PostgreSQL database, as ``postgresql+asyncpg://…``."""
+
+CALL = tool_call("look_up", '{"order": "A12"}', "call_0")
+EXCHANGE = [
+    user("Where? \x00 \ud800 👋"),
+    assistant("", [CALL]),
+    tool_result(CALL, "soon"),
+    assistant("Soon."),
+]
+
+
+def url(kind, tmp_path):
+    return POSTGRES if kind == "postgres" else f"sqlite+aiosqlite:///{tmp_path / 'chats.db'}"
+
+
+@pytest.fixture(
+    params=[
+        "memory",
+        "sqlite",
+        pytest.param("postgres", marks=pytest.mark.skipif(not POSTGRES, reason="no GRPO_TEST_POSTGRES")),
+    ]
+)
+def run(request, tmp_path):
+    """Gives a function that runs ``work(store)`` on an empty store, again and again on the same."""
+    store = MemoryStore() if request.param == "memory" else SqlStore(url(request.param, tmp_path))
+
+    async def empty():
+        for record in await store.list(limit=1000):
+            await store.delete(record.id)
+
+    asyncio.run(empty())
+    yield lambda work: asyncio.run(work(store))
+    asyncio.run(store.close())
+
+
+def test_a_conversation_comes_back_as_it_was_stored(run):
+    async def work(store):
+        record = ConversationRecord(
+            "c1", "ann", "sales", {"topic": "shoes", "deep": [1, {"a": None}]}, EXCHANGE[:1], 5.0, 6.0, "key"
+        )
+        await store.create(record)
+        assert await store.get("c1") == record
+        await store.append("c1", EXCHANGE[1:], expected=1, strategy="tutoring", digest=Digest(1, "Hm."))
+        return await store.get("c1")
+
+    found = run(work)
+    assert found.messages == EXCHANGE
+    assert (found.strategy, found.digest, found.length) == ("tutoring", Digest(1, "Hm."), 4)
+    assert found.updated > found.created == 5.0
+
+
+def test_an_append_to_a_conversation_that_has_grown_is_a_conflict(run):
+    async def work(store):
+        await store.create(ConversationRecord("c1"))
+        await store.append("c1", [user("one")], expected=0)
+        with pytest.raises(ConflictError, match='"c1" has 1 messages, not 0: somebody else'):
+            await store.append("c1", [user("two")], expected=0)
+        return await store.get("c1")
+
+    assert run(work).messages == [user("one")]
+
+
+def test_of_many_appends_at_once_exactly_one_goes_through(run):
+    async def work(store):
+        await store.create(ConversationRecord("c1"))
+        tries = [store.append("c1", [user(str(i)), assistant("ok")], expected=0) for i in range(20)]
+        results = await asyncio.gather(*tries, return_exceptions=True)
+        assert sum(result is None for result in results) == 1
+        assert sum(isinstance(result, ConflictError) for result in results) == 19
+        return await store.get("c1")
+
+    assert len(run(work).messages) == 2
+
+
+def test_an_id_is_taken_once(run):
+    async def work(store):
+        await store.create(ConversationRecord("c1"))
+        with pytest.raises(ConflictError, match='there is a conversation "c1" already'):
+            await store.create(ConversationRecord("c1"))
+
+    run(work)
+
+
+def test_what_is_not_there(run):
+    async def work(store):
+        assert await store.get("none") is None
+        assert await store.delete("none") is False
+        with pytest.raises(ConversationNotFoundError, match='no conversation "none"'):
+            await store.append("none", [user("Hi")], expected=0)
+
+    run(work)
+
+
+def test_conversations_are_listed_by_user_and_owner_latest_first(run):
+    async def work(store):
+        for number, (who, owner) in enumerate([("ann", "k1"), ("bob", "k1"), ("ann", "k2"), (None, "k1")]):
+            await store.create(ConversationRecord(str(number), who, owner=owner, updated=float(number)))
+        await store.append("0", EXCHANGE, expected=0)
+
+        async def ids(*by, **page):
+            return [record.id for record in await store.list(*by, **page)]
+
+        assert await ids() == ["0", "3", "2", "1"]
+        assert await ids("ann") == ["0", "2"]
+        assert await ids(None, "k1") == ["0", "3", "1"]
+        assert await ids("ann", "k2") == ["2"]
+        assert await ids(limit=2, offset=1) == ["3", "2"]
+        [first, *_] = await store.list()
+        assert (first.messages, first.length) == ([], 4)
+
+    run(work)
+
+
+def test_a_deleted_conversation_is_gone_with_its_messages(run):
+    async def work(store):
+        await store.create(ConversationRecord("c1", messages=EXCHANGE))
+        assert await store.delete("c1")
+        assert await store.get("c1") is None
+        await store.create(ConversationRecord("c1"))
+        assert (await store.get("c1")).messages == []
+
+    run(work)
+
+
+def test_a_store_works_in_one_event_loop_after_another(run):
+    async def create(store):
+        await store.create(ConversationRecord("c1"))
+
+    async def append(store):
+        await store.append("c1", [user("Hi")], expected=0)
+
+    async def read(store):
+        return await store.get("c1")
+
+    run(create)
+    run(append)
+    assert run(read).messages == [user("Hi")]
+
+
+def test_what_is_read_can_be_changed_without_changing_the_store(run):
+    async def work(store):
+        await store.create(ConversationRecord("c1", messages=[user("Hi")]))
+        (await store.get("c1")).messages.append(user("more"))
+        return await store.get("c1")
+
+    assert run(work).messages == [user("Hi")]
+
+
+def add(where, name, times):
+    """In a process of its own: add ``times`` exchanges, reading again after each conflict."""
+
+    async def work():
+        store = SqlStore(where)
+        for number in range(times):
+            while True:
+                record = await store.get("c1")
+                try:
+                    said = [user(f"{name} {number}"), assistant(f"to {name} {number}")]
+                    await store.append("c1", said, expected=record.length)
+                    break
+                except ConflictError:
+                    await asyncio.sleep(0)
+        await store.close()
+
+    asyncio.run(work())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "sqlite",
+        pytest.param("postgres", marks=pytest.mark.skipif(not POSTGRES, reason="no GRPO_TEST_POSTGRES")),
+    ],
+)
+def test_two_processes_neither_lose_nor_double_nor_tear_an_exchange(tmp_path, kind):
+    async def prepare():
+        store = SqlStore(url(kind, tmp_path))
+        await store.delete("c1")
+        await store.create(ConversationRecord("c1"))
+        await store.close()
+
+    asyncio.run(prepare())
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=add, args=(url(kind, tmp_path), name, 25)) for name in ("a", "b")]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [0, 0]
+
+    async def read():
+        store = SqlStore(url(kind, tmp_path))
+        record = await store.get("c1")
+        await store.close()
+        return record
+
+    texts = [message["content"] for message in asyncio.run(read()).messages]
+    asked, answered = texts[::2], texts[1::2]
+    assert answered == [f"to {text}" for text in asked]
+    for name in ("a", "b"):
+        assert [text for text in asked if text.startswith(name)] == [f"{name} {i}" for i in range(25)]
+
+
+def test_sqlite_writes_ahead_and_bodies_are_json(tmp_path):
+    async def work():
+        store = SqlStore.sqlite(tmp_path / "chats.db")
+        await store.create(ConversationRecord("c1", messages=[user("Hi")]))
+        await store.close()
+
+    asyncio.run(work())
+    with sqlite3.connect(tmp_path / "chats.db") as database:
+        assert database.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        [(body,)] = database.execute("SELECT body FROM grpo_messages").fetchall()
+    database.close()
+    assert json.loads(body) == {"role": "user", "content": "Hi"}
+
+
+def test_a_database_that_does_not_answer_is_named(tmp_path):
+    async def work():
+        store = SqlStore.sqlite(tmp_path / "none" / "chats.db")
+        try:
+            await store.get("c1")
+        finally:
+            await store.close()
+
+    with pytest.raises(
+        RunError, match=r"store at sqlite\+aiosqlite:///.*chats\.db does not answer: unable to"
+    ):
+        asyncio.run(work())
+
+
+@pytest.mark.parametrize("url", ["chats.db", "sqlite:///chats.db", "oracular://x"])
+def test_a_url_that_cannot_be_used_says_what_can(url):
+    with pytest.raises(ConfigError, match=r"Write sqlite\+aiosqlite:///file\.db or postgresql\+asyncpg://"):
+        SqlStore(url)
+
+
+def test_a_missing_driver_says_which_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "asyncpg", None)
+    with pytest.raises(MissingExtraError, match=r"grpo-agent-framework\[postgres\]"):
+        SqlStore("postgresql+asyncpg://localhost/chats")
+
+
+def test_the_memory_store_needs_no_database_library():
+    script = "import sys, grpo_host.chat.store; print('sqlalchemy' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert result.stdout.strip() == "False", result.stderr
