@@ -1,0 +1,52 @@
+"""A cached value is kept as JSON text, so that nobody can change it and its size is known."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+_STRICT = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_SUBCLASS
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A value as a cache holds it, and for how many seconds more (None: without end)."""
+
+    data: bytes
+    seconds: float | None
+
+
+def encode(key: str, value: Any) -> bytes:
+    """``value`` as JSON. Raises ``TypeError`` for what would come back as something else."""
+    try:
+        data = orjson.dumps(value, option=_STRICT)
+    except TypeError as problem:
+        raise TypeError(f'"{key}" cannot be cached: {problem}. Cache what JSON can say') from None
+    if value is None or orjson.loads(data) != value:  # NaN becomes null, a tuple a list
+        back = data[:80].decode(errors="replace")
+        raise TypeError(
+            f'"{key}" cannot be cached: {repr(value)[:80]} would come back as {back}, or as a miss. '
+            "Cache what JSON can say, and no None"
+        )
+    return data
+
+
+def decode(data: bytes) -> Any:
+    """A fresh copy of what was encoded."""
+    return orjson.loads(data)
+
+
+def checked_ttl(ttl: float | None) -> float | None:
+    """``ttl`` if it is None or a time; raises ``ValueError`` if not."""
+    if ttl is not None and not ttl > 0:
+        raise ValueError(f"ttl is a number of seconds above 0, or None, not {ttl}")
+    return ttl
+
+
+def checked_limit(name: str, value: int) -> int:
+    """``value`` if it is 1 or more; raises ``ValueError`` if not."""
+    if value < 1:
+        raise ValueError(f"{name} must be 1 or more, not {value}")
+    return value
