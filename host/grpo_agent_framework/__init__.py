@@ -1,1 +1,37 @@
-"""The usage guide's import paths and names, on top of the host."""
+"""The usage guide's import paths and names, on top of the host.
+
+docs/guide-names.md says where each of them lives. Importing this loads nothing heavy: names are
+resolved on first use.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from grpo_agent_framework.utils.cache import CacheService
+    from grpo_agent_framework.utils.monitoring import MonitoringService
+
+_HOME = {
+    "utils.cache": "CacheService",
+    "utils.monitoring": "MonitoringService",
+}
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names.split()}
+
+__all__ = [
+    "CacheService",
+    "MonitoringService",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
