@@ -56,9 +56,13 @@ class Assembly:
         )
 
     async def close(self) -> None:
-        """Stop the backend and close the rewards."""
-        await self.backend.close()
-        RewardSet(self.parts.rewards).close()
+        """Stop the backend, close the rewards, and stop the backends that they have for themselves."""
+        rewards = RewardSet(self.parts.rewards)
+        try:
+            await self.backend.close()
+        finally:
+            rewards.close()
+            await rewards.close_backends()
 
     def evaluating(self, agent: Agent) -> Agent:
         """``agent`` as it is evaluated: at the evaluation's temperature."""

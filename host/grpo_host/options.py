@@ -5,14 +5,17 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any, get_type_hints
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
 from pydantic.errors import PydanticInvalidForJsonSchema, PydanticUserError
 from pydantic_core import PydanticSerializationError
 
+from grpo_host.config.schema import BackendUse
 from grpo_host.plugins.record import Kind, Offer
-from grpo_host.validation import Complaint, complaints_of, say_location
+from grpo_host.validation import Complaint, Location, complaints_of, say_location
+from grpo_sdk.backend import Backend
 from grpo_sdk.errors import PluginError
 
 NOT_OPTIONS: Mapping[Kind, frozenset[str]] = {"backend": frozenset({"model"})}
@@ -38,7 +41,7 @@ def options_model(offer: Offer) -> type[BaseModel]:
         if parameter.kind is inspect.Parameter.VAR_KEYWORD:
             extra = "allow"
             continue
-        annotation = _annotation(parameter, offer.factory)
+        annotation = _as_written(_annotation(parameter, offer.factory), offer)
         required = parameter.default is inspect.Parameter.empty
         if (
             parameter.kind is inspect.Parameter.POSITIONAL_ONLY
@@ -63,7 +66,7 @@ def option_names(model: type[BaseModel]) -> list[str]:
 def read_options(offer: Offer, given: Mapping[str, Any]) -> dict[str, Any]:
     """``given`` as the factory takes it: of the right types, without the defaults.
 
-    Raises ``OptionsError``.
+    A backend is still the ``BackendUse`` that describes it. Raises ``OptionsError``.
     """
     validated = _validate(offer, given)
     named = {field.alias: name for name, field in type(validated).model_fields.items()}
@@ -88,10 +91,36 @@ def _validate(offer: Offer, given: Mapping[str, Any]) -> BaseModel:
     try:
         return model.model_validate(dict(given))
     except ValidationError as problem:
-        names = option_names(model)
         raise OptionsError(
-            complaints_of(problem, given, lambda at: () if at else names, what="option")
+            complaints_of(problem, given, lambda at: _names_at(model, at), what="option")
         ) from None
+
+
+def _names_at(model: type[BaseModel], location: Location) -> list[str]:
+    """The keys that may stand at ``location`` within the options."""
+    here: Any = model
+    for step in location:
+        fields = here.model_fields.items()
+        annotation = next((f.annotation for name, f in fields if step in (name, f.alias)), None)
+        here = next((a for a in (annotation, *get_args(annotation)) if _is_section(a)), None)
+        if here is None:
+            return []
+    return option_names(here)
+
+
+def _is_section(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+
+
+def _as_written(annotation: Any, offer: Offer) -> Any:
+    """``annotation`` as agent.yaml writes it: a reward's ``Backend`` is named, and the host makes it."""
+    if offer.kind != "reward":
+        return annotation
+    if annotation is Backend:
+        return BackendUse
+    if get_origin(annotation) in (Union, UnionType) and set(get_args(annotation)) == {Backend, NoneType}:
+        return BackendUse | None
+    return annotation
 
 
 def _parameters(offer: Offer) -> list[inspect.Parameter]:

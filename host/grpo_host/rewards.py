@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from grpo_sdk.backend import Backend
 from grpo_sdk.blocking import call_blocking
 from grpo_sdk.rewards import GroupReward, Reward, RewardResult
 from grpo_sdk.trajectory import RewardRecord, Trajectory
@@ -26,6 +27,8 @@ class WeightedReward:
     weight: float = 1.0
     seconds: float = 30.0
     """Time limit of one score, or of one group."""
+    backends: tuple[Backend, ...] = ()
+    """Made for this reward alone, such as its judge; whoever closes the reward closes them."""
 
 
 class RewardSet:
@@ -89,6 +92,15 @@ class RewardSet:
                 item.reward.close()
             except Exception as problem:  # plugin code
                 logger.warning("%s.close() failed: %s: %s", item.name, type(problem).__name__, problem)
+
+    async def close_backends(self) -> None:
+        """Close the backends that rewards have for themselves, also after one that fails to."""
+        for item in self.rewards:
+            for backend in item.backends:
+                try:
+                    await backend.close()
+                except Exception as problem:  # plugin code
+                    logger.warning("%s: close() of its backend failed: %r", item.name, problem)
 
 
 async def _limited(seconds: float, function: Callable[..., Any], argument: Any) -> Any:

@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from grpo_host.chat_backend import OnDemandBackend
+from grpo_host.config.schema import BackendUse
 from grpo_host.options import OptionsError, read_options
 from grpo_host.plugins import Kind, Offer, Registry
 from grpo_host.rewards import WeightedReward
@@ -45,7 +47,7 @@ def build(config: AgentConfig, registry: Registry, *, progress: Callable[[str], 
     """
     strategy = build_strategy(config, registry)
     return Wired(
-        rewards=build_rewards(config, registry),
+        rewards=build_rewards(config, registry, progress=progress),
         tools=build_tools(config, registry, strategy),
         strategy=strategy,
         environment=build_environment(config, registry),
@@ -53,17 +55,31 @@ def build(config: AgentConfig, registry: Registry, *, progress: Callable[[str], 
     )
 
 
-def build_rewards(config: AgentConfig, registry: Registry) -> list[WeightedReward]:
-    """The rewards, in their order."""
-    return [
-        WeightedReward(use.name, make_reward(use, registry), use.weight, use.seconds)
-        for use in config.rewards
-    ]
+def build_rewards(
+    config: AgentConfig, registry: Registry, *, progress: Callable[[str], None] | None = None
+) -> list[WeightedReward]:
+    """The rewards, in their order, each with the backends that it has for itself."""
+    made = []
+    for use in config.rewards:
+        own: list[Backend] = []
+
+        def make(asked: BackendUse, own: list[Backend] = own) -> Backend:
+            own.append(make_chat_backend(asked, registry, progress=progress))
+            return own[-1]
+
+        reward = make_reward(use, registry, make)
+        made.append(WeightedReward(use.name, reward, use.weight, use.seconds, tuple(own)))
+    return made
 
 
-def make_reward(use: PluginUse, registry: Registry) -> Reward | GroupReward:
-    """One reward."""
+def make_reward(
+    use: PluginUse, registry: Registry, make_backend: Callable[[BackendUse], Backend]
+) -> Reward | GroupReward:
+    """One reward; ``make_backend`` makes the backends that its options name."""
     offer, options = choose("reward", use, registry)
+    for name, value in options.items():
+        if isinstance(value, BackendUse):
+            options[name] = make_backend(value)
     made = offer.make(**options)
     if not isinstance(made, Reward | GroupReward):
         raise _wrong(offer, made, "a Reward or a GroupReward")
@@ -118,13 +134,38 @@ def build_backend(
     config: AgentConfig, registry: Registry, *, progress: Callable[[str], None] | None = None
 ) -> Backend:
     """The backend, its model resolved to a directory where it loads one itself; not started."""
-    offer, options = choose("backend", config.backend, registry)
+    return _make_backend(config.backend, config.model, registry, progress=progress)
+
+
+def make_chat_backend(
+    use: BackendUse,
+    registry: Registry,
+    *,
+    resolve: bool = True,
+    progress: Callable[[str], None] | None = None,
+) -> OnDemandBackend:
+    """A backend for a plugin's own use: it chats, and starts when first asked.
+
+    Without ``resolve`` its model is not looked for, as is right for a check.
+    """
+    return OnDemandBackend(_make_backend(use, use.model, registry, resolve=resolve, progress=progress))
+
+
+def _make_backend(
+    use: PluginUse,
+    model: ModelConfig,
+    registry: Registry,
+    *,
+    resolve: bool = True,
+    progress: Callable[[str], None] | None,
+) -> Backend:
+    offer, options = choose("backend", use, registry)
     path = None
-    if getattr(offer.factory, "local_weights", False):
+    if resolve and getattr(offer.factory, "local_weights", False):
         from grpo_host.models import resolve_model
 
-        path = resolve_model(config.model.name, progress=progress).path
-    made: Backend = offer.make(model_spec(config.model, path), **options)
+        path = resolve_model(model.name, progress=progress).path
+    made: Backend = offer.make(model_spec(model, path), **options)
     return made
 
 

@@ -198,3 +198,18 @@ def test_a_scoring_function_that_is_no_factory_is_pointed_out():
 def test_a_factory_without_a_signature_is_the_plugins_mistake():
     with pytest.raises(PluginError, match="its options cannot be read from its signature"):
         options_model(offer(int))
+
+
+def test_a_reward_gets_its_own_backend_described():
+    def judged(*, judge: Backend | None = None) -> None: ...
+
+    given = {"judge": {"name": "litellm", "model": "gpt-4o-mini", "options": {"retries": 1}}}
+    use = read_options(offer(judged, "reward"), given)["judge"]
+    assert (use.name, use.model.name, use.options) == ("litellm", "gpt-4o-mini", {"retries": 1})
+    assert complete_options(offer(judged, "reward"), {}) == {"judge": None}
+
+
+def test_only_rewards_have_backends_of_their_own():
+    def tool(*, helper: Backend | None = None) -> None: ...
+
+    assert option_names(options_model(offer(tool, "tool"))) == []

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from grpo_host.config.load import load_config
 from grpo_host.plugins import Registry
+from grpo_host.rewards import RewardSet
 from grpo_host.wiring import build, choose
 from grpo_sdk import (
     Backend,
@@ -13,11 +16,15 @@ from grpo_sdk import (
     ConfigError,
     Environment,
     Observation,
+    Reward,
+    Sampling,
     StepResult,
     Strategy,
     hookimpl,
     reward,
+    user,
 )
+from grpo_sdk.testing import ScriptedBackend, make_trajectory
 
 AGENT = """\
 name: desk
@@ -70,10 +77,26 @@ def tool(name: str):
     return lambda: function
 
 
+class Judged(Reward):
+    def __init__(self, judge: Backend) -> None:
+        self.judge = judge
+
+    async def score(self, trajectory):
+        reply = await self.judge.chat([user("How was it?")], Sampling())
+        return float(reply.message["content"])
+
+
+class Judge(ScriptedBackend):
+    closed = 0
+
+    async def close(self) -> None:
+        self.closed += 1
+
+
 class Plugin:
     @hookimpl
     def grpo_backends(self):
-        return {"echo": Echo}
+        return {"echo": Echo, "judge": Judge}
 
     @hookimpl
     def grpo_environments(self):
@@ -81,7 +104,7 @@ class Plugin:
 
     @hookimpl
     def grpo_rewards(self):
-        return {"kind": kind}
+        return {"kind": kind, "judged": Judged}
 
     @hookimpl
     def grpo_tools(self):
@@ -163,3 +186,24 @@ def test_options_that_do_not_fit_are_an_error(tmp_path, registry):
     assert str(error.value) == (
         'options of the reward "kind": wrd: unknown option "wrd". Did you mean "word"?'
     )
+
+
+JUDGED = "rewards=[{name: judged, options: {judge: {name: judge, model: m, options: {replies: ['0.5']}}}}]"
+
+
+def test_a_rewards_own_backend_starts_when_asked_and_is_closed_with_the_rewards(tmp_path, registry):
+    (tmp_path / "agent.yaml").write_text(AGENT)
+    wired = build(load_config(tmp_path / "agent.yaml", [JUDGED]).config, registry)
+    [backend] = wired.rewards[0].backends
+    rewards = RewardSet(wired.rewards)
+
+    async def score():
+        before = backend.started
+        [scored] = await rewards.score([make_trajectory("Hello.")])
+        after = backend.started
+        await rewards.close_backends()
+        return before, scored.reward, after
+
+    assert asyncio.run(score()) == (False, 0.5, True)
+    assert backend.backend.closed == 1
+    assert backend.model.context == 4096

@@ -9,12 +9,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from grpo_host.validation import Complaint
+from grpo_host.validation import Complaint, Location
 from grpo_sdk.backend import TRAINABLE, Backend, Capability
 from grpo_sdk.errors import MissingExtraError, did_you_mean
 
 if TYPE_CHECKING:
-    from grpo_host.config.schema import AgentConfig
+    from grpo_host.config.schema import AgentConfig, BackendUse, ModelConfig, PluginUse
     from grpo_host.plugins import Registry
 
 DISTRIBUTION = "grpo-agent-framework"
@@ -50,28 +50,49 @@ def check_capabilities(
             f'the agent has tools ({", ".join(tools)}), and the backend "{name}" cannot call any. '
             f"Choose a backend with the capability tools or token_ids",
         )
-    if config.model.adapter and not (backend.local_weights or Capability.ADAPTERS in can):
+    yield from _check_adapter(config.model, config.backend, backend, ())
+
+
+def check_backend_option(use: BackendUse, backend: type[Backend], at: Location) -> Iterator[Complaint]:
+    """What is wrong with the backend that the option at ``at`` names for a plugin's own use."""
+    if not {Capability.CHAT, Capability.TOKEN_IDS} & backend.capabilities:
+        yield Complaint((*at, "name"), f'the backend "{use.name}" can neither chat nor speak token ids')
+    yield from _check_adapter(use.model, use, backend, at)
+    yield from check_settings(use.model, use, backend, at)
+    yield from _check_requirements(use, backend, (*at, "name"))
+    yield from check_model(use.model, backend, at)
+
+
+def _check_adapter(
+    model: ModelConfig, use: PluginUse, backend: type[Backend], at: Location
+) -> Iterator[Complaint]:
+    if model.adapter and not (backend.local_weights or Capability.ADAPTERS in backend.capabilities):
         yield Complaint(
-            ("model", "adapter"),
-            f'the backend "{name}" loads no adapters. Leave the adapter out, or serve it elsewhere',
+            (*at, "model", "adapter"),
+            f'the backend "{use.name}" loads no adapters. Leave the adapter out, or serve it elsewhere',
         )
 
 
-def check_settings(config: AgentConfig, backend: type[Backend]) -> Iterator[Complaint]:
-    """Settings of the model that the backend cannot honour."""
-    if not backend.local_weights and "dtype" in config.model.model_fields_set:
+def check_settings(
+    model: ModelConfig, use: PluginUse, backend: type[Backend], at: Location = ()
+) -> Iterator[Complaint]:
+    """Settings of the model below ``at`` that the backend cannot honour."""
+    if not backend.local_weights and "dtype" in model.model_fields_set:
         yield Complaint(
-            ("model", "dtype"),
-            f'the backend "{config.backend.name}" calls a model elsewhere and cannot set its dtype. '
-            f"Leave dtype out",
+            (*at, "model", "dtype"),
+            f'the backend "{use.name}" calls a model elsewhere and cannot set its dtype. Leave dtype out',
         )
+
+
+def _check_requirements(use: PluginUse, backend: type[Backend], at: Location) -> Iterator[Complaint]:
+    missing = next((module for module in backend.requires if not _is_installed(module)), None)
+    if missing is not None:
+        yield Complaint(at, _how_to_install(use.name, missing, backend.extra))
 
 
 def check_installed(config: AgentConfig, backend: type[Backend], *, training: bool) -> Iterator[Complaint]:
     """Packages that are needed and not installed."""
-    missing = next((module for module in backend.requires if not _is_installed(module)), None)
-    if missing is not None:
-        yield Complaint(NAME, _how_to_install(config.backend.name, missing, backend.extra))
+    yield from _check_requirements(config.backend, backend, NAME)
     if training:
         absent = next((m for m in ("torch", "trl", "peft") if not _is_installed(m)), None)
         if absent is not None:
@@ -80,12 +101,12 @@ def check_installed(config: AgentConfig, backend: type[Backend], *, training: bo
             yield from _check_tracker(tracker, index)
 
 
-def check_model(config: AgentConfig, backend: type[Backend]) -> Iterator[Complaint]:
-    """Whether the model and adapter are there, as far as that is quick to see."""
-    adapter = config.model.adapter
+def check_model(model: ModelConfig, backend: type[Backend], at: Location = ()) -> Iterator[Complaint]:
+    """Whether the model below ``at`` and its adapter are there, as far as that is quick to see."""
+    adapter = model.adapter
     if adapter and not (Path(adapter) / "adapter_config.json").is_file():
         yield Complaint(
-            ("model", "adapter"),
+            (*at, "model", "adapter"),
             f"{adapter} is no PEFT adapter: it holds no adapter_config.json. "
             f"Give the adapter folder of a run",
         )
@@ -93,25 +114,25 @@ def check_model(config: AgentConfig, backend: type[Backend]) -> Iterator[Complai
         return
     from grpo_host.models import list_models
 
-    name = config.model.name
-    models = {model.alias: model for model in list_models()}
+    name = model.name
+    models = {info.alias: info for info in list_models()}
     known = ", ".join(models)
     if name in models:
         if not models[name].installed:
             yield Complaint(
-                ("model", "name"),
+                (*at, "model", "name"),
                 f'the model "{name}" is not installed. Run grpo-host models to see how to get it',
             )
     elif name.startswith((".", "~", "/")) or Path(name).is_dir():
         if not (Path(name).expanduser() / "config.json").is_file():
             yield Complaint(
-                ("model", "name"),
+                (*at, "model", "name"),
                 f"{name} is no model directory: it holds no config.json. Models here: {known}",
             )
     elif not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
         hint = did_you_mean(name, list(models)) or f" Models here: {known}."
         yield Complaint(
-            ("model", "name"),
+            (*at, "model", "name"),
             f'no model "{name}".{hint} Or give a hub id (owner/name) or a directory',
         )
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, cast
 
 from grpo_host.config.backend_checks import (
+    check_backend_option,
     check_capabilities,
     check_installed,
     check_model,
@@ -21,12 +22,13 @@ from grpo_host.config.training_checks import (
     check_rewards,
     check_training,
 )
-from grpo_host.config.uses import plugin_uses
+from grpo_host.config.uses import backend_options, plugin_uses
 from grpo_host.options import OptionsError, read_options
 from grpo_host.validation import Complaint, Location
 from grpo_host.wiring import (
     build_environment,
     build_strategy,
+    make_chat_backend,
     make_reward,
     make_tool,
     model_spec,
@@ -36,7 +38,8 @@ from grpo_sdk.errors import GrpoError
 
 if TYPE_CHECKING:
     from grpo_host.config.load import LoadedConfig
-    from grpo_host.plugins import Registry
+    from grpo_host.config.schema import PluginUse
+    from grpo_host.plugins import Kind, Registry
     from grpo_sdk.backend import Backend
 
 Purpose = Literal["train", "eval", "rollout", "chat"]
@@ -99,6 +102,7 @@ class _Checker:
     def run(self) -> None:
         """All checks, those that stand on others last."""
         self.complaints += self._uses()
+        self.complaints += self._backend_options()
         self.complaints += self._rewards()
         self.complaints += check_rewards(self.config, training=self.training)
         self.complaints += check_context(self.config)
@@ -115,23 +119,40 @@ class _Checker:
     def _uses(self) -> Iterator[Complaint]:
         """Every plugin that is named is there, whole, and takes its options."""
         for location, kind, use in plugin_uses(self.config):
-            try:
-                read_options(self.registry.get(kind, use.name), use.options)
-            except OptionsError as error:
-                self.bad.add(location)
-                for complaint in error.complaints:
-                    place = (*location, "options", *complaint.location)
-                    yield Complaint(place, complaint.message)
-            except GrpoError as error:
-                self.bad.add(location)
-                yield Complaint((*location, "name"), str(error))
+            yield from self._use(location, kind, use)
+
+    def _use(self, location: Location, kind: Kind, use: PluginUse) -> Iterator[Complaint]:
+        try:
+            read_options(self.registry.get(kind, use.name), use.options)
+        except OptionsError as error:
+            self.bad.add(location)
+            for complaint in error.complaints:
+                place = (*location, "options", *complaint.location)
+                yield Complaint(place, complaint.message)
+        except GrpoError as error:
+            self.bad.add(location)
+            yield Complaint((*location, "name"), str(error))
+
+    def _backend_options(self) -> Iterator[Complaint]:
+        """The backends that rewards have for themselves are there, and can chat."""
+        for location, use in backend_options(self.config, self.registry):
+            found = list(self._use(location, "backend", use))
+            if not found:
+                backend = cast("type[Backend]", self.registry.get("backend", use.name).factory)
+                found = list(check_backend_option(use, backend, location))
+            if found:
+                self.bad.add(location[:2])  # the reward
+            yield from found
 
     def _rewards(self) -> Iterator[Complaint]:
         for index, use in enumerate(self.config.rewards):
             if ("rewards", index) in self.bad:
                 continue
             try:
-                make_reward(use, self.registry).close()
+                made = make_reward(
+                    use, self.registry, lambda own: make_chat_backend(own, self.registry, resolve=False)
+                )
+                made.close()
             except GrpoError as error:
                 yield Complaint(("rewards", index), str(error))
 
@@ -205,9 +226,9 @@ class _Checker:
         )
         # Another backend on the command line need not honour what the file says for its own.
         if self.loaded.origin.override_of(("backend",)) is None:
-            yield from check_settings(self.config, backend)
+            yield from check_settings(self.config.model, use, backend)
         yield from check_installed(self.config, backend, training=self.training)
-        yield from check_model(self.config, backend)
+        yield from check_model(self.config.model, backend)
         if not backend.local_weights:
             try:
                 offer.make(model_spec(self.config.model, None), **read_options(offer, use.options))

@@ -7,11 +7,12 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from grpo_host.config.references import escape_references
-from grpo_host.config.uses import plugin_uses
+from grpo_host.config.uses import backend_options, plugin_uses
 from grpo_host.options import complete_options
 
 if TYPE_CHECKING:
     from grpo_host.config.load import LoadedConfig
+    from grpo_host.config.schema import PluginUse
     from grpo_host.plugins import Registry
     from grpo_host.validation import Location
 
@@ -28,10 +29,11 @@ def dump_resolved(loaded: LoadedConfig, registry: Registry, *, comments: Iterabl
     for location, kind, use in plugin_uses(loaded.config):
         options = complete_options(registry.get(kind, use.name), use.options)
         _at(values, location)["options"] = options
-    backend = registry.get("backend", loaded.config.backend.name).factory
-    if not getattr(backend, "local_weights", True):
-        # A setting of those that load a model; written here, a check would refuse it.
-        del values["model"]["dtype"]
+    _leave_out_dtype(values["model"], loaded.config.backend, registry)
+    for location, judge in backend_options(loaded.config, registry):
+        offer = registry.get("backend", judge.name)
+        _at(values, location)["options"] = complete_options(offer, judge.options)
+        _leave_out_dtype(_at(values, location)["model"], judge, registry)
     values = escape_references(values)
     for location, text in loaded.references.items():
         _put_back(values, location, text)
@@ -43,6 +45,12 @@ def dump_resolved(loaded: LoadedConfig, registry: Registry, *, comments: Iterabl
     yaml.width = 100
     yaml.dump(values, stream)
     return stream.getvalue()
+
+
+def _leave_out_dtype(model: dict[str, Any], use: PluginUse, registry: Registry) -> None:
+    """It is a setting of backends that load a model; written for others, a check would refuse it."""
+    if not getattr(registry.get("backend", use.name).factory, "local_weights", True):
+        del model["dtype"]
 
 
 def _put_back(values: Any, location: Location, text: str) -> None:

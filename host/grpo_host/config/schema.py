@@ -56,6 +56,19 @@ class ModelConfig(Named):
     """A PEFT adapter directory to start from."""
 
 
+class OwnModelConfig(ModelConfig):
+    """The model of a backend that a plugin has for itself."""
+
+    context: Annotated[int, Field(ge=16)] = 4096
+    """Tokens, prompt and completion together: a judge reads several episodes at once."""
+
+
+class BackendUse(PluginUse):
+    """A backend that a reward has for itself, such as its judge: an option of the type ``Backend``."""
+
+    model: OwnModelConfig
+
+
 class LimitsConfig(Section):
     """What an episode may take."""
 

@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from grpo_host.config.schema import BackendUse
+from grpo_host.options import OptionsError, read_options
+from grpo_sdk.errors import GrpoError
+
 if TYPE_CHECKING:
     from grpo_host.config.schema import AgentConfig, PluginUse
-    from grpo_host.plugins import Kind
+    from grpo_host.plugins import Kind, Registry
     from grpo_host.validation import Location
 
 
@@ -21,3 +25,18 @@ def plugin_uses(config: AgentConfig) -> Iterator[tuple[Location, Kind, PluginUse
     yield ("environment",), "environment", config.environment
     for index, reward in enumerate(config.rewards):
         yield ("rewards", index), "reward", reward
+
+
+def backend_options(config: AgentConfig, registry: Registry) -> Iterator[tuple[Location, BackendUse]]:
+    """The backends that rewards have for themselves, by the place of the option that names each.
+
+    Leaves out what a check of the rewards' own options complains of.
+    """
+    for index, use in enumerate(config.rewards):
+        try:
+            options = read_options(registry.get("reward", use.name), use.options)
+        except (OptionsError, GrpoError):
+            continue
+        for name, value in options.items():
+            if isinstance(value, BackendUse):
+                yield ("rewards", index, "options", name), value

@@ -120,6 +120,16 @@ def kind(trajectory: Any, *, word: str = "please") -> float:
     return 1.0
 
 
+class Judged(Reward):
+    """Asks a backend of its own."""
+
+    def __init__(self, judge: Backend, *, second: Backend | None = None, rubric: str = "Be kind.") -> None:
+        self.judge = judge
+
+    def score(self, trajectory: Any) -> float:
+        return 0.0
+
+
 class Strict(Reward):
     def __init__(self, *, low: int = 0, high: int = 1) -> None:
         if low > high:
@@ -158,7 +168,7 @@ class Shopkeeper:
 
     @hookimpl
     def grpo_rewards(self) -> Any:
-        return {"kind": kind, "strict": Strict, "number": lambda: 1.0}
+        return {"kind": kind, "strict": Strict, "judged": Judged, "number": lambda: 1.0}
 
     @hookimpl
     def grpo_tools(self) -> Any:

@@ -96,6 +96,44 @@ def test_a_factory_that_makes_something_else_is_a_problem(problems):
     ]
 
 
+def judged(judge: str) -> str:
+    return f"rewards=[{{name: judged, options: {{judge: {judge}}}}}]"
+
+
+@pytest.mark.parametrize("judge", ["{name: remote, model: x/y}", "{name: engine, model: ./model}"])
+def test_a_judge_chats_or_speaks_tokens(problems, judge):
+    assert problems(judged(judge)) == []
+
+
+@pytest.mark.parametrize(
+    ("judge", "said"),
+    [
+        ("remote", "options.judge.model: this option is missing"),
+        ("3", "options.judge: give a mapping of keys to values"),
+        ("{name: remote, modle: x}", 'options.judge.modle: unknown option "modle". Did you mean "model"?'),
+        (
+            "{name: remote, model: {name: x, contxt: 5}}",
+            'judge.model.contxt: unknown option "contxt". Did you mean "context"?',
+        ),
+        ("{name: remot, model: x}", 'options.judge.name: no backend "remot". Did you mean "remote"?'),
+        ("{name: remote, model: x, options: {ul: x}}", 'judge.options.ul: unknown option "ul"'),
+        ("{name: remote, model: x, options: {url: x}}", "url must begin with http"),
+        ("{name: remote, model: {name: x, dtype: float32}}", "judge.model.dtype: the backend"),
+        ("{name: mute, model: x}", 'judge.name: the backend "mute" can neither chat nor speak token ids'),
+        ("{name: unready, model: x}", "judge.name: unready needs the package an_engine_that_is_not_there"),
+        ("{name: engine, model: nothing}", 'options.judge.model.name: no model "nothing"'),
+    ],
+)
+def test_a_judge_that_cannot_be_had_is_a_problem_at_its_place(problems, judge, said):
+    lines = problems(judged(judge))
+    assert any(said in line for line in lines), lines
+
+
+def test_a_judge_is_no_option_where_a_reward_asks_for_none(problems):
+    [line] = problems("rewards=[{name: kind, options: {judge: {name: remote, model: x}}}]")
+    assert 'unknown option "judge"' in line
+
+
 def test_a_reward_that_is_listed_twice_is_a_problem(problems):
     assert problems("rewards=[kind, kind]") == [
         '--set rewards: rewards[1].name: the reward "kind" is listed twice. Leave one of them out'

@@ -57,3 +57,24 @@ def test_a_reference_that_stands_for_a_section_becomes_its_name(agent_yaml, regi
 def test_comments_stand_on_top(agent_yaml, registry, tmp_path):
     text = dump_resolved(load_config(agent_yaml), registry, comments=["torch 2.13", "seed 0"])
     assert text.startswith("# torch 2.13\n# seed 0\nname: desk\n")
+
+
+JUDGED = "rewards=[{name: judged, options: {judge: {name: remote, model: some/model, options: %s}}}]"
+
+
+def test_a_judge_is_written_out_with_its_model_and_options(agent_yaml, registry, tmp_path):
+    text = dump_resolved(load_config(agent_yaml, [JUDGED % "{}"]), registry)
+    (tmp_path / "resolved.yaml").write_text(text)
+    judge = load_config(tmp_path / "resolved.yaml").config.rewards[0].options["judge"]
+    assert judge == {
+        "name": "remote",
+        "options": {"url": "http://here"},
+        "model": {"name": "some/model", "context": 4096, "adapter": None},
+    }
+
+
+def test_a_judges_secrets_stay_references(agent_yaml, registry, monkeypatch):
+    monkeypatch.setenv("SECRET", "hunter2")
+    text = dump_resolved(load_config(agent_yaml, [JUDGED % '{url: "http://${SECRET}"}']), registry)
+    assert "hunter2" not in text
+    assert "url: http://${SECRET}\n" in text
