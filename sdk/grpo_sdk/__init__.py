@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         Sampling,
         TokenReply,
     )
+    from grpo_sdk.embedding import Embedder, HashingEmbedder, embedder_available, sentence_embedder
     from grpo_sdk.environment import HELD_OUT, TRAIN, Environment, Observation, StepResult
     from grpo_sdk.errors import (
         CapabilityError,
@@ -35,13 +36,22 @@ if TYPE_CHECKING:
         Message,
         ToolCall,
         ToolSchema,
+        as_messages,
         assistant,
         system,
         tool_call,
         tool_result,
         user,
     )
-    from grpo_sdk.rewards import FunctionReward, GroupReward, Reward, RewardResult, Score, reward
+    from grpo_sdk.rewards import (
+        FunctionReward,
+        GroupReward,
+        Reward,
+        RewardResult,
+        Score,
+        reward,
+        score_messages,
+    )
     from grpo_sdk.seeds import derive_seed
     from grpo_sdk.strategy import Strategy
     from grpo_sdk.toolbox import Toolbox
@@ -58,12 +68,13 @@ if TYPE_CHECKING:
 
 _HOME = {
     "backend": "TRAINABLE Backend Capability ChatReply ModelSpec Sampling TokenReply",
+    "embedding": "Embedder HashingEmbedder embedder_available sentence_embedder",
     "environment": "HELD_OUT TRAIN Environment Observation StepResult",
     "errors": "CapabilityError ConfigError ContextOverflowError GrpoError MissingExtraError "
     "ModelError PluginError RunError",
     "hooks": "HOOK_API hookimpl",
-    "messages": "Message ToolCall ToolSchema assistant system tool_call tool_result user",
-    "rewards": "FunctionReward GroupReward Reward RewardResult Score reward",
+    "messages": "Message ToolCall ToolSchema as_messages assistant system tool_call tool_result user",
+    "rewards": "FunctionReward GroupReward Reward RewardResult Score reward score_messages",
     "seeds": "derive_seed",
     "strategy": "Strategy",
     "toolbox": "Toolbox",
@@ -83,10 +94,12 @@ __all__ = [
     "ChatReply",
     "ConfigError",
     "ContextOverflowError",
+    "Embedder",
     "Environment",
     "FunctionReward",
     "GroupReward",
     "GrpoError",
+    "HashingEmbedder",
     "Ledger",
     "Message",
     "MissingExtraError",
@@ -114,11 +127,15 @@ __all__ = [
     "Toolbox",
     "Trajectory",
     "Turn",
+    "as_messages",
     "as_tool",
     "assistant",
     "derive_seed",
+    "embedder_available",
     "hookimpl",
     "reward",
+    "score_messages",
+    "sentence_embedder",
     "system",
     "tool_call",
     "tool_result",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, NotRequired
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NotRequired, cast
 
 from typing_extensions import TypedDict
 
@@ -73,3 +74,28 @@ def tool_result(call: ToolCall, content: str) -> Message:
 def tool_call(name: str, arguments: str, call_id: str) -> ToolCall:
     """A tool call; ``arguments`` is a JSON text."""
     return {"id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}}
+
+
+def as_messages(messages: Sequence[Mapping[str, Any]]) -> list[Message]:
+    """Copies of ``messages`` that others wrote: each with a known role and its content as a text.
+
+    Content that is None (an assistant that only calls tools) becomes an empty text. Raises
+    ``ValueError`` that names the first message that is none.
+    """
+    if isinstance(messages, str | Mapping):
+        raise ValueError(f"messages are a list of dicts with role and content, not {messages!r:.80}")
+    return [_as_message(index, message) for index, message in enumerate(messages)]
+
+
+def _as_message(index: int, message: Any) -> Message:
+    where = f"message {index}"
+    if not isinstance(message, Mapping):
+        raise ValueError(f"{where} is {message!r:.80}, not a dict with role and content")
+    role, content = message.get("role"), message.get("content")
+    if role not in ("system", "user", "assistant", "tool"):
+        raise ValueError(f"{where} has the role {role!r:.40}; roles are system, user, assistant and tool")
+    if content is None and role == "assistant":
+        content = ""
+    if not isinstance(content, str):
+        raise ValueError(f"{where} has the content {content!r:.80}, which is no text")
+    return cast("Message", {**message, "role": role, "content": content})

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias, overload
 
+from grpo_sdk.blocking import call_blocking
 from grpo_sdk.trajectory import Trajectory
 
 
@@ -44,6 +46,20 @@ class GroupReward(ABC):
         """Release what the reward holds. Called once, at the end of the run."""
 
 
+async def score_messages(
+    reward: Reward, messages: Sequence[Mapping[str, Any]], context: Mapping[str, Any] | None = None
+) -> RewardResult:
+    """What ``reward`` says of a conversation that was had elsewhere; ``context`` becomes its task's data.
+
+    A reward that is no coroutine runs in a thread. Raises ``ValueError`` where ``messages`` are no
+    messages, and whatever the reward raises.
+    """
+    trajectory = Trajectory.of_messages(messages, context=context)
+    score = await call_blocking(reward.score, trajectory)
+    result = await score if inspect.isawaitable(score) else score
+    return result if isinstance(result, RewardResult) else RewardResult(float(result))
+
+
 RewardFunction = Callable[..., "Score | Awaitable[Score]"]
 
 
@@ -73,8 +89,6 @@ def reward(function: RewardFunction | None = None, /, *, name: str | None = None
     """
 
     def decorate(function: RewardFunction) -> Callable[..., FunctionReward]:
-        import inspect
-
         signature = inspect.signature(function)
 
         def factory(**options: Any) -> FunctionReward:

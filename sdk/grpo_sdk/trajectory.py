@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
-from grpo_sdk.messages import Message
+from grpo_sdk.messages import Message, as_messages
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -145,6 +145,30 @@ class Trajectory:
     started: float = 0.0
     """Unix time."""
     seconds: float = 0.0
+
+    @classmethod
+    def of_messages(
+        cls,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        context: Mapping[str, Any] | None = None,
+        outcome: Mapping[str, Any] | None = None,
+    ) -> Trajectory:
+        """A conversation that was had elsewhere, as a trajectory that rewards can score.
+
+        ``context`` is what was known of it: the data of its task. Raises ``ValueError`` where
+        ``messages`` are no messages.
+        """
+        task = Task("conversation", dict(context or {}))
+        return cls(
+            id="conversation",
+            environment="",
+            task=task,
+            status="completed",
+            stop_reason="done",
+            messages=as_messages(messages),
+            outcome=dict(outcome or {}),
+        )
 
     @property
     def policy_messages(self) -> list[Message]:

@@ -3,10 +3,11 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grpo_sdk import assistant, derive_seed, system, tool_call, tool_result, user
+from grpo_sdk import as_messages, assistant, derive_seed, system, tool_call, tool_result, user
 from grpo_sdk.errors import GrpoError, MissingExtraError, did_you_mean
 from grpo_sdk.strategy import Strategy
 
@@ -61,3 +62,25 @@ def test_near_misses_get_a_suggestion():
 def test_a_strategy_joins_its_prompt_and_style():
     assert Strategy("s", "Be helpful.", "Be brief.").instructions == "Be helpful.\nBe brief."
     assert Strategy("s").instructions == ""
+
+
+def test_messages_of_others_are_copied_and_filled_in():
+    given = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": None, "tool_calls": []}]
+    assert as_messages(given) == [user("Hi"), {"role": "assistant", "content": "", "tool_calls": []}]
+    assert given[1]["content"] is None
+
+
+@pytest.mark.parametrize(
+    ("messages", "complaint"),
+    [
+        ([user("Hi"), "Hello"], "message 1 is 'Hello', not a dict with role and content"),
+        ([{"content": "Hi"}], "message 0 has the role None; roles are system, user, assistant and tool"),
+        ([{"role": "bot", "content": "Hi"}], "message 0 has the role 'bot'"),
+        ([{"role": "user"}], "message 0 has the content None, which is no text"),
+        (user("Hi"), "messages are a list of dicts with role and content, not"),
+        ("Hi", "messages are a list of dicts"),
+    ],
+)
+def test_what_is_no_message_is_named(messages, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        as_messages(messages)

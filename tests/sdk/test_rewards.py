@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+import asyncio
 import inspect
 
 import pytest
 
-from grpo_sdk import FunctionReward, Reward, RewardResult, reward
+from grpo_sdk import FunctionReward, Reward, RewardResult, reward, score_messages
 from grpo_sdk.rewards import GroupReward
 from grpo_sdk.testing import GroupRewardContract, RewardContract, make_trajectory
 
@@ -117,3 +118,27 @@ def test_the_contract_finds_a_group_reward_that_drops_one():
 
     with pytest.raises(AssertionError, match="2 scores for 3 trajectories"):
         Contract().test_every_trajectory_gets_a_finite_score()
+
+
+@pytest.mark.parametrize(
+    "scored",
+    [lambda t: 0.5 * len(t.messages), lambda t: RewardResult(0.5 * len(t.messages), {"of": 1.0})],
+    ids=["number", "result"],
+)
+@pytest.mark.parametrize("coroutine", [False, True])
+def test_a_conversation_can_be_scored_outside_of_an_episode(scored, coroutine):
+    class Given(Reward):
+        if coroutine:
+
+            async def score(self, trajectory):
+                assert trajectory.task.data == {"topic": "orders"}
+                return scored(trajectory)
+        else:
+
+            def score(self, trajectory):
+                return scored(trajectory)
+
+    said = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
+    result = asyncio.run(score_messages(Given(), said, {"topic": "orders"}))
+    assert isinstance(result, RewardResult)
+    assert result.value == 1.0

