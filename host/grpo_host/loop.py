@@ -23,17 +23,11 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
     return loop
 
 
-class LoopThread:
-    """Runs coroutines for threads that have no event loop, or that may already be inside of one."""
+class Runner:
+    """Runs coroutines in ``loop``, which another thread turns, for threads without one."""
 
-    def __init__(self, name: str = "grpo-rollouts") -> None:
-        self.loop = new_event_loop()
-        self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
-        self._thread.start()
-
-    def _serve(self) -> None:
-        asyncio.set_event_loop(self.loop)
-        self.loop.run_forever()
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
 
     def run(self, coroutine: Coroutine[Any, Any, T], *, check: Callable[[], None] = lambda: None) -> T:
         """The coroutine's result.
@@ -50,6 +44,22 @@ class LoopThread:
             future.cancel()
             raise
 
+
+class LoopThread(Runner):
+    """Runs coroutines for threads that have no event loop, or that may already be inside of one."""
+
+    def __init__(self, name: str = "grpo-rollouts") -> None:
+        super().__init__(new_event_loop())
+        self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        asyncio.set_event_loop(self.loop)
+        try:
+            self.loop.run_forever()
+        finally:
+            self.loop.close()
+
     async def call(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """The coroutine's result, for a caller in any event loop. Cancelling the call cancels it."""
         if asyncio.get_running_loop() is self.loop:
@@ -63,7 +73,18 @@ class LoopThread:
         asyncio.run_coroutine_threadsafe(_cancel_all(), self.loop).result(timeout=30)
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join(timeout=30)
-        self.loop.close()
+
+    def end_with(self, last: Callable[[], Coroutine[Any, Any, Any]]) -> None:
+        """Run the coroutine that ``last`` makes and end the thread, without waiting for either."""
+
+        async def end() -> None:
+            try:
+                await last()
+            finally:
+                self.loop.stop()
+
+        if not self.loop.is_closed():
+            asyncio.run_coroutine_threadsafe(end(), self.loop)
 
 
 async def _cancel_all() -> None:

@@ -29,6 +29,7 @@ CONVERSION = 1
 """Raise it when a conversion writes something else: caches of older ones are then left alone."""
 
 ALIASES_VARIABLE = "GRPO_MODEL_ALIASES"
+"""Holds ``name=target`` pairs, with commas between them, or the path of a JSON file of such pairs."""
 HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model"]
 
 Progress = Callable[[str], None]
@@ -89,8 +90,8 @@ def resolve_model(
 ) -> ResolvedModel:
     """Find, download or convert the model called ``name`` and say where it lies.
 
-    ``aliases`` (over those of the file that ``$GRPO_MODEL_ALIASES`` names) points names at other
-    names. ``progress`` is told, in words, before anything that takes long.
+    ``aliases`` (over those of ``$GRPO_MODEL_ALIASES``) points names at other names. ``progress`` is
+    told, in words, before anything that takes long.
     """
     target = _follow(name, _all_aliases(aliases))
     tell = progress or (lambda _: None)
@@ -123,14 +124,30 @@ def cache_directory() -> Path:
 
 def _all_aliases(passed: Mapping[str, str] | None) -> dict[str, str]:
     aliases: object = {}
-    if file := os.environ.get(ALIASES_VARIABLE):
+    said = os.environ.get(ALIASES_VARIABLE, "")
+    file = Path(said).expanduser()
+    if "=" in said and not file.is_file():
+        aliases = _alias_pairs(said)
+    elif said:
         try:
-            aliases = json.loads(Path(file).expanduser().read_text(encoding="utf-8"))
+            aliases = json.loads(file.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise ModelError(f"${ALIASES_VARIABLE}: cannot read {file}: {error}") from error
     if not isinstance(aliases, dict) or not all(isinstance(to, str) for to in aliases.values()):
         raise ModelError(f'${ALIASES_VARIABLE}: the file must hold {{"name": "target", …}}')
     return {**aliases, **(passed or {})}
+
+
+def _alias_pairs(said: str) -> dict[str, str]:
+    pairs = {}
+    for pair in filter(None, map(str.strip, said.split(","))):
+        name, equals, target = (part.strip() for part in pair.partition("="))
+        if not (name and equals and target):
+            raise ModelError(
+                f'${ALIASES_VARIABLE}: "{pair}" is no alias; write name=target, as in gpt2=smollm2-135m'
+            )
+        pairs[name] = target
+    return pairs
 
 
 def _follow(name: str, aliases: Mapping[str, str]) -> str:

@@ -144,6 +144,17 @@ class Backend(ABC):
         """
         raise self._cannot(Capability.TOKEN_IDS)
 
+    async def stream_ids(
+        self, prompt: Sequence[int], sampling: Sampling
+    ) -> AsyncIterator[list[int] | TokenReply]:
+        """As ``generate``: the ids as they are sampled, then the whole reply as the last item.
+
+        This one, for backends that cannot do better, gives all ids at once.
+        """
+        reply = await self.generate(prompt, sampling)
+        yield reply.ids
+        yield reply
+
     async def chat(
         self, messages: Sequence[Message], sampling: Sampling, tools: Sequence[ToolSchema] = ()
     ) -> ChatReply:

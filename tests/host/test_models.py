@@ -234,6 +234,21 @@ def test_an_alias_of_the_embedded_model(package, monkeypatch):
     assert (model.name, model.source) == ("gpt2", "embedded")
 
 
+@pytest.mark.parametrize("said", ["gpt2=smollm2-135m", " small = gpt2 ,, gpt2 = smollm2-135m ,"])
+def test_aliases_of_the_environment_variable_itself(package, monkeypatch, said):
+    monkeypatch.setattr(models, "convert_gguf", converted([]))
+    monkeypatch.setenv("GRPO_MODEL_ALIASES", said)
+    model = resolve_model("gpt2")
+    assert (model.name, model.source) == ("gpt2", "embedded")
+
+
+@pytest.mark.parametrize("said", ["gpt2=", "=x", "a=b,c"])
+def test_an_alias_without_a_name_or_target(monkeypatch, said):
+    monkeypatch.setenv("GRPO_MODEL_ALIASES", said)
+    with pytest.raises(ModelError, match="is no alias; write name=target, as in gpt2=smollm2-135m"):
+        resolve_model("gpt2")
+
+
 def test_aliases_that_form_a_circle():
     with pytest.raises(ModelError, match="a → b → a"):
         resolve_model("a", aliases={"a": "b", "b": "a"})

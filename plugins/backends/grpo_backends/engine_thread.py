@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextlib
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import Future as ThreadFuture
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 from queue import Empty, SimpleQueue
 from typing import Any, Protocol, TypeVar
 
 T = TypeVar("T")
 
+Progress = Callable[[Any], Callable[[], None]]
+"""From an unfinished output, read in the engine's thread, to what is to be called in the loop."""
+
 
 class Engine(Protocol):
     """What is asked of an engine: the part of ``vllm.v1.engine.llm_engine.LLMEngine`` used here.
 
-    ``step`` returns outputs with ``request_id`` and ``finished``.
+    ``step`` returns outputs with ``request_id`` and ``finished``, unfinished ones for requests whose
+    ids are wanted as they come.
     """
 
     def add_request(self, request_id: str, prompt: Any, params: Any) -> str: ...
@@ -32,6 +38,7 @@ class _Job:
     prompt: Any
     params: Any
     future: asyncio.Future[Any]
+    progress: Progress | None = None
     id: str = field(default_factory=map(str, count()).__next__)
 
 
@@ -69,13 +76,13 @@ class EngineThread:
         atexit.register(self.stop)
         await asyncio.wrap_future(ready)
 
-    async def generate(self, prompt: Any, params: Any) -> Any:
-        """The finished output of ``step``. Cancelling aborts the request.
+    async def generate(self, prompt: Any, params: Any, progress: Progress | None = None) -> Any:
+        """The finished output of ``step``; ``progress`` hears of the unfinished ones.
 
-        Raises what the engine says of this request, or why the engine died.
+        Cancelling aborts the request. Raises what the engine says of this request, or why it died.
         """
         self._check_open()
-        job = _Job(prompt, params, self._loop.create_future())
+        job = _Job(prompt, params, self._loop.create_future(), progress)
         if not self._pending:
             self._loop.call_soon(self._flush)
         self._pending.append(job)
@@ -84,6 +91,34 @@ class EngineThread:
         except asyncio.CancelledError:
             self._inbox.put(lambda: self._abort(job))
             raise
+
+    async def stream(
+        self, prompt: Any, params: Any, ids_of: Callable[[Any], Sequence[int]]
+    ) -> AsyncGenerator[list[int] | Any, None]:
+        """Sampled ids as ``step`` gives them, ``ids_of`` an output, and at last the finished output."""
+        fresh: asyncio.Queue[list[int] | None] = asyncio.Queue()
+        seen = 0
+
+        def progress(output: Any) -> Callable[[], None]:
+            nonlocal seen
+            ids = list(ids_of(output)[seen:])  # now: the engine goes on to change it
+            seen += len(ids)
+            return partial(fresh.put_nowait, ids)
+
+        request = asyncio.ensure_future(self.generate(prompt, params, progress))
+        request.add_done_callback(lambda _: fresh.put_nowait(None))
+        told = 0
+        try:
+            while (ids := await fresh.get()) is not None:
+                told += len(ids)
+                yield ids
+            output = await request
+        finally:
+            request.cancel()
+            await asyncio.gather(request, return_exceptions=True)
+        if rest := list(ids_of(output)[told:]):
+            yield rest
+        yield output
 
     async def call(self, function: Callable[[Engine], T]) -> T:
         """``function(engine)``, run between two steps. Raises what it raises."""
@@ -183,9 +218,17 @@ class EngineThread:
             return
         finished = []
         for output in outputs:
-            if output.finished and (job := self._under_way.pop(output.request_id, None)):
+            if not output.finished:
+                self._tell(output)
+            elif job := self._under_way.pop(output.request_id, None):
                 finished.append((job.future, output, None))
         self._deliver(finished)
+
+    def _tell(self, output: Any) -> None:
+        job = self._under_way.get(output.request_id)
+        if job is not None and job.progress is not None:
+            with contextlib.suppress(RuntimeError):  # The loop closed: nobody listens any more.
+                self._loop.call_soon_threadsafe(job.progress(output))
 
     def _fail(self, problem: Exception) -> None:
         problem.__cause__ = self._error

@@ -76,7 +76,7 @@ class BatchEngine:
         return bool(self._rows or self._waiting)
 
     def step(self) -> list[Row]:
-        """Sample one id for every request of the batch; the requests that ended."""
+        """Sample one id for every request of the batch; all of them, those that ended included."""
         import torch
 
         with torch.inference_mode():
@@ -88,10 +88,10 @@ class BatchEngine:
                 time.sleep(0.001)
                 return []
             self._sample(logits)
-        ended = [row for row in self._rows if row.finished]
-        if ended:
-            self._keep([not row.finished for row in self._rows])
-        return ended
+        rows = self._rows
+        if any(row.finished for row in rows):
+            self._keep([not row.finished for row in rows])
+        return rows
 
     def _window_is_over(self) -> bool:
         full = len(self._waiting) >= self._max_batch

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -24,7 +25,7 @@ from grpo_sdk import (
 )
 
 if TYPE_CHECKING:
-    from grpo_backends.transformers_batch import BatchEngine
+    from grpo_backends.transformers_batch import BatchEngine, Row
     from grpo_sdk.backend import NamedWeights, Tokenizer
 
 
@@ -88,17 +89,32 @@ class TransformersBackend(Backend):
 
     async def generate(self, prompt: Sequence[int], sampling: Sampling) -> TokenReply:
         thread = self._started()
+        params = self._params(prompt, sampling)
+        self._under_way += 1
+        try:
+            return _reply(await thread.generate(prompt, params))
+        finally:
+            self._under_way -= 1
+
+    async def stream_ids(
+        self, prompt: Sequence[int], sampling: Sampling
+    ) -> AsyncIterator[list[int] | TokenReply]:
+        thread = self._started()
+        params = self._params(prompt, sampling)
+        self._under_way += 1
+        try:
+            async with aclosing(thread.stream(prompt, params, _ids)) as items:
+                async for item in items:
+                    yield item if isinstance(item, list) else _reply(item)
+        finally:
+            self._under_way -= 1
+
+    def _params(self, prompt: Sequence[int], sampling: Sampling) -> Sampling:
         room = room_for_answer(prompt, self.model)
         seed = sampling.seed
         if seed is None:
             seed = derive_seed("unseeded", self.seed, next(self._unseeded))
-        params = replace(sampling, seed=seed, max_tokens=min(sampling.max_tokens, room))
-        self._under_way += 1
-        try:
-            row = await thread.generate(prompt, params)
-        finally:
-            self._under_way -= 1
-        return TokenReply(row.ids, row.logprobs, row.finish_reason)
+        return replace(sampling, seed=seed, max_tokens=min(sampling.max_tokens, room))
 
     async def update_weights(self, weights: NamedWeights, *, version: int) -> None:
         """Replace the weights that are named.
@@ -160,6 +176,14 @@ class TransformersBackend(Backend):
             max_batch=self.max_batch,
             window=self.window,
         )
+
+
+def _ids(row: Row) -> Sequence[int]:
+    return row.ids
+
+
+def _reply(row: Row) -> TokenReply:
+    return TokenReply(row.ids, row.logprobs, row.finish_reason)
 
 
 def _end_ids(model: Any, tokenizer: Tokenizer) -> set[int]:

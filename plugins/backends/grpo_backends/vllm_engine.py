@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -106,16 +107,28 @@ class VllmBackend(Backend):
         return self._tokenizer
 
     async def generate(self, prompt: Sequence[int], sampling: Sampling) -> TokenReply:
-        thread = self._started()
-        if self._incomplete:
-            raise RunError(self._incomplete)
-        room = room_for_answer(prompt, self.model)
+        thread = self._ready()
+        params = self._params(sampling, room_for_answer(prompt, self.model))
         self._under_way += 1
         try:
-            output = await thread.generate({"prompt_token_ids": list(prompt)}, self._params(sampling, room))
+            output = await thread.generate({"prompt_token_ids": list(prompt)}, params)
         finally:
             self._under_way -= 1
         return _reply(output.outputs[0])
+
+    async def stream_ids(
+        self, prompt: Sequence[int], sampling: Sampling
+    ) -> AsyncIterator[list[int] | TokenReply]:
+        thread = self._ready()
+        params = self._params(sampling, room_for_answer(prompt, self.model), stream=True)
+        request = {"prompt_token_ids": list(prompt)}
+        self._under_way += 1
+        try:
+            async with aclosing(thread.stream(request, params, _ids)) as items:
+                async for item in items:
+                    yield item if isinstance(item, list) else _reply(item.outputs[0])
+        finally:
+            self._under_way -= 1
 
     async def update_weights(self, weights: NamedWeights, *, version: int) -> None:
         """Replace all weights and forget cached prefixes.
@@ -154,8 +167,14 @@ class VllmBackend(Backend):
             raise RuntimeError("the backend vllm is not running; await start() first")
         return self._thread
 
-    def _params(self, sampling: Sampling, room: int) -> Any:
+    def _ready(self) -> EngineThread:
+        if self._incomplete:
+            raise RunError(self._incomplete)
+        return self._started()
+
+    def _params(self, sampling: Sampling, room: int, *, stream: bool = False) -> Any:
         from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
 
         return SamplingParams(
             max_tokens=min(sampling.max_tokens, room),
@@ -168,7 +187,7 @@ class VllmBackend(Backend):
             logprobs=0,
             flat_logprobs=True,
             detokenize=bool(sampling.stop),
-            output_kind=_final_only(),
+            output_kind=RequestOutputKind.CUMULATIVE if stream else RequestOutputKind.FINAL_ONLY,
         )
 
     def _make(self) -> Any:
@@ -255,10 +274,9 @@ def _quiet() -> None:
     logging.getLogger("vllm").setLevel(os.environ["VLLM_LOGGING_LEVEL"])
 
 
-def _final_only() -> Any:
-    from vllm.sampling_params import RequestOutputKind
-
-    return RequestOutputKind.FINAL_ONLY
+def _ids(output: Any) -> Sequence[int]:
+    ids: Sequence[int] = output.outputs[0].token_ids
+    return ids
 
 
 def _reply(completion: Any) -> TokenReply:

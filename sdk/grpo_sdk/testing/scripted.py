@@ -59,6 +59,7 @@ class ScriptedBackend(Backend):
         self, messages: Sequence[Message], sampling: Sampling, tools: Sequence[ToolSchema] = ()
     ) -> AsyncIterator[str | ChatReply]:
         reply = await self.chat(messages, sampling, tools)
-        for word in reply.message["content"].split(" "):
-            yield f"{word} "
+        first, *rest = reply.message["content"].split(" ")
+        for word in [first, *(f" {word}" for word in rest)]:
+            yield word
         yield reply

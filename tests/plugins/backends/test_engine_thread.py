@@ -19,10 +19,11 @@ class Output:
     request_id: str
     prompt: Any
     finished: bool = True
+    ids: tuple[int, ...] = ()
 
 
 class FakeEngine:
-    """Ends a request after ``params`` steps of a millisecond."""
+    """Ends a request after ``params`` steps of a millisecond; the ids count down to 0."""
 
     def __init__(self) -> None:
         self.left: dict[str, list[Any]] = {}
@@ -55,8 +56,10 @@ class FakeEngine:
         done = []
         for request_id, entry in list(self.left.items()):
             entry[0] -= 1
+            ids = (*entry[2:], entry[0])
+            entry[2:] = ids
+            done.append(Output(request_id, entry[1], entry[0] <= 0, ids))
             if entry[0] <= 0:
-                done.append(Output(request_id, entry[1]))
                 del self.left[request_id]
         return done
 
@@ -187,3 +190,37 @@ def test_another_event_loop_is_refused() -> None:
     with pytest.raises(RuntimeError, match="another event loop"):
         asyncio.run(from_elsewhere())
     thread.stop()
+
+
+def ids_of(output: Output) -> tuple[int, ...]:
+    return output.ids
+
+
+def test_a_stream_gives_each_id_once_and_then_the_output() -> None:
+    async def use(thread: EngineThread, _: FakeEngine) -> list[Any]:
+        return [item async for item in thread.stream("p", 5, ids_of)]
+
+    *pieces, output = with_thread(use)
+    assert [id for piece in pieces for id in piece] == [4, 3, 2, 1, 0] == list(output.ids)
+    assert len(pieces) > 1
+
+
+def test_a_stream_that_is_left_early_aborts_its_request() -> None:
+    async def use(thread: EngineThread, engine: FakeEngine) -> tuple[list[str], int]:
+        stream: Any = thread.stream("p", 10_000, ids_of)
+        await anext(stream)
+        await stream.aclose()
+        await thread.call(lambda _: None)
+        return engine.aborted, len(engine.left)
+
+    aborted, left = with_thread(use)
+    assert (len(aborted), left) == (1, 0)
+
+
+def test_a_stream_whose_engine_dies_says_so() -> None:
+    async def use(thread: EngineThread, engine: FakeEngine) -> list[Any]:
+        engine.dies_at = 3
+        return [item async for item in thread.stream("p", 100, ids_of)]
+
+    with pytest.raises(RuntimeError, match="the engine died: RuntimeError: the kernel is broken"):
+        with_thread(use)

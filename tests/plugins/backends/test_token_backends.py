@@ -92,6 +92,22 @@ def test_a_stop_token_ends_a_sample_and_is_part_of_it(engine) -> None:
     assert (len(stopped.logprobs), stopped.finish_reason) == (end, "stop")
 
 
+def streamed(engine: Any, ids: list[int], **sampling: Any) -> list[Any]:
+    async def gather() -> list[Any]:
+        return [item async for item in engine.backend.stream_ids(ids, Sampling(**sampling))]
+
+    items: list[Any] = engine.run(gather())
+    return items
+
+
+def test_a_stream_gives_the_ids_as_they_are_sampled_and_then_the_same_reply(engine) -> None:
+    ids = prompt(engine, "What is 2 + 2? Answer in one word.")
+    *pieces, reply = streamed(engine, ids, temperature=0, max_tokens=24)
+    assert [id for piece in pieces for id in piece] == reply.ids
+    assert len(pieces) > 1
+    assert reply == sample(engine, ids, temperature=0, max_tokens=24)
+
+
 def test_a_stop_text_ends_a_sample_with_all_its_ids(engine) -> None:
     ids = prompt(engine, QUESTION)
     whole = sample(engine, ids, seed=3)
