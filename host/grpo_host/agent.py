@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 
+from grpo_host.instruments import Instruments
 from grpo_host.rendering import Renderer
-from grpo_host.session import Session, open_session
+from grpo_host.session import Reply, Session, open_session
 from grpo_sdk.backend import Backend, Sampling
 from grpo_sdk.messages import Message, system
 from grpo_sdk.seeds import derive_seed
@@ -51,6 +52,8 @@ class Agent:
     tools: tuple[ToolLike, ...] = ()
     sampling: Sampling = field(default_factory=Sampling)
     limits: AgentLimits = field(default_factory=AgentLimits)
+    instruments: Instruments | None = None
+    """Watch its conversations. None, as in rollouts, costs nothing."""
 
     @cached_property
     def _toolbox(self) -> Toolbox:
@@ -63,25 +66,34 @@ class Agent:
         history: Sequence[Message] = (),
         seed: int | None = None,
         policy_version: int = 0,
+        id: str | None = None,
     ) -> Conversation:
-        """Begin a conversation, with ``tools`` besides the agent's own, after ``history``."""
+        """Begin a conversation, with ``tools`` besides the agent's own, after ``history``.
+
+        ``id`` is what its spans call it.
+        """
         toolbox = self._toolbox.extended(tools)
         messages = _with_instructions(self.strategy.instructions, history)
         session = open_session(
             self.backend, self.renderer, messages, toolbox.schemas, policy_version=policy_version
         )
-        return Conversation(self, session, toolbox, seed)
+        return Conversation(self, session, toolbox, seed, id)
 
 
 class Conversation:
     """One agent talking: its session, its tools, and the turns it has taken."""
 
-    def __init__(self, agent: Agent, session: Session, toolbox: Toolbox, seed: int | None) -> None:
+    def __init__(
+        self, agent: Agent, session: Session, toolbox: Toolbox, seed: int | None, id: str | None = None
+    ) -> None:
         self.agent = agent
         self.session = session
         self.toolbox = toolbox
         self.seed = seed
+        self.id = id
         self.turns: list[Turn] = []
+        if agent.instruments is not None:
+            toolbox.around = partial(agent.instruments.tool_call, self)
 
     async def act(self, new: Sequence[Message]) -> Message:
         """Answer ``new``: call the model, run the tools it asks for, and so on until it speaks.
@@ -89,6 +101,14 @@ class Conversation:
         Raises ``TurnLimitError``, ``TurnTimeoutError``, and what the backend raises. All that was
         said until then is in the session.
         """
+        if self.agent.instruments is None:
+            return await self._act(new)
+        with self.agent.instruments.invocation(self, new) as answered:
+            message = await self._act(new)
+            answered(message)
+            return message
+
+    async def _act(self, new: Sequence[Message]) -> Message:
         pending = new
         while True:
             message, tool_messages = await self._turn(pending)
@@ -98,18 +118,11 @@ class Conversation:
 
     async def _turn(self, new: Sequence[Message]) -> tuple[Message, list[Message]]:
         """One model call and its tools."""
-        limits = self.agent.limits
-        if len(self.turns) >= limits.turns:
+        if len(self.turns) >= self.agent.limits.turns:
             self.session.messages.extend(new)
             raise TurnLimitError
         started = time.perf_counter()
-        try:
-            async with asyncio.timeout(limits.turn_seconds) as limit:
-                reply = await self.session.respond(new, self._sampling())
-        except TimeoutError:
-            if not limit.expired():
-                raise  # the backend's own
-            raise TurnTimeoutError(f"the model did not answer within {limits.turn_seconds:g} s") from None
+        reply = await self._respond(new)
         seconds = time.perf_counter() - started
         calls = reply.message.get("tool_calls", [])
         results: list[tuple[Message, ToolRun]] = await self.toolbox.run(calls) if calls else []
@@ -123,6 +136,26 @@ class Conversation:
             )
         )
         return reply.message, [message for message, _ in results]
+
+    async def _respond(self, new: Sequence[Message]) -> Reply:
+        agent, session, sampling = self.agent, self.session, self._sampling()
+        if agent.instruments is None:
+            return await self._in_time(session.respond(new, sampling))
+        heard = [*session.messages, *new]
+        with agent.instruments.model_call(agent.backend, heard, sampling, session.tools) as call:
+            reply = await self._in_time(session.respond(new, sampling))
+            call.replied(reply)
+            return reply
+
+    async def _in_time(self, answer: Awaitable[Reply]) -> Reply:
+        seconds = self.agent.limits.turn_seconds
+        try:
+            async with asyncio.timeout(seconds) as limit:
+                return await answer
+        except TimeoutError:
+            if not limit.expired():
+                raise  # the backend's own
+            raise TurnTimeoutError(f"the model did not answer within {seconds:g} s") from None
 
     def _sampling(self) -> Sampling:
         if self.seed is None:

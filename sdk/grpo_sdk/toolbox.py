@@ -5,19 +5,27 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from typing import Any, TypeAlias
 
 from grpo_sdk.messages import Message, ToolCall, ToolSchema, tool_result
 from grpo_sdk.tools import MALFORMED_CALL, BoundTool, ToolCallError, ToolLike, ToolLimits, bind
 from grpo_sdk.trajectory import ToolRun
 
+Around: TypeAlias = Callable[[ToolCall], AbstractContextManager[Callable[[Message, ToolRun], None]]]
+"""Gives the context in which a call runs; what that gives is told the call's answer and record."""
+
 
 class Toolbox:
-    """The tools of one episode or conversation, by name, run within ``limits``."""
+    """The tools of one episode or conversation, by name, run within ``limits``.
+
+    ``around`` may watch each call.
+    """
 
     def __init__(self, tools: Iterable[ToolLike] = (), limits: ToolLimits | None = None) -> None:
         self.limits = limits or ToolLimits()
+        self.around: Around | None = None
         self._tools: dict[str, BoundTool] = {}
         for tool in tools:
             self.add(tool)
@@ -48,6 +56,7 @@ class Toolbox:
     def extended(self, tools: Iterable[ToolLike]) -> Toolbox:
         """These tools and ``tools``; this toolbox stays as it is."""
         more = Toolbox(limits=self.limits)
+        more.around = self.around
         more._tools = dict(self._tools)
         for tool in tools:
             more.add(tool)
@@ -70,6 +79,14 @@ class Toolbox:
         return list(await asyncio.gather(*map(gated, calls)))
 
     async def _run(self, call: ToolCall) -> tuple[Message, ToolRun]:
+        if self.around is None:
+            return await self._execute(call)
+        with self.around(call) as answered:
+            message, record = await self._execute(call)
+            answered(message, record)
+            return message, record
+
+    async def _execute(self, call: ToolCall) -> tuple[Message, ToolRun]:
         name = call["function"]["name"]
         started = time.perf_counter()
         error: str | None = None

@@ -1,0 +1,55 @@
+"""What may watch a conversation: spans and metrics of its invocations, model calls and tool calls.
+
+Only the shape is here. ``grpo_host.telemetry.agents`` has the one that speaks OpenTelemetry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Protocol
+
+from grpo_sdk.backend import Backend, Sampling
+from grpo_sdk.messages import Message, ToolCall, ToolSchema
+from grpo_sdk.trajectory import ToolRun
+
+if TYPE_CHECKING:
+    from grpo_host.agent import Conversation
+    from grpo_host.session import Reply
+
+Tell = Callable[[str], None]
+
+
+class ModelCall(Protocol):
+    """One model call under way."""
+
+    def telling(self, tell: Tell | None) -> Tell | None:
+        """``tell``, which is given text as it comes, with the times of its calls noted."""
+
+    def replied(self, reply: Reply) -> None:
+        """It ended well."""
+
+
+class Instruments(Protocol):
+    """Each method gives a context in which the thing happens; leaving it by an error is its failure."""
+
+    def invocation(
+        self, conversation: Conversation, new: Sequence[Message]
+    ) -> AbstractContextManager[Callable[[Message], None]]:
+        """The agent answers ``new``, tools included; call what is given with its last word."""
+
+    def model_call(
+        self,
+        backend: Backend,
+        messages: Sequence[Message],
+        sampling: Sampling,
+        tools: Sequence[ToolSchema] = (),
+        *,
+        conversation_id: str | None = None,
+    ) -> AbstractContextManager[ModelCall]:
+        """The model answers ``messages``. Within an invocation the conversation is known."""
+
+    def tool_call(
+        self, conversation: Conversation, call: ToolCall
+    ) -> AbstractContextManager[Callable[[Message, ToolRun], None]]:
+        """A tool runs; call what is given with its answer and record."""
