@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from grpo_sdk.errors import did_you_mean
+from grpo_sdk.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
-    from pydantic import ValidationError
+    from pydantic import BaseModel, ValidationError
     from pydantic_core import ErrorDetails
+
+M = TypeVar("M", bound="BaseModel")
 
 Location = tuple[str | int, ...]
 """Keys and indices from the top of agent.yaml to a value."""
@@ -30,6 +32,17 @@ def say_location(location: Location) -> str:
     for step in location:
         text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else step
     return text
+
+
+def settings_of(section: type[M], values: Mapping[str, Any], *, what: str = "setting") -> M:
+    """``section`` made of ``values``. Raises ``ConfigError`` with all that is wrong, a sentence each."""
+    from pydantic import ValidationError
+
+    try:
+        return section.model_validate(dict(values))
+    except ValidationError as problem:
+        complaints = complaints_of(problem, values, lambda _: list(section.model_fields), what=what)
+        raise ConfigError("; ".join(f"{say_location(c.location)}: {c.message}" for c in complaints)) from None
 
 
 def complaints_of(

@@ -130,6 +130,17 @@ class WarmStartConfig(Section):
     """None: all."""
 
 
+class EarlyStoppingConfig(Section):
+    """Stop where the reward of the evaluation's tasks does not rise any more; the best weights are kept."""
+
+    patience: Count = 50
+    """Steps without a better reward."""
+    every: Count = 10
+    """Steps between two measurements."""
+    min_delta: Annotated[float, Field(ge=0)] = 0.0
+    """A reward is better only if it is higher by more than this."""
+
+
 class TrainingConfig(Section):
     """GRPO."""
 
@@ -138,7 +149,10 @@ class TrainingConfig(Section):
     group_size: Annotated[int, Field(ge=2)] = 8
     """Episodes a task, which are compared with each other."""
     learning_rate: Positive = 3.0e-4
-    lora: LoraConfig = LoraConfig()
+    lora: LoraConfig | None = LoraConfig()
+    """None: the whole model is trained."""
+    mixed_precision: bool = True
+    """What is trained is float32, whatever the model's dtype; products are taken in the model's."""
     beta: Annotated[float, Field(ge=0)] = 0.0
     """Weight of the KL penalty against the base model."""
     epsilon: Annotated[float, Field(gt=0, lt=1)] = 0.2
@@ -155,6 +169,9 @@ class TrainingConfig(Section):
     """Rows a forward pass."""
     save_every: Count = 10
     """Steps."""
+    early_stopping: EarlyStoppingConfig | None = None
+    world_size: Count = 1
+    """Processes that train together on this machine, each with a backend of its own."""
     warm_start: WarmStartConfig | None = None
     report_to: list[str] = Field(default_factory=list)
     """tensorboard, trackio, wandb."""
@@ -165,8 +182,54 @@ class EvaluationConfig(Section):
 
     episodes: Annotated[int, Field(ge=0)] = 32
     """0: no evaluation."""
+    before: bool = True
+    """Evaluate before training, and after a warm start."""
+    after: bool = True
+    """Evaluate after training."""
     split: Name = "held_out"
     temperature: Temperature = 0.0
+
+
+Rate = Annotated[str, Field(pattern=r"^[1-9]\d{0,8}/(\d{1,6} )?(second|minute|hour|day)$")]
+Bytes = Annotated[int, Field(ge=1024)]
+
+
+class ServingConfig(Section):
+    """How the agent is served."""
+
+    host: Name = "127.0.0.1"
+    """The address to listen on; any other than loopback's needs a key."""
+    port: Annotated[int, Field(ge=0, lt=2**16)] = 8001
+    strategy: Name | None = None
+    """Of conversations that ask for none; None: the agent's own."""
+    allowed_hosts: list[Name] = Field(default_factory=list)
+    """Values of the Host header, ``*.example.org`` for all below; empty: loopback's names and ``host``,
+    or any where the server listens on every address."""
+    allowed_origins: list[Name] = Field(default_factory=list)
+    """Web pages of these origins may call the API; empty: only the server's own."""
+    rate: Rate | None = "1200/minute"
+    """Requests and WebSocket messages a key; None: no limit."""
+    failed_rate: Rate = "60/minute"
+    """Requests without a valid key an address."""
+    max_body_bytes: Bytes = 1024 * 1024
+    max_message_bytes: Bytes = 256 * 1024
+    """Of a WebSocket."""
+    max_concurrency: Count = 64
+    """Requests that are answered at once, a process."""
+    max_queue: Annotated[int, Field(ge=0)] = 128
+    """Requests that wait for their turn, a process; more are refused."""
+    queue_seconds: Seconds = 30.0
+    """The longest wait."""
+    max_websockets: Count = 256
+    """Open WebSockets, a process."""
+    max_models: Count = 4
+    """Models and adapters that are loaded at once, a process."""
+    max_queued_jobs: Count = 16
+    """Training jobs that wait; more are refused."""
+    drain_seconds: Seconds = 30.0
+    """After SIGTERM: how long requests may take to end."""
+    public_metrics: bool = False
+    """Whether /metrics may be read without a key."""
 
 
 class AgentConfig(Section):
@@ -184,6 +247,7 @@ class AgentConfig(Section):
     rollouts: RolloutsConfig = RolloutsConfig()
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    serving: ServingConfig = ServingConfig()
     output: Name = "runs"
     """Parent of the run directories, relative to the working directory."""
 

@@ -52,13 +52,37 @@ def check_training(config: AgentConfig) -> Iterator[Complaint]:
                 f"training needs samples of the whole distribution: the policy gradient is biased "
                 f"where {key} cuts it. Set it to {neutral:g}",
             )
-    rows = training.tasks_per_step * training.group_size
+    yield from _check_ranks(config)
+    if training.early_stopping and not config.evaluation.episodes:
+        yield Complaint(
+            ("training", "early_stopping"),
+            "there is nothing to measure with: evaluation.episodes is 0. Raise it",
+        )
+    if training.lora is None and training.beta:
+        yield Complaint(
+            ("training", "beta"),
+            "the KL penalty is against the model below an adapter, and without lora there is none. "
+            "Set it to 0",
+        )
+    rows = training.tasks_per_step * training.group_size // training.world_size
     if rows % training.micro_batch:
         fitting = max(n for n in range(1, min(rows, training.micro_batch) + 1) if rows % n == 0)
         yield Complaint(
             ("training", "micro_batch"),
-            f"{rows} episodes a step ({training.tasks_per_step} tasks of {training.group_size}) "
+            f"{rows} episodes a step {'and process ' * (training.world_size > 1)}"
+            f"({training.tasks_per_step} tasks of {training.group_size}) "
             f"do not divide into micro-batches of {training.micro_batch}. Set it to {fitting}",
+        )
+
+
+def _check_ranks(config: AgentConfig) -> Iterator[Complaint]:
+    """Whole groups for each process, and a backend that can be one of several."""
+    training = config.training
+    if training.tasks_per_step % training.world_size:
+        yield Complaint(
+            ("training", "world_size"),
+            f"{training.tasks_per_step} tasks a step do not divide into {training.world_size} processes. "
+            f"Set tasks_per_step to a multiple of it",
         )
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from transformers import TrainerCallback
 
 from grpo_host.run_directory import RunDirectory, write_text
+from grpo_host.training.early_stopping import EarlyStopping
 from grpo_host.training.interrupt import Interrupt
 from grpo_sdk.errors import RunError
 
@@ -57,7 +58,19 @@ class StopOnSignal(TrainerCallback):  # type: ignore[misc]
         self._interrupt.check()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
-        if self._interrupt.requested:
+        if self._interrupt.together():
+            control.should_save = control.should_training_stop = True
+        return control
+
+
+class StopEarly(TrainerCallback):  # type: ignore[misc]
+    """Ends training where the held-out reward has stopped rising."""
+
+    def __init__(self, early: EarlyStopping) -> None:
+        self._early = early
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
+        if self._early.after_step(state.global_step):
             control.should_save = control.should_training_stop = True
         return control
 

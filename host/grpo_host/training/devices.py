@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 
-def precision_arguments() -> dict[str, Any]:
+def precision_arguments(*, autocast: bool) -> dict[str, Any]:
     """Arguments of ``TrainingArguments`` for this machine.
 
-    The model is loaded in its training precision, so autocast stays off: with a bfloat16 model it
-    would only add casts. ``use_cpu`` must be said, or bf16's default fails where there is no GPU.
+    Beside an adapter the model is loaded in its training precision: ``autocast`` to bfloat16 would
+    only add casts. It is for a model that is trained whole, in float32. ``use_cpu`` must be said, or
+    bf16's default fails where there is no GPU.
     """
     import torch
 
-    return {"bf16": False, "fp16": False, "use_cpu": not torch.cuda.is_available()}
+    return {"bf16": autocast, "fp16": False, "use_cpu": not torch.cuda.is_available()}

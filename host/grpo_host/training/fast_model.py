@@ -26,6 +26,7 @@ from torch.nn import functional
 from trl import GRPOTrainer
 
 from grpo_host.training.packing import ATTENTION, pack
+from grpo_host.training.ranked import AveragedGradients
 
 if TYPE_CHECKING:
     from torch import nn
@@ -130,7 +131,7 @@ def _lora_forward(layer: Any, x: Tensor, *args: Any, **options: Any) -> Tensor:
     return _LoraLinear.apply(x, layer.weight, layer.base_layer.bias, a, b, layer.scaling[name])
 
 
-class FastGRPOTrainer(GRPOTrainer):
+class FastGRPOTrainer(AveragedGradients, GRPOTrainer):
     """A ``GRPOTrainer`` whose pass through the model is the one of this module wherever it can be."""
 
     _buffered_inputs: list[dict[str, Any]] | None
@@ -170,6 +171,7 @@ class FastGRPOTrainer(GRPOTrainer):
             return super()._get_per_token_logps_and_entropies(  # type: ignore[no-any-return]
                 model, input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy, **options
             )
+        self.passed_by_wrapper = True
         scored = attention_mask[:, -logits_to_keep:] if self._scored is None else self._scored
         size = batch_size or len(input_ids)
         with self.accelerator.autocast():

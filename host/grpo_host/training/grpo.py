@@ -13,23 +13,27 @@ from datasets import Dataset
 from transformers import PrinterCallback
 from trl import GRPOConfig
 
-from grpo_host.config.schema import AgentConfig
+from grpo_host.config.schema import AgentConfig, TrainingConfig
 from grpo_host.episode import EpisodeRequest
-from grpo_host.loop import LoopThread
+from grpo_host.loop import Runner
 from grpo_host.progress import Reporter
-from grpo_host.rollouts import RolloutEngine, RolloutMetrics
+from grpo_host.rewards import WeightedReward
+from grpo_host.rollouts import Observer, RolloutEngine, RolloutMetrics
 from grpo_host.run_directory import RunDirectory
 from grpo_host.training.callbacks import (
     CompleteCheckpoints,
     StepMetrics,
+    StopEarly,
     StopOnSignal,
     checkpoint_path,
     mark_complete,
 )
 from grpo_host.training.devices import precision_arguments
+from grpo_host.training.distributed import Ranks
+from grpo_host.training.early_stopping import EarlyStopping
 from grpo_host.training.interrupt import Interrupt, StopTraining
 from grpo_host.training.policy import Policy
-from grpo_host.training.trainer import HostGRPOTrainer, ImportanceSampling
+from grpo_host.training.trainer import HostGRPOTrainer, ImportanceSampling, Rollout
 from grpo_sdk.seeds import derive_seed
 from grpo_sdk.trajectory import Task, Trajectory
 
@@ -51,12 +55,14 @@ class GrpoRollouts:
 
     engine: RolloutEngine
     policy: Policy
-    loop: LoopThread
+    loop: Runner
     reporter: Reporter
     interrupt: Interrupt
     order: Sequence[Task]
-    group_size: int
     seed: int
+    ranks: Ranks = field(default_factory=Ranks)
+    observers: Sequence[Observer] = ()
+    """Hear of other ranks' trajectories; the engine's own observers hear of this rank's."""
     seconds: dict[str, float] = field(default_factory=dict)
     metrics: RolloutMetrics = field(default_factory=RolloutMetrics)
 
@@ -70,7 +76,7 @@ class GrpoRollouts:
         groups = self._groups(rows, step)
         total = sum(len(group) for group in groups.values())
         with self.reporter.phase(f"step {step}: rollouts", total) as advance:
-            played, self.metrics = self.loop.run(
+            played, _ = self.loop.run(
                 self.engine.run(
                     list(groups.values()),
                     policy_version=self.policy.version,
@@ -78,6 +84,10 @@ class GrpoRollouts:
                 ),
                 check=self.interrupt.check,
             )
+        everyone = gather_played([item for group in played for item in group], self.ranks, self.observers)
+        self.metrics = RolloutMetrics(seconds=time.perf_counter() - synced)
+        for trajectory in everyone:
+            self.metrics.add(trajectory)
         self.seconds = {
             "weight_sync": synced - started,
             "rollouts": time.perf_counter() - synced,
@@ -112,43 +122,101 @@ class GrpoRollouts:
         }
 
 
-def grpo_arguments(config: AgentConfig, checkpoints: Path) -> GRPOConfig:
-    """TRL's settings for ``config``."""
-    training, sampling = config.training, config.sampling
-    batch = training.tasks_per_step * training.group_size
-    accumulation = batch // training.micro_batch
+def gather_played(
+    played: Sequence[Trajectory], ranks: Ranks, observers: Sequence[Observer]
+) -> list[Trajectory]:
+    """What all ranks played, rank 0's first. On rank 0 ``observers`` hear of the others'."""
+    everyone = ranks.gather(played)
+    if ranks.main:
+        for trajectory in everyone[len(played) :]:
+            for observer in observers:
+                observer(trajectory)
+    return everyone
+
+
+def grpo_arguments(
+    training: TrainingConfig,
+    checkpoints: Path,
+    *,
+    rows: int,
+    steps: int,
+    temperature: float,
+    context: int,
+    seed: int,
+    autocast: bool = False,
+    saves: bool = True,
+) -> GRPOConfig:
+    """TRL's settings for ``steps`` steps of ``rows`` episodes each in this process."""
+    micro_batch = largest_share(rows, training.micro_batch)
+    accumulation = rows // micro_batch
     return GRPOConfig(
         output_dir=str(checkpoints),
-        max_steps=training.steps,
+        max_steps=steps,
         learning_rate=training.learning_rate,
         lr_scheduler_type=training.lr_schedule,
         max_grad_norm=training.max_grad_norm,
-        per_device_train_batch_size=training.micro_batch,
+        per_device_train_batch_size=micro_batch,
         gradient_accumulation_steps=accumulation,
         # One optimizer step a batch: the policy that is optimised is the one that sampled.
         steps_per_generation=accumulation,
         num_iterations=1,
         num_generations=training.group_size,
-        temperature=sampling.temperature,
+        temperature=temperature,
         top_p=1.0,
         top_k=0,
         beta=training.beta,
         epsilon=training.epsilon,
         scale_rewards=training.scale_rewards,
-        max_completion_length=config.model.context,
+        max_completion_length=context,
         mask_truncated_completions=False,
         shuffle_dataset=False,
         logging_steps=1,
+        save_strategy="steps" if saves else "no",
         save_steps=training.save_every,
         save_total_limit=2,
         report_to=training.report_to or [],
         disable_tqdm=True,
         gradient_checkpointing=False,
-        seed=config.seed,
+        seed=seed,
         # Rows stand in the order in which steps take them: a resumed run is given the rest.
         ignore_data_skip=True,
-        **precision_arguments(),
+        **precision_arguments(autocast=autocast),
     )
+
+
+def largest_share(rows: int, most: int) -> int:
+    """The largest number of at most ``most`` that divides ``rows``."""
+    return max(n for n in range(1, min(rows, most) + 1) if rows % n == 0)
+
+
+def make_trainer(
+    policy: Policy,
+    arguments: GRPOConfig,
+    *,
+    slots: Sequence[int],
+    rollout: Rollout,
+    rewards: Sequence[WeightedReward],
+    settings: TrainingConfig,
+    callbacks: Sequence[Any] = (),
+    optimizer: Any = None,
+) -> HostGRPOTrainer:
+    """A trainer whose rows are those of ``slots``, each repeated for its group, in their order."""
+    trainer = HostGRPOTrainer(
+        model=policy.model,
+        args=arguments,
+        train_dataset=Dataset.from_list([{"prompt": str(slot), "slot": slot} for slot in slots]),
+        tokenizer=policy.tokenizer,
+        rollout=rollout,
+        reward_names=[item.name for item in rewards],
+        reward_weights=[item.weight for item in rewards],
+        importance_sampling=ImportanceSampling(
+            settings.importance_sampling, settings.importance_sampling_cap
+        ),
+        callbacks=callbacks,
+        optimizer=optimizer,
+    )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
 
 
 def train_grpo(
@@ -160,31 +228,39 @@ def train_grpo(
     first_step: int,
     show: Callable[[int, Any], None],
     state: Callable[[], dict[str, Any]],
+    early: EarlyStopping | None = None,
 ) -> bool:
-    """Train until the last step or a signal; True where it was finished. Checkpoints as it goes.
+    """Train until the last step, ``early`` stopping or a signal; False after a signal.
+
+    Checkpoints are saved as it goes.
 
     Raises ``RunError`` where a checkpoint cannot be written.
     """
-    training = config.training
+    training, ranks, policy = config.training, rollouts.ranks, rollouts.policy
     slots = range(first_step * training.tasks_per_step, training.steps * training.tasks_per_step)
-    trainer = HostGRPOTrainer(
-        model=rollouts.policy.model,
-        args=grpo_arguments(config, directory.checkpoints),
-        train_dataset=Dataset.from_list([{"prompt": str(slot), "slot": slot} for slot in slots]),
-        tokenizer=rollouts.policy.tokenizer,
-        rollout=rollouts,
-        reward_names=[reward.name for reward in config.rewards],
-        reward_weights=[reward.weight for reward in config.rewards],
-        importance_sampling=ImportanceSampling(
-            training.importance_sampling, training.importance_sampling_cap
+    trainer = make_trainer(
+        policy,
+        grpo_arguments(
+            training,
+            directory.checkpoints,
+            rows=training.tasks_per_step * training.group_size // ranks.size,
+            steps=training.steps,
+            temperature=config.sampling.temperature,
+            context=config.model.context,
+            seed=config.seed,
+            autocast=policy.autocast,
         ),
+        slots=slots,
+        rollout=rollouts,
+        rewards=rollouts.engine.rewards.rewards,
+        settings=training,
         callbacks=[
-            StepMetrics(directory, rollouts.phases, show),
+            *([StopEarly(early)] if early else []),
+            *([StepMetrics(directory, rollouts.phases, show)] if ranks.main else []),
             StopOnSignal(rollouts.interrupt),
-            CompleteCheckpoints(state),
+            *([CompleteCheckpoints(state)] if ranks.main else []),
         ],
     )
-    trainer.remove_callback(PrinterCallback)
     try:
         trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
         return not rollouts.interrupt.requested

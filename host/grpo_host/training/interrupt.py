@@ -7,15 +7,22 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from grpo_host.training.distributed import Ranks
+
 
 class StopTraining(Exception):  # noqa: N818 - a request, not an error
     """Leave the training loop now; weights are those of the last finished step."""
 
 
 class Interrupt:
-    """Remembers that the user or the system asked to stop. A second Ctrl-C stops without saving."""
+    """Remembers that the user or the system asked to stop. A second Ctrl-C stops without saving.
 
-    def __init__(self) -> None:
+    Of several ranks none may leave alone, or the others would wait for it: there, only
+    ``together`` and ``check_together`` stop, which all ranks call at the same places.
+    """
+
+    def __init__(self, ranks: Ranks | None = None) -> None:
+        self.ranks = ranks or Ranks()
         self.signal: int | None = None
 
     @property
@@ -29,8 +36,19 @@ class Interrupt:
         return 0 if self.signal is None else 128 + self.signal
 
     def check(self) -> None:
-        """Raise ``StopTraining`` if a signal has come."""
-        if self.requested:
+        """Raise ``StopTraining`` if a signal has come and this process is alone."""
+        if self.requested and self.ranks.size == 1:
+            raise StopTraining
+
+    def together(self) -> bool:
+        """Whether a signal has come to any rank; all of them know of it afterwards."""
+        if self.ranks.size > 1:
+            self.signal = max(self.ranks.gather([self.signal or 0])) or None
+        return self.requested
+
+    def check_together(self) -> None:
+        """Raise ``StopTraining`` on all ranks if a signal has come to any."""
+        if self.together():
             raise StopTraining
 
     @contextmanager
@@ -39,7 +57,9 @@ class Interrupt:
 
         def handle(number: int, _: FrameType | None) -> None:
             if self.requested:
-                raise KeyboardInterrupt
+                if self.ranks.size == 1:
+                    raise KeyboardInterrupt
+                return  # elastic passes on what the terminal has sent already
             self.signal = number
             announce("stopping: saving a checkpoint first (once more to stop without)")
 

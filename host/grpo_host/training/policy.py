@@ -1,4 +1,4 @@
-"""The policy that is trained: a base model with a PEFT adapter, and how it gets to the backend."""
+"""The policy that is trained: a model, with a PEFT adapter or whole, and how it gets to the backend."""
 
 from __future__ import annotations
 
@@ -8,69 +8,129 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from grpo_host.config.schema import LoraConfig as LoraSettings
-from grpo_host.training.weights import merged_weights
+from grpo_host.training.weights import served_weights
 from grpo_sdk.backend import Backend
 from grpo_sdk.errors import ModelError, RunError
 
 if TYPE_CHECKING:
-    from peft import PeftModel
+    from transformers import PreTrainedModel
+
+ADAPTER = "adapter_config.json"
+"""In a directory of weights, tells an adapter from a whole model."""
 
 
 @dataclass
 class Policy:
     """A model in training."""
 
-    model: PeftModel
+    model: PreTrainedModel
+    """A PEFT model where an adapter is trained."""
     tokenizer: Any
+    dtype: str = "bfloat16"
+    """In which it is sampled from, and saved where it is trained whole."""
+    autocast: bool = False
+    """Its float32 weights are multiplied in bfloat16."""
     version: int = 0
     """Counts the weights that the backend has been given."""
+
+    @property
+    def has_adapter(self) -> bool:
+        """Whether an adapter is trained rather than the whole model."""
+        return hasattr(self.model, "peft_config")
 
     async def sync(self, backend: Backend) -> None:
         """Make ``backend`` sample from the weights as they are now."""
         self.version += 1
-        await backend.update_weights(merged_weights(self.model), version=self.version)
+        await backend.update_weights(served_weights(self.model, self.dtype), version=self.version)
 
-    def save_adapter(self, path: Path) -> None:
-        """Write the adapter at ``path``, whole or not at all. Raises ``RunError``."""
+    def save(self, path: Path) -> None:
+        """Write the adapter, or the whole model with its tokenizer, at ``path``: whole or not at all.
+
+        Raises ``RunError``.
+        """
         partial = path.with_name(f".{path.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
         try:
-            self.model.save_pretrained(str(partial), safe_serialization=True)
+            if self.has_adapter:
+                self.model.save_pretrained(str(partial), safe_serialization=True)
+            else:
+                weights = dict(served_weights(self.model, self.dtype))
+                self.model.save_pretrained(str(partial), state_dict=weights)
+                self.tokenizer.save_pretrained(str(partial))
             shutil.rmtree(path, ignore_errors=True)
             partial.replace(path)
         except Exception as problem:  # a full disk has as many types as there are writers
             shutil.rmtree(partial, ignore_errors=True)
             raise RunError(
-                f"cannot write the adapter to {path}: {problem}; what was "
-                "written before is kept. Make room and run again with --resume"
+                f"cannot write the {'adapter' if self.has_adapter else 'model'} to {path}: {problem}; what "
+                "was written before is kept. Make room and run again with --resume"
             ) from problem
 
+    def load(self, path: Path) -> None:
+        """Take the weights that ``save`` wrote."""
+        from safetensors.torch import load_file
 
-def load_policy(path: Path, *, dtype: str, lora: LoraSettings, adapter: Path | None, seed: int) -> Policy:
-    """The model at ``path`` with the adapter at ``adapter``, or a new one that changes nothing yet."""
+        if self.has_adapter:
+            from peft import set_peft_model_state_dict
+
+            set_peft_model_state_dict(self.model, load_file(path / "adapter_model.safetensors"))
+            return
+        weights: dict[str, Any] = {}
+        for file in path.glob("*.safetensors"):
+            weights |= load_file(file)
+        self.model.load_state_dict(weights, strict=False)  # tied weights are written once
+        self.model.tie_weights()
+
+
+def load_policy(
+    path: Path,
+    *,
+    dtype: str,
+    lora: LoraSettings | None,
+    adapter: Path | None,
+    seed: int,
+    mixed_precision: bool = True,
+) -> Policy:
+    """The model at ``path`` with the adapter at ``adapter``, or a new one that changes nothing yet.
+
+    Without ``lora`` the whole model is trained, from the weights at ``adapter`` where that
+    directory holds a whole model, or with the adapter there merged in. With ``mixed_precision`` the
+    weights that are trained are float32 whatever ``dtype`` is.
+    """
     import torch
     from peft import LoraConfig, PeftModel, TaskType, get_peft_model
     from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
-    from transformers.utils.logging import disable_progress_bar
 
     from grpo_host.training.fast_model import speed_up
 
     set_seed(seed)
-    disable_progress_bar()  # the host shows that it is loading
+    whole = lora is None
+    start, merged = path, None
+    if whole and adapter is not None:
+        start, merged = (path, adapter) if (adapter / ADAPTER).is_file() else (adapter, None)
     try:
-        base = AutoModelForCausalLM.from_pretrained(
-            path, dtype=getattr(torch, dtype), attn_implementation=_attention()
+        model = AutoModelForCausalLM.from_pretrained(
+            start,
+            dtype=torch.float32 if whole and mixed_precision else getattr(torch, dtype),
+            attn_implementation=_attention(),
         )
         tokenizer = AutoTokenizer.from_pretrained(path)
     except (OSError, ValueError) as problem:
-        raise ModelError(f"cannot load the model at {path}: {problem}") from problem
+        raise ModelError(f"cannot load the model at {start}: {problem}") from problem
     if torch.cuda.is_available():
-        base = base.to("cuda")
+        model = model.to("cuda")
+    if lora is None:
+        if merged is not None:
+            model = PeftModel.from_pretrained(model, str(merged)).merge_and_unload()
+        autocast = mixed_precision and dtype == "bfloat16"
+        return Policy(model.requires_grad_(True), tokenizer, dtype, autocast)
     if adapter is not None:
-        model = PeftModel.from_pretrained(base, str(adapter), is_trainable=True)
+        model = PeftModel.from_pretrained(
+            model, str(adapter), is_trainable=True, autocast_adapter_dtype=mixed_precision
+        )
     else:
         model = get_peft_model(
-            base,
+            model,
             LoraConfig(
                 r=lora.r,
                 lora_alpha=lora.alpha,
@@ -78,9 +138,10 @@ def load_policy(path: Path, *, dtype: str, lora: LoraSettings, adapter: Path | N
                 target_modules=lora.target_modules,
                 task_type=TaskType.CAUSAL_LM,
             ),
+            autocast_adapter_dtype=mixed_precision,
         )
     speed_up(model)
-    return Policy(model, tokenizer)
+    return Policy(model, tokenizer, dtype)
 
 
 def _attention() -> str:

@@ -58,6 +58,7 @@ class HostGRPOTrainer(FastGRPOTrainer):
         reward_weights: Sequence[float],
         importance_sampling: ImportanceSampling,
         callbacks: Sequence[Any] = (),
+        optimizer: Any = None,
     ) -> None:
         args.reward_weights = list(reward_weights)
         # TRL warns that rollout_func is experimental: it is pinned and tested here.
@@ -70,6 +71,7 @@ class HostGRPOTrainer(FastGRPOTrainer):
             reward_funcs=[_read_reward(name) for name in reward_names],
             rollout_func=_rollout_func,
             callbacks=list(callbacks),
+            optimizers=(optimizer, None),
         )
         self.rollout = rollout
         self.reward_names = list(reward_names)

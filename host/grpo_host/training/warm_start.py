@@ -68,6 +68,7 @@ def warm_start(
     micro_batch: int,
     on_step: Callable[[int, int, float], None],
     check: Callable[[], None],
+    ranks: int = 1,
 ) -> dict[str, float]:
     """Train the policy's adapter on ``sequences``; the loss is on the policy's own tokens alone.
 
@@ -94,7 +95,8 @@ def warm_start(
             check()
 
     losses: list[float] = []
-    per_pass = min(micro_batch, settings.batch)
+    own = max(1, settings.batch // ranks)
+    per_pass = min(micro_batch, own)
     trainer = FastSFTTrainer(
         model=policy.model,
         args=SFTConfig(
@@ -104,7 +106,7 @@ def warm_start(
             lr_scheduler_type="cosine",
             warmup_steps=2,
             per_device_train_batch_size=per_pass,
-            gradient_accumulation_steps=max(1, settings.batch // per_pass),
+            gradient_accumulation_steps=max(1, own // per_pass),
             max_length=None,
             seed=seed,
             logging_steps=1,
@@ -112,7 +114,7 @@ def warm_start(
             report_to=[],
             disable_tqdm=True,
             gradient_checkpointing=False,
-            **precision_arguments(),
+            **precision_arguments(autocast=policy.autocast),
         ),
         train_dataset=Dataset.from_list([_example(item) for item in sequences]),
         processing_class=policy.tokenizer,

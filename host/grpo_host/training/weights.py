@@ -1,4 +1,4 @@
-"""The weights that a backend is to sample from: the base model's, with the adapter merged in."""
+"""The weights that a backend is to sample from: the model's, with an adapter merged in."""
 
 from __future__ import annotations
 
@@ -8,6 +8,17 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
     from peft import PeftModel
+    from transformers import PreTrainedModel
+
+
+def served_weights(model: PreTrainedModel, dtype: str) -> Iterator[tuple[str, torch.Tensor]]:
+    """``(name, tensor)`` of every weight under the base model's names, in ``dtype``."""
+    import torch
+
+    wanted = getattr(torch, dtype)
+    weights = merged_weights(model) if hasattr(model, "peft_config") else model.state_dict().items()
+    for name, tensor in weights:
+        yield name, tensor.detach().to(wanted) if tensor.is_floating_point() else tensor
 
 
 def merged_weights(model: PeftModel) -> Iterator[tuple[str, torch.Tensor]]:

@@ -1,0 +1,153 @@
+"""Training in several processes, the ranks of a torch process group, on one machine.
+
+Each rank has its own backend and its own copy of the policy, and plays its share of a step's
+groups; gradients are averaged, so that the copies stay equal. Rank 0 alone writes and prints.
+torch elastic (what ``torchrun`` runs on) starts the ranks and ends all of them when one fails.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from grpo_sdk.errors import ConfigError, RunError
+
+T = TypeVar("T")
+
+STOP_SECONDS = 600
+"""How long ranks that were asked to stop may take to end their step and save it."""
+EXPECTED = (2, 130, 143)
+"""Exit codes of a rank that has said itself why it ended."""
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among those that train together. By default it is alone."""
+
+    rank: int = 0
+    size: int = 1
+    group: Any = None
+    """The process group through which ranks tell each other Python objects; on CPU."""
+
+    @property
+    def main(self) -> bool:
+        """Whether this is the one that writes and prints."""
+        return self.rank == 0
+
+    def gather(self, items: Sequence[T]) -> list[T]:
+        """The items of all ranks, in the order of the ranks, on every rank."""
+        if self.size == 1:
+            return list(items)
+        import torch.distributed as dist
+
+        everyone: list[Any] = [None] * self.size
+        dist.all_gather_object(everyone, list(items), group=self.group)
+        return [item for part in everyone for item in part]
+
+    def agree(self, value: T) -> T:
+        """What rank 0 passes."""
+        return self.gather([value])[0]
+
+    def any(self, flag: bool) -> bool:
+        """Whether one of them says so."""
+        return any(self.gather([flag]))
+
+
+def launched_ranks() -> int:
+    """How many ranks torchrun, or ``launch``, has started this process as one of; 1 without them."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def is_main_process() -> bool:
+    """Whether this process is rank 0, or alone."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def join_ranks(wanted: int = 1) -> Ranks:
+    """Join the process group of the ranks that this process was started among.
+
+    Raises ``ConfigError`` where they are not as many as ``training.world_size`` asks for (1 leaves
+    it to torchrun).
+    """
+    size = launched_ranks()
+    if wanted not in (1, size):
+        raise ConfigError(
+            f"training.world_size is {wanted}, and {size} processes were started. "
+            "Leave it out, or start as many"
+        )
+    if size == 1:
+        return Ranks()
+    import torch
+    import torch.distributed as dist
+
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    if not dist.is_initialized():
+        dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+    return Ranks(dist.get_rank(), size, dist.new_group(backend="gloo"))
+
+
+def leave_ranks(ranks: Ranks) -> None:
+    """Leave the process group, if there is one."""
+    if ranks.size > 1:
+        import torch.distributed as dist
+
+        dist.destroy_process_group()
+
+
+def launch(command: Sequence[str], size: int) -> int:
+    """Run ``command`` as ``size`` ranks and give their exit code.
+
+    A command, not a function of this process: ranks must not run the caller's main module again.
+    Raises ``RunError`` where a rank died without saying why; its traceback stands above.
+    """
+    import torch
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    if torch.cuda.is_available() and torch.cuda.device_count() < size:
+        raise ConfigError(
+            f"world_size {size} needs as many GPUs, and {torch.cuda.device_count()} are here. Lower it"
+        )
+    # Together they would otherwise take as many threads each as there are cores.
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // size)))
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=size,
+        run_id=uuid.uuid4().hex,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        max_restarts=0,
+        monitor_interval=0.1,
+        start_method="spawn",
+        logs_specs=DefaultLogsSpecs(),
+        shutdown_timeout=STOP_SECONDS,
+    )
+    try:
+        elastic_launch(config, command[0])(*command[1:])
+    except SignalException as problem:
+        return 128 + int(problem.sigval)
+    except ChildFailedError as problem:
+        codes = {failure.exitcode for failure in problem.failures.values()}
+        said = [code for code in EXPECTED if code in codes]
+        if said:
+            return said[0]
+        rank, failure = problem.get_first_failure()
+        raise RunError(
+            f"rank {rank} of {size} ended with exit code {failure.exitcode}; all were stopped. "
+            "Why stands above; go on with the last checkpoint with --resume"
+        ) from None
+    return 0
+
+
+def python_module(module: str, *arguments: str) -> list[str]:
+    """The command that runs ``module`` with this interpreter."""
+    return [sys.executable, "-m", module, *arguments]

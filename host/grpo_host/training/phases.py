@@ -1,0 +1,290 @@
+"""The phases of a training run: evaluation, warm start, GRPO, evaluation again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from grpo_host.agent import Agent
+from grpo_host.assembly import Assembly
+from grpo_host.evaluation import Evaluation, evaluate, summarise
+from grpo_host.loop import Runner
+from grpo_host.progress import Reporter
+from grpo_host.rollouts import Observer, RolloutMetrics
+from grpo_host.run_directory import RunDirectory
+from grpo_host.training.distributed import Ranks
+from grpo_host.training.interrupt import Interrupt
+from grpo_host.training.report import Timer, describe_step, draw_curves
+from grpo_sdk.trajectory import Task
+
+if TYPE_CHECKING:
+    from grpo_host.config.schema import AgentConfig
+    from grpo_host.plugins import Registry
+    from grpo_host.training.early_stopping import EarlyStopping
+    from grpo_host.training.policy import Policy
+
+WARM_START = "warm-start"
+"""The adapter after the warm start, beside the checkpoints."""
+MODEL = "model"
+"""The model that was trained whole, beside where an adapter would be."""
+
+
+class TrainingRun:
+    """The phases of one run; each leaves its result in the directory and is skipped on resume."""
+
+    def __init__(
+        self,
+        config: AgentConfig,
+        assembly: Assembly,
+        directory: RunDirectory,
+        loop: Runner,
+        reporter: Reporter,
+        interrupt: Interrupt,
+        registry: Registry | None = None,
+        ranks: Ranks | None = None,
+    ) -> None:
+        self.config = config
+        self.assembly = assembly
+        self.directory = directory
+        self.loop = loop
+        self.reporter = reporter
+        self.interrupt = interrupt
+        self.registry = registry
+        """Its plugins hear of episodes and steps."""
+        self.ranks = ranks or Ranks()
+        self.policy: Policy | None = None
+        self.report: dict[str, Any] = directory.read_report()
+        self.seconds: dict[str, float] = dict(self.report.get("seconds", {}))
+
+    def close(self) -> None:
+        """Stop the backend and close the rewards."""
+        self.loop.run(self.assembly.close())
+
+    def execute(self) -> None:
+        """All phases in order. Raises ``StopTraining`` after a signal."""
+        from grpo_host.training.callbacks import latest_checkpoint, remove_incomplete
+
+        if self.ranks.main:
+            remove_incomplete(self.directory.checkpoints)
+        checkpoint = self.ranks.agree(latest_checkpoint(self.directory.checkpoints))
+        with self._timed("start"), self.reporter.phase("loading the model"):
+            agent = self.loop.run(self.assembly.start(), check=self.interrupt.check)
+            policy = self.policy = self._load_policy(checkpoint)
+        if self.config.evaluation.before:
+            self._evaluate_once("before", agent, policy)
+        if self.config.training.warm_start and checkpoint is None:
+            self._warm_start_once(agent, policy)
+        finished = self._train(agent, policy, checkpoint)
+        self.interrupt.check_together()
+        if finished:
+            if self.ranks.main:
+                policy.save(self.result)
+            if self.config.evaluation.after:
+                self._evaluate_once("after", agent, policy)
+            self._finish()
+
+    @property
+    def result(self) -> Path:
+        """Where the trained adapter, or the whole model, is put."""
+        return self.directory.adapter if self.config.training.lora else self.directory.path / MODEL
+
+    def _load_policy(self, checkpoint: Path | None) -> Policy:
+        from grpo_host.training.policy import load_policy
+
+        spec = self.assembly.backend.model
+        if spec.path is None:
+            raise ValueError("a trainable backend has a local model")
+        warm = self.directory.checkpoints / WARM_START
+        training = self.config.training
+        return load_policy(
+            spec.path,
+            dtype=self.config.model.dtype,
+            lora=training.lora,
+            adapter=checkpoint or (warm if warm.is_dir() else spec.adapter),
+            seed=self.config.seed,
+            mixed_precision=training.mixed_precision,
+        )
+
+    def _evaluate_once(self, name: str, agent: Agent, policy: Policy) -> None:
+        """Evaluate, unless the report already has ``name``."""
+        if name in self.report or self.config.evaluation.episodes == 0:
+            return
+        self.interrupt.check_together()
+        evaluation = self._measure(name, agent, policy)
+        self.reporter.line(f"{name}: {evaluation}")
+        held_out = self.config.evaluation.split == "held_out"
+        self._report(**{name: evaluation.as_dict(), "held_out": held_out})
+
+    def _measure(self, label: str, agent: Agent, policy: Policy) -> Evaluation:
+        """Play the evaluation's tasks with the weights as they are, each rank its share."""
+        from grpo_host.training.grpo import gather_played
+
+        settings = self.config.evaluation
+        observers: list[Observer] = [self.directory.append_trajectory] if self.ranks.main else []
+        with self._timed("evaluation"):
+            self.loop.run(policy.sync(agent.backend), check=self.interrupt.check)
+            tasks = self.assembly.tasks(settings.split)[: settings.episodes]
+            own = tasks[self.ranks.rank :: self.ranks.size]
+            with self.reporter.phase(f"evaluating ({label})", len(own)) as advance:
+                evaluation, played = self.loop.run(
+                    evaluate(
+                        self.assembly.engine(self.assembly.evaluating(agent), observers),
+                        own,
+                        seed=self.config.seed,
+                        split=settings.split,
+                        label=label,
+                        policy_version=policy.version,
+                        on_episode=advance,
+                    ),
+                    check=self.interrupt.check,
+                )
+            if self.ranks.size == 1:
+                return evaluation
+            metrics = RolloutMetrics(seconds=evaluation.seconds)
+            everyone = gather_played(played, self.ranks, observers)
+            for trajectory in everyone:
+                metrics.add(trajectory)
+            return summarise(everyone, settings.split, metrics)
+
+    def _warm_start_once(self, agent: Agent, policy: Policy) -> None:
+        from grpo_host.training.warm_start import demonstrations, tokenize, warm_start
+
+        settings = self.config.training.warm_start
+        target = self.directory.checkpoints / WARM_START
+        if settings is None:
+            return
+        if not self.ranks.agree(target.is_dir()):
+            with self._timed("warm_start"):
+                environment = self.assembly.parts.environment()
+                dialogues = demonstrations(environment, settings, seed=self.config.seed)
+                tools = self.loop.run(self.assembly.sample_tools())
+                sequences = tokenize(agent, dialogues, tools)
+                self._report(warm_start_demonstrations=len(sequences))
+                with self.reporter.phase("warm start", silent=True) as advance:
+
+                    def on_step(step: int, of: int, loss: float) -> None:
+                        advance()
+                        if step % 10 == 0 or step == of:
+                            self.reporter.line(f"warm start {step}/{of}: loss {loss:.3f}")
+
+                    warm_start(
+                        policy,
+                        sequences,
+                        settings,
+                        directory=self.directory.checkpoints / "warm-start-trainer",
+                        seed=self.config.seed,
+                        micro_batch=self.config.training.micro_batch,
+                        on_step=on_step,
+                        check=self.interrupt.check,
+                        ranks=self.ranks.size,
+                    )
+                if self.ranks.main:
+                    policy.save(target)
+        if self.config.evaluation.before:
+            self._evaluate_once("warm_start", agent, policy)
+
+    def _train(self, agent: Agent, policy: Policy, checkpoint: Path | None) -> bool:
+        from grpo_host.training.grpo import GrpoRollouts, task_order, train_grpo
+
+        training = self.config.training
+        first_step = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
+        if self.ranks.main:
+            self.directory.truncate_metrics(first_step)
+        early = self._early_stopping(agent, policy, first_step)
+        if first_step >= training.steps or (early and early.stopped_at is not None):
+            if early:
+                early.restore_best(first_step)
+            return True
+        tasks: Sequence[Task] = self.assembly.tasks("train")
+        observers: list[Observer] = []
+        if self.ranks.main:
+            observers = [self.directory.append_trajectory]
+            observers += [self.registry.notify_episode] if self.registry else []
+        rollouts = GrpoRollouts(
+            engine=self.assembly.engine(agent, observers),
+            policy=policy,
+            loop=self.loop,
+            reporter=self.reporter,
+            interrupt=self.interrupt,
+            order=task_order(tasks, training.steps, training.tasks_per_step, seed=self.config.seed),
+            seed=self.config.seed,
+            ranks=self.ranks,
+            observers=observers,
+        )
+        with self._timed("training"), self.reporter.phase("training", training.steps, silent=True) as advance:
+            finished = train_grpo(
+                self.config,
+                rollouts,
+                self.directory,
+                resume_from=checkpoint,
+                first_step=first_step,
+                show=self._show(advance),
+                state=lambda: {"policy_version": policy.version, "seed": self.config.seed},
+                early=early,
+            )
+        if finished and early:
+            early.restore_best(early.stopped_at or training.steps)
+        return finished
+
+    def _early_stopping(self, agent: Agent, policy: Policy, first_step: int) -> EarlyStopping | None:
+        from grpo_host.training.early_stopping import EarlyStopping
+
+        settings = self.config.training.early_stopping
+        if settings is None:
+            return None
+
+        def measure(step: int) -> float | None:
+            evaluation = self._measure(f"step-{step}", agent, policy)
+            reward = evaluation.reward.mean if evaluation.reward else None
+            self.reporter.line(f"{self.config.evaluation.split} reward after step {step}: {evaluation}")
+            return reward
+
+        early = EarlyStopping(
+            settings,
+            policy,
+            self.directory.checkpoints,
+            measure,
+            lambda: self._report(early_stopping=early.as_dict()),
+            ranks=self.ranks,
+            report=self.report.get("early_stopping"),
+        )
+        first = self.report.get("warm_start") or self.report.get("before") or {}
+        early.begin(first_step, (first.get("reward") or {}).get("mean"))
+        return early
+
+    def _show(self, advance: Callable[[], None]) -> Callable[[int, Mapping[str, Any]], None]:
+        rewards: list[float] = [
+            line["reward"] for line in self.directory.read_metrics() if line.get("reward") is not None
+        ]
+
+        def show(step: int, line: Mapping[str, Any]) -> None:
+            advance()
+            if line.get("reward") is not None:
+                rewards.append(line["reward"])
+            self.reporter.line(describe_step(line, self.config.training.steps, rewards))
+            if self.registry:
+                self.registry.notify_step(step, line)
+
+        return show
+
+    def _finish(self) -> None:
+        if not self.ranks.main:
+            return
+        steps = draw_curves(self.directory, self.reporter, [reward.name for reward in self.config.rewards])
+        self._report(steps=steps)
+        before, after = self.report.get("before"), self.report.get("after")
+        if before and after and before["reward"] and after["reward"]:
+            self.reporter.line(
+                f"mean {before['split']} reward {before['reward']['mean']:.3f} → "
+                f"{after['reward']['mean']:.3f} in {steps} steps"
+            )
+        self.reporter.line(f"{self.result.name} {self.result}")
+
+    def _report(self, **values: Any) -> None:
+        self.report.update(values, seconds={k: round(v, 2) for k, v in self.seconds.items()})
+        if self.ranks.main:
+            self.directory.write_json(self.directory.report, self.report)
+
+    def _timed(self, phase: str) -> Timer:
+        return Timer(self.seconds, phase)

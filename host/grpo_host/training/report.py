@@ -1,0 +1,58 @@
+"""What a run tells: a line a step, seconds by phase, the curve at the end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from grpo_host.chart import save_chart, sparkline, terminal_chart
+from grpo_host.progress import Reporter
+from grpo_host.run_directory import RunDirectory
+
+
+class Timer:
+    """Adds the seconds of a block to ``seconds[phase]``, also where the block is left by an error."""
+
+    def __init__(self, seconds: dict[str, float], phase: str) -> None:
+        self._seconds, self._phase = seconds, phase
+
+    def __enter__(self) -> None:
+        self._started = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        elapsed = time.perf_counter() - self._started
+        self._seconds[self._phase] = self._seconds.get(self._phase, 0.0) + elapsed
+
+
+def describe_step(line: Mapping[str, Any], steps: int, rewards: Sequence[float]) -> str:
+    """One step's line of metrics as a person wants it: reward, its parts, speed, phases."""
+    reward = line.get("reward")
+    parts = [
+        f"{key.split('/')[1]} {value:.2f}"
+        for key, value in line.items()
+        if key.startswith("rewards/") and key.endswith("/mean") and value is not None
+    ]
+    timing = [
+        f"{key.removeprefix('seconds/')} {value:.1f} s"
+        for key, value in line.items()
+        if key.startswith("seconds/")
+    ]
+    return (
+        f"step {line['step']:>3}/{steps}  "
+        f"reward {'none' if reward is None else f'{reward:.3f}'} {sparkline(rewards[-20:])}  "
+        f"{' '.join(parts)}  "
+        f"{line.get('rollouts/tokens_per_second', 0):.0f} tok/s  {' '.join(timing)}"
+    )
+
+
+def draw_curves(directory: RunDirectory, reporter: Reporter, names: Sequence[str]) -> int:
+    """Draw the reward, and each of several rewards, over the steps; the number of steps."""
+    lines = directory.read_metrics()
+    steps = [line["step"] for line in lines]
+    curves: dict[str, Sequence[float | None]] = {"reward": [line.get("reward") for line in lines]}
+    for name in names if len(names) > 1 else []:
+        curves[name] = [line.get(f"rewards/{name}/mean") for line in lines]
+    save_chart(directory.path / "reward.svg", steps, curves)
+    reporter.line(terminal_chart([v for v in curves["reward"] if v is not None]))
+    return max(steps, default=0)

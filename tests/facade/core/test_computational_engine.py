@@ -1,0 +1,169 @@
+from __future__ import annotations
+
+import asyncio
+import math
+
+import pytest
+
+from grpo_agent_framework.core.agent import Agent
+from grpo_agent_framework.core.computational_engine import create_computational_engine
+from grpo_agent_framework.core.environment import Environment
+from grpo_environments.arithmetic.environment import ArithmeticEnvironment
+from grpo_sdk import CapabilityError, ConfigError
+
+PROMPTS = ["Hello, how can I help you?", "I need support with my account", "Can you help me with billing?"]
+
+
+class MyAgent(Agent):
+    async def generate_response(self, prompt: str) -> str:
+        return f"Response to: {prompt}"
+
+
+class MyEnvironment(Environment):
+    async def reset(self):
+        return {"state": "initial"}
+
+    async def step(self, action: str):
+        return {"reward": 0.5, "done": False}
+
+
+def length(turns, context):
+    return len(turns[-1]["content"]) / 100
+
+
+def make(agent=None, environment=None, reward=length, **options):
+    return create_computational_engine(
+        agent=agent or MyAgent({"model_type": "demo"}),
+        environment=environment or MyEnvironment(),
+        reward_function=reward,
+        **options,
+    )
+
+
+def iterate(engine, prompts=PROMPTS):
+    return asyncio.run(engine.train_iteration(prompts))
+
+
+def test_each_prompt_is_an_episode_that_is_scored():
+    result = iterate(make(num_workers=4))
+    assert [t.messages[0]["content"] for t in result["trajectories"]] == PROMPTS
+    assert result["rewards"] == [len(f"Response to: {prompt}") / 100 for prompt in PROMPTS]
+    assert result["average_reward"] == pytest.approx(sum(result["rewards"]) / 3)
+    assert result["parts"]["environment"] == 0.5
+
+
+def test_an_agent_that_only_responds_is_not_updated():
+    result = iterate(make())
+    assert result["updated"] is False
+    assert "loss" not in result
+
+
+def test_without_a_reward_function_the_environments_rewards_count():
+    assert iterate(make(reward=None))["average_reward"] == 0.5
+
+
+def test_prompts_may_differ_in_number_from_call_to_call():
+    async def main():
+        engine = make()
+        return [len((await engine.train_iteration(PROMPTS[:n]))["rewards"]) for n in (3, 1, 2)]
+
+    assert asyncio.run(main()) == [3, 1, 2]
+
+
+def test_metrics_tell_workers_throughput_and_failures():
+    engine = make(num_workers=4)
+    assert engine.get_metrics()["engine_metrics"]["trajectories_per_second"] == 0
+    iterate(engine)
+    metrics = engine.get_metrics()
+    assert metrics["active_workers"] == 4
+    assert metrics["iterations"] == 1
+    assert metrics["engine_metrics"]["episodes"] == 3
+    assert metrics["engine_metrics"]["trajectories_per_second"] > 0
+    assert metrics["engine_metrics"]["failed"] == 0
+
+
+class Counted(MyEnvironment):
+    """How many run side by side."""
+
+    now = most = 0
+
+    async def step(self, action):
+        Counted.now += 1
+        Counted.most = max(Counted.most, Counted.now)
+        await asyncio.sleep(0.03)
+        Counted.now -= 1
+        return {"reward": 1.0, "done": True}
+
+
+def test_computation_is_scaled_while_it_runs():
+    async def main():
+        engine = make(environment=Counted(), num_workers=2)
+        running = asyncio.create_task(engine.train_iteration(["Hi"] * 12))
+        await asyncio.sleep(0.01)
+        assert Counted.most == engine.get_metrics()["busy_workers"] == 2
+        assert engine.scale_computation(2.0) == 4
+        await running
+        assert Counted.most == 4
+        assert engine.scale_computation(0.01) == 1
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("factor", [0, -1, math.inf, math.nan])
+def test_a_factor_that_makes_no_sense_is_refused(factor):
+    with pytest.raises(ConfigError, match="give a number above 0"):
+        make().scale_computation(factor)
+
+
+def test_a_failed_episode_is_counted_and_told_and_leaves_the_others():
+    class Moody(MyAgent):
+        async def generate_response(self, prompt):
+            if "billing" in prompt:
+                raise OSError("no answer")
+            return "yes"
+
+    result = iterate(make(agent=Moody()))
+    assert result["failed"] == 1
+    assert result["errors"] == {"OSError: no answer": 1}
+    assert result["rewards"] == [0.03, 0.03, None]
+    assert result["average_reward"] == pytest.approx(0.03)
+
+
+def test_an_iteration_without_one_score_has_no_average():
+    def broken(turns, context):
+        raise KeyError("tone")
+
+    result = iterate(make(reward=broken))
+    assert math.isnan(result["average_reward"])
+    assert result["errors"] == {"broken: KeyError: 'tone'": 3}
+
+
+def test_an_environment_of_the_sdk_poses_its_own_tasks():
+    def one(trajectory):
+        return 1.0
+
+    engine = make(environment=ArithmeticEnvironment(train_tasks=4), reward=one)
+    first, second, *_ = ArithmeticEnvironment(train_tasks=4).tasks("train")
+    assert iterate(engine, [first.id, second])["average_reward"] == 1.0
+    with pytest.raises(ConfigError, match="none has the id 'Hello'; give tasks, or their ids such as"):
+        iterate(engine, ["Hello"])
+
+
+@pytest.mark.parametrize("prompts", [[], "Hello"])
+def test_prompts_are_a_list(prompts):
+    with pytest.raises(ConfigError, match="give a list of at least one prompt"):
+        iterate(make(), prompts)
+
+
+def test_an_unknown_setting_is_refused():
+    with pytest.raises(ConfigError, match=r'unknown setting "learning_rates"\. Did you mean "learning_rate"'):
+        make(learning_rates=1.0)
+    with pytest.raises(ConfigError, match="num_workers is 0"):
+        make(num_workers=0)
+
+
+def test_what_cannot_be_trained_is_neither_trained_nor_saved_silently(tmp_path):
+    with pytest.raises(CapabilityError, match="RespondingBackend cannot be trained with"):
+        iterate(make(train=True))
+    with pytest.raises(CapabilityError, match="there is nothing to save"):
+        asyncio.run(make().save(tmp_path))
