@@ -10,18 +10,31 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from grpo_agent_framework.core.agent import Agent
+    from grpo_agent_framework.core.computational_engine import (
+        ComputationalEngine,
+        create_computational_engine,
+    )
+    from grpo_agent_framework.core.environment import Environment
     from grpo_agent_framework.utils.cache import CacheService
     from grpo_agent_framework.utils.monitoring import MonitoringService
 
 _HOME = {
+    "core.agent": "Agent",
+    "core.computational_engine": "ComputationalEngine create_computational_engine",
+    "core.environment": "Environment",
     "utils.cache": "CacheService",
     "utils.monitoring": "MonitoringService",
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names.split()}
 
 __all__ = [
+    "Agent",
     "CacheService",
+    "ComputationalEngine",
+    "Environment",
     "MonitoringService",
+    "create_computational_engine",
 ]
 
 
