@@ -93,7 +93,8 @@ def explain(error: ErrorDetails, known: Sequence[str], *, what: str = "key") -> 
         return f"this {what} is missing"
     if kind == "value_error":
         return str(context.get("error", error["msg"]))
-    return _SENTENCES.get(kind, error["msg"]).format(**context)
+    sentence = _SENTENCES.get(kind)
+    return sentence.format(**context) if sentence else error["msg"]
 
 
 _SENTENCES: dict[str, str] = {

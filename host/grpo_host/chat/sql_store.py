@@ -16,18 +16,15 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
-    MetaData,
     String,
     Table,
     Text,
     delete,
-    event,
     insert,
     select,
     update,
 )
-from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModuleError
-from sqlalchemy.schema import CreateIndex, CreateTable
+from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from grpo_host.chat.store import (
     ConflictError,
@@ -38,8 +35,8 @@ from grpo_host.chat.store import (
     conflict,
 )
 from grpo_host.loop import LoopThread
+from grpo_host.storage import make_engine, metadata, migrate, unreachable
 from grpo_sdk.blocking import call_blocking
-from grpo_sdk.errors import ConfigError, MissingExtraError, RunError
 from grpo_sdk.messages import Message
 
 if TYPE_CHECKING:
@@ -47,14 +44,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-BUSY_SECONDS = 30.0
-"""How long a SQLite write waits for another process's."""
-
-_metadata = MetaData()
-
 _conversations = Table(
     "grpo_conversations",
-    _metadata,
+    metadata,
     Column("id", String(200), primary_key=True),
     Column("user_id", String(400)),
     Column("owner", String(400), nullable=False),
@@ -71,12 +63,15 @@ _conversations = Table(
 
 _messages = Table(
     "grpo_messages",
-    _metadata,
+    metadata,
     Column("conversation_id", ForeignKey(_conversations.c.id, ondelete="CASCADE"), primary_key=True),
     Column("position", Integer, primary_key=True),
     Column("body", JSON, nullable=False),
     Column("created", Double, nullable=False),
 )
+
+
+TABLES = (_conversations, _messages)
 
 
 class SqlStore(ConversationStore):
@@ -89,8 +84,8 @@ class SqlStore(ConversationStore):
     """
 
     def __init__(self, url: str, **engine_options: Any) -> None:
-        self.url = url
-        self._engine = _make_engine(url, engine_options)
+        self._engine = make_engine(url, **engine_options)
+        self._shared = False
         self._thread: LoopThread | None = None
         self._starting = threading.Lock()
         self._tables = asyncio.Lock()
@@ -100,6 +95,16 @@ class SqlStore(ConversationStore):
     def sqlite(cls, path: str | Path) -> SqlStore:
         """A store in the SQLite file at ``path``."""
         return cls(f"sqlite+aiosqlite:///{Path(path).expanduser().absolute()}")
+
+    @classmethod
+    def on(cls, engine: AsyncEngine) -> SqlStore:
+        """A store on a migrated database that others use too, in the one event loop that it is used from.
+
+        ``close`` leaves ``engine`` open.
+        """
+        store = cls.__new__(cls)
+        store._engine, store._shared, store._thread = engine, True, None
+        return store
 
     async def create(self, record: ConversationRecord) -> None:
         async def work(connection: AsyncConnection) -> None:
@@ -210,6 +215,8 @@ class SqlStore(ConversationStore):
             await call_blocking(thread.close)
 
     async def _run(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+        if self._shared:
+            return await self._transact(work)
         with self._starting:
             if self._thread is None:
                 self._thread = LoopThread("grpo-store")
@@ -220,37 +227,17 @@ class SqlStore(ConversationStore):
 
     async def _transact(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
         try:
-            if not self._ready:
+            if not self._shared and not self._ready:
                 async with self._tables:
                     if not self._ready:
-                        await self._create_tables()
+                        await migrate(self._engine)
                         self._ready = True
             async with self._engine.begin() as connection:
                 return await work(connection)
         except IntegrityError:
             raise
         except (DBAPIError, OSError) as problem:
-            cause = getattr(problem, "orig", None) or problem
-            where = self._engine.url.render_as_string(hide_password=True)
-            raise RunError(
-                f"the conversation store at {where} does not answer: {cause}. Check that it is there, "
-                "that this process may write to it, and the URL"
-            ) from problem
-
-    async def _create_tables(self) -> None:
-        for attempt in (1, 2):
-            try:
-                async with self._engine.begin() as connection:
-                    for table in _metadata.sorted_tables:
-                        await connection.execute(CreateTable(table, if_not_exists=True))
-                        for index in table.indexes:
-                            await connection.execute(CreateIndex(index, if_not_exists=True))
-                return
-            except DBAPIError:
-                # PostgreSQL: of two processes that create a table at once, one fails despite
-                # IF NOT EXISTS. The second time it exists.
-                if attempt == 2:
-                    raise
+            raise unreachable(self._engine, problem) from problem
 
 
 async def _insert(
@@ -278,32 +265,3 @@ def _record(row: Any, messages: list[Message]) -> ConversationRecord:
         digest=Digest(row.digested, row.summary),
         length=row.length,
     )
-
-
-def _make_engine(url: str, options: dict[str, Any]) -> AsyncEngine:
-    from sqlalchemy.exc import InvalidRequestError
-    from sqlalchemy.ext.asyncio import create_async_engine
-
-    try:
-        engine = create_async_engine(url, **options)
-    except ModuleNotFoundError as problem:
-        raise MissingExtraError(
-            f"the conversation store {url.split(':')[0]}", str(problem.name), "postgres"
-        ) from problem
-    except (ArgumentError, NoSuchModuleError, InvalidRequestError) as problem:
-        raise ConfigError(
-            f"the URL of the conversation store is none that can be used: {problem}. Write "
-            "sqlite+aiosqlite:///file.db or postgresql+asyncpg://user:password@host/database"
-        ) from problem
-    if engine.dialect.name == "sqlite":
-        event.listen(engine.sync_engine, "connect", _prepare_sqlite)
-    return engine
-
-
-def _prepare_sqlite(connection: Any, _: Any) -> None:
-    cursor = connection.cursor()
-    cursor.execute(f"PRAGMA busy_timeout = {int(BUSY_SECONDS * 1000)}")
-    cursor.execute("PRAGMA journal_mode = WAL")
-    cursor.execute("PRAGMA synchronous = NORMAL")
-    cursor.execute("PRAGMA foreign_keys = ON")
-    cursor.close()

@@ -248,7 +248,7 @@ def test_a_database_that_does_not_answer_is_named(tmp_path):
             await store.close()
 
     with pytest.raises(
-        RunError, match=r"store at sqlite\+aiosqlite:///.*chats\.db does not answer: unable to"
+        RunError, match=r"database sqlite\+aiosqlite:///.*chats\.db does not answer: unable to"
     ):
         asyncio.run(work())
 

@@ -1,0 +1,117 @@
+"""How many requests are answered at once, how many wait, and who is under way when the server ends."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+from grpo_host.serving.endpoint import ApiError
+
+RETRY_SECONDS = 2.0
+"""When a refused client may come again: about as long as answers take."""
+
+
+class Admission:
+    """``places`` requests at once; ``queue`` more wait, first come first served, ``seconds`` at most."""
+
+    def __init__(self, places: int, queue: int, seconds: float) -> None:
+        self._free = places
+        self._queue = queue
+        self._seconds = seconds
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self.draining = False
+
+    @property
+    def under_way(self) -> int:
+        """Requests and WebSockets that are being answered or wait."""
+        return len(self._tasks)
+
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
+
+    @asynccontextmanager
+    async def place(self) -> AsyncIterator[None]:
+        """A place for one request or message. Raises ``ApiError`` 503 where there is none."""
+        self.refuse_while_draining()
+        if self._free > 0:
+            self._free -= 1
+        else:
+            await self._wait()
+        try:
+            yield
+        finally:
+            self._release()
+
+    async def _wait(self) -> None:
+        if len(self._waiting) >= self._queue:
+            raise ApiError(
+                503, "overloaded", "the server is busy; try again later", retry_after=RETRY_SECONDS
+            )
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        try:
+            async with asyncio.timeout(self._seconds):
+                await turn
+        except BaseException as problem:
+            if turn.done() and not turn.cancelled():
+                self._release()  # given a place and cancelled in the same moment
+            else:
+                self._waiting.remove(turn)
+            if isinstance(problem, TimeoutError):
+                raise ApiError(
+                    503, "overloaded", "the server is busy; try again later", retry_after=RETRY_SECONDS
+                ) from None
+            raise
+
+    def _release(self) -> None:
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)  # the place goes on to the next
+                return
+        self._free += 1
+
+    def refuse_while_draining(self) -> None:
+        """Raises ``ApiError`` 503 once the server has begun to end."""
+        if self.draining:
+            raise ApiError(
+                503, "shutting_down", "the server is shutting down; try again", retry_after=RETRY_SECONDS
+            )
+
+    @contextmanager
+    def tracked(self) -> Iterator[None]:
+        """The current task is waited for, and in the end cancelled, when the server ends."""
+        task = asyncio.current_task()
+        if task is None or task in self._tasks:
+            yield
+            return
+        self._tasks.add(task)
+        self._idle.clear()
+        try:
+            yield
+        finally:
+            self._tasks.discard(task)
+            if not self._tasks:
+                self._idle.set()
+
+    def begin_draining(self) -> None:
+        self.draining = True
+
+    async def wait_until_idle(self) -> None:
+        """Until nothing is under way."""
+        await self._idle.wait()
+
+    def cancel_all(self) -> int:
+        """Cancel what is under way; how many that was."""
+        current = asyncio.current_task()
+        tasks = [task for task in self._tasks if task is not current]
+        for task in tasks:
+            task.cancel("the server is shutting down")
+        return len(tasks)

@@ -1,0 +1,116 @@
+"""The server as one ASGI app."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import BaseRoute, Route, WebSocketRoute
+
+from grpo_host.plugins import load_plugins
+from grpo_host.serving.auth import Authentication
+from grpo_host.serving.dispatch import EndpointApp, SocketApp
+from grpo_host.serving.draining import drain_at_signals
+from grpo_host.serving.endpoint import Endpoint, SocketEndpoint
+from grpo_host.serving.errors import not_routed
+from grpo_host.serving.middleware import Envelope, TrustedHosts
+from grpo_host.serving.rooms import all_endpoints, all_websocket_routes
+from grpo_host.serving.services import Services
+from grpo_host.serving.settings import ServerSettings
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.responses import Response
+    from starlette.types import ASGIApp
+
+    from grpo_host.config.load import LoadedConfig
+    from grpo_host.plugins import Registry
+
+
+def create_app(
+    settings: ServerSettings,
+    registry: Registry | None = None,
+    *,
+    loaded: LoadedConfig | None = None,
+    endpoints: Sequence[Endpoint] | None = None,
+    websocket_routes: Sequence[SocketEndpoint] | None = None,
+    **parts: Any,
+) -> Starlette:
+    """The server. ``parts`` stand in for those that the rooms would make (``models=...``).
+
+    ``app.state.services`` has its ``Services``; they start and end with the app's lifespan.
+    """
+    if registry is None:
+        registry = load_plugins(settings.plugins)
+    if loaded is None and settings.agent_yaml is not None:
+        from grpo_host.config.load import load_config
+
+        loaded = load_config(settings.agent_yaml, settings.overrides)
+    services = Services(settings, registry, loaded=loaded, **parts)
+    endpoints = all_endpoints() if endpoints is None else endpoints
+    websocket_routes = all_websocket_routes() if websocket_routes is None else websocket_routes
+    app = Starlette(
+        routes=[*_routes(endpoints, services), *_websocket_routes(websocket_routes, services)],
+        middleware=_middleware(settings, services),
+        exception_handlers={HTTPException: _refuse},
+        lifespan=_lifespan,
+    )
+    # A redirect to the path with or without a slash would be built from the Host header.
+    app.router.redirect_slashes = False
+    app.state.services = services
+    app.state.endpoints = list(endpoints)
+    return app
+
+
+def from_environment() -> ASGIApp:
+    """The server of ``ServerSettings.from_environment``: what uvicorn's workers import."""
+    return create_app(ServerSettings.from_environment())
+
+
+def _routes(endpoints: Sequence[Endpoint], services: Services) -> list[BaseRoute]:
+    by_path: dict[str, list[Endpoint]] = defaultdict(list)
+    for endpoint in endpoints:
+        by_path[endpoint.path].append(endpoint)
+    return [Route(path, EndpointApp(found, services)) for path, found in by_path.items()]
+
+
+def _websocket_routes(routes: Sequence[SocketEndpoint], services: Services) -> list[BaseRoute]:
+    return [WebSocketRoute(route.path, SocketApp(route, services)) for route in routes]
+
+
+def _middleware(settings: ServerSettings, services: Services) -> list[Middleware]:
+    layers = [Middleware(Envelope), Middleware(TrustedHosts, settings=settings)]
+    if settings.allowed_origins:
+        cors = Middleware(
+            CORSMiddleware,
+            allow_origins=settings.allowed_origins,
+            allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=["authorization", "content-type", "x-request-id"],
+            expose_headers=["x-request-id", "retry-after"],
+        )
+        layers.append(cors)
+    return [*layers, Middleware(Authentication, services=services)]
+
+
+@asynccontextmanager
+async def _lifespan(app: Starlette) -> AsyncIterator[None]:
+    services: Services = app.state.services
+    try:
+        with drain_at_signals(services):
+            await services.start()
+            yield
+    finally:
+        await asyncio.shield(services.close())
+
+
+async def _refuse(_: Request, problem: Exception) -> Response:
+    if isinstance(problem, HTTPException):
+        raise not_routed(problem)
+    raise problem

@@ -1,0 +1,246 @@
+"""From a matched route to its handler: scope, body, place, answer, and the client's going away."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ValidationError
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
+
+from grpo_host.serving.auth import KEY, authenticate_websocket, refuse_websocket, require
+from grpo_host.serving.endpoint import NOBODY, ApiError, Call, Endpoint, SocketEndpoint
+from grpo_host.serving.errors import invalid
+from grpo_host.serving.middleware import REQUEST_ID
+
+if TYPE_CHECKING:
+    from starlette.types import Message, Receive, Scope, Send
+
+    from grpo_host.serving.services import Services
+
+BODY_SECONDS = 30.0
+"""How long a client may take to send a body."""
+SEND_SECONDS = 60.0
+"""How long a client may take to read on before it counts as gone."""
+
+
+class ClientGoneError(Exception):
+    """The client has closed the connection, or reads nothing any more."""
+
+
+class EndpointApp:
+    """ASGI app of one path: its endpoints by method."""
+
+    def __init__(self, endpoints: Sequence[Endpoint], services: Services) -> None:
+        self._services = services
+        self.endpoints = {endpoint.method: endpoint for endpoint in endpoints}
+        self._allow = ", ".join(sorted(self.endpoints))
+        if "GET" in self.endpoints:
+            self.endpoints["HEAD"] = self.endpoints["GET"]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        endpoint = self.endpoints.get(scope["method"])
+        if endpoint is None:
+            raise ApiError(
+                405,
+                "method_not_allowed",
+                "this path does not take this method",
+                headers={"allow": self._allow},
+            )
+        if endpoint.scope is None:
+            await self._answer(endpoint, None, scope, receive, send)
+            return
+        # Again, though the middleware has asked: a mistake there must not open this.
+        key = require(scope.get(KEY), endpoint.scope)
+        admission = self._services.admission
+        admission.refuse_while_draining()
+        with admission.tracked():
+            try:
+                body = await _read_body(endpoint, scope, receive, self._services.settings.max_body_bytes)
+                async with admission.place() if endpoint.takes_slot else nullcontext():
+                    await self._answer(endpoint, key, scope, receive, send, body)
+            except ClientGoneError:
+                return
+            except asyncio.CancelledError:
+                task = asyncio.current_task()
+                if not admission.draining or task is None:
+                    raise
+                task.uncancel()
+                admission.refuse_while_draining()
+
+    async def _answer(
+        self, endpoint: Endpoint, key: Any, scope: Scope, receive: Receive, send: Send, body: Any = None
+    ) -> None:
+        request = Request(scope, receive)
+        call = Call(
+            request, self._services, key or NOBODY, scope[REQUEST_ID], body, _query(endpoint, request)
+        )
+        if endpoint.scope is None:
+            await _to_response(endpoint, await endpoint.handler(call))(scope, receive, send)
+            return
+        async with _watched(receive) as gone:
+            response = _to_response(endpoint, await endpoint.handler(call))
+            # The client's going away is noticed here, once, and not by Starlette again.
+            scope["asgi"] = {**scope["asgi"], "spec_version": "2.4"}
+            try:
+                await response(scope, gone, _within(send, SEND_SECONDS))
+            finally:
+                await _close_stream(response)
+
+
+class SocketApp:
+    """ASGI app of a WebSocket: nothing but the handshake happens before the key is known."""
+
+    def __init__(self, endpoint: SocketEndpoint, services: Services) -> None:
+        self.endpoint = endpoint
+        self._services = services
+        self._open = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        websocket = WebSocket(scope, receive, send)
+        services = self._services
+        try:
+            services.admission.refuse_while_draining()
+            if self._open >= services.settings.max_websockets:
+                raise ApiError(
+                    503, "overloaded", "too many open WebSockets; try again later", retry_after=5.0
+                )
+        except ApiError as error:
+            await refuse_websocket(websocket, error)
+            return
+        self._open += 1
+        try:
+            with services.admission.tracked():
+                await self._serve(websocket)
+        finally:
+            self._open -= 1
+
+    async def _serve(self, websocket: WebSocket) -> None:
+        try:
+            key = await authenticate_websocket(websocket, self._services, self.endpoint.scope)
+            if key is not None:
+                await self.endpoint.handler(websocket, key, self._services)
+        except WebSocketDisconnect:
+            return
+        except asyncio.CancelledError:
+            if self._services.draining.is_set() and websocket.application_state is WebSocketState.CONNECTED:
+                await websocket.close(1001, "shutting_down")
+            raise
+
+
+async def _read_body(endpoint: Endpoint, scope: Scope, receive: Receive, limit: int) -> BaseModel | None:
+    """The validated body; without a ``request`` model whatever comes is read and dropped."""
+    raw = await _read(scope, receive, limit)
+    if endpoint.request is None:
+        return None
+    content_type = next((v for n, v in scope["headers"] if n == b"content-type"), b"")
+    if not raw:
+        raise ApiError(400, "invalid_json", "a JSON body is needed")
+    if content_type.partition(b";")[0].strip().lower() != b"application/json":
+        raise ApiError(415, "unsupported_media_type", "send the body as Content-Type: application/json")
+    try:
+        return endpoint.request.model_validate_json(raw)
+    except ValidationError as problem:
+        raise invalid(problem, 400 if scope["path"].startswith("/v1/") else 422) from None
+
+
+async def _read(scope: Scope, receive: Receive, limit: int) -> bytes:
+    declared = next((v for n, v in scope["headers"] if n == b"content-length"), b"0")
+    if not declared.isdigit() or int(declared) > limit:
+        raise _too_large(limit)
+    chunks: list[bytes] = []
+    size = 0
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            more = True
+            while more:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientGoneError
+                chunks.append(message.get("body", b""))
+                size += len(chunks[-1])
+                if size > limit:
+                    raise _too_large(limit)
+                more = message.get("more_body", False)
+    except TimeoutError:
+        raise ApiError(408, "timeout", "the body took too long to come") from None
+    return b"".join(chunks)
+
+
+def _too_large(limit: int) -> ApiError:
+    return ApiError(
+        413, "too_large", f"the body is larger than {limit} bytes", headers={"connection": "close"}
+    )
+
+
+def _query(endpoint: Endpoint, request: Request) -> BaseModel | None:
+    if endpoint.query is None:
+        return None
+    try:
+        return endpoint.query.model_validate(dict(request.query_params))
+    except ValidationError as problem:
+        raise invalid(problem, 400 if request.scope["path"].startswith("/v1/") else 422) from None
+
+
+def _to_response(endpoint: Endpoint, result: BaseModel | Response) -> Response:
+    if isinstance(result, Response):
+        return result
+    content = result.model_dump_json(exclude_none=endpoint.exclude_none, by_alias=True).encode()
+    return Response(content, endpoint.status, media_type="application/json")
+
+
+@asynccontextmanager
+async def _watched(receive: Receive) -> AsyncIterator[Receive]:
+    """While inside, the client's going away cancels the current task and raises ``ClientGoneError``.
+
+    Gives a ``receive`` for what else wants to know.
+    """
+    task = asyncio.current_task()
+    left = asyncio.Event()
+
+    async def watch() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        left.set()
+        if task is not None and not done:
+            task.cancel()
+
+    async def gone() -> Message:
+        await left.wait()
+        return {"type": "http.disconnect"}
+
+    done = False
+    watcher = asyncio.create_task(watch())
+    try:
+        yield gone
+    except asyncio.CancelledError:
+        if left.is_set() and task is not None and task.uncancel() == 0:
+            raise ClientGoneError from None
+        raise
+    finally:
+        done = True
+        watcher.cancel()
+
+
+def _within(send: Send, seconds: float) -> Send:
+    """``send`` that gives up on a client that reads nothing: it must not hold a place for ever."""
+
+    async def bounded(message: Message) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await send(message)
+        except TimeoutError:
+            raise ClientGoneError from None
+
+    return bounded
+
+
+async def _close_stream(response: Response) -> None:
+    """A stream that was cut short ends now, not when it is collected."""
+    close = getattr(getattr(response, "body_iterator", None), "aclose", None)
+    if close is not None:
+        await close()

@@ -1,0 +1,194 @@
+"""Keys: made once, kept as hashes, looked up for every request."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import logging
+import math
+import re
+import secrets
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from cachetools import TTLCache
+from sqlalchemy import JSON, Column, Double, String, Table, func, insert, select, update
+from sqlalchemy.exc import DBAPIError
+
+from grpo_host.serving.endpoint import Key, Scope
+from grpo_host.storage import metadata, unreachable, writing
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+logger = logging.getLogger("grpo_host.serving")
+
+_keys = Table(
+    "grpo_keys",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("name", String(200), nullable=False),
+    Column("hash", String(64), nullable=False),
+    Column("scopes", JSON, nullable=False),
+    Column("created", Double, nullable=False),
+    Column("last_used", Double),
+    Column("revoked", Double),
+)
+TABLES = (_keys,)
+
+CACHE_SECONDS = 5.0
+"""How long a revoked key may still be taken."""
+CACHED = 10_000
+USED_EVERY = 60.0
+"""How exact ``last_used`` is."""
+
+TOKEN = re.compile(r"grpo_([0-9a-f]{16})_([A-Za-z0-9_-]{43})")
+ANY_TOKEN = re.compile(r"grpo_[0-9A-Za-z]+_[A-Za-z0-9_%-]{8,}")
+"""What looks like a key, in a text that is to be logged."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRecord:
+    """A key as it is kept; its secret is not."""
+
+    id: str
+    name: str
+    scopes: tuple[Scope, ...]
+    created: float
+    last_used: float | None
+    revoked: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    key: Key
+    hash: str
+
+
+class KeyStore:
+    """The keys of a server, in its database. Looked-up keys are remembered for five seconds."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+        self._known: TTLCache[str, _Known | None] = TTLCache(CACHED, CACHE_SECONDS)
+        self._used: dict[str, float] = {}
+        self._any = False
+        self._checked_any = -math.inf
+        self._writes: set[asyncio.Task[None]] = set()
+
+    async def create(self, name: str, scopes: Iterable[Scope]) -> tuple[KeyRecord, str]:
+        """A new key and its token, which cannot be had again."""
+        identifier, secret = secrets.token_hex(8), secrets.token_urlsafe(32)
+        token = f"grpo_{identifier}_{secret}"
+        record = KeyRecord(identifier, name, tuple(sorted(set(scopes))), time.time(), None, None)
+        values: dict[str, Any] = {
+            "id": identifier,
+            "name": name,
+            "hash": _hash(token),
+            "scopes": [str(scope) for scope in record.scopes],
+            "created": record.created,
+        }
+        async with writing(self._engine) as connection:
+            await connection.execute(insert(_keys).values(values))
+        return record, token
+
+    async def list(self) -> Sequence[KeyRecord]:
+        """All keys, revoked ones too, the oldest first."""
+        async with self._engine.connect() as connection:
+            rows = await connection.execute(select(_keys).order_by(_keys.c.created, _keys.c.id))
+            return [_record(row) for row in rows]
+
+    async def revoke(self, identifier: str) -> bool:
+        """Take the key back; whether there was one that was valid."""
+        async with writing(self._engine) as connection:
+            done = await connection.execute(
+                update(_keys)
+                .where(_keys.c.id == identifier, _keys.c.revoked.is_(None))
+                .values(revoked=time.time())
+            )
+        self._known.pop(identifier, None)
+        return done.rowcount > 0
+
+    async def any_exist(self) -> bool:
+        """Whether there is or ever was a key: from then on nobody is served without one."""
+        if not self._any and time.monotonic() - self._checked_any > CACHE_SECONDS:
+            async with self._engine.connect() as connection:
+                self._any = bool(await connection.scalar(select(func.count()).select_from(_keys)))
+            self._checked_any = time.monotonic()
+        return self._any
+
+    async def any_valid(self) -> bool:
+        """Whether somebody can get in with a key."""
+        query = select(func.count()).select_from(_keys).where(_keys.c.revoked.is_(None))
+        async with self._engine.connect() as connection:
+            return bool(await connection.scalar(query))
+
+    def remembered(self, token: str) -> bool:
+        """Whether ``verify`` can answer without the database."""
+        found = TOKEN.fullmatch(token)
+        return found is None or found[1] in self._known
+
+    async def verify(self, token: str) -> Key | None:
+        """Whose ``token`` it is; None where it is nobody's. Raises ``RunError`` without a database."""
+        found = TOKEN.fullmatch(token)
+        if found is None:
+            return None
+        identifier = found[1]
+        try:
+            known = self._known[identifier]
+        except KeyError:
+            known = self._known[identifier] = await self._read(identifier)
+        if known is None or not hmac.compare_digest(known.hash, _hash(token)):
+            return None
+        self._note_use(identifier)
+        return known.key
+
+    async def _read(self, identifier: str) -> _Known | None:
+        query = select(_keys).where(_keys.c.id == identifier, _keys.c.revoked.is_(None))
+        try:
+            async with self._engine.connect() as connection:
+                row = (await connection.execute(query)).one_or_none()
+        except (DBAPIError, OSError) as problem:
+            raise unreachable(self._engine, problem) from problem
+        if row is None:
+            return None
+        record = _record(row)
+        return _Known(Key(record.id, record.name, frozenset(record.scopes)), row.hash)
+
+    def _note_use(self, identifier: str) -> None:
+        now = time.time()
+        if now - self._used.get(identifier, 0.0) < USED_EVERY:
+            return
+        self._used[identifier] = now
+        task = asyncio.get_running_loop().create_task(self._write_use(identifier, now))
+        self._writes.add(task)
+        task.add_done_callback(self._writes.discard)
+
+    async def _write_use(self, identifier: str, now: float) -> None:
+        try:
+            async with writing(self._engine) as connection:
+                await connection.execute(update(_keys).where(_keys.c.id == identifier).values(last_used=now))
+        except Exception as problem:  # the caller was served; only the note is lost
+            logger.warning("the last use of key %s was not noted: %s", identifier, problem)
+
+    async def close(self) -> None:
+        """Wait for what is still to be written."""
+        await asyncio.gather(*self._writes, return_exceptions=True)
+
+
+def redact(text: str) -> str:
+    """``text`` with whatever looks like a key left out."""
+    return ANY_TOKEN.sub("grpo_***", text) if "grpo_" in text else text
+
+
+def _hash(token: str) -> str:
+    # The secret has 256 bits: there is nothing to guess, so a fast hash will do.
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+def _record(row: Any) -> KeyRecord:
+    scopes = tuple(Scope(scope) for scope in row.scopes)
+    return KeyRecord(row.id, row.name, scopes, row.created, row.last_used, row.revoked)

@@ -1,0 +1,166 @@
+"""What every request passes through: its id, its host, and how its answer is made safe."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+import uuid
+from typing import TYPE_CHECKING, Any
+
+from starlette.websockets import WebSocket
+
+from grpo_host.serving.auth import KEY, refuse_websocket
+from grpo_host.serving.endpoint import ApiError
+from grpo_host.serving.errors import api_error, render
+from grpo_host.serving.keys import redact
+from grpo_host.serving.settings import LOOPBACK, ServerSettings
+from grpo_sdk.errors import GrpoError
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+logger = logging.getLogger("grpo_host.serving")
+access = logging.getLogger("grpo_host.serving.access")
+
+REQUEST_ID = "grpo_request_id"
+_GIVEN_ID = re.compile(rb"[A-Za-z0-9._-]{8,128}")
+
+SAFE = (
+    ("x-content-type-options", "nosniff"),
+    ("cache-control", "no-store"),
+    ("content-security-policy", "default-src 'none'; frame-ancestors 'none'"),
+    ("referrer-policy", "no-referrer"),
+    ("x-frame-options", "DENY"),
+    ("cross-origin-resource-policy", "same-origin"),
+    ("cross-origin-opener-policy", "same-origin"),
+)
+"""Headers of every answer that does not set them itself."""
+
+_SAFE = [(name.encode(), value.encode()) for name, value in SAFE]
+
+
+class Envelope:
+    """ASGI middleware, the outermost: gives each request an id, says errors, keeps the access log."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        request_id = scope[REQUEST_ID] = _request_id(scope)
+        if scope["type"] == "websocket":
+            await self._websocket(scope, receive, send)
+            return
+        began = time.perf_counter()
+        status = 0
+
+        async def enveloped(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                _add_headers(message, request_id)
+            await send(message)
+
+        try:
+            await self._app(scope, receive, enveloped)
+        except Exception as problem:
+            error = _as_error(problem, request_id)
+            if status == 0:
+                await render(error, scope["path"], request_id)(scope, receive, enveloped)
+        finally:
+            if access.isEnabledFor(logging.INFO):
+                _log_access(scope, status, began)
+
+    async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self._app(scope, receive, send)
+        except Exception as problem:
+            _as_error(problem, scope[REQUEST_ID])
+            await send({"type": "websocket.close", "code": 1011, "reason": "internal_error"})
+
+
+class TrustedHosts:
+    """ASGI middleware: refuses requests whose Host header names another server, as rebound names do."""
+
+    def __init__(self, app: ASGIApp, settings: ServerSettings) -> None:
+        self._app = app
+        self._any = False
+        self._exact: set[str] = set()
+        self._below: tuple[str, ...] = ()
+        allowed = [host.lower() for host in settings.allowed_hosts]
+        if not allowed:
+            allowed = [*LOOPBACK, settings.host.lower()]
+            self._any = settings.host in ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
+        self._any = self._any or "*" in allowed
+        self._exact = {host for host in allowed if not host.startswith("*.")}
+        self._below = tuple(host[1:] for host in allowed if host.startswith("*."))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "lifespan" and not self._any and scope["path"] not in PROBES:
+            hosts = [value.decode("latin-1") for name, value in scope["headers"] if name == b"host"]
+            if len(hosts) != 1 or not self._allows(_without_port(hosts[0].lower())):
+                error = ApiError(
+                    400, "unknown_host", "this server does not go by the name in the Host header"
+                )
+                if scope["type"] == "websocket":
+                    await refuse_websocket(WebSocket(scope, receive, send), error)
+                    return
+                raise error
+        await self._app(scope, receive, send)
+
+    def _allows(self, host: str) -> bool:
+        return host in self._exact or host.endswith(self._below) if self._below else host in self._exact
+
+
+PROBES = ("/health", "/health/live", "/health/ready")
+"""An orchestrator asks these by address; they tell nothing."""
+
+
+def _without_port(host: str) -> str:
+    if host.startswith("["):
+        return host[1:].partition("]")[0]
+    return host.partition(":")[0]
+
+
+def _request_id(scope: Scope) -> str:
+    given = next((value for name, value in scope["headers"] if name == b"x-request-id"), None)
+    if given is not None and _GIVEN_ID.fullmatch(given) and not given.startswith(b"grpo_"):
+        return str(given, "ascii")
+    return uuid.uuid4().hex
+
+
+def _add_headers(message: Message, request_id: str) -> None:
+    headers = message.setdefault("headers", [])
+    if not isinstance(headers, list):
+        headers = message["headers"] = list(headers)
+    present = {name for name, _ in headers}
+    headers.append((b"x-request-id", request_id.encode()))
+    headers.extend(pair for pair in _SAFE if pair[0] not in present)
+
+
+def _as_error(problem: Exception, request_id: str) -> ApiError:
+    """What is said of ``problem``; what nobody expected is logged, and not told."""
+    if isinstance(problem, GrpoError):
+        error = api_error(problem)
+        if error.status >= 500 and error is not problem:
+            logger.warning("request %s: %s", request_id, redact(str(problem)))
+        return error
+    logger.error("request %s failed", request_id, exc_info=problem)
+    return ApiError(500, "internal_error", "something went wrong here; it is logged with the request id")
+
+
+def _log_access(scope: Scope, status: int, began: float) -> None:
+    path: str = redact(scope["path"])
+    key: Any = scope.get(KEY)
+    access.info(
+        "%s %s %d %.1fms key=%s request=%s",
+        scope["method"],
+        path if path.isprintable() else ascii(path),
+        status or 499,
+        (time.perf_counter() - began) * 1000,
+        key.id if key else "-",
+        scope[REQUEST_ID],
+    )
