@@ -1,10 +1,11 @@
 """Where telemetry goes: the application's OpenTelemetry providers, or what the environment asks for.
 
 An application that has set a global provider, by itself or through ``opentelemetry-instrument``, gets
-the data. Otherwise the standard variables are honoured: ``OTEL_METRICS_EXPORTER`` and
-``OTEL_LOGS_EXPORTER`` name exporters (``otlp``, ``console``, ``prometheus``, ``none``), and an
-``OTEL_EXPORTER_OTLP_ENDPOINT`` alone means ``otlp``. Without either nothing is exported, nothing is
-printed and no port is opened; a provider that is set later still gets what is recorded then.
+the data. Otherwise the standard variables are honoured: ``OTEL_TRACES_EXPORTER``,
+``OTEL_METRICS_EXPORTER`` and ``OTEL_LOGS_EXPORTER`` name exporters (``otlp``, ``console``,
+``prometheus``, ``none``), and an ``OTEL_EXPORTER_OTLP_ENDPOINT`` alone means ``otlp``. Without either
+nothing is exported, nothing is printed and no port is opened; a provider that is set later still gets
+what is recorded then.
 
 The providers made here are this process's own and never become the global ones: that is the
 application's to decide.
@@ -16,34 +17,120 @@ import logging
 import os
 from collections.abc import Callable
 from functools import cache
-from importlib.metadata import entry_points
+from importlib.metadata import entry_points, version
 from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     from opentelemetry._logs import LoggerProvider
     from opentelemetry.metrics import MeterProvider
+    from opentelemetry.sdk.metrics import MeterProvider as SdkMeterProvider
+    from opentelemetry.sdk.metrics.export import MetricReader
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.trace import TracerProvider
 
 logger = logging.getLogger("grpo_host.telemetry")
 
+SERVICE = "grpo-host"
+"""``service.name``, where neither OTEL_SERVICE_NAME nor OTEL_RESOURCE_ATTRIBUTES gives one."""
+
+_API = ("opentelemetry.trace", "opentelemetry.metrics.", "opentelemetry._logs.")
+
+_read: list[SdkMeterProvider] = []
+"""The provider that ``read_metrics`` had to make."""
+
+
+def tracer_provider() -> TracerProvider:
+    """The application's, the environment's, or one that waits for the application's."""
+    from opentelemetry import trace
+
+    provider = trace.get_tracer_provider()
+    return (_tracer_provider_of_environment() or provider) if _waits(provider) else provider
+
 
 def meter_provider() -> MeterProvider:
-    """The application's, the environment's, or one that waits for the application's."""
+    """As ``tracer_provider``, for metrics."""
     from opentelemetry import metrics
 
     provider = metrics.get_meter_provider()
-    # The API hands out a proxy of its own until an application sets a provider.
-    if type(provider).__module__.startswith("opentelemetry.metrics."):
-        return _meter_provider_of_environment() or provider
-    return provider
+    if not _waits(provider):
+        return provider
+    return _meter_provider_of_environment() or (_read[0] if _read else provider)
 
 
 def logger_provider() -> LoggerProvider:
-    """As ``meter_provider``, for events."""
+    """As ``tracer_provider``, for events."""
     from opentelemetry import _logs
 
     provider = _logs.get_logger_provider()
-    if type(provider).__module__.startswith("opentelemetry._logs."):
-        return _logger_provider_of_environment() or provider
+    return (_logger_provider_of_environment() or provider) if _waits(provider) else provider
+
+
+def wanted() -> bool:
+    """Whether spans or metrics go anywhere, as far as can be told now."""
+    return not (_waits(tracer_provider()) and _waits(meter_provider()))
+
+
+def _waits(provider: object) -> bool:
+    """Whether it is the proxy that the API hands out until an application sets a provider."""
+    return type(provider).__module__.startswith(_API)
+
+
+def read_metrics(reader: MetricReader) -> SdkMeterProvider | None:
+    """Let ``reader`` see all metrics of this process; the provider, whose first it may be.
+
+    None where the application's provider is not one of OpenTelemetry's SDK, which takes no readers.
+    """
+    from opentelemetry.sdk.metrics import MeterProvider
+
+    provider = meter_provider()
+    if _waits(provider):
+        provider = MeterProvider(resource=resource())
+        _read.append(provider)
+    if not isinstance(provider, MeterProvider):
+        logger.warning(
+            "the application's %s takes no reader: GET /metrics shows only the process. Let the "
+            "application export its metrics itself",
+            type(provider).__name__,
+        )
+        return None
+    provider.add_metric_reader(reader)
+    return provider
+
+
+def flush(seconds: float) -> None:
+    """Send what waits to be sent, in at most ``seconds``; others may go on recording."""
+    for provider in (tracer_provider(), meter_provider(), logger_provider()):
+        send = getattr(provider, "force_flush", None)
+        if send is None:
+            continue
+        try:
+            send(timeout_millis=int(seconds * 1000))
+        except Exception as problem:  # an exporter's: a collector may be gone before us
+            logger.warning("telemetry was not sent: %s: %s", type(problem).__name__, problem)
+
+
+def resource() -> Resource:
+    """What describes this process: the environment's words, and our name where it gives none."""
+    from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource
+
+    described = Resource.create()
+    if not str(described.attributes[SERVICE_NAME]).startswith("unknown_service"):
+        return described
+    ours = {SERVICE_NAME: SERVICE, SERVICE_VERSION: version("grpo-agent-framework")}
+    return described.merge(Resource(ours))
+
+
+@cache
+def _tracer_provider_of_environment() -> TracerProvider | None:
+    exporters = _exporters("traces")
+    if not exporters:
+        return None
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+    provider = TracerProvider(resource=resource())
+    for exporter in exporters:
+        provider.add_span_processor(BatchSpanProcessor(exporter))
     return provider
 
 
@@ -57,7 +144,7 @@ def _meter_provider_of_environment() -> MeterProvider | None:
 
     # An exporter that is asked, like Prometheus's, is a reader itself.
     readers = [e if isinstance(e, MetricReader) else PeriodicExportingMetricReader(e) for e in exporters]
-    return MeterProvider(metric_readers=readers)
+    return MeterProvider(metric_readers=readers, resource=resource())
 
 
 @cache
@@ -68,7 +155,7 @@ def _logger_provider_of_environment() -> LoggerProvider | None:
     from opentelemetry.sdk._logs import LoggerProvider
     from opentelemetry.sdk._logs.export import BatchLogRecordProcessor
 
-    provider = LoggerProvider()
+    provider = LoggerProvider(resource=resource())
     for exporter in exporters:
         provider.add_log_record_processor(BatchLogRecordProcessor(exporter))
     return provider

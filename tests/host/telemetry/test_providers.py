@@ -41,6 +41,70 @@ def test_without_configuration_nothing_is_printed_and_no_socket_is_used() -> Non
     assert (done.stdout, done.stderr) == ("", "")
 
 
+CHAT = """
+import asyncio
+from grpo_host.agent import Agent
+from grpo_host.telemetry.agents import instruments
+from grpo_sdk import Strategy, user
+from grpo_sdk.testing import ScriptedBackend
+
+def chat():
+    agent = Agent(ScriptedBackend(), strategy=Strategy("sales"), instruments=instruments())
+    asyncio.run(agent.open().act([user("Hi")]))
+    return agent.instruments
+"""
+
+
+def test_a_server_without_configuration_prints_nothing_and_reaches_for_nothing() -> None:
+    done = process(
+        "import sys\n"
+        "reaching = ('socket.connect', 'socket.bind', 'socket.getaddrinfo')\n"
+        "sys.addaudithook(lambda event, _: exit(7) if event in reaching else None)\n"
+        + CHAT
+        + "from grpo_host.telemetry.server import ServerTelemetry\n"
+        "server = ServerTelemetry()\n"
+        "assert chat() is not None\n"
+        "server.flush(1)\n"
+    )
+
+    assert (done.stdout, done.stderr) == ("", "")
+
+
+def test_a_program_without_configuration_watches_no_conversation_and_loads_no_sdk() -> None:
+    done = process(
+        CHAT + "assert chat() is None\nimport sys\nassert 'opentelemetry.sdk.trace' not in sys.modules"
+    )
+
+    assert (done.stdout, done.stderr) == ("", "")
+
+
+def test_a_tracer_provider_that_is_set_later_gets_the_next_conversation() -> None:
+    done = process(
+        CHAT
+        + """
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+chat()
+spans, provider = InMemorySpanExporter(), TracerProvider()
+provider.add_span_processor(SimpleSpanProcessor(spans))
+trace.set_tracer_provider(provider)
+chat()
+print([span.name for span in spans.get_finished_spans()])
+"""
+    )
+
+    assert done.stdout == "['chat scripted', 'invoke_agent sales']\n"
+
+
+def test_spans_go_to_an_exporter_that_the_environment_names() -> None:
+    done = process(CHAT + "chat()", OTEL_TRACES_EXPORTER="console", OTEL_SERVICE_NAME="shop")
+
+    assert '"name": "invoke_agent sales"' in done.stdout
+    assert '"service.name": "shop"' in done.stdout
+
+
 def test_the_providers_of_the_application_get_the_data_even_when_they_are_set_later() -> None:
     setting = """
 from opentelemetry import metrics, _logs

@@ -1,0 +1,240 @@
+"""Conversations as OpenTelemetry's GenAI conventions have them: invoke_agent, chat, execute_tool.
+
+Names of spans, attributes and metrics are those of ``opentelemetry-util-genai``. What was said is
+captured only where ``OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT`` asks for it; otherwise not
+even the text of an error is, for it may quote a message.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from importlib import metadata
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from grpo_host.instruments import Tell
+from grpo_host.telemetry import content, providers
+from grpo_sdk.backend import Backend, Sampling
+from grpo_sdk.messages import Message, ToolCall, ToolSchema
+from grpo_sdk.tools import MALFORMED_CALL
+from grpo_sdk.trajectory import ToolRun
+
+if TYPE_CHECKING:
+    from opentelemetry._logs import LoggerProvider
+    from opentelemetry.metrics import MeterProvider
+    from opentelemetry.trace import TracerProvider
+    from opentelemetry.util.genai.invocation import GenAIInvocation, InferenceInvocation
+    from opentelemetry.util.genai.types import Error
+
+    from grpo_host.agent import Conversation
+    from grpo_host.session import Reply
+
+SCOPE = "grpo_host.agent"
+
+UNKNOWN_TOOL = "unknown"
+"""A tool that the model made up: its name would be a name of a span, and a series of a metric."""
+
+_RAISED = re.compile(r"([A-Za-z_]\w*): ")
+"""A toolbox tells an exception of a tool as its type and text."""
+
+
+class AgentInstruments:
+    """Instruments that speak OpenTelemetry. See ``grpo_host.instruments``."""
+
+    def __init__(
+        self,
+        *,
+        tracer_provider: TracerProvider | None = None,
+        meter_provider: MeterProvider | None = None,
+        logger_provider: LoggerProvider | None = None,
+    ) -> None:
+        from opentelemetry.util.genai.completion_hook import load_completion_hook
+        from opentelemetry.util.genai.handler import TelemetryHandler
+
+        self._handler = TelemetryHandler(
+            tracer_provider=tracer_provider or providers.tracer_provider(),
+            meter_provider=meter_provider or providers.meter_provider(),
+            logger_provider=logger_provider or providers.logger_provider(),
+            completion_hook=load_completion_hook(),
+            instrumentation_scope_name=SCOPE,
+            instrumentation_scope_version=metadata.version("grpo-agent-framework"),
+        )
+        self._captures = self._handler.should_capture_content()
+
+    @contextmanager
+    def invocation(
+        self, conversation: Conversation, new: Sequence[Message]
+    ) -> Iterator[Callable[[Message], None]]:
+        """The span ``invoke_agent {strategy}``."""
+        agent = conversation.agent
+        before = len(conversation.turns)
+        span = self._handler.invoke_local_agent(
+            agent_name=agent.strategy.name,
+            request_model=agent.backend.model.name,
+            conversation_id=conversation.id,
+        )
+        if self._captures:
+            span.system_instruction = content.instructions(conversation.session.messages)
+            span.input_messages = content.inputs(new)
+
+        def answered(message: Message) -> None:
+            if self._captures:
+                span.output_messages = content.outputs(message)
+
+        with self._ending(span):
+            try:
+                yield answered
+            finally:
+                turns = conversation.turns[before:]
+                span.input_tokens = sum(turn.prompt_tokens for turn in turns)
+                span.output_tokens = sum(turn.completion_tokens for turn in turns)
+
+    @contextmanager
+    def model_call(
+        self,
+        backend: Backend,
+        messages: Sequence[Message],
+        sampling: Sampling,
+        tools: Sequence[ToolSchema] = (),
+        *,
+        conversation_id: str | None = None,
+    ) -> Iterator[_ModelCall]:
+        """The span ``chat {model}``."""
+        address, port = _server(backend)
+        span = self._handler.inference(
+            provider_name(backend),
+            request_model=backend.model.name,
+            server_address=address,
+            server_port=port,
+            conversation_id=conversation_id,
+        )
+        span.max_tokens = sampling.max_tokens
+        span.temperature = sampling.temperature
+        span.top_p = sampling.top_p if sampling.top_p < 1 else None
+        span.top_k = sampling.top_k or None
+        span.stop_sequences = sampling.stop or None
+        span.seed = sampling.seed
+        if self._captures:
+            span.system_instruction = content.instructions(messages)
+            span.input_messages = content.inputs(messages)
+            span.tool_definitions = content.definitions(tools)
+        with self._ending(span):
+            yield _ModelCall(span, self._captures)
+
+    @contextmanager
+    def tool_call(
+        self, conversation: Conversation, call: ToolCall
+    ) -> Iterator[Callable[[Message, ToolRun], None]]:
+        """The span ``execute_tool {tool}``. What a tool answers to a wrong call is its failure."""
+        name = call["function"]["name"]
+        known = name in conversation.toolbox or name == MALFORMED_CALL
+        span = self._handler.tool(
+            name if known else UNKNOWN_TOOL,
+            tool_type="function",
+            agent_name=conversation.agent.strategy.name,
+        )
+        span.tool_call_id = call["id"]
+        if self._captures:
+            span.arguments = call["function"]["arguments"]
+
+        def answered(message: Message, record: ToolRun) -> None:
+            if self._captures:
+                span.tool_result = message["content"]
+            if record.error is not None:
+                span.fail(self._error(_tool_error(record.error), record.error))
+
+        with self._ending(span):
+            yield answered
+
+    @contextmanager
+    def _ending(self, span: GenAIInvocation) -> Iterator[None]:
+        try:
+            yield
+        except BaseException as problem:
+            span.fail(self._error(error_type(problem), str(problem)))
+            raise
+        span.stop()  # does nothing where it has failed already
+
+    def _error(self, type: str, text: str) -> Error:
+        from opentelemetry.util.genai.types import Error
+
+        return Error(text if self._captures else None, type)
+
+
+def instruments() -> AgentInstruments | None:
+    """For conversations in any program: None where neither spans nor metrics go anywhere yet.
+
+    Cheap enough to ask for each conversation, so that providers may be set at any time.
+    """
+    return _instruments() if providers.wanted() else None
+
+
+@cache
+def _instruments() -> AgentInstruments:
+    return AgentInstruments()
+
+
+class _ModelCall:
+    """A chat span under way."""
+
+    def __init__(self, span: InferenceInvocation, captures: bool) -> None:
+        self._span, self._captures = span, captures
+
+    def telling(self, tell: Tell | None) -> Tell | None:
+        if tell is None:
+            return None
+
+        def told(text: str) -> None:
+            self._span.record_stream_chunk()
+            tell(text)
+
+        return told
+
+    def replied(self, reply: Reply) -> None:
+        self._span.finish_reasons = [content.finish_reason(reply.finish_reason)]
+        self._span.input_tokens = reply.prompt_tokens
+        self._span.output_tokens = reply.completion_tokens
+        if self._captures:
+            self._span.output_messages = content.outputs(reply.message)
+
+
+def provider_name(backend: Backend) -> str:
+    """What ``gen_ai.provider.name`` is: a backend's ``provider``, else what its class is called."""
+    inner = _innermost(backend)
+    named: str | None = getattr(inner, "provider", None)
+    return named or type(inner).__name__.removesuffix("Backend").lower()
+
+
+def _server(backend: Backend) -> tuple[str | None, int | None]:
+    """Host and port of a backend that calls a server; no part of an address that could hold a secret."""
+    url = getattr(_innermost(backend), "base_url", None)
+    if not isinstance(url, str):
+        return None, None
+    parts = urlsplit(url)
+    return parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
+
+
+def _innermost(backend: Backend) -> Backend:
+    """The backend inside those that only carry calls to it."""
+    while True:
+        inner = getattr(backend, "inner", None) or getattr(backend, "backend", None)
+        if not isinstance(inner, Backend):
+            return backend
+        backend = inner
+
+
+def error_type(problem: BaseException) -> str:
+    """Its type's name; no text, which may quote a message."""
+    if isinstance(problem, asyncio.CancelledError):
+        return "cancelled"
+    kind = type(problem)
+    return kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _tool_error(text: str) -> str:
+    raised = _RAISED.match(text)
+    return raised[1] if raised else "tool_error"
