@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from inspect import cleandoc
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -44,7 +45,7 @@ class ExamplesFirst(click.Command):
         self.examples = examples
 
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        sentence, _, rest = (self.help or "").partition("\n\n")
+        sentence, _, rest = cleandoc(self.help or "").partition("\n\n")
         formatter.write_text(sentence)
         if self.examples:
             formatter.write_paragraph()

@@ -220,6 +220,8 @@ class ServingConfig(Section):
     """Requests that wait for their turn, a process; more are refused."""
     queue_seconds: Seconds = 30.0
     """The longest wait."""
+    max_connections: Count = 1024
+    """Open connections, a process."""
     max_websockets: Count = 256
     """Open WebSockets, a process."""
     max_models: Count = 4

@@ -65,7 +65,7 @@ def create_app(
     # A redirect to the path with or without a slash would be built from the Host header.
     app.router.redirect_slashes = False
     app.state.services = services
-    app.state.endpoints = list(endpoints)
+    app.state.endpoints, app.state.websocket_routes = list(endpoints), list(websocket_routes)
     return app
 
 

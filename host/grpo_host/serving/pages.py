@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+from functools import cache
+from importlib.resources import files
 from typing import Literal
 
 import orjson
@@ -9,6 +13,7 @@ from pydantic import BaseModel
 from starlette.responses import Response
 
 from grpo_host.serving.endpoint import Call, Endpoint
+from grpo_host.serving.openapi import build_openapi
 
 
 class Health(BaseModel):
@@ -38,6 +43,16 @@ def endpoints() -> list[Endpoint]:
             response=Readiness,
             statuses={503: "Not now: starting, or shutting down"},
         ),
+        Endpoint("GET", "/openapi.json", openapi, None, "This document", ["documentation"]),
+        Endpoint(
+            "GET",
+            "/docs",
+            docs,
+            None,
+            "The page that shows it",
+            ["documentation"],
+            content_type="text/html",
+        ),
     ]
 
 
@@ -51,3 +66,41 @@ async def ready(call: Call) -> Response:
     reason = call.services.unready()
     content = orjson.dumps({"status": reason or "ready"})
     return Response(content, 503 if reason else 200, media_type="application/json")
+
+
+async def openapi(call: Call) -> Response:
+    """OpenAPI 3.1, built from the models that the server validates with."""
+    state = call.request.app.state
+    if not hasattr(state, "openapi"):
+        state.openapi = orjson.dumps(build_openapi(state.endpoints, state.websocket_routes))
+    return Response(state.openapi, media_type="application/json")
+
+
+async def docs(_: Call) -> Response:
+    """Lists the endpoints and lets one try them. Nothing of it comes from elsewhere."""
+    page, policy = _page()
+    headers = {"content-security-policy": policy, "permissions-policy": "camera=(), microphone=()"}
+    return Response(page, headers=headers, media_type="text/html")
+
+
+@cache
+def _page() -> tuple[bytes, str]:
+    """The page, and the policy that lets a browser run exactly its script and style."""
+    folder = files("grpo_host.serving") / "page"
+    texts = {
+        name: (folder / file).read_text("utf-8")
+        for name, file in (("style", "docs.css"), ("script", "docs.js"))
+    }
+    page = (folder / "docs.html").read_text("utf-8")
+    for name, text in texts.items():
+        page = page.replace(f"{{{name}}}", text)
+    policy = (
+        f"default-src 'none'; script-src '{_digest(texts['script'])}'; "
+        f"style-src '{_digest(texts['style'])}'; "
+        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )
+    return page.encode(), policy
+
+
+def _digest(text: str) -> str:
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"

@@ -1,0 +1,109 @@
+"""Runs the server: one process, or several that share a socket."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from typing import TYPE_CHECKING, Any
+
+from grpo_host import storage
+from grpo_host.serving.keys import KeyStore
+from grpo_host.serving.logs import logging_config
+from grpo_host.serving.settings import ServerSettings
+from grpo_sdk.errors import ConfigError
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+    from uvicorn import Config
+
+FACTORY = "grpo_host.serving.app:from_environment"
+CLOSE_SECONDS = 5
+"""For connections that are still open when everything has been drained."""
+
+
+def refuse_without_keys(settings: ServerSettings) -> None:
+    """Raises ``ConfigError`` where others could reach the server and nobody has a key."""
+    if settings.on_loopback or asyncio.run(_has_key(settings)):
+        return
+    agent = f" --agent {settings.agent_yaml}" if settings.agent_yaml else ""
+    raise ConfigError(
+        f"refusing to listen on {settings.host}, where others can reach it, without a key. Make one: "
+        f"grpo-host keys create --name me --scopes chat,train,admin{agent} "
+        "(with the same GRPO_DATABASE_URL or --database), or listen on 127.0.0.1"
+    )
+
+
+async def _has_key(settings: ServerSettings) -> bool:
+    engine = storage.make_engine(settings.database())
+    try:
+        await storage.migrate(engine)
+        return await KeyStore(engine).any_valid()
+    finally:
+        await engine.dispose()
+
+
+def serve(settings: ServerSettings, app: ASGIApp | None = None) -> None:
+    """Serve until SIGTERM or Ctrl-C. ``app`` is used where one process is enough.
+
+    Raises ``ConfigError`` where it must not or cannot listen.
+    """
+    import uvicorn
+    from uvicorn.supervisors import Multiprocess
+
+    refuse_without_keys(settings)
+    listener = _listen(settings)
+    try:
+        if settings.workers == 1:
+            from grpo_host.serving.app import create_app
+
+            config = _config(settings, app or create_app(settings))
+            uvicorn.Server(config).run(sockets=[listener])
+        else:
+            os.environ.update(settings.to_environment())
+            config = _config(settings, FACTORY, factory=True, workers=settings.workers)
+            Multiprocess(config, sockets=[listener]).run()
+    finally:
+        listener.close()
+
+
+def _listen(settings: ServerSettings) -> socket.socket:
+    try:
+        family, *_, address = socket.getaddrinfo(
+            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.create_server(
+            address[:2], family=family, backlog=2048, dualstack_ipv6=address[0] == "::"
+        )
+    except OSError as problem:
+        raise ConfigError(
+            f"cannot listen on {settings.host}:{settings.port}: {problem.strerror or problem}; choose "
+            "another address with --host and --port"
+        ) from problem
+    listener.set_inheritable(True)
+    return listener
+
+
+def _config(settings: ServerSettings, app: Any, **options: Any) -> Config:
+    import uvicorn
+
+    from grpo_host.serving.protocol import BoundedProtocol
+
+    return uvicorn.Config(
+        app,
+        http=BoundedProtocol,
+        ws="websockets-sansio",
+        ws_max_size=settings.max_message_bytes,
+        ws_max_queue=8,
+        ws_per_message_deflate=False,  # a small message could unfold to a large one
+        lifespan="on",
+        log_config=logging_config(),
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,  # who calls is told by the key, and an address may be made up
+        limit_concurrency=settings.max_connections,
+        timeout_keep_alive=65,  # longer than most load balancers', so that they close first
+        timeout_graceful_shutdown=CLOSE_SECONDS,
+        timeout_worker_healthcheck=60,  # loading a model holds the interpreter for a while
+        **options,
+    )
