@@ -50,9 +50,12 @@ class KeepAliveClient:
             raise ValueError("a header holds a line break; look at the API key")
         self._head = "\r\n".join(lines).encode("latin-1")
 
-    async def post(self, path: str, body: bytes) -> Response:
-        """The whole response, whatever its status. Raises ``HttpError`` where none came."""
-        data = self._request(path, body)
+    async def post(self, path: str, body: bytes, lines: bytes = b"") -> Response:
+        """The whole response, whatever its status. Raises ``HttpError`` where none came.
+
+        ``lines`` are more of the head, each ended by CR LF.
+        """
+        data = self._request(path, body, lines)
         async with self._gate:
             while True:
                 connection = await self._connection()
@@ -66,9 +69,11 @@ class KeepAliveClient:
                 return response
 
     @asynccontextmanager
-    async def stream(self, path: str, body: bytes) -> AsyncIterator[tuple[Response, AsyncIterator[bytes]]]:
-        """The response's head, and its body as it comes. Raises ``HttpError``."""
-        data = self._request(path, body)
+    async def stream(
+        self, path: str, body: bytes, lines: bytes = b""
+    ) -> AsyncIterator[tuple[Response, AsyncIterator[bytes]]]:
+        """The response's head, and its body as it comes. Otherwise as ``post``."""
+        data = self._request(path, body, lines)
         async with self._gate:
             while True:
                 connection = await self._connection()
@@ -90,9 +95,9 @@ class KeepAliveClient:
         while self._idle:
             self._idle.pop().abort()
 
-    def _request(self, path: str, body: bytes) -> bytes:
+    def _request(self, path: str, body: bytes, lines: bytes) -> bytes:
         start = f"POST {self._path}{path} HTTP/1.1\r\ncontent-length: {len(body)}\r\n"
-        return b"%b%b\r\n\r\n%b" % (start.encode("latin-1"), self._head, body)
+        return b"%b%b%b\r\n\r\n%b" % (start.encode("latin-1"), lines, self._head, body)
 
     def _give_back(self, connection: Connection) -> None:
         if connection.usable:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from grpo_backends import openai_wire as wire
 from grpo_backends.errors import HttpError, ProviderError
+from grpo_backends.trace_context import head_lines
 from grpo_sdk import (
     Backend,
     Capability,
@@ -33,13 +34,16 @@ class OpenAIChatBackend(Backend):
 
     ``timeout`` is in seconds. ``retries`` is how often a request is tried again after status 429
     or 5xx, or a broken connection, with growing pauses or the one that the server asks for.
-    ``extra_body`` is merged into every request. A server that repeats samples gets their seed.
+    ``extra_body`` is merged into every request. A server that repeats samples gets their seed. The
+    context of an active trace goes along in the headers.
     """
 
     capabilities: ClassVar[frozenset[Capability]] = frozenset(
         {Capability.CHAT, Capability.TOOLS, Capability.STREAMING}
     )
     local_weights: ClassVar[bool] = False
+    provider: ClassVar[str] = "openai"
+    """What spans call it."""
 
     def __init__(
         self,
@@ -89,7 +93,7 @@ class OpenAIChatBackend(Backend):
         attempt = 0
         while True:
             try:
-                response = await client.post(_PATH, body)
+                response = await client.post(_PATH, body, head_lines())
             except HttpError:
                 if attempt >= self.retries:
                     raise
@@ -109,7 +113,7 @@ class OpenAIChatBackend(Backend):
         attempt = 0
         while True:
             failed: Response
-            async with client.stream(_PATH, body) as (head, chunks):
+            async with client.stream(_PATH, body, head_lines()) as (head, chunks):
                 if head.status == 200:
                     gathered = wire.StreamedReply(self.base_url)
                     async for chunk in chunks:

@@ -101,11 +101,11 @@ def chat_server() -> Serve:
     @asynccontextmanager
     async def serve(*answers: Any) -> AsyncIterator[ChatServer]:
         app = web.Application()
-        runner = web.AppRunner(app)
+        runner = web.AppRunner(app, shutdown_timeout=0.1)
         server = ChatServer("", list(answers))
         app.router.add_post("/v1/chat/completions", server.handle)
         await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0, shutdown_timeout=0.1)
+        site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()
         port = runner.addresses[0][1]
         server.base_url = f"http://127.0.0.1:{port}/v1"
