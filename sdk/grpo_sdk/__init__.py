@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         Sampling,
         TokenReply,
     )
+    from grpo_sdk.cache import Cache
     from grpo_sdk.embedding import Embedder, HashingEmbedder, embedder_available, sentence_embedder
     from grpo_sdk.environment import HELD_OUT, TRAIN, Environment, Observation, StepResult
     from grpo_sdk.errors import (
@@ -68,6 +69,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "backend": "TRAINABLE Backend Capability ChatReply ModelSpec Sampling TokenReply",
+    "cache": "Cache",
     "embedding": "Embedder HashingEmbedder embedder_available sentence_embedder",
     "environment": "HELD_OUT TRAIN Environment Observation StepResult",
     "errors": "CapabilityError ConfigError ContextOverflowError GrpoError MissingExtraError "
@@ -89,6 +91,7 @@ __all__ = [
     "TRAIN",
     "TRAINABLE",
     "Backend",
+    "Cache",
     "Capability",
     "CapabilityError",
     "ChatReply",
