@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from grpo_rewards import presets
 from grpo_rewards.action_orientation import ActionOrientationReward
+from grpo_rewards.diagnosis import DiagnosisReward
+from grpo_rewards.discovery import DiscoveryReward
 from grpo_rewards.empathy import EmpathyReward
 from grpo_rewards.format import FormatReward
+from grpo_rewards.guidance import GuidanceReward
 from grpo_rewards.length import LengthReward
 from grpo_rewards.professionalism import ProfessionalismReward
+from grpo_rewards.ruler import RulerReward
+from grpo_rewards.safety import SafetyReward
+from grpo_rewards.similarity import SimilarityReward
 from grpo_rewards.task_success import TaskSuccessReward
 from grpo_sdk.hooks import RewardFactory, hookimpl
 
@@ -22,4 +29,14 @@ def grpo_rewards() -> Mapping[str, RewardFactory]:
         "empathy": EmpathyReward,
         "professionalism": ProfessionalismReward,
         "action_orientation": ActionOrientationReward,
+        "diagnosis": DiagnosisReward,
+        "discovery": DiscoveryReward,
+        "guidance": GuidanceReward,
+        "similarity": SimilarityReward,
+        "safety": SafetyReward,
+        "customer_service": presets.customer_service,
+        "technical_support": presets.technical_support,
+        "sales": presets.sales,
+        "tutoring": presets.tutoring,
+        "ruler": RulerReward,
     }

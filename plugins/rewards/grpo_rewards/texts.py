@@ -41,6 +41,17 @@ def mean(values: Sequence[float]) -> float:
     return sum(values) / len(values) if values else 0.0
 
 
+def freshness(text: str, earlier: Sequence[str] = ()) -> float:
+    """How far ``text`` repeats neither itself nor ``earlier`` messages, in [0, 1]; 1.0 for ordinary text."""
+    pairs = list(pairwise(words(text)))
+    if not pairs:
+        return 1.0
+    known = {pair for message in earlier for pair in pairwise(words(message))}
+    distinct = len(set(pairs)) / len(pairs)
+    repeated = sum(pair in known for pair in pairs) / len(pairs)
+    return min(1.0, distinct / 0.8) ** 2 * min(1.0, 2.0 * (1.0 - repeated))
+
+
 def fluency(text: str, earlier: Sequence[str] = ()) -> float:
     """How far ``text`` is prose worth reading, in [0, 1]; 1.0 for any ordinary reply.
 
@@ -50,14 +61,5 @@ def fluency(text: str, earlier: Sequence[str] = ()) -> float:
     spoken = words(text)
     if not spoken:
         return 0.0
-    pairs = list(pairwise(spoken))
-    distinct = len(set(pairs)) / len(pairs) if pairs else 1.0
-    known = {pair for message in earlier for pair in pairwise(words(message))}
-    repeated = sum(pair in known for pair in pairs) / len(pairs) if pairs else 0.0
     common = sum(word in _COMMON for word in spoken) / len(spoken)
-    return (
-        min(1.0, len(spoken) / 6)
-        * min(1.0, distinct / 0.8) ** 2
-        * min(1.0, common / 0.3)
-        * min(1.0, 2.0 * (1.0 - repeated))
-    )
+    return min(1.0, len(spoken) / 6) * min(1.0, common / 0.3) * freshness(text, earlier)

@@ -11,6 +11,11 @@ from grpo_sdk import Reward, Trajectory
 from grpo_sdk.testing import RewardContract, make_trajectory
 
 FACTORIES = dict(grpo_rewards())
+ELSEWHERE = {
+    *("ruler", "similarity", "safety"),
+    *("customer_service", "technical_support", "sales", "tutoring"),
+}
+"""Their contract tests stand with their own, because they need a judge, training or a sentence model."""
 
 
 class TestTaskSuccess(RewardContract):
@@ -46,13 +51,36 @@ class TestActionOrientation(RewardContract):
         return [make_trajectory("I'll look into it today."), make_trajectory("No.")]
 
 
+class TestDiagnosis(RewardContract):
+    def make(self) -> Reward:
+        return FACTORIES["diagnosis"]()
+
+
+class TestDiscovery(RewardContract):
+    def make(self) -> Reward:
+        return FACTORIES["discovery"]()
+
+
+class TestGuidance(RewardContract):
+    def make(self) -> Reward:
+        return FACTORIES["guidance"]()
+
+
 def test_every_reward_has_a_contract_test():
-    assert sorted(FACTORIES) == sorted(
-        ["task_success", "format", "length", "empathy", "professionalism", "action_orientation"]
-    )
+    assert FACTORIES.keys() - ELSEWHERE == {
+        "task_success",
+        "format",
+        "length",
+        "empathy",
+        "professionalism",
+        "action_orientation",
+        "diagnosis",
+        "discovery",
+        "guidance",
+    }
 
 
-@pytest.mark.parametrize("name", FACTORIES)
+@pytest.mark.parametrize("name", FACTORIES.keys() - ELSEWHERE)
 def test_every_reward_explains_its_score(name):
     text = "I'm sorry about that. I'll check it right away, thank you."
     result = FACTORIES[name]().score(make_trajectory(text, outcome={"success": True}))

@@ -8,7 +8,7 @@ from grpo_rewards.plugin import grpo_rewards
 from grpo_sdk import assistant, tool_call, tool_result, user
 from grpo_sdk.testing import make_trajectory
 
-WORD_LISTS = ("empathy", "professionalism", "action_orientation")
+WORD_LISTS = ("empathy", "professionalism", "action_orientation", "diagnosis", "discovery", "guidance")
 
 # From best to worst, as a person would rank them.
 RANKED = {
@@ -32,6 +32,30 @@ RANKED = {
         "I can see that it is late and that you are waiting for it.",
         "Orders are sometimes late, and that is how it is with us.",
         "I cannot do this for you, and it is not possible.",
+    ),
+    "diagnosis": (
+        "Which version do you use, and what do you see in the log? This error usually means that the token"
+        " has expired. First log out, then clear the cache, and let me know whether it works.",
+        "That error usually means that the token has expired, so please log out and then in again.",
+        "Please restart it and see how it goes for you.",
+        "Errors of this kind are a pity, and we are sorry that it is so.",
+        "It works for me, so I have no idea what you broke there.",
+    ),
+    "discovery": (
+        "What would you use it for, and how many people are in your team? The basic plan lets you share"
+        " files and costs less. Would you like a free trial?",
+        "What are you looking for in a phone? This one includes a charger, so you can use it at once.",
+        "The basic plan includes ten seats and a charger for all of you.",
+        "It is a phone, and we have it here in the shop for you.",
+        "Act now, it is guaranteed and you would be stupid to wait, trust me.",
+    ),
+    "guidance": (
+        "Good start! What do you think happens to the sign when we move the three? Try it first, because"
+        " both sides must stay equal.",
+        "You are close: look at the sign, because both sides must stay equal.",
+        "Both sides of it must stay equal because it is an equation.",
+        "It is an equation with one unknown, and you have a line of it here.",
+        "The answer is seven, obviously, and you should know it by now.",
     ),
 }
 

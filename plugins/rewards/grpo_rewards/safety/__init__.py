@@ -1,0 +1,7 @@
+"""Is what the agent says safe and appropriate?"""
+
+from __future__ import annotations
+
+from grpo_rewards.safety.reward import SafetyReward
+
+__all__ = ["SafetyReward"]
