@@ -93,6 +93,7 @@ class KeyStore:
         }
         async with writing(self._engine) as connection:
             await connection.execute(insert(_keys).values(values))
+        self._any = True
         return record, token
 
     async def list(self) -> Sequence[KeyRecord]:
@@ -125,6 +126,11 @@ class KeyStore:
         query = select(func.count()).select_from(_keys).where(_keys.c.revoked.is_(None))
         async with self._engine.connect() as connection:
             return bool(await connection.scalar(query))
+
+    def forget(self) -> None:
+        """Ask the database again from now on."""
+        self._known.clear()
+        self._checked_any = -math.inf
 
     def remembered(self, token: str) -> bool:
         """Whether ``verify`` can answer without the database."""

@@ -22,7 +22,8 @@ _Schemas = dict[Any, dict[str, Any]]
 
 def build_openapi(endpoints: Sequence[Endpoint], sockets: Sequence[SocketEndpoint] = ()) -> dict[str, Any]:
     """The document, ready for JSON."""
-    models = {*_models(endpoints), (ErrorResponse, _OUT), (OpenAIErrorResponse, _OUT)}
+    models = set(_models(endpoints))
+    models |= {(ErrorResponse, _OUT), (OpenAIErrorResponse, _OUT)}
     ordered = sorted(models, key=lambda model: (model[0].__name__, model[1]))
     schemas, definitions = models_json_schema(ordered, ref_template=_REFERENCE)
     paths: dict[str, Any] = {}

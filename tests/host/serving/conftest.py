@@ -1,0 +1,115 @@
+"""A server in this process: its real middleware, routes and database, asked without a network."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from pydantic import BaseModel, ConfigDict
+from starlette.applications import Starlette
+from starlette.responses import StreamingResponse
+
+from grpo_host.plugins import Registry
+from grpo_host.serving.app import create_app
+from grpo_host.serving.endpoint import Call, Endpoint, Scope
+from grpo_host.serving.services import Services
+from grpo_host.serving.settings import ServerSettings
+
+NO_ROOMS = {"telemetry": None, "models": None, "chat": None, "jobs": None}
+
+
+class Said(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    text: str
+    seconds: float = 0.0
+
+
+@dataclass
+class Server:
+    """One that runs, and a client of it."""
+
+    app: Starlette
+    client: httpx.AsyncClient
+    handled: list[str]
+    """What reached a handler, and how it ended."""
+
+    @property
+    def services(self) -> Services:
+        return self.app.state.services
+
+    async def key(self, *scopes: str) -> dict[str, str]:
+        """Headers with a new key that has ``scopes``, all without any."""
+        _, token = await self.services.keys.create("test", [Scope(s) for s in scopes] or list(Scope))
+        self.services.keys.forget()
+        return {"authorization": f"Bearer {token}"}
+
+    def from_address(self, address: str) -> httpx.AsyncClient:
+        transport = httpx.ASGITransport(self.app, client=(address, 5))
+        return httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1")
+
+
+def say_endpoints(handled: list[str]) -> list[Endpoint]:
+    async def say(call: Call) -> Said:
+        handled.append(f"say {call.body.text}")
+        try:
+            await asyncio.sleep(call.body.seconds)
+        except asyncio.CancelledError:
+            handled.append("cancelled")
+            raise
+        return call.body
+
+    async def count(call: Call) -> StreamingResponse:
+        async def numbers() -> AsyncIterator[bytes]:
+            try:
+                for number in range(1000):
+                    yield b"data: %d\n\n" % number
+                    await asyncio.sleep(0.01)
+            finally:
+                handled.append("stream closed")
+
+        return StreamingResponse(numbers(), media_type="text/event-stream")
+
+    async def fail(call: Call) -> Said:
+        raise ZeroDivisionError("secret inside")
+
+    return [
+        Endpoint("POST", "/api/say", say, Scope.CHAT, "Say it", request=Said, response=Said),
+        Endpoint("POST", "/v1/say", say, Scope.CHAT, "Say it", request=Said, response=Said),
+        Endpoint("GET", "/api/count", count, Scope.CHAT, "Count", stream=Said),
+        Endpoint("GET", "/api/fail", fail, Scope.TRAIN, "Fail", response=Said),
+        Endpoint("DELETE", "/api/things/{thing_id}", fail, Scope.ADMIN, "Fail", response=Said),
+    ]
+
+
+@pytest.fixture
+def serving(tmp_path: Path) -> Callable[..., Any]:
+    """``async with serving(rate="2/minute") as server``: its rooms are a few endpoints of its own,
+    and those that anyone may ask."""
+
+    @asynccontextmanager
+    async def start(endpoints: Sequence[Endpoint] | None = None, **options: Any) -> AsyncIterator[Server]:
+        from grpo_host.serving import pages
+
+        handled: list[str] = []
+        parts = {name: options.pop(name, None) for name in NO_ROOMS}
+        sockets = options.pop("websocket_routes", [])
+        settings = ServerSettings.of(**{"state": tmp_path / "state", **options})
+        app = create_app(
+            settings,
+            Registry(),
+            endpoints=[*pages.endpoints(), *(endpoints or say_endpoints(handled))],
+            websocket_routes=sockets,
+            **parts,
+        )
+        async with app.router.lifespan_context(app):
+            transport = httpx.ASGITransport(app, raise_app_exceptions=True)
+            async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+                yield Server(app, client, handled)
+
+    return start
