@@ -21,6 +21,7 @@ from grpo_host.serving.draining import drain_at_signals
 from grpo_host.serving.endpoint import Endpoint, SocketEndpoint
 from grpo_host.serving.errors import not_routed
 from grpo_host.serving.middleware import Envelope, TrustedHosts
+from grpo_host.serving.observability import Watched
 from grpo_host.serving.rooms import all_endpoints, all_websocket_routes
 from grpo_host.serving.services import Services
 from grpo_host.serving.settings import ServerSettings
@@ -87,6 +88,8 @@ def _websocket_routes(routes: Sequence[SocketEndpoint], services: Services) -> l
 
 def _middleware(settings: ServerSettings, services: Services) -> list[Middleware]:
     layers = [Middleware(Envelope), Middleware(TrustedHosts, settings=settings)]
+    if services.telemetry is not None:
+        layers.insert(0, Middleware(Watched, telemetry=services.telemetry))
     if settings.allowed_origins:
         cors = Middleware(
             CORSMiddleware,

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 KEY = "grpo_key"
 """Where the caller's ``Key`` stands in the ASGI scope."""
+METRICS = ("GET", "/metrics")
+SCRAPER = Key("", "metrics", frozenset({Scope.ADMIN}))
+"""Whoever asks for ``METRICS`` alone, where ``public_metrics`` lets anyone."""
 FIRST_MESSAGE_SECONDS = 5.0
 PROTOCOL = "grpo"
 """The WebSocket subprotocol that browsers name beside ``bearer.<key>``, since one must be chosen."""
@@ -38,15 +41,15 @@ class Authentication:
     def __init__(self, app: ASGIApp, services: Services) -> None:
         self._app = app
         self._services = services
-        self._public = PUBLIC
-        if services.settings.public_metrics:
-            self._public |= {("GET", "/metrics")}
+        self._open_metrics = services.settings.public_metrics
 
     async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             method = "GET" if scope["method"] == "HEAD" else scope["method"]
-            if (method, scope["path"]) in self._public:
+            if (method, scope["path"]) in PUBLIC:
                 scope[KEY] = None
+            elif self._open_metrics and (method, scope["path"]) == METRICS:
+                scope[KEY] = SCRAPER
             else:
                 key = await identify(scope, self._services)
                 if key is None:

@@ -23,8 +23,6 @@ from typing import TYPE_CHECKING, Any, cast
 if TYPE_CHECKING:
     from opentelemetry._logs import LoggerProvider
     from opentelemetry.metrics import MeterProvider
-    from opentelemetry.sdk.metrics import MeterProvider as SdkMeterProvider
-    from opentelemetry.sdk.metrics.export import MetricReader
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.trace import TracerProvider
 
@@ -35,8 +33,8 @@ SERVICE = "grpo-host"
 
 _API = ("opentelemetry.trace", "opentelemetry.metrics.", "opentelemetry._logs.")
 
-_read: list[SdkMeterProvider] = []
-"""The provider that ``read_metrics`` had to make."""
+_read: list[MeterProvider] = []
+"""The provider that ``readable_meter_provider`` had to make."""
 
 
 def tracer_provider() -> TracerProvider:
@@ -75,31 +73,23 @@ def _waits(provider: object) -> bool:
     return type(provider).__module__.startswith(_API)
 
 
-def read_metrics(reader: MetricReader) -> SdkMeterProvider | None:
-    """Let ``reader`` see all metrics of this process; the provider, whose first it may be.
+def readable_meter_provider() -> MeterProvider:
+    """As ``meter_provider``, but one that metrics can be read from here too, where that can be had.
 
-    None where the application's provider is not one of OpenTelemetry's SDK, which takes no readers.
+    One made here exports nothing by itself, and is this process's from then on.
     """
+    provider = meter_provider()
+    if not _waits(provider):
+        return provider
     from opentelemetry.sdk.metrics import MeterProvider
 
-    provider = meter_provider()
-    if _waits(provider):
-        provider = MeterProvider(resource=resource())
-        _read.append(provider)
-    if not isinstance(provider, MeterProvider):
-        logger.warning(
-            "the application's %s takes no reader: GET /metrics shows only the process. Let the "
-            "application export its metrics itself",
-            type(provider).__name__,
-        )
-        return None
-    provider.add_metric_reader(reader)
-    return provider
+    _read.append(MeterProvider(resource=resource()))
+    return _read[0]
 
 
-def flush(seconds: float) -> None:
-    """Send what waits to be sent, in at most ``seconds``; others may go on recording."""
-    for provider in (tracer_provider(), meter_provider(), logger_provider()):
+def flush(seconds: float, *of: object) -> None:
+    """Send what waits in these providers to be sent, each in about ``seconds``."""
+    for provider in of:
         send = getattr(provider, "force_flush", None)
         if send is None:
             continue

@@ -6,6 +6,7 @@ goes on to the servers that a backend calls, also where this process exports no 
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping
@@ -19,14 +20,17 @@ from grpo_host.telemetry.monitoring import Monitoring
 if TYPE_CHECKING:
     from opentelemetry._logs import LoggerProvider
     from opentelemetry.metrics import MeterProvider
+    from opentelemetry.sdk.metrics import MeterProvider as SdkMeterProvider
+    from opentelemetry.sdk.metrics.export import MetricReader
     from opentelemetry.trace import Span, TracerProvider
+    from prometheus_client import CollectorRegistry
 
 Scope: TypeAlias = MutableMapping[str, Any]
 App: TypeAlias = Callable[
     [Scope, Callable[[], Awaitable[Any]], Callable[[Any], Awaitable[None]]], Awaitable[None]
 ]
-Route: TypeAlias = Callable[[Scope], str | None]
-"""The path template that a request matches, such as ``/api/status/{job_id}``."""
+
+logger = logging.getLogger("grpo_host.telemetry")
 
 SCOPE = "grpo_host.server"
 UNTRACED = ("/health", "/metrics")
@@ -45,23 +49,13 @@ class ServerTelemetry:
         meter_provider: MeterProvider | None = None,
         logger_provider: LoggerProvider | None = None,
     ) -> None:
-        from opentelemetry.exporter.prometheus import PrometheusMetricReader
-        from opentelemetry.sdk.metrics import MeterProvider as SdkMeterProvider
-        from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
-
         # Else HTTP has the names of 2022, and the query string, in every span.
         os.environ.setdefault("OTEL_SEMCONV_STABILITY_OPT_IN", "http")
-        self._registry = CollectorRegistry()
-        for collector in (ProcessCollector, PlatformCollector, GCCollector):
-            collector(registry=self._registry)
-        self._reader = PrometheusMetricReader(registry=self._registry, scope_info_enabled=False)
-        if isinstance(meter_provider, SdkMeterProvider):
-            meter_provider.add_metric_reader(self._reader)
-        elif meter_provider is None:
-            providers.read_metrics(self._reader)
+        self._registry: CollectorRegistry | None = None
+        self._reader: MetricReader | None = None
         self._tracers = tracer_provider or providers.tracer_provider()
-        self._meters = meter_provider or providers.meter_provider()
-        logs = logger_provider or providers.logger_provider()
+        self._meters = meter_provider or providers.readable_meter_provider()
+        self._logs = logs = logger_provider or providers.logger_provider()
         self._tracer = self._tracers.get_tracer(SCOPE)
         self.monitoring = Monitoring(meter_provider=self._meters, logger_provider=logs)
         """For metrics and events of the server's own."""
@@ -70,16 +64,49 @@ class ServerTelemetry:
         )
         """For ``Agent.instruments``, and for model calls without an agent."""
 
-    def app(self, inner: App, route: Route = lambda _: None) -> App:
-        """``inner`` with a span and metrics for each request and each socket."""
+    def start(self) -> None:
+        """Begin to keep metrics for ``metrics``, in a registry of its own."""
+        from opentelemetry.exporter.prometheus import PrometheusMetricReader
+        from opentelemetry.sdk.metrics import MeterProvider
+        from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
+
+        registry = self._registry = CollectorRegistry()
+        for collector in (ProcessCollector, PlatformCollector, GCCollector):
+            collector(registry=registry)
+        if isinstance(self._meters, MeterProvider):
+            self._reader = PrometheusMetricReader(registry=registry, scope_info_enabled=False)
+            self._meters.add_metric_reader(self._reader)
+        else:
+            logger.warning(
+                "the application's %s takes no reader: GET /metrics shows only the process. Let the "
+                "application export its metrics itself",
+                type(self._meters).__name__,
+            )
+
+    def close(self, seconds: float = 5.0) -> None:
+        """Send what waits to be sent, in at most ``seconds``, and keep metrics no longer."""
+        waiting = (seconds, self._tracers, self._meters, self._logs)
+        sending = threading.Thread(target=providers.flush, args=waiting, daemon=True)
+        sending.start()
+        sending.join(seconds)
+        reader, self._reader, self._registry = self._reader, None, None
+        if reader is not None:
+            cast("SdkMeterProvider", self._meters).remove_metric_reader(reader)
+
+    def app(self, inner: App) -> App:
+        """``inner`` with a span and metrics for each request and each socket.
+
+        They have the path template of the route that Starlette (``scope["app"]``) has for it.
+        """
         from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
 
         quiet: list[Literal["receive", "send"]] = ["receive", "send"]
         watched = OpenTelemetryMiddleware(
             _unwrapped(inner),
-            default_span_details=lambda scope: _span_details(scope, route),
+            default_span_details=_span_details,
             tracer_provider=self._tracers,
             meter_provider=self._meters,
+            http_capture_headers_server_response=["x-request-id"],  # it stands in logs too
             exclude_spans=quiet,
         )
 
@@ -123,24 +150,17 @@ class ServerTelemetry:
                 _failed(span, problem)
                 raise
 
-    def request_id(self, value: str) -> None:
-        """Note the id of the request, which stands in logs and in the answer, on its span."""
-        from opentelemetry import trace
-
-        trace.get_current_span().set_attribute("grpo.request.id", value)
-
     def metrics(self, accept: str = "") -> tuple[bytes, str]:
-        """All metrics of this process as Prometheus wants them, and their content type."""
+        """All metrics of this process as Prometheus wants them, and their content type.
+
+        Of several workers each has its own, and a scrape meets any of them.
+        """
         from prometheus_client.exposition import choose_encoder
 
+        if self._registry is None:
+            raise RuntimeError("the telemetry is not running; start() it first")
         encode, content_type = choose_encoder(accept)
         return encode(self._registry), content_type
-
-    def flush(self, seconds: float = 5.0) -> None:
-        """Send what waits, in at most ``seconds``: for the end of a drain."""
-        sending = threading.Thread(target=providers.flush, args=(seconds,), daemon=True)
-        sending.start()
-        sending.join(seconds)
 
 
 _INNER = "grpo.scope"
@@ -167,9 +187,9 @@ def _unwrapped(inner: App) -> App:
     return app
 
 
-def _span_details(scope: Scope, route: Route) -> tuple[str, dict[str, str]]:
+def _span_details(scope: Scope) -> tuple[str, dict[str, str]]:
     """A name of few: the method and the path template."""
-    template = route(scope[_INNER])
+    template = _route(scope[_INNER])
     method = scope.get("method", "WEBSOCKET")
     if method not in _METHODS:
         method = "HTTP"
@@ -192,15 +212,11 @@ def _failed(span: Span, problem: BaseException) -> None:
         span.set_status(StatusCode.ERROR)
 
 
-def starlette_route(app: Any) -> Route:
-    """Which route of a Starlette app a request matches."""
+def _route(scope: Scope) -> str | None:
+    """Such as ``/api/status/{job_id}``; None where nobody serves the path."""
+    from starlette.routing import Match
 
-    def route(scope: Scope) -> str | None:
-        from starlette.routing import Match
-
-        for candidate in app.routes:
-            if candidate.matches(scope)[0] is not Match.NONE:
-                return cast("str | None", getattr(candidate, "path", None))
-        return None
-
-    return route
+    for route in getattr(scope.get("app"), "routes", ()):
+        if route.matches(scope)[0] is not Match.NONE:
+            return cast("str | None", getattr(route, "path", None))
+    return None

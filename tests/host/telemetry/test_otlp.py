@@ -38,6 +38,7 @@ def order_status(order: str) -> str:
     return f"order {order} is on its way"
 
 telemetry = ServerTelemetry()
+telemetry.start()
 backend = ScriptedBackend(
     replies=[assistant("", [tool_call("order_status", '{"order": "1"}', "c1")]), "It is on its way."]
 )
@@ -45,8 +46,8 @@ agent = Agent(backend, strategy=Strategy("sales"), tools=(order_status,), instru
 asyncio.run(agent.open(id="conversation-1").act([user("Where is my order?")]))
 telemetry.monitoring.record("queue.length", 3)
 telemetry.monitoring.emit("handover")
-telemetry.flush(5)
 print(telemetry.metrics()[0].decode())
+telemetry.close()
 """
 
 ANSWERS: dict[str, Any] = {

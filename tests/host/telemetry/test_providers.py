@@ -62,9 +62,9 @@ def test_a_server_without_configuration_prints_nothing_and_reaches_for_nothing()
         "sys.addaudithook(lambda event, _: exit(7) if event in reaching else None)\n"
         + CHAT
         + "from grpo_host.telemetry.server import ServerTelemetry\n"
-        "server = ServerTelemetry()\n"
+        "server = ServerTelemetry()\nserver.start()\n"
         "assert chat() is not None\n"
-        "server.flush(1)\n"
+        "server.close(1)\n"
     )
 
     assert (done.stdout, done.stderr) == ("", "")

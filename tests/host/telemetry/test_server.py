@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from starlette.testclient import TestClient
 from starlette.websockets import WebSocket
 
 from grpo_host.agent import Agent
-from grpo_host.telemetry.server import ServerTelemetry, starlette_route
+from grpo_host.telemetry.server import ServerTelemetry
 from grpo_sdk import Strategy, user
 from grpo_sdk.testing import ScriptedBackend
 
@@ -39,7 +40,6 @@ class Server:
         )
 
         async def chat(request: Request) -> Response:
-            self.telemetry.request_id("r-1")
             message = await agent.open(id="c").act([user("Hi")])
             return JSONResponse(message)
 
@@ -60,6 +60,13 @@ class Server:
                     answer = await agent.open(id="c").act([user("Hi")])
                     await websocket.send_json(answer)
 
+        async def named(scope: Any, receive: Any, send: Any) -> None:
+            async def with_id(message: Any) -> None:
+                message.get("headers", []).append((b"x-request-id", b"r-1"))
+                await send(message)
+
+            await app(scope, receive, with_id)
+
         app = Starlette(
             routes=[
                 Route("/api/chat", chat, methods=["POST"]),
@@ -70,20 +77,30 @@ class Server:
                 WebSocketRoute("/ws", socket),
             ]
         )
-        self.app = self.telemetry.app(app, starlette_route(app))
+        self.telemetry.start()
+        watched = self.telemetry.app(named)
+
+        async def outer(scope: Any, receive: Any, send: Any) -> None:
+            await watched({**scope, "app": app}, receive, send)
+
+        self.app = outer
         self.client = TestClient(self.app)  # type: ignore[arg-type]
 
 
 @pytest.fixture
-def server(telemetry: Any) -> Server:
-    return Server(telemetry)
+def server(telemetry: Any) -> Iterator[Server]:
+    made = Server(telemetry)
+    yield made
+    made.telemetry.close()
 
 
 def test_a_request_is_a_span_around_the_agents(telemetry: Any, server: Server) -> None:
     server.client.post("/api/chat")
 
-    assert telemetry.tree("http.route", "http.response.status_code", "grpo.request.id").splitlines() == [
-        "POST /api/chat http.route=/api/chat http.response.status_code=200 grpo.request.id=r-1",
+    assert telemetry.tree(
+        "http.route", "http.response.status_code", "http.response.header.x_request_id"
+    ).splitlines() == [
+        "POST /api/chat http.route=/api/chat http.response.status_code=200 http.response.header.x_request_id=('r-1',)",
         "  invoke_agent sales",
         "    chat scripted",
     ]
@@ -259,7 +276,20 @@ def test_prometheus_gets_the_newer_format_where_it_asks_for_it(server: Server) -
 def test_each_server_has_a_registry_of_its_own(telemetry: Any, server: Server) -> None:
     before = {family.name for family in REGISTRY.collect()}
     other = ServerTelemetry(tracer_provider=telemetry.tracers)
+    other.start()
     server.client.post("/api/chat")
 
     assert {family.name for family in REGISTRY.collect()} == before
     assert "http_server_request_duration_seconds" not in families(other.metrics()[0])
+    other.close()
+
+
+def test_a_server_that_has_closed_leaves_nothing_behind(telemetry: Any) -> None:
+    for _ in range(3):
+        server = ServerTelemetry(**telemetry.providers)
+        server.start()
+        server.close()
+
+    assert list(telemetry.meters._measurement_consumer._reader_storages) == [telemetry.reader]
+    with pytest.raises(RuntimeError, match="not running"):
+        server.metrics()
