@@ -16,6 +16,20 @@ if TYPE_CHECKING:
         create_computational_engine,
     )
     from grpo_agent_framework.core.environment import Environment
+    from grpo_agent_framework.rewards.multi_objective_reward import (
+        ActionOrientedRewardComponent,
+        EmpathyRewardComponent,
+        MultiObjectiveRewardFunction,
+        ProfessionalismRewardComponent,
+        create_customer_service_reward,
+        create_sales_reward,
+        create_technical_support_reward,
+        create_tutoring_reward,
+    )
+    from grpo_agent_framework.rewards.ruler_reward import (
+        RulerReward,
+        create_customer_service_ruler,
+    )
     from grpo_agent_framework.utils.cache import CacheService
     from grpo_agent_framework.utils.monitoring import MonitoringService
 
@@ -23,18 +37,32 @@ _HOME = {
     "core.agent": "Agent",
     "core.computational_engine": "ComputationalEngine create_computational_engine",
     "core.environment": "Environment",
+    "rewards.multi_objective_reward": "ActionOrientedRewardComponent EmpathyRewardComponent "
+    "MultiObjectiveRewardFunction ProfessionalismRewardComponent create_customer_service_reward "
+    "create_sales_reward create_technical_support_reward create_tutoring_reward",
+    "rewards.ruler_reward": "RulerReward create_customer_service_ruler",
     "utils.cache": "CacheService",
     "utils.monitoring": "MonitoringService",
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names.split()}
 
 __all__ = [
+    "ActionOrientedRewardComponent",
     "Agent",
     "CacheService",
     "ComputationalEngine",
+    "EmpathyRewardComponent",
     "Environment",
     "MonitoringService",
+    "MultiObjectiveRewardFunction",
+    "ProfessionalismRewardComponent",
+    "RulerReward",
     "create_computational_engine",
+    "create_customer_service_reward",
+    "create_customer_service_ruler",
+    "create_sales_reward",
+    "create_technical_support_reward",
+    "create_tutoring_reward",
 ]
 
 
