@@ -88,6 +88,16 @@ def sentence_model() -> Embedder:
 
 
 @pytest.fixture(scope="session")
+def heavy() -> None:
+    """Import what training stands on, once: these imports themselves import what is deprecated."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for module in ("torch", "transformers", "datasets", "peft", "trl"):
+            pytest.importorskip(module)
+        import grpo_host.training.trainer  # noqa: F401
+
+
+@pytest.fixture(scope="session")
 def tiny_model_path(model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random two-layer Llama with the embedded model's tokenizer and chat template."""
     import torch

@@ -34,15 +34,23 @@ def say_location(location: Location) -> str:
     return text
 
 
-def settings_of(section: type[M], values: Mapping[str, Any], *, what: str = "setting") -> M:
-    """``section`` made of ``values``. Raises ``ConfigError`` with all that is wrong, a sentence each."""
+def settings_of(section: type[M], values: Mapping[str, Any]) -> M:
+    """``section`` made of ``values``. Raises ``ConfigError`` with all that is wrong."""
     from pydantic import ValidationError
 
     try:
         return section.model_validate(dict(values))
     except ValidationError as problem:
-        complaints = complaints_of(problem, values, lambda _: list(section.model_fields), what=what)
-        raise ConfigError("; ".join(f"{say_location(c.location)}: {c.message}" for c in complaints)) from None
+        raise config_error(section, problem, values) from None
+
+
+def config_error(
+    section: type[BaseModel], problem: ValidationError, values: Mapping[str, Any]
+) -> ConfigError:
+    """pydantic's errors about the settings of ``section`` in words."""
+    known = list(section.model_fields)
+    complaints = complaints_of(problem, values, lambda _: known, what="setting")
+    return ConfigError("; ".join(f"{say_location(c.location)}: {c.message}" for c in complaints))
 
 
 def complaints_of(

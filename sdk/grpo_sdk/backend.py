@@ -122,6 +122,8 @@ class Backend(ABC):
     """The extra of grpo-agent-framework (or a package) that installs them."""
     local_weights: ClassVar[bool] = True
     """It loads the model from a local directory: the host resolves ``ModelSpec.path`` for it."""
+    in_ranks: ClassVar[bool] = True
+    """It works in a process that is one of several ranks of a torch process group."""
 
     def __init__(self, model: ModelSpec) -> None:
         self.model = model

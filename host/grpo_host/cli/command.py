@@ -91,6 +91,12 @@ def with_plugins(function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
+def plugin_options(choice: PluginChoice) -> list[str]:
+    """The options of grpo-host that ``choice`` came from."""
+    options = ["--no-plugins"] if choice.disable else []
+    return options if choice.allow is None else [*options, "--plugins", ",".join(choice.allow)]
+
+
 def option_override(option: str, location: tuple[str, ...], value: Any) -> list[Override]:
     """The override that a command-line option stands for; none where it was not given."""
     from grpo_host.config.overrides import Override

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from grpo_host.cli.command import Command, load_checked, overrides, with_plugins
+from grpo_host.cli.command import (
+    Command,
+    load_checked,
+    option_override,
+    overrides,
+    plugin_options,
+    with_plugins,
+)
+from grpo_sdk.errors import GrpoError
 
 if TYPE_CHECKING:
     from grpo_host.plugins import Registry
@@ -32,19 +40,40 @@ if TYPE_CHECKING:
     help="Go on with a run that was interrupted: its id or directory, or the latest.",
 )
 @with_plugins
+@click.pass_context
 def command(
-    agent_yaml: Path | None, overrides: tuple[str, ...], resume: str | None, registry: Registry
+    context: click.Context,
+    agent_yaml: Path | None,
+    overrides: tuple[str, ...],
+    resume: str | None,
+    registry: Registry,
 ) -> int:
     """Train the agent of an agent.yaml.
 
     The run is kept in a directory of its own below the `output` of agent.yaml. Ctrl-C saves a
-    checkpoint and ends; --resume goes on from there.
+    checkpoint and ends; --resume goes on from there. With `training.world_size`, or started by
+    torchrun, several processes train together.
     """
     if agent_yaml is None and resume is not None and Path(resume).is_file():
         agent_yaml, resume = Path(resume), "latest"  # `run --resume agent.yaml`
     if agent_yaml is None:
         raise click.UsageError("Missing argument 'AGENT_YAML'.")
-    loaded = load_checked(agent_yaml, overrides, registry, "train")
+    from grpo_host.training.distributed import is_main_process, launch, launched_ranks, python_module
+
+    ranks = launched_ranks()
+    try:
+        # torchrun decides how many there are.
+        size = option_override("torchrun", ("training", "world_size"), ranks if ranks > 1 else None)
+        loaded = load_checked(agent_yaml, [*overrides, *size], registry, "train")
+    except GrpoError:
+        if is_main_process():
+            raise
+        return 2  # rank 0 says it
+    if loaded.config.training.world_size > ranks:
+        same = [*plugin_options(context.obj), "run", str(agent_yaml)]
+        same += [part for change in overrides for part in ("--set", change)]
+        same += ["--resume", resume] if resume else []
+        return launch(python_module("grpo_host.cli", *same), loaded.config.training.world_size)
 
     from grpo_host.cli.quiet import quiet_libraries
     from grpo_host.training.run import run_training

@@ -44,6 +44,12 @@ def check_capabilities(
             f'the backend "{name}" cannot be trained with: it has no {lacks}. '
             f"Backends that have: {', '.join(able) or 'none is installed'}",
         )
+    if training and config.training.world_size > 1 and not backend.in_ranks:
+        yield Complaint(
+            NAME,
+            f'the backend "{name}" does not work in one of several ranks. Use transformers there, or set '
+            f"training.world_size to 1",
+        )
     if tools and speaks and Capability.TOKEN_IDS not in can and Capability.TOOLS not in can:
         yield Complaint(
             NAME,

@@ -12,7 +12,7 @@ from grpo_host.options import complete_options
 
 if TYPE_CHECKING:
     from grpo_host.config.load import LoadedConfig
-    from grpo_host.config.schema import PluginUse
+    from grpo_host.config.schema import AgentConfig, PluginUse
     from grpo_host.plugins import Registry
     from grpo_host.validation import Location
 
@@ -23,8 +23,6 @@ def dump_resolved(loaded: LoadedConfig, registry: Registry, *, comments: Iterabl
     What came from environment variables stays a reference, so that no secret is written. Raises
     ``PluginError`` where a plugin is not there, ``OptionsError`` where options do not fit.
     """
-    from ruamel.yaml import YAML
-
     values: dict[str, Any] = loaded.config.model_dump(mode="json")
     for location, kind, use in plugin_uses(loaded.config):
         options = complete_options(registry.get(kind, use.name), use.options)
@@ -37,6 +35,17 @@ def dump_resolved(loaded: LoadedConfig, registry: Registry, *, comments: Iterabl
     values = escape_references(values)
     for location, text in loaded.references.items():
         _put_back(values, location, text)
+    return _to_yaml(values, comments)
+
+
+def dump_plain(config: AgentConfig, *, comments: Iterable[str] = ()) -> str:
+    """``config`` as YAML text, ``comments`` on top: of one whose plugins need not be there."""
+    return _to_yaml(config.model_dump(mode="json"), comments)
+
+
+def _to_yaml(values: Any, comments: Iterable[str]) -> str:
+    from ruamel.yaml import YAML
+
     stream = io.StringIO()
     stream.writelines(f"# {line}\n" for line in comments)
     yaml = YAML(typ="safe", pure=True)

@@ -54,6 +54,7 @@ class VllmBackend(Backend):
         }
     )
     requires: ClassVar[tuple[str, ...]] = ("vllm", "transformers")
+    in_ranks: ClassVar[bool] = False  # its engine would take the ranks' process group for its own
     extra: ClassVar[str] = "cpu"
 
     def __init__(

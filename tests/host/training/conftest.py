@@ -2,23 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 VOCABULARY = 64
-
-
-@pytest.fixture(scope="session")
-def heavy() -> None:
-    """Import what training stands on, once: these imports themselves import what is deprecated."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for module in ("torch", "transformers", "datasets", "peft", "trl"):
-            pytest.importorskip(module)
-        import grpo_host.training.trainer  # noqa: F401
 
 
 @pytest.fixture(scope="session")
