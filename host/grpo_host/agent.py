@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 
-from grpo_host.instruments import Instruments
+from grpo_host.instruments import Instruments, Tell
 from grpo_host.rendering import Renderer
 from grpo_host.session import Reply, Session, open_session
 from grpo_sdk.backend import Backend, Sampling
@@ -21,6 +21,9 @@ from grpo_sdk.strategy import Strategy
 from grpo_sdk.toolbox import Toolbox
 from grpo_sdk.tools import ToolLike, ToolLimits
 from grpo_sdk.trajectory import ToolRun, Turn
+
+Prepare = Callable[[list[Message]], "list[Message] | None"]
+"""Asked before each model call: what the model is to be shown instead of these messages, or None."""
 
 
 class TurnLimitError(Exception):
@@ -92,38 +95,52 @@ class Conversation:
         self.seed = seed
         self.id = id
         self.turns: list[Turn] = []
+        self.said: list[Message] = []
+        """All that ``act`` heard and brought about, in order."""
+        self.prepare: Prepare | None = None
         if agent.instruments is not None:
             toolbox.around = partial(agent.instruments.tool_call, self)
 
-    async def act(self, new: Sequence[Message]) -> Message:
+    async def act(self, new: Sequence[Message], tell: Tell | None = None) -> Message:
         """Answer ``new``: call the model, run the tools it asks for, and so on until it speaks.
 
-        Raises ``TurnLimitError``, ``TurnTimeoutError``, and what the backend raises. All that was
-        said until then is in the session.
+        ``tell`` is given the model's text as it comes, without tool calls. Raises ``TurnLimitError``,
+        ``TurnTimeoutError``, and what the backend raises. All that was said until then is in the
+        session.
         """
         if self.agent.instruments is None:
-            return await self._act(new)
+            return await self._act(new, tell)
         with self.agent.instruments.invocation(self, new) as answered:
-            message = await self._act(new)
+            message = await self._act(new, tell)
             answered(message)
             return message
 
-    async def _act(self, new: Sequence[Message]) -> Message:
+    def begin_again(self, messages: Sequence[Message]) -> None:
+        """Go on as if all there was until now were ``messages``, the system message included."""
+        agent, session = self.agent, self.session
+        self.session = open_session(agent.backend, agent.renderer, messages, session.tools)
+
+    async def _act(self, new: Sequence[Message], tell: Tell | None) -> Message:
         pending = new
         while True:
-            message, tool_messages = await self._turn(pending)
+            message, tool_messages = await self._turn(pending, tell)
             if not message.get("tool_calls"):
                 return message
             pending = tool_messages
 
-    async def _turn(self, new: Sequence[Message]) -> tuple[Message, list[Message]]:
+    async def _turn(self, new: Sequence[Message], tell: Tell | None) -> tuple[Message, list[Message]]:
         """One model call and its tools."""
+        self.said.extend(new)
         if len(self.turns) >= self.agent.limits.turns:
             self.session.messages.extend(new)
             raise TurnLimitError
+        if self.prepare is not None and (shown := self.prepare([*self.session.messages, *new])) is not None:
+            self.begin_again(shown)
+            new = ()
         started = time.perf_counter()
-        reply = await self._respond(new)
+        reply = await self._respond(new, tell)
         seconds = time.perf_counter() - started
+        self.said.append(reply.message)
         calls = reply.message.get("tool_calls", [])
         results: list[tuple[Message, ToolRun]] = await self.toolbox.run(calls) if calls else []
         self.turns.append(
@@ -137,13 +154,13 @@ class Conversation:
         )
         return reply.message, [message for message, _ in results]
 
-    async def _respond(self, new: Sequence[Message]) -> Reply:
+    async def _respond(self, new: Sequence[Message], tell: Tell | None) -> Reply:
         agent, session, sampling = self.agent, self.session, self._sampling()
         if agent.instruments is None:
-            return await self._in_time(session.respond(new, sampling))
+            return await self._in_time(session.respond(new, sampling, tell))
         heard = [*session.messages, *new]
         with agent.instruments.model_call(agent.backend, heard, sampling, session.tools) as call:
-            reply = await self._in_time(session.respond(new, sampling))
+            reply = await self._in_time(session.respond(new, sampling, call.telling(tell)))
             call.replied(reply)
             return reply
 

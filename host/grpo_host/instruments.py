@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from grpo_host.session import Reply
 
 Tell = Callable[[str], None]
+"""Hears the text of an answer piece by piece."""
 
 
 class ModelCall(Protocol):

@@ -6,8 +6,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from grpo_host.instruments import Tell
 from grpo_host.rendering import Renderer
-from grpo_sdk.backend import Backend, Capability, Sampling
+from grpo_sdk.backend import Backend, Capability, ChatReply, Sampling, TokenReply
 from grpo_sdk.errors import ContextOverflowError
 from grpo_sdk.messages import Message, ToolSchema, assistant
 from grpo_sdk.trajectory import Ledger, TokenSequence
@@ -30,15 +31,19 @@ class Session(ABC):
         self.messages: list[Message] = list(messages)
         self.tools = tools
 
-    async def respond(self, new: Sequence[Message], sampling: Sampling) -> Reply:
-        """Hear ``new`` messages and answer. Both are part of ``messages`` afterwards."""
+    async def respond(self, new: Sequence[Message], sampling: Sampling, tell: Tell | None = None) -> Reply:
+        """Hear ``new`` messages and answer. Both are part of ``messages`` afterwards.
+
+        ``tell`` is given the text of the answer as it comes, without tool calls. Where this raises,
+        ``new`` was heard: to try again, respond to nothing new.
+        """
         self.messages.extend(new)
-        reply = await self._generate(new, sampling)
+        reply = await self._generate(new, sampling, tell)
         self.messages.append(reply.message)
         return reply
 
     @abstractmethod
-    async def _generate(self, new: Sequence[Message], sampling: Sampling) -> Reply:
+    async def _generate(self, new: Sequence[Message], sampling: Sampling, tell: Tell | None) -> Reply:
         """The answer to ``messages``, of which ``new`` are the last."""
 
     def ledger(self) -> Ledger | None:
@@ -53,9 +58,23 @@ class ChatSession(Session):
         super().__init__(messages, tools)
         self._backend = backend
 
-    async def _generate(self, new: Sequence[Message], sampling: Sampling) -> Reply:
-        reply = await self._backend.chat(self.messages, sampling, self.tools)
+    async def _generate(self, new: Sequence[Message], sampling: Sampling, tell: Tell | None) -> Reply:
+        reply = await (self._chat(sampling) if tell is None else self._stream(sampling, tell))
         return Reply(reply.message, reply.finish_reason, reply.prompt_tokens, reply.completion_tokens)
+
+    async def _chat(self, sampling: Sampling) -> ChatReply:
+        return await self._backend.chat(self.messages, sampling, self.tools)
+
+    async def _stream(self, sampling: Sampling, tell: Tell) -> ChatReply:
+        if Capability.STREAMING not in self._backend.capabilities:
+            reply = await self._chat(sampling)
+            tell(reply.message["content"])
+            return reply
+        async for item in self._backend.stream(self.messages, sampling, self.tools):
+            if isinstance(item, ChatReply):
+                return item
+            tell(item)
+        raise ValueError("the backend's stream ended without the whole reply as its last item")
 
 
 class TokenSession(Session):
@@ -79,8 +98,11 @@ class TokenSession(Session):
         self._mask: list[int] = []
         self._logprobs: list[float] = []
         self._last_completion = 0
+        self._answered = 0
+        self._unanswered: list[Message] = []
+        self._forked = False
 
-    async def _generate(self, new: Sequence[Message], sampling: Sampling) -> Reply:
+    async def _generate(self, new: Sequence[Message], sampling: Sampling, tell: Tell | None) -> Reply:
         self._hear(new)
         room = self._backend.model.context - len(self._ids)
         if room < 1:
@@ -94,16 +116,28 @@ class TokenSession(Session):
             stop_token_ids=self._renderer.stop_ids,
         )
         prompt_tokens = len(self._ids)
-        sampled = await self._backend.generate(self._ids, sampling)
+        told = None if tell is None else _Told(tell)
+        sampled = await (
+            self._backend.generate(self._ids, sampling) if told is None else self._stream(sampling, told)
+        )
         if len(sampled.ids) != len(sampled.logprobs):
             raise ValueError(
                 f"the backend gave {len(sampled.logprobs)} log-probs for {len(sampled.ids)} sampled ids"
             )
-        self._append(sampled.ids, sampled.logprobs, sampled=True)
-        self._last_completion = len(sampled.ids)
+        self._say(sampled.ids, sampled.logprobs)
         text, calls = self._renderer.parse(sampled.ids, self.tools)
+        if told is not None:
+            told.rest_of(text)
         finish = "tool_calls" if calls else sampled.finish_reason
         return Reply(assistant(text, calls), finish, prompt_tokens, len(sampled.ids))
+
+    async def _stream(self, sampling: Sampling, told: _Told) -> TokenReply:
+        reader = self._renderer.reader(self.tools)
+        async for item in self._backend.stream_ids(self._ids, sampling):
+            if isinstance(item, TokenReply):
+                return item
+            told(reader.feed(item))
+        raise ValueError("the backend's stream ended without the whole reply as its last item")
 
     def replay(self, new: Sequence[Message], said: Message) -> None:
         """Hear ``new`` and let the assistant have said ``said``: the ledger of a demonstration.
@@ -113,19 +147,20 @@ class TokenSession(Session):
         self.messages.extend(new)
         self._hear(new)
         ids = self._renderer.completion(said)
-        self._append(ids, [0.0] * len(ids), sampled=True)
-        self._last_completion = len(ids)
+        self._say(ids, [0.0] * len(ids))
         self.messages.append(said)
 
     def ledger(self) -> Ledger:
         return Ledger([*self._closed, *([self._sequence()] if self._ids else [])])
 
     def _hear(self, new: Sequence[Message]) -> None:
+        self._take_back()
+        self._unanswered.extend(new)
         if not self._ids:
             self._append_context(self._renderer.prompt(self.messages, self.tools))
             return
         cut = len(self._ids) - self._last_completion
-        more = self._renderer.extension(self._ids[:cut], self._ids[cut:], new, self.tools)
+        more = self._renderer.extension(self._ids[:cut], self._ids[cut:], self._unanswered, self.tools)
         if more is not None:
             self._append_context(more)
             return
@@ -133,7 +168,24 @@ class TokenSession(Session):
         # sequence begins with the history as the model is to see it now.
         self._closed.append(self._sequence())
         self._ids, self._mask, self._logprobs = [], [], []
+        self._forked = True
         self._append_context(self._renderer.prompt(self.messages, self.tools))
+
+    def _take_back(self) -> None:
+        """Forget the prompt of an answer that never came: the next one asks for it anew."""
+        if self._forked:
+            kept = self._closed.pop()
+            self._ids, self._mask, self._logprobs = list(kept.ids), list(kept.mask), list(kept.logprobs)
+            self._forked = False
+        for column in (self._ids, self._mask, self._logprobs):
+            del column[self._answered :]
+
+    def _say(self, ids: Sequence[int], logprobs: Sequence[float]) -> None:
+        self._append(ids, logprobs, sampled=True)
+        self._last_completion = len(ids)
+        self._answered = len(self._ids)
+        self._unanswered.clear()
+        self._forked = False
 
     def _append_context(self, ids: Sequence[int]) -> None:
         self._append(ids, [0.0] * len(ids), sampled=False)
@@ -146,6 +198,23 @@ class TokenSession(Session):
     def _sequence(self) -> TokenSequence:
         versions = [self._version if sampled else -1 for sampled in self._mask]
         return TokenSequence(list(self._ids), list(self._mask), list(self._logprobs), versions)
+
+
+class _Told:
+    """Passes text on and remembers it."""
+
+    def __init__(self, tell: Tell) -> None:
+        self._tell = tell
+        self._text = ""
+
+    def __call__(self, text: str) -> None:
+        if text:
+            self._text += text
+            self._tell(text)
+
+    def rest_of(self, whole: str) -> None:
+        """Pass on what is missing of ``whole``."""
+        self(whole.removeprefix(self._text))
 
 
 def open_session(

@@ -56,11 +56,18 @@ class PieceTokenizer:
     def __init__(self, template: Callable[[Sequence[dict[str, str]]], str] = chatml) -> None:
         self.template = template
         self._texts = self.SPECIAL + self.PIECES
-        longest = sorted(self._texts, key=len, reverse=True)
-        self._pattern = re.compile("|".join(map(re.escape, longest)) + "|.", re.DOTALL)
+        self.split_special_tokens = False
+        self._pattern, self._pattern_of_text = (
+            re.compile("|".join(map(re.escape, sorted(texts, key=len, reverse=True))) + "|.", re.DOTALL)
+            for texts in (self._texts, self.PIECES)
+        )
+
+    @property
+    def all_special_tokens(self) -> list[str]:
+        return self.SPECIAL
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
-        found = self._pattern.findall(text)
+        found = (self._pattern_of_text if self.split_special_tokens else self._pattern).findall(text)
         return [self._texts.index(t) if t in self._texts else self.LETTERS + ord(t) for t in found]
 
     def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool = False) -> str:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from grpo_host.rendering.template import TemplateRenderer
 from grpo_host.session import ChatSession, TokenSession, open_session
 from grpo_sdk import (
+    Capability,
     ContextOverflowError,
     Sampling,
     TokenReply,
@@ -256,3 +257,110 @@ def test_a_reply_says_what_it_took(fakes):
     sampled: TokenReply = backend.calls[0].reply
     assert (reply.prompt_tokens, reply.completion_tokens) == (len(backend.calls[0].prompt), len(sampled.ids))
     assert reply.finish_reason == "stop"
+
+
+def heard(session, new, **sampling):
+    """The pieces of the answer to ``new``, and the answer."""
+    pieces = []
+    reply = asyncio.run(session.respond(new, Sampling(max_tokens=10_000, **sampling), pieces.append))
+    return pieces, reply
+
+
+class PieceByPiece:
+    """Lets a backend of the fakes give its ids in pieces of ``size``."""
+
+    def __init__(self, backend, size):
+        self._backend, self._size = backend, size
+
+    def __getattr__(self, name):
+        return getattr(self._backend, name)
+
+    async def stream_ids(self, prompt, sampling):
+        reply = await self._backend.generate(prompt, sampling)
+        for start in range(0, len(reply.ids), self._size):
+            yield reply.ids[start : start + self._size]
+        yield reply
+
+
+@settings(deadline=None, max_examples=200)
+@given(said=SPOKEN, size=st.integers(1, 7), tools=st.booleans())
+def test_what_is_streamed_is_the_answer_without_its_tool_calls(fakes, said, size, tools):
+    tokenizer = fakes.PieceTokenizer()
+    backend = PieceByPiece(fakes.TokenBackend(tokenizer, said), size)
+    session = TokenSession(backend, TemplateRenderer(tokenizer), [], TOOLS if tools else ())
+    pieces, reply = heard(session, [user("Hi")])
+    assert "".join(pieces) == reply.message["content"]
+    assert all(pieces)
+
+
+@pytest.mark.model
+@settings(deadline=None, max_examples=60)
+@given(
+    said=st.text(max_size=40)
+    | st.lists(st.integers(0, 49_151), max_size=30)
+    | st.sampled_from([CALL, f"Ü👋 {CALL}"]),
+    size=st.integers(1, 4),
+)
+def test_a_real_tokenizers_text_is_streamed_whole(fakes, smollm_tokenizer, said, size):
+    backend = PieceByPiece(fakes.TokenBackend(smollm_tokenizer, said), size)
+    session = TokenSession(backend, TemplateRenderer(smollm_tokenizer), [], TOOLS)
+    pieces, reply = heard(session, [user("Hi")])
+    assert "".join(pieces) == reply.message["content"]
+
+
+def test_text_is_streamed_as_it_comes_and_a_call_is_not(fakes):
+    tokenizer = fakes.PieceTokenizer()
+    backend = PieceByPiece(fakes.TokenBackend(tokenizer, f"Wait for it. {CALL} <tool"), 1)
+    session = TokenSession(backend, TemplateRenderer(tokenizer), [], TOOLS)
+    pieces, _ = heard(session, [user("Hi")])
+    assert pieces[:4] == ["W", "a", "i", "t"]
+    assert "".join(pieces) == "Wait for it.  <tool"
+
+
+@pytest.mark.parametrize("streams", [True, False])
+def test_a_chat_backend_streams_where_it_can(monkeypatch, streams):
+    if not streams:
+        can = ScriptedBackend.capabilities - {Capability.STREAMING}
+        monkeypatch.setattr(ScriptedBackend, "capabilities", can)
+    session = ChatSession(ScriptedBackend(replies=["One two."]), [], ())
+    pieces, reply = heard(session, [user("Hi")])
+    assert pieces == (["One", " two."] if streams else ["One two."])
+    assert session.messages[-1] == reply.message == assistant("One two.")
+
+
+def test_an_answer_that_failed_can_be_asked_for_again(fakes):
+    tokenizer = fakes.PieceTokenizer()
+    backend, session = token_session(fakes, "hello", tokenizer=tokenizer)
+    converse(session, [user("Hi")])
+
+    async def fail(prompt, sampling):
+        raise RuntimeError("down")
+
+    works, backend.generate = backend.generate, fail
+    for new in ([user("And?")], []):
+        with pytest.raises(RuntimeError, match="down"):
+            converse(session, new)
+    backend.generate = works
+    converse(session, [user("Well?")])
+    assert_exact(backend, session)
+    said = [user("Hi"), assistant("hello"), user("And?"), user("Well?")]
+    assert tokenizer.decode(backend.calls[1].prompt) == fakes.chatml(said) + "<|im_start|>assistant\n"
+    assert [message["content"] for message in session.messages] == ["Hi", "hello", "And?", "Well?", "hello"]
+
+
+def test_a_failed_answer_after_a_fork_forks_once(fakes):
+    tokenizer = fakes.PieceTokenizer(numbered)
+    backend, session = token_session(fakes, "hello", tokenizer=tokenizer)
+    converse(session, [user("Hi")])
+
+    async def fail(prompt, sampling):
+        raise RuntimeError("down")
+
+    works, backend.generate = backend.generate, fail
+    with pytest.raises(RuntimeError, match="down"):
+        converse(session, [user("And?")])
+    backend.generate = works
+    converse(session, [])
+    ledger = session.ledger()
+    assert ledger.forks == 1
+    assert [sequence.sampled for sequence in ledger.sequences] == [3, 3]

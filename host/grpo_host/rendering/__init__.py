@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from grpo_host.rendering.reading import TextReader
 from grpo_sdk.backend import Tokenizer
 from grpo_sdk.messages import Message, ToolCall, ToolSchema
 
@@ -36,6 +37,9 @@ class Renderer(Protocol):
 
     def parse(self, completion: Sequence[int], tools: Sequence[ToolSchema]) -> tuple[str, list[ToolCall]]:
         """The text and the tool calls that sampled ids say; malformed calls are kept as such."""
+
+    def reader(self, tools: Sequence[ToolSchema]) -> TextReader:
+        """What shows the text of a reply while it is sampled."""
 
     def completion(self, message: Message) -> list[int]:
         """Ids that a policy would have sampled to say ``message``, its end included."""

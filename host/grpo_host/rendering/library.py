@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from grpo_host.rendering.reading import LateReader, TextReader
 from grpo_sdk.backend import Tokenizer
 from grpo_sdk.messages import Message, ToolCall, ToolSchema, tool_call
 from grpo_sdk.tools import MALFORMED_CALL
@@ -51,6 +52,9 @@ class LibraryRenderer:
     def parse(self, completion: Sequence[int], tools: Sequence[ToolSchema]) -> tuple[str, list[ToolCall]]:
         parsed = self._renderer.parse_response(list(completion), tools=_specs(tools))
         return parsed.content, [_call(attempt, index) for index, attempt in enumerate(parsed.tool_calls)]
+
+    def reader(self, tools: Sequence[ToolSchema]) -> TextReader:
+        return LateReader()  # the library reads whole replies only
 
     def completion(self, message: Message) -> list[int]:
         probe = [{"role": "user", "content": "Hello"}]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from grpo_host.rendering.plain_text import PlainText
+from grpo_host.rendering.reading import PlainReader, TextReader
 from grpo_host.rendering.tool_calls import as_plain_messages, assistant_text, parse_calls
 from grpo_sdk.backend import Tokenizer
 from grpo_sdk.errors import ModelError
@@ -18,7 +20,8 @@ class TemplateRenderer:
     from rendering a conversation with a stand-in for history, and given only if a longer stand-in,
     which ends with what the assistant really said, keeps its words and gives the same text. So a
     template that looks back (drops reasoning, numbers turns) is recognised. The text is tokenized
-    by itself, which is exact because a special token stands before it.
+    by itself, which is exact because a special token stands before it. What messages say is text,
+    also where it spells a special token.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
@@ -32,10 +35,11 @@ class TemplateRenderer:
         self.tokenizer = tokenizer
         self.stop_ids: tuple[int, ...] = (tokenizer.eos_token_id,)
         self._end = tokenizer.decode([tokenizer.eos_token_id])
+        self._plain = PlainText(tokenizer)
 
     def prompt(self, messages: Sequence[Message], tools: Sequence[ToolSchema]) -> list[int]:
-        text = self._render(as_plain_messages(messages, tools), generate=True)
-        return self._encode(text)
+        shielded = self._plain.shield(as_plain_messages(messages, tools))
+        return self._plain.encode(self._render(shielded.messages, generate=True), shielded)
 
     def extension(
         self,
@@ -44,13 +48,13 @@ class TemplateRenderer:
         new: Sequence[Message],
         tools: Sequence[ToolSchema],
     ) -> list[int] | None:
-        plain = as_plain_messages(new, ())
+        shielded = self._plain.shield(as_plain_messages(new, ()))
         said = self.tokenizer.decode(list(completion), skip_special_tokens=True)
-        first = self._suffix(["Yes, 7."], plain)
-        if first is None or first != self._suffix(["No", said], plain):
+        first = self._suffix(["Yes, 7."], shielded.messages)
+        if first is None or first != self._suffix(["No", said], shielded.messages):
             return None
         ended = bool(completion) and completion[-1] in self.stop_ids
-        return ([] if ended else [self.stop_ids[0]]) + self._encode(first)
+        return ([] if ended else [self.stop_ids[0]]) + self._plain.encode(first, shielded)
 
     def _suffix(self, answers: Sequence[str], new: list[dict[str, str]]) -> str | None:
         """What the template writes behind the last of ``answers`` where ``new`` follows it."""
@@ -70,14 +74,14 @@ class TemplateRenderer:
         text = self.tokenizer.decode(ids, skip_special_tokens=True)
         return parse_calls(text) if tools else (text.strip(), [])
 
+    def reader(self, tools: Sequence[ToolSchema]) -> TextReader:
+        return PlainReader(self.tokenizer, self.stop_ids, tools=bool(tools))
+
     def completion(self, message: Message) -> list[int]:
-        return [*self._encode(assistant_text(message)), self.stop_ids[0]]
+        return [*self._plain.encode_text(assistant_text(message)), self.stop_ids[0]]
 
     def _render(self, messages: list[dict[str, str]], *, generate: bool) -> str:
         text: Any = self.tokenizer.apply_chat_template(
             messages, tokenize=False, add_generation_prompt=generate
         )
         return str(text)
-
-    def _encode(self, text: str) -> list[int]:
-        return list(self.tokenizer.encode(text, add_special_tokens=False))

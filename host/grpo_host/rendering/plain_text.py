@@ -1,0 +1,110 @@
+"""What people and tools write, encoded as text even where it spells a token with a meaning.
+
+A tokenizer makes one id of ``<|im_end|>`` wherever it stands, also in a user's message, who could so
+end it and speak as the system. Here the template's own markers stay special and all else is text.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from grpo_sdk.backend import Tokenizer
+
+_STAND_INS = [chr(code) for code in range(0xE000, 0xF8FF)]
+"""Characters that Unicode leaves to private use: texts hardly ever hold one, and never all."""
+_ZERO_WIDTH_SPACE = "\u200b"
+
+
+@dataclass(frozen=True)
+class Shielded:
+    """Messages in whose contents nothing spells a special token, and what stands for what."""
+
+    messages: list[dict[str, str]]
+    originals: dict[str, str] = field(default_factory=dict)
+    """Stand-in → the special token's text. Empty where the contents held none."""
+
+
+class PlainText:
+    """Encodes rendered conversations for ``tokenizer``."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._special = sorted(_special_texts(tokenizer), key=len, reverse=True)
+        self._pattern = re.compile("|".join(map(re.escape, self._special))) if self._special else None
+
+    def shield(self, messages: list[dict[str, str]]) -> Shielded:
+        """``messages`` with a stand-in for each special token that a content spells."""
+        pattern = self._pattern
+        if pattern is None or not any(pattern.search(message["content"]) for message in messages):
+            return Shielded(messages)
+        everything = "".join(message["content"] for message in messages)
+        first, last = [c for c in _STAND_INS if c not in everything][:2]
+        stand_ins = {text: f"{first}{index}{last}" for index, text in enumerate(self._special)}
+        return Shielded(
+            [
+                {**m, "content": pattern.sub(lambda found: stand_ins[found.group()], m["content"])}
+                for m in messages
+            ],
+            {stand_in: text for text, stand_in in stand_ins.items()},
+        )
+
+    def encode(self, rendered: str, shielded: Shielded) -> list[int]:
+        """The ids of what a template made of ``shielded.messages``."""
+        if not shielded.originals or self._pattern is None:
+            return self._encode(rendered)
+        if self._in_parts(rendered) != self._encode(rendered):
+            # A tokenizer that looks over the edge of a special token, for which parts are not the
+            # whole: its users' texts keep their look and lose their meaning.
+            return self._encode(_replaced(rendered, shielded.originals, _ZERO_WIDTH_SPACE))
+        return self._in_parts(rendered, shielded.originals)
+
+    def encode_text(self, text: str) -> list[int]:
+        """The ids of ``text``, none of them special."""
+        if self._pattern is None or not self._pattern.search(text):
+            return self._encode(text)
+        return self._encode_plain(text)
+
+    def _in_parts(self, rendered: str, originals: dict[str, str] | None = None) -> list[int]:
+        """The special tokens of ``rendered`` and the texts between them, each encoded by itself."""
+        assert self._pattern is not None
+        ids: list[int] = []
+        end = 0
+        for found in self._pattern.finditer(rendered):
+            ids += self._encode_plain(_replaced(rendered[end : found.start()], originals or {}))
+            ids += self._encode(found.group())
+            end = found.end()
+        return ids + self._encode_plain(_replaced(rendered[end:], originals or {}))
+
+    def _encode(self, text: str) -> list[int]:
+        return list(self._tokenizer.encode(text, add_special_tokens=False))
+
+    def _encode_plain(self, text: str) -> list[int]:
+        return list(self._blind.encode(text, add_special_tokens=False)) if text else []
+
+    @cached_property
+    def _blind(self) -> Any:
+        """A copy of the tokenizer that sees no special tokens.
+
+        A copy, since this is a setting of the whole tokenizer, which others use in other threads.
+        """
+        blind: Any = copy.deepcopy(self._tokenizer)
+        blind.split_special_tokens = True
+        return blind
+
+
+def _replaced(text: str, originals: dict[str, str], break_with: str = "") -> str:
+    for stand_in, original in originals.items():
+        text = text.replace(stand_in, f"{original[:1]}{break_with}{original[1:]}")
+    return text
+
+
+def _special_texts(tokenizer: Any) -> Sequence[str]:
+    added = getattr(tokenizer, "added_tokens_decoder", None)
+    if added is not None:
+        return [token.content for token in added.values() if token.special and token.content]
+    return [text for text in getattr(tokenizer, "all_special_tokens", ()) if text]

@@ -1,0 +1,92 @@
+"""The text that sampled ids say, while they come."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Protocol
+
+from grpo_sdk.backend import Tokenizer
+
+_OPEN, _CLOSE = "<tool_call>", "</tool_call>"
+
+
+class TextReader(Protocol):
+    """Reads one assistant message as it is sampled."""
+
+    def feed(self, ids: Sequence[int]) -> str:
+        """What ``ids`` add for a user to see: together always a beginning of the message's text."""
+
+
+class LateReader:
+    """Shows nothing before the message is complete: for formats that only then can be told apart."""
+
+    def feed(self, ids: Sequence[int]) -> str:
+        return ""
+
+
+class PlainReader:
+    """Reads plain text, in which ``<tool_call>`` begins what is not for the user where ``tools`` is true.
+
+    What may still become part of a character, of a tool call's tag, or of the space around the text
+    is held back.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, stop_ids: Collection[int], *, tools: bool) -> None:
+        self._tokenizer = tokenizer
+        self._stop_ids = stop_ids
+        self._tools = tools
+        self._ids: list[int] = []
+        self._start = self._end = 0
+        self._pending = ""
+        self._space = ""
+        self._in_call = False
+        self._begun = False
+
+    def feed(self, ids: Sequence[int]) -> str:
+        self._ids += [id for id in ids if id not in self._stop_ids]
+        self._pending += self._decoded()
+        text = self._space + (self._outside_calls() if self._tools else self._all())
+        if not self._begun:
+            text = text.lstrip()
+        shown = text.rstrip()
+        self._space = text[len(shown) :]
+        self._begun = self._begun or bool(shown)
+        return shown
+
+    def _decoded(self) -> str:
+        """The text of the ids since the last whole character, decoded with those before them.
+
+        Some tokenizers write an id otherwise at the beginning of a text.
+        """
+        before = self._decode(self._ids[self._start : self._end])
+        whole = self._decode(self._ids[self._start :])
+        if len(whole) <= len(before) or whole.endswith("\ufffd"):
+            return ""
+        self._start, self._end = self._end, len(self._ids)
+        return whole[len(before) :]
+
+    def _decode(self, ids: list[int]) -> str:
+        return self._tokenizer.decode(ids, skip_special_tokens=True)
+
+    def _all(self) -> str:
+        text, self._pending = self._pending, ""
+        return text
+
+    def _outside_calls(self) -> str:
+        shown = ""
+        while True:
+            tag = _CLOSE if self._in_call else _OPEN
+            before, found, after = self._pending.partition(tag)
+            if not found:
+                held = _unfinished(before, tag)
+                self._pending = before[len(before) - held :]
+                return shown if self._in_call else shown + before[: len(before) - held]
+            shown += "" if self._in_call else before
+            self._pending = after
+            self._in_call = not self._in_call
+
+
+def _unfinished(text: str, tag: str) -> int:
+    """How many of ``text``'s last characters may be the beginning of ``tag``."""
+    longest = min(len(text), len(tag) - 1)
+    return next((n for n in range(longest, 0, -1) if tag.startswith(text[-n:])), 0)
