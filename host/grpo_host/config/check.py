@@ -18,6 +18,7 @@ from grpo_host.config.probe import EnvironmentFacts, probe_environment
 from grpo_host.config.problems import InvalidConfigError, Problem
 from grpo_host.config.training_checks import (
     check_context,
+    check_dialogues,
     check_output,
     check_rewards,
     check_training,
@@ -108,6 +109,7 @@ class _Checker:
         self.complaints += check_context(self.config)
         if self.training:
             self.complaints += check_training(self.config)
+            self.complaints += check_dialogues(self.config)
         if self.purpose in ("train", "eval"):
             self.complaints += check_output(self.config)
         if ("environment",) not in self.bad and self.purpose != "chat":

@@ -29,10 +29,12 @@ def check_environment(
         yield Complaint(WHERE, "it has no tasks in train or held_out")
     if evaluates:
         yield from _check_evaluation_tasks(config, facts)
-    if training and config.training.warm_start is not None and not facts.demonstrations:
+    warm_start = config.training.warm_start if training else None
+    if warm_start is not None and warm_start.dialogues is None and not facts.demonstrations:
         yield Complaint(
             ("training", "warm_start"),
-            f'the environment "{config.environment.name}" has no demonstrations. Leave warm_start out',
+            f'the environment "{config.environment.name}" has no demonstrations. Leave warm_start out, '
+            f"or give it dialogues",
         )
 
 

@@ -82,7 +82,7 @@ def load_config(path: str | Path, overrides: Iterable[str | Override] = ()) -> L
     origin = Origin(path, lines, applied)
     values, references, complaints = resolve_references(values)
     try:
-        config = AgentConfig.model_validate(values)
+        config = AgentConfig.model_validate(values, context={"directory": path.absolute().parent})
     except ValidationError as problem:
         missing = {complaint.location for complaint in complaints}
         complaints += [c for c in _complaints(problem, values) if c.location not in missing]

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 Name = Annotated[str, Field(min_length=1)]
 Seconds = Annotated[float, Field(gt=0)]
@@ -12,6 +21,15 @@ Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Temperature = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
+
+
+def _beside_agent_yaml(path: str, info: ValidationInfo) -> str:
+    directory = (info.context or {}).get("directory")
+    return str(Path(directory, path)) if directory else path
+
+
+FileBeside = Annotated[str, Field(min_length=1), AfterValidator(_beside_agent_yaml)]
+"""A file, relative to the directory of agent.yaml; held as the absolute path."""
 
 
 class Section(BaseModel):
@@ -120,7 +138,7 @@ class LoraConfig(Section):
 
 
 class WarmStartConfig(Section):
-    """Supervised training on the environment's demonstrations, before GRPO."""
+    """Supervised training on demonstrations, before GRPO."""
 
     epochs: Count = 2
     learning_rate: Positive = 5.0e-4
@@ -128,6 +146,8 @@ class WarmStartConfig(Section):
     """Dialogues an optimizer step."""
     max_demonstrations: Count | None = None
     """None: all."""
+    dialogues: FileBeside | None = None
+    """A JSONL or SQLite file of dialogues to imitate; None: the environment's demonstrations."""
 
 
 class EarlyStoppingConfig(Section):

@@ -75,6 +75,20 @@ def check_training(config: AgentConfig) -> Iterator[Complaint]:
         )
 
 
+def check_dialogues(config: AgentConfig) -> Iterator[Complaint]:
+    """The dialogues of a warm start can be read, and show what to say."""
+    warm_start = config.training.warm_start
+    if warm_start is None or warm_start.dialogues is None:
+        return
+    from grpo_host.dialogues import read_demonstrations
+    from grpo_sdk.errors import ConfigError
+
+    try:
+        read_demonstrations(warm_start.dialogues)
+    except ConfigError as error:
+        yield Complaint(("training", "warm_start", "dialogues"), str(error))
+
+
 def _check_ranks(config: AgentConfig) -> Iterator[Complaint]:
     """Whole groups for each process, and a backend that can be one of several."""
     training = config.training

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from grpo_host.dialogues.database import DialogueDatabase, Mode
+from grpo_host.dialogues.database import DialogueDatabase, Mode, read_demonstrations
 from grpo_host.dialogues.record import Dialogue
 
-__all__ = ["Dialogue", "DialogueDatabase", "Mode"]
+__all__ = ["Dialogue", "DialogueDatabase", "Mode", "read_demonstrations"]

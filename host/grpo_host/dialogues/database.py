@@ -180,6 +180,18 @@ class DialogueDatabase:
             return self._index
 
 
+def read_demonstrations(source: Source) -> list[list[Message]]:
+    """The dialogues of ``source`` that show an answer. Raises ``ConfigError`` where there are none."""
+    with DialogueDatabase(source, embedder=None) as database:
+        found = database.demonstrations()
+        if not found:
+            raise ConfigError(
+                f"{source}: none of its {len(database)} dialogues shows what to answer. "
+                "Give them an expected_response, or messages of an assistant"
+            )
+    return found
+
+
 def merge_ranks(rankings: Iterable[list[int]], *, damping: int = 60) -> list[int]:
     """Reciprocal rank fusion (Cormack et al., 2009): each ranking gives 1 / (damping + rank)."""
     scores: dict[int, float] = {}

@@ -12,6 +12,7 @@ from typing import Any
 
 from grpo_host.agent import Agent
 from grpo_host.config.schema import WarmStartConfig
+from grpo_host.dialogues import read_demonstrations
 from grpo_host.session import TokenSession
 from grpo_host.training.policy import Policy
 from grpo_sdk.environment import Environment
@@ -22,12 +23,19 @@ from grpo_sdk.trajectory import TokenSequence
 
 
 def demonstrations(environment: Environment, settings: WarmStartConfig, *, seed: int) -> list[list[Message]]:
-    """The training split's demonstrations, shuffled, at most ``settings.max_demonstrations``."""
-    found = list(environment.demonstrations("train"))
+    """What to imitate, shuffled, at most ``settings.max_demonstrations``.
+
+    The dialogues of ``settings``, or the demonstrations of the environment's training split. Raises
+    ``ConfigError`` where there are none.
+    """
+    if settings.dialogues is not None:
+        found = read_demonstrations(settings.dialogues)
+    else:
+        found = list(environment.demonstrations("train"))
     if not found:
         raise ConfigError(
             f"training.warm_start: the environment {type(environment).__name__} has no "
-            "demonstrations; remove warm_start or implement Environment.demonstrations"
+            "demonstrations; remove warm_start, give it dialogues or implement Environment.demonstrations"
         )
     random.Random(seed).shuffle(found)
     return found[: settings.max_demonstrations]

@@ -256,7 +256,28 @@ def test_an_evaluation_needs_tasks(problems):
 def test_a_warm_start_needs_demonstrations(problems):
     assert problems("training.warm_start={}", "environment.options.demonstrations=2") == []
     assert problems("training.warm_start={}") == [
-        '--set training.warm_start: the environment "shop" has no demonstrations. Leave warm_start out'
+        '--set training.warm_start: the environment "shop" has no demonstrations. Leave warm_start out, '
+        "or give it dialogues"
+    ]
+
+
+def test_dialogues_of_a_warm_start_stand_beside_agent_yaml(problems, tmp_path, monkeypatch):
+    file = tmp_path / "examples.jsonl"
+    file.write_text('{"content": "Hi", "expected_response": "Hello"}\n')
+    assert problems("training.warm_start.dialogues=examples.jsonl") == []
+    assert problems(f"training.warm_start.dialogues={file}") == []
+    where = "--set training.warm_start.dialogues"
+    assert problems("training.warm_start.dialogues=no.jsonl")[0].startswith(
+        f"{where}: {tmp_path}/no.jsonl: cannot read dialogues: No such file or directory."
+    )
+    file.write_text('{"content": "Hi", "expected_response": "Hello"}\n{"content": "Hi"')
+    assert problems("training.warm_start.dialogues=examples.jsonl")[0].startswith(
+        f"{where}: {file}:2: this line is no JSON"
+    )
+    file.write_text('{"content": "Hi"}\n')
+    assert problems("training.warm_start.dialogues=examples.jsonl") == [
+        f"{where}: {file}: none of its 1 dialogues shows what to answer. "
+        "Give them an expected_response, or messages of an assistant"
     ]
 
 

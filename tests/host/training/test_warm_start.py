@@ -1,0 +1,66 @@
+"""What a warm start imitates."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+pytest.importorskip("torch")
+
+from grpo_host.config.schema import WarmStartConfig
+from grpo_sdk import assistant, user
+from grpo_sdk.errors import ConfigError
+
+OWN = [[user(f"question {n}"), assistant(f"answer {n}")] for n in range(6)]
+
+
+@pytest.fixture
+def found(heavy, fakes):
+    """What is imitated under some settings, where the environment has demonstrations of its own or not."""
+    from grpo_host.training.warm_start import demonstrations
+
+    class Shown(fakes.Talk):
+        def demonstrations(self, split):
+            return OWN
+
+    def found(*, own=True, seed=0, **settings):
+        environment = Shown() if own else fakes.Talk()
+        return demonstrations(environment, WarmStartConfig(**settings), seed=seed)
+
+    return found
+
+
+@pytest.fixture
+def dialogues(tmp_path):
+    path = tmp_path / "dialogues.jsonl"
+    rows = [
+        {"content": "Hi", "expected_response": "Hello"},
+        {"messages": OWN[0] + OWN[1]},
+        {"content": "Bye"},
+    ]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return str(path)
+
+
+@pytest.mark.model
+def test_the_environments_demonstrations_are_imitated_in_another_order(found):
+    assert sorted(map(str, found())) == sorted(map(str, OWN))
+    assert found() == found() != found(seed=1)
+    assert len(found(max_demonstrations=2)) == 2
+
+
+@pytest.mark.model
+@pytest.mark.parametrize("own", [True, False])
+def test_dialogues_of_a_file_are_imitated_instead(found, dialogues, own):
+    imitated = found(own=own, dialogues=dialogues)
+    expected = [[user("Hi"), assistant("Hello")], OWN[0] + OWN[1]]
+    assert sorted(map(str, imitated)) == sorted(map(str, expected))
+
+
+@pytest.mark.model
+def test_nothing_to_imitate_is_an_error(found):
+    with pytest.raises(
+        ConfigError, match="the environment Talk has no demonstrations; remove warm_start, give"
+    ):
+        found(own=False)
