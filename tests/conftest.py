@@ -1,4 +1,4 @@
-"""Fixtures that need a model, made once a session."""
+"""Fixtures that need a model, made once a session; and telemetry that ends in memory."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ import importlib.util
 import shutil
 import threading
 import warnings
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
 from grpo_sdk import Embedder, ModelError, ModelSpec, sentence_embedder
 from grpo_sdk.backend import Backend
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import ReadableSpan
 
 T = TypeVar("T")
 
@@ -140,3 +143,84 @@ def vllm_backend(model_path: Path) -> Iterator[RunningBackend]:
     model = ModelSpec("smollm2-135m", path=model_path, context=1024)
     with RunningBackend(VllmBackend(model, kv_cache_gib=0.5)) as running:
         yield running
+
+
+class CollectedTelemetry:
+    """Providers whose data end in memory, and traces as text."""
+
+    def __init__(self) -> None:
+        from opentelemetry.sdk._logs import LoggerProvider
+        from opentelemetry.sdk._logs.export import InMemoryLogRecordExporter, SimpleLogRecordProcessor
+        from opentelemetry.sdk.metrics import MeterProvider
+        from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+        from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+        self.exporter, self.reader, self.logs = (
+            InMemorySpanExporter(),
+            InMemoryMetricReader(),
+            InMemoryLogRecordExporter(),
+        )
+        self.tracers = TracerProvider(shutdown_on_exit=False)
+        self.tracers.add_span_processor(SimpleSpanProcessor(self.exporter))
+        self.meters = MeterProvider([self.reader], shutdown_on_exit=False)
+        self.events = LoggerProvider(shutdown_on_exit=False)
+        self.events.add_log_record_processor(SimpleLogRecordProcessor(self.logs))
+
+    @property
+    def providers(self) -> dict[str, Any]:
+        return {
+            "tracer_provider": self.tracers,
+            "meter_provider": self.meters,
+            "logger_provider": self.events,
+        }
+
+    @property
+    def spans(self) -> Sequence[ReadableSpan]:
+        """Finished spans in the order in which they began."""
+        return sorted(self.exporter.get_finished_spans(), key=lambda span: span.start_time or 0)
+
+    def span(self, name: str) -> ReadableSpan:
+        (found,) = [span for span in self.spans if span.name == name]
+        return found
+
+    def tree(self, *attributes: str) -> str:
+        """All traces: a line a span, its children indented below it, with those of its attributes."""
+        return "\n".join(_lines(self.spans, None, "", attributes))
+
+    def metric_names(self) -> list[str]:
+        return [metric.name for metric in self._metrics()]
+
+    def points(self, name: str) -> list[Any]:
+        return [point for m in self._metrics() if m.name == name for point in m.data.data_points]
+
+    def _metrics(self) -> list[Any]:
+        data = self.reader.get_metrics_data()
+        return [m for r in data.resource_metrics for s in r.scope_metrics for m in s.metrics] if data else []
+
+
+def _lines(
+    spans: Sequence[ReadableSpan], parent: int | None, indent: str, attributes: Sequence[str]
+) -> Iterable[str]:
+    known = {span.context.span_id for span in spans if span.context}
+    for span in spans:
+        above = span.parent.span_id if span.parent and span.parent.span_id in known else None
+        if above != parent:
+            continue
+        shown = [f"{key}={span.attributes[key]}" for key in attributes if key in (span.attributes or {})]
+        yield " ".join([indent + span.name, *shown])
+        assert span.context is not None
+        yield from _lines(spans, span.context.span_id, indent + "  ", attributes)
+
+
+@pytest.fixture(scope="session")
+def make_telemetry() -> type[CollectedTelemetry]:
+    """Makes telemetry that ends in memory: give its ``providers``, and look at its ``tree()``."""
+    return CollectedTelemetry
+
+
+@pytest.fixture
+def telemetry() -> CollectedTelemetry:
+    """One for a single test."""
+    return CollectedTelemetry()

@@ -10,7 +10,7 @@ import gc
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 from grpo_host.agent import Agent
@@ -93,6 +93,8 @@ class RolloutEngine:
         self._gate = Gate(concurrency)
         self.episode_seconds = episode_seconds
         self.observers = list(observers)
+        self.scoring: Callable[[], AbstractContextManager[object]] = nullcontext
+        """Gives the context in which a group is scored."""
         self.total = RolloutMetrics()
 
     @property
@@ -139,7 +141,8 @@ class RolloutEngine:
 
         async def group(episodes: Sequence[asyncio.Task[Trajectory]]) -> list[Trajectory]:
             played = await asyncio.gather(*episodes)
-            scored = await self.rewards.score(played)
+            with self.scoring():
+                scored = await self.rewards.score(played)
             for trajectory in scored:
                 metrics.add(trajectory)
                 self.total.add(trajectory)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ from grpo_host.training.distributed import Ranks
 from grpo_host.training.early_stopping import EarlyStopping
 from grpo_host.training.interrupt import Interrupt, StopTraining
 from grpo_host.training.policy import Policy
+from grpo_host.training.telemetry import TrainingTelemetry
 from grpo_host.training.trainer import HostGRPOTrainer, ImportanceSampling, Rollout
 from grpo_sdk.seeds import derive_seed
 from grpo_sdk.trajectory import Task, Trajectory
@@ -229,6 +231,7 @@ def train_grpo(
     show: Callable[[int, Any], None],
     state: Callable[[], dict[str, Any]],
     early: EarlyStopping | None = None,
+    telemetry: TrainingTelemetry | None = None,
 ) -> bool:
     """Train until the last step, ``early`` stopping or a signal; False after a signal.
 
@@ -238,6 +241,8 @@ def train_grpo(
     """
     training, ranks, policy = config.training, rollouts.ranks, rollouts.policy
     slots = range(first_step * training.tasks_per_step, training.steps * training.tasks_per_step)
+    if telemetry:
+        show = telemetry.show(show)
     trainer = make_trainer(
         policy,
         grpo_arguments(
@@ -255,18 +260,20 @@ def train_grpo(
         rewards=rollouts.engine.rewards.rewards,
         settings=training,
         callbacks=[
+            *([telemetry] if telemetry else []),
             *([StopEarly(early)] if early else []),
             *([StepMetrics(directory, rollouts.phases, show)] if ranks.main else []),
             StopOnSignal(rollouts.interrupt),
             *([CompleteCheckpoints(state)] if ranks.main else []),
         ],
     )
-    try:
-        trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
-        return not rollouts.interrupt.requested
-    except StopTraining:
-        _save_now(trainer, directory.checkpoints, state())
-        return False
+    with telemetry.watching(trainer, rollouts) if telemetry else nullcontext():
+        try:
+            trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
+            return not rollouts.interrupt.requested
+        except StopTraining:
+            _save_now(trainer, directory.checkpoints, state())
+            return False
 
 
 def _save_now(trainer: HostGRPOTrainer, checkpoints: Path, state: dict[str, Any]) -> None:

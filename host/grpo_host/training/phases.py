@@ -186,6 +186,7 @@ class TrainingRun:
 
     def _train(self, agent: Agent, policy: Policy, checkpoint: Path | None) -> bool:
         from grpo_host.training.grpo import GrpoRollouts, task_order, train_grpo
+        from grpo_host.training.telemetry import training_telemetry
 
         training = self.config.training
         first_step = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
@@ -222,6 +223,7 @@ class TrainingRun:
                 show=self._show(advance),
                 state=lambda: {"policy_version": policy.version, "seed": self.config.seed},
                 early=early,
+                telemetry=training_telemetry(training.group_size) if self.ranks.main else None,
             )
         if finished and early:
             early.restore_best(early.stopped_at or training.steps)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -74,6 +75,8 @@ class HostGRPOTrainer(FastGRPOTrainer):
             optimizers=(optimizer, None),
         )
         self.rollout = rollout
+        self.saving: Callable[[], AbstractContextManager[object]] = nullcontext
+        """Gives the context in which a checkpoint is written."""
         self.reward_names = list(reward_names)
         self.importance_sampling = importance_sampling
         self._rows: list[dict[str, Any]] = []
@@ -85,7 +88,8 @@ class HostGRPOTrainer(FastGRPOTrainer):
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         try:
-            super()._save_checkpoint(model, trial)
+            with self.saving():
+                super()._save_checkpoint(model, trial)
         except Exception as problem:  # a full disk has as many types as there are writers
             raise checkpoint_error(problem, Path(self.args.output_dir)) from problem
 

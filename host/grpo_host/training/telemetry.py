@@ -1,0 +1,156 @@
+"""A training step as spans, and its line of metrics.jsonl as gauges, in the names of NeMo RL.
+
+Each step is a trace of its own: one trace for a whole run could not be read. Numbers are metrics,
+never attributes of spans.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+from transformers import TrainerCallback
+
+from grpo_host.telemetry import providers
+from grpo_host.telemetry.agents import error_type
+from grpo_host.telemetry.monitoring import Monitoring
+from grpo_host.telemetry.training import StepMetrics
+from grpo_sdk.trajectory import Trajectory
+
+if TYPE_CHECKING:
+    from opentelemetry._logs import LoggerProvider
+    from opentelemetry.context import Context
+    from opentelemetry.metrics import MeterProvider
+    from opentelemetry.trace import Link, Span, TracerProvider
+
+    from grpo_host.training.grpo import GrpoRollouts
+    from grpo_host.training.trainer import HostGRPOTrainer
+
+SCOPE = "grpo_host.training"
+Show = Callable[[int, Mapping[str, Any]], None]
+
+
+def training_telemetry(group_size: int) -> TrainingTelemetry | None:
+    """None where neither spans nor metrics go anywhere: training is then not watched at all."""
+    return TrainingTelemetry(group_size) if providers.wanted() else None
+
+
+class TrainingTelemetry(TrainerCallback):  # type: ignore[misc]
+    """Watches one trainer: put it before the trainer's other callbacks."""
+
+    def __init__(
+        self,
+        group_size: int,
+        *,
+        tracer_provider: TracerProvider | None = None,
+        meter_provider: MeterProvider | None = None,
+        logger_provider: LoggerProvider | None = None,
+    ) -> None:
+        self._tracer = (tracer_provider or providers.tracer_provider()).get_tracer(
+            SCOPE, metadata.version("grpo-agent-framework")
+        )
+        self._gauges = StepMetrics(Monitoring(meter_provider=meter_provider, logger_provider=logger_provider))
+        self._group_size = group_size
+        self._links = _caller()
+        self._step: Span | None = None
+        self._updating: Span | None = None
+
+    @contextmanager
+    def watching(self, trainer: HostGRPOTrainer, rollouts: GrpoRollouts) -> Iterator[None]:
+        """While inside, what ``trainer`` does is watched; ``rollouts`` is what it samples with."""
+        trainer.rollout = partial(self._generate, rollouts)
+        trainer.saving = partial(self._phase, "checkpointing", "overhead")
+        # Groups are scored while others are still sampled, so these spans take no time of their
+        # own from the step: they have no bucket.
+        rollouts.engine.scoring = partial(self._phase, "reward_calculation")
+        try:
+            yield
+        finally:
+            rollouts.engine.scoring = nullcontext
+            self._end()
+
+    def show(self, then: Show) -> Show:
+        """``then``, after the line has been recorded as gauges."""
+
+        def shown(step: int, line: Mapping[str, Any]) -> None:
+            self._gauges.grpo_step_finished(step, line)
+            then(step, line)
+
+        return shown
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        from opentelemetry.context import Context
+
+        self._end()
+        self._step = self._tracer.start_span(
+            "rl.grpo.step",
+            context=Context(),
+            attributes={
+                "rl.step": state.global_step + 1,
+                "rl.num_generations_per_prompt": self._group_size,
+            },
+            links=self._links,
+        )
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if self._updating is not None:
+            self._updating.end()
+            self._updating = None
+
+    def _generate(
+        self, rollouts: GrpoRollouts, rows: Sequence[dict[str, Any]], trainer: HostGRPOTrainer
+    ) -> list[Trajectory]:
+        with self._phase("generation", "productive") as span:
+            played = rollouts(rows, trainer)
+            span.set_attribute("rl.weight_version", rollouts.policy.version)
+        self._updating = self._tracer.start_span(
+            "rl.grpo.policy_training", context=self._context, attributes={"rl.bucket": "productive"}
+        )
+        return played
+
+    @contextmanager
+    def _phase(self, name: str, bucket: str | None = None) -> Iterator[Span]:
+        with self._tracer.start_as_current_span(
+            f"rl.grpo.{name}",
+            context=self._context,
+            attributes={"rl.bucket": bucket} if bucket else None,
+            record_exception=False,
+            set_status_on_exception=False,
+        ) as span:
+            try:
+                yield span
+            except BaseException as problem:
+                from opentelemetry.trace import StatusCode
+
+                span.set_attribute("error.type", error_type(problem))
+                span.set_status(StatusCode.ERROR)
+                raise
+
+    @property
+    def _context(self) -> Context:
+        from opentelemetry.context import Context
+        from opentelemetry.trace import set_span_in_context
+
+        return set_span_in_context(self._step, Context()) if self._step is not None else Context()
+
+    def _end(self) -> None:
+        for span in (self._updating, self._step):
+            if span is not None:
+                span.end()
+        self._updating = self._step = None
+
+
+def _caller() -> list[Link]:
+    """The span in which this run was asked for: active here, or named by TRACEPARENT, as CI systems do."""
+    from opentelemetry import propagate, trace
+
+    span = trace.get_current_span()
+    if not span.get_span_context().is_valid:
+        names = ("traceparent", "tracestate")
+        carrier = {name: value for name in names if (value := os.environ.get(name.upper()))}
+        span = trace.get_current_span(propagate.extract(carrier))
+    return [trace.Link(span.get_span_context())] if span.get_span_context().is_valid else []
