@@ -30,6 +30,11 @@ if TYPE_CHECKING:
         RulerReward,
         create_customer_service_ruler,
     )
+    from grpo_agent_framework.training.distributed_trainer import (
+        DistributedConfig,
+        DistributedGRPOTrainer,
+        TrainingConfig,
+    )
     from grpo_agent_framework.utils.cache import CacheService
     from grpo_agent_framework.utils.monitoring import MonitoringService
 
@@ -41,6 +46,7 @@ _HOME = {
     "MultiObjectiveRewardFunction ProfessionalismRewardComponent create_customer_service_reward "
     "create_sales_reward create_technical_support_reward create_tutoring_reward",
     "rewards.ruler_reward": "RulerReward create_customer_service_ruler",
+    "training.distributed_trainer": "DistributedConfig DistributedGRPOTrainer TrainingConfig",
     "utils.cache": "CacheService",
     "utils.monitoring": "MonitoringService",
 }
@@ -51,12 +57,15 @@ __all__ = [
     "Agent",
     "CacheService",
     "ComputationalEngine",
+    "DistributedConfig",
+    "DistributedGRPOTrainer",
     "EmpathyRewardComponent",
     "Environment",
     "MonitoringService",
     "MultiObjectiveRewardFunction",
     "ProfessionalismRewardComponent",
     "RulerReward",
+    "TrainingConfig",
     "create_computational_engine",
     "create_customer_service_reward",
     "create_customer_service_ruler",
