@@ -19,6 +19,7 @@ from grpo_host.rewards import RewardSet
 from grpo_host.rollouts import RolloutEngine, RolloutMetrics, group_requests
 from grpo_host.validation import settings_of
 from grpo_sdk.errors import CapabilityError, ConfigError
+from grpo_sdk.rewards import GroupReward
 from grpo_sdk.seeds import derive_seed
 from grpo_sdk.trajectory import Task, Trajectory
 
@@ -70,8 +71,9 @@ class ComputationalEngine:
 
         ``prompts``: texts, or tasks (of an environment of the SDK also their ids). The result has
         ``average_reward`` (NaN where no episode could be scored), ``trajectories``, ``rewards`` (one
-        a trajectory, None where it failed), ``parts`` (each reward's mean), ``updated``, ``failed``,
-        ``errors``, ``seconds``, ``iteration``, and of an update the trainer's metrics (``loss``, …).
+        a trajectory, None where it failed), ``parts`` (the mean of each reward and of its own parts),
+        ``updated``, ``failed``, ``errors``, ``seconds``, ``iteration``, and of an update the trainer's
+        metrics (``loss``, …).
         """
         started = time.perf_counter()
         engine = await self._started()
@@ -83,8 +85,11 @@ class ComputationalEngine:
             step = await self._trainer.step(tasks)
             groups, rollouts, updated, metrics = step.groups, step.rollouts, step.updated, step.metrics
         else:
+            # One answer has nothing to be judged against.
+            judged = any(isinstance(item.reward, GroupReward) for item in self._rewards.rewards)
+            samples = self.settings.group_size if judged else 1
             groups, rollouts = await engine.run(
-                group_requests(tasks, 1, seed=self._seed_of, label=str(self._iterations))
+                group_requests(tasks, samples, seed=self._seed_of, label=str(self._iterations))
             )
         played = [trajectory for group in groups for trajectory in group]
         self._last = {
@@ -193,6 +198,8 @@ def _summary(played: Sequence[Trajectory], rollouts: RolloutMetrics) -> dict[str
         for name, record in item.rewards.items():
             if record.value is not None:
                 parts.setdefault(name, []).append(record.value)
+                for part, value in record.parts.items():
+                    parts.setdefault(f"{name}/{part}", []).append(value)
             elif record.error:
                 errors[f"{name}: {record.error}"] += 1
     return {

@@ -9,7 +9,7 @@ from grpo_agent_framework.core.agent import Agent
 from grpo_agent_framework.core.computational_engine import create_computational_engine
 from grpo_agent_framework.core.environment import Environment
 from grpo_environments.arithmetic.environment import ArithmeticEnvironment
-from grpo_sdk import CapabilityError, ConfigError
+from grpo_sdk import CapabilityError, ConfigError, GroupReward, RewardResult
 
 PROMPTS = ["Hello, how can I help you?", "I need support with my account", "Can you help me with billing?"]
 
@@ -80,6 +80,16 @@ def test_metrics_tell_workers_throughput_and_failures():
     assert metrics["engine_metrics"]["episodes"] == 3
     assert metrics["engine_metrics"]["trajectories_per_second"] > 0
     assert metrics["engine_metrics"]["failed"] == 0
+
+
+def test_answers_are_judged_in_groups_where_a_reward_compares_them():
+    class Rank(GroupReward):
+        def score_group(self, trajectories):
+            return [RewardResult(index, {"rank": index}) for index, _ in enumerate(trajectories)]
+
+    result = iterate(make(reward=Rank(), group_size=3), PROMPTS[:2])
+    assert result["rewards"] == [0, 1, 2, 0, 1, 2]
+    assert result["parts"]["rank/rank"] == 1
 
 
 class Counted(MyEnvironment):

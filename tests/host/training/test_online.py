@@ -166,17 +166,27 @@ def test_trainers_do_not_pile_up_on_the_model(model):
 
 
 @pytest.mark.slow
-def test_it_learns(model):
+def test_it_learns(model, tiny_model_path):
+    """To say what lies on one side of its embedding space, which a model of this size can tell apart."""
+    from safetensors.torch import load_file
+
+    embeddings = load_file(tiny_model_path / "model.safetensors")["model.embed_tokens.weight"]
+    liked = set((embeddings[:, 0] > 0).nonzero()[:, 0].tolist())
+
+    def share(trajectory):
+        ids = [i for s in trajectory.ledger.sequences for i, m in zip(s.ids, s.mask, strict=True) if m]
+        return sum(i in liked for i in ids) / len(ids)
+
     async def script(trainer):
         rewards = []
-        for _ in range(25):
+        for _ in range(14):
             step = await trainer.step(TASKS)
             rewards.append(sum(t.reward for g in step.groups for t in g) / 16)
         return rewards
 
-    rewards = run(model, script, group_size=8, micro_batch=16, learning_rate=2e-2)
+    rewards = run(model, script, share, group_size=8, micro_batch=16, learning_rate=3e-2)
     first, last = sum(rewards[:3]) / 3, sum(rewards[-3:]) / 3
-    assert last > first + 0.2, rewards
+    assert last > first + 0.12, rewards
 
 
 def test_the_adapter_is_saved_and_loads(model, tmp_path):
