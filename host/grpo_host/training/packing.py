@@ -138,11 +138,41 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, hidden: Tensor, scaling: 
     rows, width, heads, size = query.shape
     shared = heads // key.size(2)
     query = query.unflatten(2, (-1, shared)).permute(0, 2, 3, 1, 4).reshape(rows, -1, shared * width, size)
-    scores = query @ key.permute(0, 2, 3, 1) * scaling
-    scores = scores.unflatten(2, (shared, width)).masked_fill(hidden[:, None], float("-inf"))
-    weights = scores.softmax(dim=-1, dtype=torch.float32).to(query.dtype).flatten(2, 3)
-    mixed = (weights @ value.transpose(1, 2)).unflatten(2, (shared, width))
-    return mixed.permute(0, 3, 1, 2, 4).flatten(2, 3)
+    mixed = _Mix.apply(query, key.transpose(1, 2), value.transpose(1, 2), hidden[:, None], scaling)
+    return mixed.unflatten(2, (shared, width)).permute(0, 3, 1, 2, 4).flatten(2, 3)
+
+
+class _Mix(torch.autograd.Function):  # type: ignore[misc]
+    """softmax(query key^T scaling) value, where of the scores only the weights are kept.
+
+    Autograd would keep three more tensors of their size in each layer, one of them in float32.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, hidden: Tensor, scaling: float
+    ) -> Tensor:
+        scores = query @ key.transpose(-1, -2)
+        width = hidden.size(-2)
+        scores.mul_(scaling).unflatten(2, (-1, width)).masked_fill_(hidden, float("-inf"))
+        weights = scores.softmax(dim=-1, dtype=torch.float32).to(query.dtype)
+        ctx.save_for_backward(query, key, value, weights)
+        ctx.scaling = scaling
+        return weights @ value
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        query, key, value, weights = ctx.saved_tensors
+        slope = torch._softmax_backward_data(grad @ value.transpose(-1, -2), weights, -1, weights.dtype)
+        slope.mul_(ctx.scaling)
+        return (
+            slope @ key,
+            slope.transpose(-1, -2) @ query,
+            weights.transpose(-1, -2) @ grad,
+            None,
+            None,
+        )
 
 
 def _packed_attention(
