@@ -56,8 +56,7 @@ class RunDirectory:
     @classmethod
     def create(cls, output: Path, agent: str) -> RunDirectory:
         """A new, locked run directory; its id sorts by time. Raises ``RunError`` where none can be made."""
-        run_id = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
-        path = output / agent / run_id
+        path = output / agent / new_run_id()
         try:
             path.mkdir(parents=True)
         except OSError as problem:
@@ -148,6 +147,11 @@ class RunDirectory:
             shutil.copyfileobj(source, packed)
         partial.replace(target)
         self.trajectories.write_bytes(b"")
+
+
+def new_run_id() -> str:
+    """Names a run directory; later ones sort after earlier ones."""
+    return f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
 
 
 def write_text(path: Path, text: str) -> None:

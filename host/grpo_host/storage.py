@@ -76,9 +76,14 @@ def add_column(table: str, column: Column[Any]) -> Callable[[Connection], None]:
     return apply
 
 
+def _training_jobs(connection: Connection) -> None:
+    import_module("grpo_host.serving.jobs.store").make_tables(connection)
+
+
 MIGRATIONS: tuple[Migration, ...] = (
     Migration(1, "conversations", create_tables("grpo_host.chat.sql_store")),
     Migration(2, "keys", create_tables("grpo_host.serving.keys")),
+    Migration(3, "training jobs", _training_jobs),
 )
 """In order; what was released is never changed, only added to."""
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from grpo_environments.arithmetic.environment import ArithmeticEnvironment
 from grpo_environments.order_desk.environment import OrderDeskEnvironment
+from grpo_environments.prompts import PromptsEnvironment
 from grpo_environments.support_desk.environment import SupportDeskEnvironment
 from grpo_sdk.hooks import EnvironmentFactory, hookimpl
 
@@ -16,4 +17,5 @@ def grpo_environments() -> Mapping[str, EnvironmentFactory]:
         "support_desk": SupportDeskEnvironment,
         "order_desk": OrderDeskEnvironment,
         "arithmetic": ArithmeticEnvironment,
+        "prompts": PromptsEnvironment,
     }

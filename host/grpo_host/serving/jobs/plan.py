@@ -1,0 +1,263 @@
+"""From a request to the agent.yaml of its run: the server's own, with what the request may choose."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from enum import Enum
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, cast, get_args, get_origin
+
+from grpo_host.config.references import escape_references
+from grpo_host.config.schema import PluginUse
+from grpo_host.options import OptionsError, options_model, read_options
+from grpo_host.serving.endpoint import ApiError
+from grpo_host.serving.jobs.request import COMPUTATIONAL, NamedUse, TrainRequest
+from grpo_host.serving.jobs.store import JobPlan
+from grpo_sdk.backend import TRAINABLE, Backend
+from grpo_sdk.errors import GrpoError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from grpo_host.config.load import LoadedConfig
+    from grpo_host.plugins import Kind, Registry
+
+PROMPTS = "prompts"
+"""The environment of jobs that give prompts."""
+GENERAL_REWARDS = ("empathy", "professionalism", "action_orientation")
+"""Of jobs whose strategy has no rewards of its own."""
+NEURAL_REWARD = "neural"
+NEURAL_WEIGHT = 0.3
+LARGEST = 2**31
+"""A number of an option is at most so large, whatever its sign."""
+ENTRIES = 256
+"""Of a list or mapping in an option."""
+
+
+class Plan:
+    """Makes agent.yaml for jobs of one server: its model, backend, agent and training settings stand.
+
+    ``loaded``: what is served; the options that it gives a reward, tool or environment are those of a
+    job that names it too. From a request come only names of what is registered, texts as texts, and
+    options that are numbers, booleans or fixed choices.
+    """
+
+    def __init__(self, loaded: LoadedConfig, registry: Registry) -> None:
+        self._config = loaded.config
+        self._base = _as_written(loaded, registry)
+        self._registry = registry
+
+    def make(self, request: TrainRequest) -> JobPlan:
+        """Raises ``ApiError`` where the request names what is not there, or options that it may not set."""
+        backend = cast("type[Backend]", self._registry.get("backend", self._config.backend.name).factory)
+        if not getattr(backend, "capabilities", frozenset()) >= TRAINABLE:
+            raise ApiError(
+                409,
+                "not_trainable",
+                f'the agent is served by the backend "{self._config.backend.name}", which cannot be trained',
+            )
+        text = _write_yaml(self.values(request))
+        return JobPlan(request.strategy, self._config.name, request.num_iterations, text)
+
+    def values(self, request: TrainRequest) -> dict[str, Any]:
+        """agent.yaml as plain values, without ``output``; secrets are references, as in the server's own."""
+        base = self._base
+        values = {key: base[key] for key in ("name", "model", "backend", "rollouts") if key in base}
+        episodes = len(set(request.held_out_prompts)) or request.evaluation_episodes
+        return values | {
+            "seed": request.seed,
+            "agent": self._agent(request),
+            "environment": self._environment(request),
+            "rewards": self._rewards(request),
+            "sampling": self._sampling(request),
+            "training": self._training(request),
+            "evaluation": {
+                **base.get("evaluation", {}),
+                "episodes": episodes,
+                "before": True,
+                "after": True,
+                "split": "held_out",
+            },
+        }
+
+    def _agent(self, request: TrainRequest) -> dict[str, Any]:
+        agent = dict(self._base.get("agent", {}))
+        if request.strategy != COMPUTATIONAL:
+            agent["strategy"] = self._use("strategy", NamedUse(name=request.strategy), "strategy")
+        if request.tools is not None:
+            agent["tools"] = [
+                self._use("tool", tool, f"tools[{index}]") for index, tool in enumerate(request.tools)
+            ]
+        return agent
+
+    def _environment(self, request: TrainRequest) -> dict[str, Any]:
+        if request.environment is not None:
+            return self._use("environment", request.environment, "environment")
+        texts = {
+            "prompts": list(dict.fromkeys(request.prompts)),
+            "held_out": list(dict.fromkeys(request.held_out_prompts)),
+            "replies": request.customer_replies,
+        }
+        return {"name": PROMPTS, "options": escape_references(texts)}
+
+    def _rewards(self, request: TrainRequest) -> list[dict[str, Any]]:
+        uses = [
+            {**self._use("reward", reward, f"rewards[{index}]"), "weight": reward.weight}
+            for index, reward in enumerate(request.rewards)
+        ]
+        if not uses:
+            own = request.strategy in self._registry.names("reward")
+            names = (request.strategy,) if own else GENERAL_REWARDS
+            uses = [
+                {**self._use("reward", NamedUse(name=name), "strategy"), "weight": 1 / len(names)}
+                for name in names
+            ]
+        if request.use_neural_rewards and NEURAL_REWARD not in [use["name"] for use in uses]:
+            neural = self._use("reward", NamedUse(name=NEURAL_REWARD), "use_neural_rewards")
+            uses.append({**neural, "weight": NEURAL_WEIGHT})
+        return uses
+
+    def _sampling(self, request: TrainRequest) -> dict[str, Any]:
+        # The policy gradient is biased unless samples come from the whole distribution.
+        sampling = {**self._base.get("sampling", {}), "top_p": 1.0, "top_k": 0}
+        sampling["temperature"] = self._config.sampling.temperature or 1.0
+        if request.max_tokens is not None:
+            sampling["max_tokens"] = request.max_tokens
+        return sampling
+
+    def _training(self, request: TrainRequest) -> dict[str, Any]:
+        rows = request.tasks_per_step * request.group_size
+        most = min(rows, self._config.training.micro_batch)
+        training = {
+            **self._base.get("training", {}),
+            "steps": request.num_iterations,
+            "tasks_per_step": request.tasks_per_step,
+            "group_size": request.group_size,
+            "micro_batch": max(n for n in range(1, most + 1) if rows % n == 0),
+            "warm_start": None,
+            "early_stopping": None,
+            "world_size": 1,
+        }
+        if request.learning_rate is not None:
+            training["learning_rate"] = request.learning_rate
+        return training
+
+    def _use(self, kind: Kind, asked: NamedUse, field: str) -> dict[str, Any]:
+        """``asked`` as agent.yaml has it, on top of the options that the server gives the same."""
+        try:
+            offer = self._registry.get(kind, asked.name)
+            permitted = _permitted(options_model(offer))
+        except GrpoError as problem:
+            raise ApiError(422, "unknown_name", str(problem), param=field) from None
+        for option, value in asked.options.items():
+            if option not in permitted:
+                raise ApiError(
+                    422,
+                    "option_not_allowed",
+                    f'the option "{option}" of the {kind} "{asked.name}" cannot be set by a request; it may '
+                    f"set: {', '.join(sorted(permitted)) or 'none'}",
+                    param=field,
+                )
+            _require_small(option, value, field)
+        own, written = self._own(kind, asked.name)
+        try:
+            read_options(offer, {**own, **asked.options})
+        except OptionsError as problem:
+            raise ApiError(422, "invalid_option", f'{kind} "{asked.name}": {problem}', param=field) from None
+        use: dict[str, Any] = {"name": asked.name}
+        options = {**written, **escape_references(asked.options)}
+        return {**use, "options": options} if options else use
+
+    def _own(self, kind: Kind, name: str) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+        """The options that the server's agent.yaml gives ``name``: as they are, and as they are written."""
+        base = self._base
+        places: dict[str, tuple[list[PluginUse | None], list[Any]]] = {
+            "reward": (list(self._config.rewards), base["rewards"]),
+            "tool": (list(self._config.agent.tools), base["agent"]["tools"]),
+            "environment": ([self._config.environment], [base["environment"]]),
+            "strategy": ([self._config.agent.strategy], [base["agent"]["strategy"]]),
+        }
+        for use, written in zip(*places[kind], strict=True):
+            if use is not None and use.name == name:
+                return use.options, written["options"]
+        return {}, {}
+
+
+def _as_written(loaded: LoadedConfig, registry: Registry) -> dict[str, Any]:
+    from ruamel.yaml import YAML
+
+    from grpo_host.config.resolved import dump_resolved
+
+    values: dict[str, Any] = YAML(typ="safe", pure=True).load(dump_resolved(loaded, registry))
+    return values
+
+
+def _write_yaml(values: dict[str, Any]) -> str:
+    from ruamel.yaml import YAML
+
+    stream = io.StringIO()
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = False
+    yaml.dump(values, stream)
+    return stream.getvalue()
+
+
+def with_output(config: str, runs: Path) -> str:
+    """``config``, the text of agent.yaml, with the directory of runs."""
+    return config + _write_yaml({"output": escape_references(str(runs))})
+
+
+def _permitted(model: Any) -> set[str]:
+    """The options that a request may set: those that can hold no text but a fixed choice."""
+    return {field.alias or name for name, field in model.model_fields.items() if _is_plain(field.annotation)}
+
+
+def _is_plain(annotation: Any) -> bool:
+    if annotation in (bool, int, float, NoneType):
+        return True
+    if isinstance(annotation, type) and issubclass(annotation, Enum):
+        return True
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        return True
+    if origin is Annotated:
+        return _is_plain(arguments[0])
+    if origin in (Union, UnionType, list, tuple, set, frozenset):
+        return bool(arguments) and all(_is_plain(a) for a in arguments if a is not Ellipsis)
+    return False
+
+
+def _require_small(option: str, value: Any, field: str) -> None:
+    """Raises ``ApiError`` for what would take much time or memory to read or to make something of."""
+    pending, entries = [value], 0
+    while pending:
+        item = pending.pop()
+        entries += 1
+        too_large = isinstance(item, int | float) and abs(item) > LARGEST
+        if too_large or entries > ENTRIES or (isinstance(item, str) and len(item) > ENTRIES):
+            raise ApiError(422, "invalid_option", f'the option "{option}" is too large', param=field)
+        if isinstance(item, Mapping):
+            pending.extend(item.values())
+        elif isinstance(item, list):
+            pending.extend(item)
+
+
+def default_config(name: str) -> LoadedConfig:
+    """What a server without an agent.yaml trains: the embedded model."""
+    from pathlib import Path
+
+    from grpo_host.config.load import LoadedConfig, Origin
+    from grpo_host.config.schema import AgentConfig
+
+    config = AgentConfig.model_validate(
+        {
+            "name": name,
+            "model": "smollm2-135m",
+            "backend": "transformers",
+            "environment": "support_desk",
+            "rewards": list(GENERAL_REWARDS),
+        }
+    )
+    origin = Origin(Path("agent.yaml"), {})
+    return LoadedConfig(origin.path, config, origin, {})

@@ -1,0 +1,371 @@
+"""Jobs in the server's database, and the one place where a job runs.
+
+The place is a row that whoever runs a job holds for a while and renews: the lease. A process that dies
+stops renewing; another takes the place when the lease has lapsed and finds the job that was running.
+Everything that decides who runs what happens under a lock of that row, and whoever no longer holds the
+place cannot change the job.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, fields
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import (
+    JSON,
+    Boolean,
+    Column,
+    Double,
+    Index,
+    Integer,
+    Select,
+    String,
+    Table,
+    Text,
+    func,
+    insert,
+    select,
+    text,
+    update,
+)
+from sqlalchemy.exc import DBAPIError
+
+from grpo_host.run_directory import new_run_id
+from grpo_host.storage import metadata, unreachable, writing
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+jobs = Table(
+    "grpo_jobs",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("number", Integer, nullable=False, unique=True),
+    Column("owner", String(400), nullable=False),
+    Column("state", String(20), nullable=False),
+    Column("strategy", String(100), nullable=False),
+    Column("agent", String(64), nullable=False),
+    Column("config", Text, nullable=False),
+    Column("steps", Integer, nullable=False),
+    Column("run_id", String(64)),
+    Column("holder", String(64)),
+    Column("attempts", Integer, nullable=False),
+    Column("reached", Integer, nullable=False),
+    Column("cancel", Boolean, nullable=False),
+    Column("created", Double, nullable=False),
+    Column("started", Double),
+    Column("finished", Double),
+    Column("error", Text),
+    Column("result", JSON),
+    Index("grpo_jobs_by_state", "state", "number"),
+    Index("grpo_jobs_by_owner", "owner", "number"),
+)
+
+places = Table(
+    "grpo_training_places",
+    metadata,
+    Column("name", String(40), primary_key=True),
+    Column("holder", String(64)),
+    Column("expires", Double, nullable=False),
+    Column("jobs", Integer, nullable=False),
+)
+
+TABLES = (jobs, places)
+PLACE = "training"
+
+
+class State(StrEnum):
+    """Where a job stands."""
+
+    QUEUED = "queued"
+    """Waits for its turn; also where its server ended in good order, and it goes on from its checkpoint."""
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    """It cannot run; ``error`` says why."""
+    CANCELLED = "cancelled"
+    INTERRUPTED = "interrupted"
+    """It was cut off and cannot go on; ``error`` says why."""
+
+    @property
+    def final(self) -> bool:
+        return self not in (State.QUEUED, State.RUNNING)
+
+
+@dataclass(frozen=True, slots=True)
+class JobPlan:
+    """What is to be done."""
+
+    strategy: str
+    """As the request named it."""
+    agent: str
+    """Names the folder of the run directory."""
+    steps: int
+    config: str
+    """The text of agent.yaml, without ``output``: each machine has its own directory of runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One row, without its agent.yaml."""
+
+    id: str
+    number: int
+    """In the order of submission, from 1."""
+    owner: str
+    """Id of the key that made it."""
+    state: State
+    strategy: str
+    """As the request named it."""
+    agent: str
+    """Names the folder of its run directory."""
+    steps: int
+    """How many training steps it is to make."""
+    run_id: str | None
+    """Names its run directory; None before it runs."""
+    attempts: int
+    """How often it was begun since it last got further."""
+    reached: int
+    """The last training step that is known to be done."""
+    cancel: bool
+    """It is to be cancelled."""
+    created: float
+    started: float | None
+    finished: float | None
+    error: str | None
+    result: dict[str, Any] | None
+
+
+class QueueFullError(Exception):
+    """As many jobs wait as may."""
+
+
+class JobStore:
+    """All jobs of all servers that share the database. ``lease``: seconds until a dead one's lapses."""
+
+    def __init__(self, engine: AsyncEngine, *, lease: float = 30.0) -> None:
+        self._engine = engine
+        self.lease = lease
+
+    async def submit(self, owner: str, plan: JobPlan, *, max_queued: int) -> Job:
+        """Put a job at the end of the queue. Raises ``QueueFullError``."""
+        async with self._place() as (connection, place, now):
+            waiting = await connection.scalar(
+                select(func.count()).select_from(jobs).where(jobs.c.state == State.QUEUED)
+            )
+            if (waiting or 0) >= max_queued:
+                raise QueueFullError
+            job = Job(
+                id=f"job_{secrets.token_hex(12)}",
+                number=place.jobs + 1,
+                owner=owner,
+                state=State.QUEUED,
+                strategy=plan.strategy,
+                agent=plan.agent,
+                steps=plan.steps,
+                run_id=None,
+                attempts=0,
+                reached=0,
+                cancel=False,
+                created=now,
+                started=None,
+                finished=None,
+                error=None,
+                result=None,
+            )
+            await connection.execute(update(places).values(jobs=job.number).where(places.c.name == PLACE))
+            row = {name: getattr(job, name) for name in _FIELDS}
+            await connection.execute(insert(jobs).values({**row, "config": plan.config}))
+            return job
+
+    async def get(self, job_id: str, owner: str | None = None) -> Job | None:
+        """The job, if there is one and it is ``owner``'s (None: anybody's)."""
+        found = await self._read(_jobs(owner).where(jobs.c.id == job_id))
+        return found[0] if found else None
+
+    async def list(
+        self, owner: str | None = None, *, state: State | None = None, limit: int = 20, offset: int = 0
+    ) -> Sequence[Job]:
+        """Jobs, the newest first."""
+        query = _jobs(owner).order_by(jobs.c.number.desc()).limit(limit).offset(offset)
+        return await self._read(query if state is None else query.where(jobs.c.state == state))
+
+    async def config(self, job_id: str) -> str:
+        """The text of the job's agent.yaml, without ``output``."""
+        async with self._connected() as connection:
+            return str(await connection.scalar(select(jobs.c.config).where(jobs.c.id == job_id)))
+
+    async def ask_to_cancel(self, job_id: str) -> Job | None:
+        """Cancel a job that waits; have one that runs cancelled. What it is then; None: there is none."""
+        async with self._place() as (connection, _, now):
+            job = await _one(connection, job_id)
+            if job is None or job.state.final:
+                return job
+            values: dict[str, Any] = {"cancel": True}
+            if job.state is State.QUEUED:
+                values |= {"state": State.CANCELLED, "finished": now}
+            await connection.execute(update(jobs).where(jobs.c.id == job_id).values(values))
+            return await _one(connection, job_id)
+
+    async def something_to_do(self) -> bool:
+        """Whether ``take`` may find a job, asked without a lock."""
+        async with self._connected() as connection:
+            now = await _now(connection)
+            query = select(places.c.name).where(
+                places.c.name == PLACE,
+                places.c.holder.is_(None) | (places.c.expires <= now),
+                select(jobs.c.id).where(jobs.c.state.in_([State.QUEUED, State.RUNNING])).exists(),
+            )
+            return (await connection.execute(query)).first() is not None
+
+    async def take(self) -> tuple[Job, str] | None:
+        """The job to run now and the name of who holds the place for it, which is to be renewed.
+
+        First the one that was running when its process died, then the one that waits longest. None
+        where the place is held or there is nothing to do.
+        """
+        async with self._place() as (connection, place, now):
+            if place.holder is not None and place.expires > now:
+                return None
+            job = await _first(connection, State.RUNNING) or await _first(connection, State.QUEUED)
+            if job is None:
+                return None
+            holder = secrets.token_hex(16)
+            values = {
+                "state": State.RUNNING,
+                "holder": holder,
+                "attempts": job.attempts + 1,
+                "run_id": job.run_id or new_run_id(),
+                "started": job.started or now,
+            }
+            await connection.execute(update(jobs).where(jobs.c.id == job.id).values(values))
+            await self._hold(connection, holder, now)
+            taken = await _one(connection, job.id)
+            return None if taken is None else (taken, holder)
+
+    async def renew(self, holder: str, *, reached: int) -> bool:
+        """Hold the place for another ``lease`` seconds; False where somebody else has taken it.
+
+        ``reached``: the last step that is done. A job that gets further may be begun anew as often as
+        at first.
+        """
+        async with self._place() as (connection, place, now):
+            if place.holder != holder:
+                return False
+            await self._hold(connection, holder, now)
+            await connection.execute(
+                update(jobs)
+                .where(jobs.c.holder == holder, jobs.c.reached < reached)
+                .values(reached=reached, attempts=1)
+            )
+            return True
+
+    async def wants_cancel(self, job_id: str) -> bool:
+        """Whether somebody asked for the job to be cancelled."""
+        async with self._connected() as connection:
+            return bool(await connection.scalar(select(jobs.c.cancel).where(jobs.c.id == job_id)))
+
+    async def settle(
+        self,
+        holder: str,
+        state: State,
+        *,
+        error: str | None = None,
+        result: dict[str, Any] | None = None,
+        reached: int = 0,
+        counts: bool = True,
+    ) -> bool:
+        """Say how the job that ``holder`` runs ended, and free the place; False where it is not its any more.
+
+        ``QUEUED``: it goes on when a server takes it again, before all that wait; where the attempt
+        does not count, it may be begun anew as often as before.
+        """
+        async with self._place() as (connection, place, now):
+            if place.holder != holder:
+                return False
+            values: dict[str, Any] = {"state": state, "error": error, "result": result, "holder": None}
+            if state.final:
+                values["finished"] = now
+            if not counts:
+                values["attempts"] = jobs.c.attempts - 1
+            if reached:
+                values["reached"] = reached
+            await connection.execute(update(jobs).where(jobs.c.holder == holder).values(values))
+            await connection.execute(
+                update(places).where(places.c.name == PLACE).values(holder=None, expires=0.0)
+            )
+            return True
+
+    async def _hold(self, connection: AsyncConnection, holder: str, now: float) -> None:
+        await connection.execute(
+            update(places).where(places.c.name == PLACE).values(holder=holder, expires=now + self.lease)
+        )
+
+    async def _read(self, query: Select[Any]) -> Sequence[Job]:
+        async with self._connected() as connection:
+            return [_job(row) for row in await connection.execute(query)]
+
+    @asynccontextmanager
+    async def _connected(self) -> AsyncIterator[AsyncConnection]:
+        try:
+            async with self._engine.connect() as connection:
+                yield connection
+        except (DBAPIError, OSError) as problem:
+            raise unreachable(self._engine, problem) from problem
+
+    @asynccontextmanager
+    async def _place(self) -> AsyncIterator[tuple[AsyncConnection, Any, float]]:
+        """A transaction that no other process's runs beside; the row of the place, and the time."""
+        try:
+            async with writing(self._engine) as connection:
+                rows = await connection.execute(
+                    select(places).where(places.c.name == PLACE).with_for_update()
+                )
+                # The time comes after the lock: it may have been waited for.
+                yield connection, rows.one(), await _now(connection)
+        except (DBAPIError, OSError) as problem:
+            raise unreachable(self._engine, problem) from problem
+
+
+_FIELDS = tuple(field.name for field in fields(Job))
+
+
+def make_tables(connection: Connection) -> None:
+    """The migration: both tables, and the row of the place."""
+    metadata.create_all(connection, tables=list(TABLES), checkfirst=True)
+    if connection.execute(select(places).where(places.c.name == PLACE)).first() is None:
+        connection.execute(insert(places).values(name=PLACE, holder=None, expires=0.0, jobs=0))
+
+
+def _jobs(owner: str | None) -> Select[Any]:
+    query = select(*(jobs.c[name] for name in _FIELDS))
+    return query if owner is None else query.where(jobs.c.owner == owner)
+
+
+async def _one(connection: AsyncConnection, job_id: str) -> Job | None:
+    row = (await connection.execute(_jobs(None).where(jobs.c.id == job_id))).first()
+    return None if row is None else _job(row)
+
+
+async def _first(connection: AsyncConnection, state: State) -> Job | None:
+    query = _jobs(None).where(jobs.c.state == state).order_by(jobs.c.number).limit(1)
+    row = (await connection.execute(query)).first()
+    return None if row is None else _job(row)
+
+
+def _job(row: Any) -> Job:
+    values = dict(row._mapping)
+    return Job(**{**values, "state": State(values["state"])})
+
+
+async def _now(connection: AsyncConnection) -> float:
+    """The database's time: servers on several machines need not agree on theirs."""
+    if connection.dialect.name == "postgresql":
+        return float(await connection.scalar(text("SELECT extract(epoch FROM clock_timestamp())")) or 0.0)
+    return time.time()
