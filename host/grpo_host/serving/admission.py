@@ -62,7 +62,7 @@ class Admission:
         except BaseException as problem:
             if turn.done() and not turn.cancelled():
                 self._release()  # given a place and cancelled in the same moment
-            else:
+            elif turn in self._waiting:
                 self._waiting.remove(turn)
             if isinstance(problem, TimeoutError):
                 raise ApiError(

@@ -26,6 +26,8 @@ METRICS = ("GET", "/metrics")
 SCRAPER = Key("", "metrics", frozenset({Scope.ADMIN}))
 """Whoever asks for ``METRICS`` alone, where ``public_metrics`` lets anyone."""
 FIRST_MESSAGE_SECONDS = 5.0
+METRICS_READER = Key("metrics", "metrics", frozenset({Scope.ADMIN}))
+"""Whoever reads /metrics, where anyone may."""
 PROTOCOL = "grpo"
 """The WebSocket subprotocol that browsers name beside ``bearer.<key>``, since one must be chosen."""
 

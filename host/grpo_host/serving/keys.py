@@ -46,7 +46,7 @@ USED_EVERY = 60.0
 """How exact ``last_used`` is."""
 
 TOKEN = re.compile(r"grpo_([0-9a-f]{16})_([A-Za-z0-9_-]{43})")
-ANY_TOKEN = re.compile(r"grpo_[0-9A-Za-z]+_[A-Za-z0-9_%-]{8,}")
+ANY_TOKEN = re.compile(r"grpo_[0-9a-fA-F]{8,}_[A-Za-z0-9_%-]+")
 """What looks like a key, in a text that is to be logged."""
 
 

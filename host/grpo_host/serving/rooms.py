@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
+from typing import Any
 
 from grpo_host.serving.endpoint import Endpoint, SocketEndpoint
 
@@ -45,11 +47,15 @@ def rooms() -> Iterator[tuple[Room, ModuleType]]:
 
 def all_endpoints() -> list[Endpoint]:
     """Every endpoint of every room."""
-    found = [module.endpoints() for _, module in rooms() if hasattr(module, "endpoints")]
-    return [endpoint for endpoints in found for endpoint in endpoints]
+    return [endpoint for offer in _offers("endpoints") for endpoint in offer()]
 
 
 def all_websocket_routes() -> list[SocketEndpoint]:
     """Every WebSocket route of every room."""
-    found = [module.websocket_routes() for _, module in rooms() if hasattr(module, "websocket_routes")]
-    return [route for routes in found for route in routes]
+    return [route for offer in _offers("websocket_routes") for route in offer()]
+
+
+@cache
+def _offers(name: str) -> tuple[Callable[[], list[Any]], ...]:
+    # Taken once, before any is called: a package's submodule of the same name would then hide it.
+    return tuple(getattr(module, name) for _, module in rooms() if hasattr(module, name))

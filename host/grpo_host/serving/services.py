@@ -11,7 +11,7 @@ from grpo_host import storage
 from grpo_host.serving.admission import Admission
 from grpo_host.serving.keys import KeyStore
 from grpo_host.serving.rates import RateLimits
-from grpo_host.serving.rooms import rooms
+from grpo_host.serving.rooms import ROOMS, rooms
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -74,7 +74,7 @@ class Services:
         """Set when the server has begun to end."""
         self.started = False
         self.telemetry = self.models = self.chat = self.jobs = None
-        self._names = [room.part for room, _ in rooms() if room.part]
+        self._names = [room.part for room in ROOMS if room.part]
         for room, module in rooms():
             if room.part and room.part not in parts and hasattr(module, "make_part"):
                 setattr(self, room.part, module.make_part(self))
@@ -106,7 +106,9 @@ class Services:
         _, late = await asyncio.wait(ends, timeout=seconds)
         for task in late:
             task.cancel()
-        await asyncio.gather(*ends, return_exceptions=True)
+        for problem in await asyncio.gather(*ends, return_exceptions=True):
+            if isinstance(problem, Exception):
+                logger.error("a part did not drain cleanly", exc_info=problem)
         cut = self.admission.cancel_all()
         if cut:
             logger.warning("%d requests had not ended after %g seconds and were cancelled", cut, seconds)

@@ -67,7 +67,7 @@ def say_endpoints(handled: list[str]) -> list[Endpoint]:
     async def count(call: Call) -> StreamingResponse:
         async def numbers() -> AsyncIterator[bytes]:
             try:
-                for number in range(1000):
+                for number in range(100):
                     yield b"data: %d\n\n" % number
                     await asyncio.sleep(0.01)
             finally:
