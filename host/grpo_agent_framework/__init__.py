@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         create_computational_engine,
     )
     from grpo_agent_framework.core.environment import Environment
+    from grpo_agent_framework.core.multiturn_agent import DialogueDatabase, MultiTurnAgent
     from grpo_agent_framework.rewards.multi_objective_reward import (
         ActionOrientedRewardComponent,
         EmpathyRewardComponent,
@@ -42,6 +43,7 @@ _HOME = {
     "core.agent": "Agent",
     "core.computational_engine": "ComputationalEngine create_computational_engine",
     "core.environment": "Environment",
+    "core.multiturn_agent": "DialogueDatabase MultiTurnAgent",
     "rewards.multi_objective_reward": "ActionOrientedRewardComponent EmpathyRewardComponent "
     "MultiObjectiveRewardFunction ProfessionalismRewardComponent create_customer_service_reward "
     "create_sales_reward create_technical_support_reward create_tutoring_reward",
@@ -57,12 +59,14 @@ __all__ = [
     "Agent",
     "CacheService",
     "ComputationalEngine",
+    "DialogueDatabase",
     "DistributedConfig",
     "DistributedGRPOTrainer",
     "EmpathyRewardComponent",
     "Environment",
     "MonitoringService",
     "MultiObjectiveRewardFunction",
+    "MultiTurnAgent",
     "ProfessionalismRewardComponent",
     "RulerReward",
     "TrainingConfig",

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+from uuid import uuid4
 
 from grpo_host.loop import LoopThread
 from grpo_sdk.backend import Backend, ChatReply, Sampling, Tokenizer, TokenReply
@@ -32,6 +33,8 @@ class AnyLoopBackend(Backend):
         super().__init__(inner.model)
         self.capabilities = inner.capabilities  # type: ignore[misc]  # of this one instance
         self.inner = inner
+        self.weights = ""
+        """Names the weights that replaced those it started with: another name for every change."""
         self._thread = LoopThread("grpo-model")
         self._end = weakref.finalize(self, self._thread.end_with, inner.close)
         self._end.atexit = False  # then threads are ended by the interpreter
@@ -72,9 +75,11 @@ class AnyLoopBackend(Backend):
                 yield item
 
     async def update_weights(self, weights: NamedWeights, *, version: int) -> None:
+        self.weights = uuid4().hex
         await self._thread.call(self.inner.update_weights(weights, version=version))
 
     async def load_adapter(self, path: Path) -> None:
+        self.weights = uuid4().hex
         await self._thread.call(self.inner.load_adapter(path))
 
     async def _carried(self, make: Callable[[], AsyncIterator[T]]) -> Any:

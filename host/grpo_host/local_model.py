@@ -90,6 +90,18 @@ class LocalModel:
         backend, renderer = await self.start()
         return Agent(backend, renderer, **parts)
 
+    def identity(self) -> str:
+        """Says which model and weights answer, the same in every process; a started model's."""
+        backend, _ = self._loading.result() if self._loading is not None else (None, None)
+        if backend is None:
+            raise RuntimeError("the model is not started")
+        inner, spec = backend.inner, backend.model
+        files = [file for folder in (spec.path, spec.adapter) if folder for file in _files(folder)]
+        own = "" if isinstance(self._backend, str) else str(id(inner))  # what it does, only it knows
+        return repr(
+            (type(inner).__qualname__, sorted(self._options.items()), spec, files, own, backend.weights)
+        )
+
     async def close(self) -> None:
         """Release the model. The next ``start`` loads it again."""
         with self._lock:
@@ -162,6 +174,11 @@ def _in_a_thread(work: Callable[[], Any]) -> Future[Any]:
 
     threading.Thread(target=run, name="grpo-model-loading", daemon=True).start()
     return future
+
+
+def _files(folder: Path) -> list[tuple[str, int, int]]:
+    """What tells one state of a model's directory from another."""
+    return sorted((str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in folder.iterdir() if f.is_file())
 
 
 def _best_backend() -> str:

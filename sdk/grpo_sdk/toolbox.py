@@ -101,7 +101,7 @@ class Toolbox:
                 offered = ", ".join(self._tools) or "none"
                 raise ToolCallError(f'no tool "{name}"; the tools are: {offered}')
             async with asyncio.timeout(self.limits.seconds):
-                text = _as_text(await tool.run(_arguments(call)))
+                text = tool_text(await tool.run(_arguments(call)))
             if len(text) > self.limits.output_chars:
                 cut = len(text) - self.limits.output_chars
                 text = f"{text[: self.limits.output_chars]}\n[{cut} characters left out]"
@@ -130,7 +130,8 @@ def _arguments(call: ToolCall) -> dict[str, Any]:
     return arguments
 
 
-def _as_text(value: Any) -> str:
+def tool_text(value: Any) -> str:
+    """What the model is shown of a tool's result."""
     if isinstance(value, str):
         return value
     try:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
 from grpo_sdk.blocking import call_blocking
 from grpo_sdk.messages import ToolSchema
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from langchain_core.tools import BaseTool
     from pydantic import BaseModel
 
-ToolLike: TypeAlias = "BaseTool | Callable[..., Any]"
+ToolLike: TypeAlias = "BaseTool | BoundTool | Callable[..., Any]"
 
 
 MALFORMED_CALL = "malformed_tool_call"
@@ -81,6 +81,40 @@ class BoundTool:
     name: str
     schema: ToolSchema
     run: Runner
+    cacheable: Cacheable | None = None
+    """How long its results may be used again; None: never."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cacheable:
+    """A tool's mark: with equal arguments it gives an equal result, and it changes nothing."""
+
+    ttl: float | None = None
+    """Seconds for which that is so; None: as long as a cache keeps it."""
+
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def cacheable(*, ttl: float | None = None) -> Callable[[F], F]:
+    """Mark a function whose results may be used again: ``@cacheable(ttl=60)``.
+
+    A ``BaseTool`` is marked by its metadata: ``{"cacheable": True, "cache_ttl": 60}``.
+    """
+
+    def mark(function: F) -> F:
+        function.__grpo_cacheable__ = Cacheable(ttl)  # type: ignore[attr-defined]
+        return function
+
+    return mark
+
+
+def _mark_of(tool: BaseTool | Callable[..., Any]) -> Cacheable | None:
+    metadata = getattr(tool, "metadata", None)
+    if isinstance(metadata, dict) and metadata.get("cacheable"):
+        return Cacheable(metadata.get("cache_ttl"))
+    inner = getattr(tool, "coroutine", None) or getattr(tool, "func", None)  # @tool on top of the mark
+    return getattr(tool, "__grpo_cacheable__", None) or getattr(inner, "__grpo_cacheable__", None)
 
 
 def bind(tool: ToolLike, *, name: str | None = None) -> BoundTool:
@@ -92,13 +126,20 @@ def bind(tool: ToolLike, *, name: str | None = None) -> BoundTool:
     """
     from langchain_core.tools import BaseTool
 
+    if isinstance(tool, BoundTool):
+        return tool if name in (None, tool.name) else _renamed(tool, str(name))
     if isinstance(tool, BaseTool):
         made = as_tool(tool, name=name)
         form = _plain_form(made)
         run = _through_langchain(made) if form is None else _direct(form, made.coroutine or made.func)  # type: ignore[attr-defined]
-        return BoundTool(made.name, tool_schema(made), run)
+        return BoundTool(made.name, tool_schema(made), run, _mark_of(tool))
     form = _function_form(tool, name)
-    return BoundTool(form.name, form.schema, _direct(form, tool))
+    return BoundTool(form.name, form.schema, _direct(form, tool), _mark_of(tool))
+
+
+def _renamed(tool: BoundTool, name: str) -> BoundTool:
+    function = {**tool.schema["function"], "name": name}
+    return replace(tool, name=name, schema={"type": "function", "function": function})
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,377 @@
+"""An agent that talks with people: many conversations at once, each in order, kept in a store."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+from uuid import uuid4
+
+from grpo_host.agent import Agent, AgentLimits
+from grpo_host.chat.answering import Answer, Answering, Window
+from grpo_host.chat.caching import CachedBackend, cached_tool
+from grpo_host.chat.prompt import Examples
+from grpo_host.chat.store import (
+    ConflictError,
+    ConversationNotFoundError,
+    ConversationRecord,
+    ConversationStore,
+    MemoryStore,
+)
+from grpo_host.instruments import Tell
+from grpo_host.local_model import LocalModel, installed_plugins
+from grpo_sdk.backend import Capability, Sampling
+from grpo_sdk.errors import CapabilityError, ConfigError
+from grpo_sdk.messages import Message
+from grpo_sdk.seeds import derive_seed
+from grpo_sdk.strategy import Strategy
+from grpo_sdk.tools import BoundTool, Cacheable, ToolLike, bind
+
+logger = logging.getLogger("grpo_host.chat")
+
+_TRIES = 3
+"""How often an answer is thought out anew where another process was faster."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConversationContext:
+    """A conversation that was begun."""
+
+    conversation_id: str
+    user_id: str | None = None
+    strategy: str = ""
+    context: dict[str, Any] = field(default_factory=dict)
+    """What it began with; the model is told."""
+    created: float = 0.0
+    """Unix time."""
+
+
+class ChatAgent:
+    """Talks through ``model``, a model to be loaded when needed or a started agent.
+
+    ``strategy`` is that of conversations which name none: a registered name or a ``Strategy``.
+    ``examples`` (a ``DialogueDatabase``) shows the model the dialogues nearest to a message. ``cache``
+    keeps deterministic answers and the results of cacheable tools. The caller closes the store and
+    the cache that it gave.
+    """
+
+    def __init__(
+        self,
+        model: LocalModel | Agent,
+        *,
+        store: ConversationStore | None = None,
+        strategy: str | Strategy | None = None,
+        system_prompt: str = "",
+        tools: Iterable[ToolLike] = (),
+        sampling: Sampling | None = None,
+        limits: AgentLimits | None = None,
+        window: Window | None = None,
+        examples: Examples | None = None,
+        cache: Any = None,
+        seed: int | None = None,
+        debug: bool = False,
+    ) -> None:
+        own = model if isinstance(model, Agent) else None
+        self.model = model
+        self.store = store or MemoryStore()
+        self.window = window or Window()
+        self.sampling = sampling or (own.sampling if own else Sampling())
+        self.limits = limits or (own.limits if own else AgentLimits())
+        self.debug = debug
+        self._system_prompt = system_prompt
+        self._examples = examples
+        self._cache = cache
+        self._seed = seed
+        self._strategies: dict[str, Strategy] = {}
+        self._tools: dict[str, BoundTool] = {}
+        self._contexts: dict[str, ConversationContext] = {}
+        self._turns = _Turns()
+        self._unnamed = f"agent {uuid4().hex}"
+        if strategy is None:
+            strategy = own.strategy if own else "plain"
+        self.strategy = self.add_strategy(strategy) if isinstance(strategy, Strategy) else strategy
+        self._strategy(self.strategy)
+        for tool in [*(own.tools if own else ()), *tools]:
+            self.add_tool(tool)
+
+    async def ready(self) -> Agent:
+        """The started agent behind all conversations: to train, to evaluate, to serve."""
+        parts: dict[str, Any] = {
+            "strategy": self._strategy(self.strategy),
+            "tools": tuple(self._tools.values()),
+            "sampling": self.sampling,
+            "limits": self.limits,
+        }
+        if isinstance(self.model, Agent):
+            return replace(self.model, **parts)
+        return await self.model.agent(**parts)
+
+    def add_strategy(self, strategy: Strategy) -> str:
+        """Offer a strategy that no plugin offers; its name."""
+        self._strategies[strategy.name] = strategy
+        return strategy.name
+
+    def add_tool(
+        self,
+        tool: ToolLike,
+        *,
+        name: str | None = None,
+        cacheable: bool | None = None,
+        ttl: float | None = None,
+    ) -> None:
+        """Offer a tool from the next message on; one of the same name is replaced.
+
+        ``cacheable`` overrules the tool's own mark (``grpo_sdk.cacheable``): with equal arguments it
+        gives an equal result, for ``ttl`` seconds where given. Raises ``TypeError`` where it is no tool.
+        """
+        bound = bind(tool, name=name)
+        if cacheable is not None or ttl is not None:
+            bound = replace(bound, cacheable=Cacheable(ttl) if cacheable is not False else None)
+        self._tools[bound.name] = bound
+
+    @property
+    def tools(self) -> list[str]:
+        """Names of the tools that are offered."""
+        return list(self._tools)
+
+    async def start_conversation(
+        self,
+        user_id: str | None = None,
+        context: Mapping[str, Any] | None = None,
+        *,
+        strategy: str | Strategy | None = None,
+        conversation_id: str | None = None,
+        owner: str = "",
+    ) -> ConversationContext:
+        """Begin a conversation. The model is told ``context``, which must be JSON-able.
+
+        Raises ``ConfigError``, ``PluginError`` for an unknown strategy, and ``ConflictError`` where
+        there is a conversation of the id.
+        """
+        name = self._name(strategy) or self.strategy
+        facts = _json_able(context or {})
+        record = ConversationRecord(
+            conversation_id or uuid4().hex, user_id, name, facts, owner=owner, created=time.time()
+        )
+        await self.store.create(record)
+        return self._remember(record)
+
+    async def respond(
+        self,
+        conversation_id: str,
+        message: str,
+        strategy: str | Strategy | None = None,
+        use_tools: bool = True,
+    ) -> str:
+        """What the assistant answers to ``message``.
+
+        ``strategy`` holds from now on. Messages to one conversation are answered one after another;
+        what an answer that fails or is cancelled has said is not kept. Raises
+        ``ConversationNotFoundError``, ``ContextOverflowError``, ``TurnLimitError``,
+        ``TurnTimeoutError``, what the backend raises, and ``ConflictError`` where another process has
+        answered in this conversation meanwhile and this answer's tools have run.
+        """
+        return await self._respond(conversation_id, message, self._name(strategy), use_tools, None)
+
+    async def stream(
+        self,
+        conversation_id: str,
+        message: str,
+        strategy: str | Strategy | None = None,
+        use_tools: bool = True,
+    ) -> AsyncIterator[str]:
+        """As ``respond``, piece by piece, tool calls left out.
+
+        What the model says before it uses a tool is part of it, with a blank line behind; ``respond``
+        gives the last message alone. Leaving early cancels the answer.
+        """
+        pieces: asyncio.Queue[str | None] = asyncio.Queue()
+        name = self._name(strategy)
+        answer = asyncio.ensure_future(
+            self._respond(conversation_id, message, name, use_tools, pieces.put_nowait)
+        )
+        answer.add_done_callback(lambda _: pieces.put_nowait(None))
+        try:
+            while (piece := await pieces.get()) is not None:
+                if piece:
+                    yield piece
+            await answer
+        finally:
+            answer.cancel()
+            await asyncio.gather(answer, return_exceptions=True)
+
+    async def history(self, conversation_id: str) -> list[Message]:
+        """All messages of a conversation: of users, assistant and tools."""
+        return (await self.record(conversation_id)).messages
+
+    async def record(self, conversation_id: str) -> ConversationRecord:
+        """The conversation as it is stored. Raises ``ConversationNotFoundError``."""
+        record = await self.store.get(conversation_id)
+        if record is None:
+            raise ConversationNotFoundError(conversation_id)
+        return record
+
+    @property
+    def conversations(self) -> list[ConversationContext]:
+        """Those that this object has begun or gone on with and that are not ended, the oldest first."""
+        return list(self._contexts.values())
+
+    async def end_conversation(self, conversation_id: str, *, delete: bool = False) -> None:
+        """Count it among the active no more; with ``delete``, remove it from the store."""
+        self._contexts.pop(conversation_id, None)
+        if delete:
+            await self.store.delete(conversation_id)
+
+    async def close(self) -> None:
+        """Release the model, unless an agent was given."""
+        if isinstance(self.model, LocalModel):
+            await self.model.close()
+
+    async def _respond(
+        self, conversation_id: str, message: str, strategy: str | None, use_tools: bool, tell: Tell | None
+    ) -> str:
+        if not isinstance(message, str):
+            raise TypeError(f"a message is a text, not {type(message).__name__}")
+        started = time.perf_counter()
+        async with self._turns.of(conversation_id):
+            for attempt in range(1, _TRIES + 1):
+                record = await self.record(conversation_id)
+                name = strategy or record.strategy or self.strategy
+                answer = await self._answer(record, message, name, use_tools, tell)
+                try:
+                    await _to_its_end(
+                        self.store.append(
+                            conversation_id,
+                            answer.messages,
+                            expected=record.length,
+                            strategy=name if name != record.strategy else None,
+                            digest=answer.digest,
+                        )
+                    )
+                    break
+                except ConflictError:
+                    if attempt == _TRIES or not answer.repeatable:
+                        raise
+            self._remember(replace(record, strategy=name))
+        if self.debug:
+            logger.debug(
+                "conversation %s: answered in %.3f s, strategy %s: %s",
+                conversation_id, time.perf_counter() - started, name, answer.messages,
+            )  # fmt: skip
+        return answer.text
+
+    async def _answer(
+        self, record: ConversationRecord, message: str, strategy: str, use_tools: bool, tell: Tell | None
+    ) -> Answer:
+        chosen = self._strategy(strategy)
+        agent = await self.ready()
+        tools = [
+            tool
+            for tool in self._tools.values()
+            if use_tools and (chosen.tools is None or tool.name in chosen.tools)
+        ]
+        _check_tools(agent, tools)
+        if self._cache is not None:
+            tools = [cached_tool(tool, self._cache) for tool in tools]
+            agent = replace(agent, backend=CachedBackend(agent.backend, self._cache, self._identity))
+        return await Answering(
+            replace(agent, strategy=chosen, tools=tuple(tools)),
+            record,
+            message,
+            self.window,
+            examples=self._examples,
+            tell=tell,
+            seed=None if self._seed is None else derive_seed(self._seed, record.length),
+            debug=self.debug,
+        ).answer()
+
+    def _identity(self) -> str:
+        if isinstance(self.model, LocalModel):
+            return self.model.identity()
+        backend = self.model.backend  # where its weights come from, only its owner knows
+        return f"{self._unnamed} {getattr(backend, 'weight_version', '')} {getattr(backend, 'weights', '')}"
+
+    def _name(self, strategy: str | Strategy | None) -> str | None:
+        if isinstance(strategy, Strategy):
+            return self.add_strategy(strategy)
+        if strategy is not None:
+            self._strategy(strategy)  # an unknown one is refused before anything happens
+        return strategy
+
+    def _strategy(self, name: str) -> Strategy:
+        found = self._strategies.get(name)
+        if found is None:
+            found = self._strategies[name] = registered_strategy(name)
+        if not self._system_prompt:
+            return found
+        prompts = [text for text in (found.system_prompt, self._system_prompt) if text]
+        return replace(found, system_prompt="\n".join(prompts))
+
+    def _remember(self, record: ConversationRecord) -> ConversationContext:
+        context = ConversationContext(
+            record.id, record.user_id, record.strategy, record.context, record.created
+        )
+        self._contexts[record.id] = context
+        return context
+
+
+def registered_strategy(name: str) -> Strategy:
+    """The strategy that a plugin offers as ``name``. Raises ``PluginError``."""
+    made = installed_plugins().get("strategy", name).make()
+    if not isinstance(made, Strategy):
+        raise ConfigError(f'the strategy "{name}" is {type(made).__name__}, not a Strategy')
+    return made
+
+
+class _Turns:
+    """Lets the messages of one conversation through one at a time, in the order of their coming."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[tuple[asyncio.AbstractEventLoop, str], tuple[asyncio.Lock, list[None]]] = {}
+
+    @asynccontextmanager
+    async def of(self, conversation_id: str) -> AsyncIterator[None]:
+        # A lock belongs to one event loop; between loops the store finds conflicts.
+        key = (asyncio.get_running_loop(), conversation_id)
+        lock, users = self._waiting.setdefault(key, (asyncio.Lock(), []))
+        users.append(None)
+        try:
+            async with lock:
+                yield
+        finally:
+            users.pop()
+            if not users:
+                self._waiting.pop(key, None)
+
+
+async def _to_its_end(work: Any) -> None:
+    """Await ``work``, which goes on where the caller is cancelled: what was said is to be kept."""
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.gather(task, return_exceptions=True)
+        raise
+
+
+def _json_able(context: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        facts = json.loads(json.dumps(dict(context)))
+    except (TypeError, ValueError) as problem:
+        raise ConfigError(f"the context of a conversation must be JSON-able: {problem}") from None
+    return dict(facts)
+
+
+def _check_tools(agent: Agent, tools: list[BoundTool]) -> None:
+    can = agent.backend.capabilities
+    if tools and not {Capability.TOOLS, Capability.TOKEN_IDS} & can:
+        raise CapabilityError(
+            f"the backend {type(agent.backend).__name__} takes no tools, and "
+            f"{', '.join(tool.name for tool in tools)} are registered; answer with use_tools=False, or "
+            "choose another backend"
+        )

@@ -1,0 +1,140 @@
+"""Answers and tool results that are used again, where that is safe."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from grpo_sdk.backend import Backend, ChatReply, Sampling, Tokenizer, TokenReply
+from grpo_sdk.messages import Message, ToolSchema
+from grpo_sdk.toolbox import tool_text
+from grpo_sdk.tools import BoundTool
+
+if TYPE_CHECKING:
+    from grpo_sdk.backend import NamedWeights
+
+
+def cache_key(kind: str, *parts: Any) -> str:
+    """A key of fixed length for JSON-able ``parts``."""
+    text = json.dumps(parts, sort_keys=True, default=repr)
+    return f"{kind}:{hashlib.blake2b(text.encode(), digest_size=20).hexdigest()}"
+
+
+class CachedBackend(Backend):
+    """``inner``, with its deterministic answers kept in ``cache``: those at temperature 0 or with a seed.
+
+    ``identity`` says which weights answer: it is part of every key. ``cache`` is a
+    ``grpo_sdk.cache.Cache``; one whose methods are async will do too.
+    """
+
+    def __init__(self, inner: Backend, cache: Any, identity: Callable[[], str]) -> None:
+        super().__init__(inner.model)
+        self.capabilities = inner.capabilities  # type: ignore[misc]  # of this one instance
+        self.inner = inner
+        self._cache = cache
+        self._identity = identity
+
+    async def start(self) -> None:
+        await self.inner.start()
+
+    async def close(self) -> None:
+        await self.inner.close()
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        return self.inner.tokenizer
+
+    async def generate(self, prompt: Sequence[int], sampling: Sampling) -> TokenReply:
+        key = self._key("ids", sampling, list(prompt))
+        if key and (found := await got(self._cache, key)):
+            return TokenReply(**found)
+        reply = await self.inner.generate(prompt, sampling)
+        if key:
+            await put(self._cache, key, asdict(reply))
+        return reply
+
+    async def stream_ids(
+        self, prompt: Sequence[int], sampling: Sampling
+    ) -> AsyncIterator[list[int] | TokenReply]:
+        key = self._key("ids", sampling, list(prompt))
+        if key and (found := await got(self._cache, key)):
+            reply = TokenReply(**found)
+            yield reply.ids
+            yield reply
+            return
+        async for item in self.inner.stream_ids(prompt, sampling):
+            if key and isinstance(item, TokenReply):
+                await put(self._cache, key, asdict(item))
+            yield item
+
+    async def chat(
+        self, messages: Sequence[Message], sampling: Sampling, tools: Sequence[ToolSchema] = ()
+    ) -> ChatReply:
+        key = self._key("chat", sampling, list(messages), list(tools))
+        if key and (found := await got(self._cache, key)):
+            return ChatReply(**found)
+        reply = await self.inner.chat(messages, sampling, tools)
+        if key:
+            await put(self._cache, key, asdict(reply))
+        return reply
+
+    async def stream(
+        self, messages: Sequence[Message], sampling: Sampling, tools: Sequence[ToolSchema] = ()
+    ) -> AsyncIterator[str | ChatReply]:
+        key = self._key("chat", sampling, list(messages), list(tools))
+        if key and (found := await got(self._cache, key)):
+            reply = ChatReply(**found)
+            yield reply.message["content"]
+            yield reply
+            return
+        async for item in self.inner.stream(messages, sampling, tools):
+            if key and isinstance(item, ChatReply):
+                await put(self._cache, key, asdict(item))
+            yield item
+
+    async def update_weights(self, weights: NamedWeights, *, version: int) -> None:
+        await self.inner.update_weights(weights, version=version)
+
+    async def load_adapter(self, path: Path) -> None:
+        await self.inner.load_adapter(path)
+
+    def _key(self, kind: str, sampling: Sampling, *said: Any) -> str | None:
+        if sampling.temperature > 0 and sampling.seed is None:
+            return None
+        return cache_key(f"grpo:{kind}", self._identity(), asdict(sampling), *said)
+
+
+def cached_tool(tool: BoundTool, cache: Any) -> BoundTool:
+    """``tool``, whose results are kept where it is marked cacheable. What it raises is not."""
+    mark = tool.cacheable
+    if mark is None:
+        return tool
+
+    async def run(arguments: dict[str, Any]) -> Any:
+        key = cache_key("grpo:tool", tool.schema, arguments)
+        found = await got(cache, key)
+        if found is not None:
+            return found["text"]
+        text = tool_text(await tool.run(arguments))
+        await put(cache, key, {"text": text}, ttl=mark.ttl)
+        return text
+
+    return replace(tool, run=run)
+
+
+async def got(cache: Any, key: str) -> Any:
+    """``cache.get``, awaited where it is async."""
+    found = cache.get(key)
+    return await found if inspect.isawaitable(found) else found
+
+
+async def put(cache: Any, key: str, value: Any, *, ttl: float | None = None) -> None:
+    """``cache.set``, awaited where it is async."""
+    done = cache.set(key, value) if ttl is None else cache.set(key, value, ttl=ttl)
+    if inspect.isawaitable(done):
+        await done

@@ -1,0 +1,95 @@
+"""``model_config``: the mapping that says which model a chat speaks through, and how it samples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from grpo_host.local_model import AUTO, LocalModel, installed_plugins
+from grpo_host.validation import settings_of
+from grpo_sdk.backend import Backend, Sampling
+from grpo_sdk.errors import ConfigError
+
+DEFAULT_MODEL = "smollm2-135m"
+"""The embedded model: for who names a strategy and no model."""
+
+
+class ModelSettings(BaseModel):
+    """What ``model_config`` may hold; any other key is an error."""
+
+    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True, allow_inf_nan=False)
+
+    model_type: str | None = Field(None, min_length=1)
+    """A registered strategy, or a model as ``model`` takes it."""
+    model: str | None = Field(None, min_length=1)
+    """An alias, a hub id, a directory, or a provider's name."""
+    strategy: str | None = Field(None, min_length=1)
+    """A registered strategy."""
+    system_prompt: str = ""
+    """Put after the strategy's own."""
+    backend: str | Backend = AUTO
+    """A registered name, ``auto``, or a backend that is not started yet."""
+    backend_options: dict[str, Any] = Field(default_factory=dict)
+    adapter: Path | None = None
+    """A PEFT adapter's directory."""
+    dtype: str = Field("bfloat16", min_length=1)
+    context: int | None = Field(None, ge=16)
+    """Longest sequence, in tokens."""
+    temperature: float = Field(0.7, ge=0)
+    top_p: float = Field(1.0, gt=0, le=1)
+    top_k: int = Field(0, ge=0)
+    max_tokens: int = Field(256, ge=1)
+    """Longest answer, in tokens."""
+    stop: list[str] = Field(default_factory=list)
+    seed: int | None = None
+    """Repeats the conversation where the backend can repeat a sample."""
+
+    @classmethod
+    def read(cls, given: Mapping[str, Any] | None) -> ModelSettings:
+        """Raises ``ConfigError`` that names every key that is wrong."""
+        try:
+            settings = settings_of(cls, given or {})
+        except ConfigError as problem:
+            raise ConfigError(f"model_config: {problem}") from None
+        if not settings.model_type:
+            return settings
+        if settings.model_type not in installed_plugins().names("strategy"):
+            settings._take("model")
+        else:
+            settings._take("strategy")
+        return settings
+
+    def _take(self, key: str) -> None:
+        """Let ``model_type`` be what ``key`` says."""
+        said = getattr(self, key)
+        if said not in (None, self.model_type):
+            raise ConfigError(
+                f'model_config: model_type "{self.model_type}" and {key} "{said}" name each a {key}; '
+                "leave one of them out"
+            )
+        setattr(self, key, self.model_type)
+
+    def local_model(self, context: int | None = None) -> LocalModel:
+        """The model; ``context`` is its longest sequence where the settings name none."""
+        return LocalModel(
+            self.model or DEFAULT_MODEL,
+            backend=self.backend,
+            options=self.backend_options,
+            adapter=self.adapter,
+            dtype=self.dtype,
+            context=self.context or context,
+        )
+
+    @property
+    def sampling(self) -> Sampling:
+        """How answers are sampled."""
+        return Sampling(
+            max_tokens=self.max_tokens,
+            temperature=self.temperature,
+            top_p=self.top_p,
+            top_k=self.top_k,
+            stop=tuple(self.stop),
+        )
