@@ -68,8 +68,7 @@ def _models(endpoints: Iterable[Endpoint]) -> Iterable[tuple[type[BaseModel], Js
 
 def _operation(endpoint: Endpoint, schemas: _Schemas) -> dict[str, Any]:
     operation: dict[str, Any] = {
-        "operationId": getattr(endpoint.handler, "__name__", "operation")
-        + ("" if endpoint.method in ("GET", "POST") else f"_{endpoint.method.lower()}"),
+        "operationId": "_".join([endpoint.method.lower(), *re.findall(r"\w+", endpoint.path)]),
         "summary": endpoint.summary,
         "tags": list(endpoint.tags),
         "responses": _responses(endpoint, schemas),
