@@ -1,0 +1,88 @@
+"""Which models a server has: names that requests may use, and what they stand for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from grpo_host.serving.endpoint import ApiError
+from grpo_sdk.errors import did_you_mean
+
+if TYPE_CHECKING:
+    from grpo_host.config.schema import ModelConfig
+    from grpo_host.serving.settings import ServerSettings
+
+LOOK_SECONDS = 1.0
+"""How old a look at the runs directory may be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A model that can be asked for."""
+
+    id: str
+    model: str
+    """What is loaded: an alias, a hub id, a path, a provider's name."""
+    adapter: Path | None
+    instructed: bool
+    """It is the agent: its instructions go before the caller's. Not so the plain base model."""
+    created: int
+    """Unix time."""
+
+
+class Catalogue:
+    """The agent under its own name, each run's adapter as ``agent/run``, and the base model.
+
+    A run appears when its adapter is there, also while the server runs. ``adapter`` is the one that
+    the agent's own name stands for; ``runs`` False: only the agent and its model.
+    """
+
+    def __init__(
+        self, settings: ServerSettings, model: ModelConfig, *, adapter: Path | None, runs: bool
+    ) -> None:
+        self.default = settings.agent
+        self._directory = settings.runs / settings.agent if runs else None
+        self._started = int(time.time())
+        configured = Path(model.adapter) if model.adapter else None
+        self._agent = Entry(self.default, model.name, adapter or configured, True, self._started)
+        self._base = Entry(model.name, model.name, None, False, self._started)
+        self._looked = float("-inf")
+        self._runs: dict[str, Entry] = {}
+
+    def find(self, name: str | None) -> Entry:
+        """What ``name`` stands for; None: the agent. Raises ``ApiError`` 404 for any other."""
+        if name in (None, self.default):
+            return self._agent
+        if name == self._base.id:
+            return self._base
+        found = self._runs.get(name or "") or self._look().get(name or "")
+        if found is None:
+            hint = did_you_mean(name or "", [entry.id for entry in self])
+            raise ApiError(
+                404, "model_not_found", f'there is no model "{name}".{hint} GET /v1/models lists them'
+            )
+        return found
+
+    def __iter__(self) -> Iterator[Entry]:
+        yield self._agent
+        if self._base.id != self._agent.id:
+            yield self._base
+        yield from self._look().values()
+
+    def _look(self) -> dict[str, Entry]:
+        if self._directory is None or time.monotonic() - self._looked < LOOK_SECONDS:
+            return self._runs
+        self._looked = time.monotonic()
+        paths = sorted(self._directory.glob("*/adapter/adapter_config.json"))
+        self._runs = {entry.id: entry for entry in map(self._run, paths)}
+        return self._runs
+
+    def _run(self, path: Path) -> Entry:
+        name = f"{self.default}/{path.parent.parent.name}"
+        known = self._runs.get(name)
+        if known is not None:
+            return known
+        return Entry(name, self._agent.model, path.parent, True, int(path.stat().st_mtime))

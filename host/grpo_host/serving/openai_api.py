@@ -1,0 +1,301 @@
+"""``/v1``: the served models for every client that speaks OpenAI's protocol.
+
+The agent's own name, and those of its runs, stand for the agent: its instructions go before the
+caller's system message. Tools are the caller's, and it runs them; those of agent.yaml are used by
+``/api/chat``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, replace
+from typing import Any
+from uuid import uuid4
+
+import orjson
+from starlette.responses import Response, StreamingResponse
+
+from grpo_host.agent import Agent
+from grpo_host.serving.endpoint import ApiError, Call, Endpoint, Scope
+from grpo_host.serving.errors import api_error, render
+from grpo_host.serving.openai_models import (
+    MAX_TOKENS,
+    CallIn,
+    ChatCompletion,
+    ChatCompletionChunk,
+    ChatCompletionRequest,
+    Choice,
+    ChunkChoice,
+    Logprobs,
+    MessageOut,
+    Model,
+    ModelList,
+    TokenLogprob,
+    Usage,
+)
+from grpo_host.serving.pool import Lease
+from grpo_host.serving.stops import UntilStop
+from grpo_host.session import Reply, Session, open_session
+from grpo_sdk.backend import Capability, Sampling
+from grpo_sdk.errors import GrpoError
+from grpo_sdk.messages import Message, system
+from grpo_sdk.seeds import derive_seed
+
+Tell = Callable[[str], None]
+
+
+def endpoints() -> list[Endpoint]:
+    return [
+        Endpoint(
+            "POST",
+            "/v1/chat/completions",
+            complete,
+            Scope.CHAT,
+            "Answer a conversation, as OpenAI's API does",
+            tags=("openai",),
+            request=ChatCompletionRequest,
+            response=ChatCompletion,
+            stream=ChatCompletionChunk,
+            exclude_none=True,
+            statuses={404: "There is no such model", 503: "The model cannot answer now"},
+        ),
+        Endpoint(
+            "GET",
+            "/v1/models",
+            models,
+            Scope.CHAT,
+            "The models that can be asked: the agent, its model, and every trained run",
+            tags=("openai",),
+            response=ModelList,
+        ),
+    ]
+
+
+async def models(call: Call) -> ModelList:
+    """Every name that ``model`` may have."""
+    catalogue = call.services.models.catalogue
+    return ModelList(data=[Model(id=entry.id, created=entry.created) for entry in catalogue])
+
+
+async def complete(call: Call) -> ChatCompletion | Response:
+    """The answers, whole or as a stream of server-sent events."""
+    request: ChatCompletionRequest = call.body
+    head = _Head(f"chatcmpl-{uuid4().hex}", int(time.time()), request.model)
+    if request.stream:
+        call.services.models.catalogue.find(request.model)
+        events = _events(call, request, head)
+        first = await anext(events)  # what is wrong with the request is told with its status
+        return StreamingResponse(_after(first, events), media_type="text/event-stream", headers=_NO_CACHE)
+    async with call.services.models.lease(request.model) as lease:
+        answering = _Answering(call, request, lease)
+        answers = await answering.all()
+    return ChatCompletion(
+        id=head.id,
+        created=head.created,
+        model=head.model,
+        choices=[answering.choice(index, answer) for index, answer in enumerate(answers)],
+        usage=_usage(answers),
+    )
+
+
+_NO_CACHE = {"cache-control": "no-store", "x-accel-buffering": "no"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Head:
+    """What all chunks of one answer share."""
+
+    id: str
+    created: int
+    model: str
+
+    def event(self, choices: list[ChunkChoice], usage: Usage | None = None) -> bytes:
+        chunk = ChatCompletionChunk(
+            id=self.id, created=self.created, model=self.model, choices=choices, usage=usage
+        )
+        return b"data: %b\n\n" % chunk.model_dump_json(exclude_none=True).encode()
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """One of the answers."""
+
+    reply: Reply
+    session: Session
+    text: str
+    """Up to the first of the caller's stop texts."""
+
+    @property
+    def finish_reason(self) -> str:
+        return "stop" if self.text != self.reply.message["content"] else self.reply.finish_reason
+
+
+class _Answering:
+    """The ``n`` answers to one request."""
+
+    def __init__(self, call: Call, request: ChatCompletionRequest, lease: Lease) -> None:
+        self.request = request
+        self._agent = lease.agent
+        self._tools = request.offered()
+        self._check()
+        loaded = call.services.loaded
+        defaults = Sampling(max_tokens=MAX_TOKENS)
+        instructions = ""
+        if loaded is not None and lease.entry.instructed:
+            set_ = loaded.config.sampling
+            defaults = Sampling(MAX_TOKENS, set_.temperature, set_.top_p, set_.top_k)
+            instructions = call.services.models.instructions
+        self._sampling = request.sampling(defaults)
+        self._messages = _instructed(instructions, request.conversation())
+        telemetry = call.services.telemetry
+        self._instruments = telemetry.instruments if telemetry is not None else None
+
+    def _check(self) -> None:
+        can = self._agent.backend.capabilities
+        if self._tools and not {Capability.TOOLS, Capability.TOKEN_IDS} & can:
+            raise ApiError(400, "unsupported", "this model takes no tools", param="tools")
+        if self.request.logprobs and Capability.TOKEN_IDS not in can:
+            raise ApiError(400, "unsupported", "this model tells no log-probs", param="logprobs")
+
+    async def all(self, tell: Callable[[int], Tell | None] = lambda _: None) -> list[_Answer]:
+        """Every answer; where one fails, the others are given up."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [
+                    group.create_task(self._one(index, tell(index))) for index in range(self.request.n or 1)
+                ]
+        except ExceptionGroup as problems:
+            raise problems.exceptions[0] from None
+        return [task.result() for task in tasks]
+
+    async def _one(self, index: int, tell: Tell | None) -> _Answer:
+        agent, sampling = self._agent, self._sampling
+        if index and sampling.seed is not None:
+            sampling = replace(sampling, seed=derive_seed(sampling.seed, index))
+        session = open_session(agent.backend, agent.renderer, self._messages, self._tools)
+        until = UntilStop(sampling.stop, tell)
+        reply = await self._respond(session, agent, sampling, until if tell else None)
+        text = until.end(reply.message["content"])
+        return _Answer(reply, session, text)
+
+    async def _respond(self, session: Session, agent: Agent, sampling: Sampling, tell: Tell | None) -> Reply:
+        if self._instruments is None:
+            return await session.respond((), sampling, tell)
+        with self._instruments.model_call(agent.backend, self._messages, sampling, self._tools) as watched:
+            reply = await session.respond((), sampling, watched.telling(tell))
+            watched.replied(reply)
+            return reply
+
+    def choice(self, index: int, answer: _Answer) -> Choice:
+        calls = [CallIn.model_validate(item) for item in answer.reply.message.get("tool_calls", ())]
+        message = MessageOut(
+            content=answer.text if answer.text or not calls else None, tool_calls=calls or None
+        )
+        return Choice(
+            index=index,
+            message=message,
+            finish_reason=answer.finish_reason,  # type: ignore[arg-type]
+            logprobs=self._logprobs(answer) if self.request.logprobs else None,
+        )
+
+    def _logprobs(self, answer: _Answer) -> Logprobs:
+        ledger = answer.session.ledger()
+        sequence = ledger.sequences[-1] if ledger else None
+        if sequence is None:
+            return Logprobs(content=[])
+        decode = self._agent.backend.tokenizer.decode
+        content = []
+        for token, sampled, logprob in zip(sequence.ids, sequence.mask, sequence.logprobs, strict=True):
+            if sampled:
+                text = decode([token])
+                content.append(
+                    TokenLogprob(token=text, logprob=logprob, bytes=list(text.encode()), top_logprobs=[])
+                )
+        return Logprobs(content=content)
+
+
+def _instructed(instructions: str, messages: list[Message]) -> list[Message]:
+    if not instructions:
+        return messages
+    if messages[0]["role"] == "system":
+        return [system(f"{instructions}\n{messages[0]['content']}"), *messages[1:]]
+    return [system(instructions), *messages]
+
+
+def _usage(answers: list[_Answer]) -> Usage:
+    prompt = answers[0].reply.prompt_tokens
+    completion = sum(answer.reply.completion_tokens for answer in answers)
+    return Usage(prompt_tokens=prompt, completion_tokens=completion, total_tokens=prompt + completion)
+
+
+async def _events(call: Call, request: ChatCompletionRequest, head: _Head) -> AsyncIterator[bytes]:
+    """The answers as they come. Only what fails before the first event is raised."""
+    queue: asyncio.Queue[bytes | None] = asyncio.Queue()
+
+    opened: set[int] = set()
+
+    def add(index: int, delta: dict[str, Any], **rest: Any) -> None:
+        if index not in opened:
+            opened.add(index)
+            delta = {"role": "assistant", "content": "", **delta}
+        queue.put_nowait(head.event([ChunkChoice(index=index, delta=delta, **rest)]))
+
+    def tell(index: int) -> Tell:
+        return lambda text: add(index, {"content": text})
+
+    async def answer() -> None:
+        async with call.services.models.lease(request.model) as lease:
+            answering = _Answering(call, request, lease)
+            answers = await answering.all(tell)
+            for index, item in enumerate(answers):
+                choice = answering.choice(index, item)
+                calls = [
+                    {"index": number, **called.model_dump()}
+                    for number, called in enumerate(choice.message.tool_calls or ())
+                ]
+                add(
+                    index,
+                    {"tool_calls": calls} if calls else {},
+                    finish_reason=choice.finish_reason,
+                    logprobs=choice.logprobs,
+                )
+            if request.stream_options and request.stream_options.include_usage:
+                queue.put_nowait(head.event([], _usage(answers)))
+
+    task = asyncio.create_task(answer())
+    task.add_done_callback(lambda _: queue.put_nowait(None))
+    begun = False
+    try:
+        while (event := await queue.get()) is not None:
+            begun = True
+            yield event
+        try:
+            await task
+        except GrpoError as problem:
+            if not begun:
+                raise
+            yield _failure(api_error(problem), call)
+        except Exception:
+            if not begun:
+                raise
+            yield _failure(ApiError(500, "internal_error", "the answer failed"), call)
+        yield b"data: [DONE]\n\n"
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+def _failure(problem: ApiError, call: Call) -> bytes:
+    body = render(problem, "/v1/", call.request_id).body
+    return b"data: %b\n\n" % orjson.dumps(orjson.loads(bytes(body)))
+
+
+async def _after(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    try:
+        yield first
+        async for event in rest:
+            yield event
+    finally:
+        await rest.aclose()  # type: ignore[attr-defined]

@@ -1,0 +1,261 @@
+"""What ``/v1`` speaks: the part of OpenAI's chat protocol that is honoured, field by field.
+
+A field that would change the answer and cannot be honoured is an error, never ignored. Fields that
+only concern OpenAI's own service are taken and do nothing: ``user``, ``metadata``, ``store``,
+``service_tier``, ``safety_identifier``, ``prompt_cache_key`` and ``parallel_tool_calls``.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from grpo_sdk.backend import Sampling
+from grpo_sdk.messages import Message, ToolCall, ToolSchema, assistant, system, user
+
+MAX_TOKENS = 512
+"""Of an answer, where the caller does not say."""
+
+Text = Annotated[str, Field(max_length=1_000_000)]
+Name = Annotated[str, Field(min_length=1, max_length=200)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+class TextPart(_Strict):
+    type: Literal["text"]
+    text: Text
+
+
+Content = Text | Annotated[list[TextPart], Field(max_length=100)]
+
+
+class FunctionCall(_Strict):
+    name: Name
+    arguments: Text
+
+
+class CallIn(_Strict):
+    id: Name
+    type: Literal["function"] = "function"
+    function: FunctionCall
+
+
+class SystemMessage(_Strict):
+    role: Literal["system", "developer"]
+    content: Content
+    name: Name | None = None
+
+
+class UserMessage(_Strict):
+    role: Literal["user"]
+    content: Content
+    name: Name | None = None
+
+
+class AssistantMessage(_Strict):
+    role: Literal["assistant"]
+    content: Content | None = None
+    name: Name | None = None
+    refusal: None = None
+    tool_calls: Annotated[list[CallIn], Field(max_length=64)] | None = None
+
+
+class ToolMessage(_Strict):
+    role: Literal["tool"]
+    content: Content
+    tool_call_id: Name
+    name: Name | None = None
+
+
+MessageIn = Annotated[
+    SystemMessage | UserMessage | AssistantMessage | ToolMessage, Field(discriminator="role")
+]
+
+
+class FunctionDefinition(_Strict):
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+    description: Annotated[str, Field(max_length=10_000)] = ""
+    parameters: dict[str, Any] = Field(default_factory=lambda: {"type": "object", "properties": {}})
+    strict: bool | None = None
+
+
+class ToolDefinition(_Strict):
+    type: Literal["function"]
+    function: FunctionDefinition
+
+
+class StreamOptions(_Strict):
+    include_usage: bool = False
+    include_obfuscation: bool | None = None
+
+
+class ResponseFormat(_Strict):
+    type: Literal["text"]
+    """Answers are not constrained."""
+
+
+class ChatCompletionRequest(_Strict):
+    """A conversation to be gone on with."""
+
+    messages: Annotated[list[MessageIn], Field(min_length=1, max_length=2048)]
+    model: Name
+    """One of GET /v1/models."""
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    max_tokens: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    max_completion_tokens: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    n: Annotated[int, Field(ge=1, le=8)] | None = None
+    stop: (
+        Annotated[str, Field(min_length=1, max_length=200)]
+        | Annotated[list[Annotated[str, Field(min_length=1, max_length=200)]], Field(max_length=4)]
+        | None
+    ) = None
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
+    tools: Annotated[list[ToolDefinition], Field(max_length=128)] | None = None
+    tool_choice: Literal["none", "auto"] | None = None
+    """A tool cannot be forced."""
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=0)] | None = None
+    """Only the sampled token's."""
+    response_format: ResponseFormat | None = None
+    frequency_penalty: Annotated[float, Field(ge=0, le=0)] | None = None
+    presence_penalty: Annotated[float, Field(ge=0, le=0)] | None = None
+    user: Name | None = None
+    metadata: dict[str, Any] | None = None
+    store: bool | None = None
+    service_tier: str | None = None
+    safety_identifier: Name | None = None
+    prompt_cache_key: Name | None = None
+    parallel_tool_calls: bool | None = None
+
+    def conversation(self) -> list[Message]:
+        """The messages as agents have them."""
+        names = {
+            call.id: call.function.name
+            for item in self.messages
+            if isinstance(item, AssistantMessage)
+            for call in item.tool_calls or ()
+        }
+        return [_message(item, names) for item in self.messages]
+
+    def offered(self) -> list[ToolSchema]:
+        """The tools that the model is shown."""
+        if self.tool_choice == "none":
+            return []
+        return [
+            {"type": "function", "function": tool.function.model_dump(exclude={"strict"})}
+            for tool in self.tools or ()
+        ]
+
+    def stops(self) -> tuple[str, ...]:
+        """Where an answer ends."""
+        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+
+    def sampling(self, defaults: Sampling) -> Sampling:
+        """How to sample; what is not said is as ``defaults`` have it."""
+        return Sampling(
+            max_tokens=self.max_completion_tokens or self.max_tokens or defaults.max_tokens,
+            temperature=defaults.temperature if self.temperature is None else self.temperature,
+            top_p=defaults.top_p if self.top_p is None else self.top_p,
+            top_k=defaults.top_k,
+            stop=self.stops(),
+            seed=None if self.seed is None else self.seed % 2**31,
+        )
+
+
+def _message(item: Any, names: dict[str, str]) -> Message:
+    text = _text(item.content)
+    if isinstance(item, SystemMessage):
+        return system(text)
+    if isinstance(item, AssistantMessage):
+        calls: list[ToolCall] = [call.model_dump() for call in item.tool_calls or ()]  # type: ignore[misc]
+        return assistant(text, calls)
+    if isinstance(item, ToolMessage):
+        name = item.name or names.get(item.tool_call_id, "tool")
+        return {"role": "tool", "content": text, "name": name, "tool_call_id": item.tool_call_id}
+    return user(text)
+
+
+def _text(content: str | list[TextPart] | None) -> str:
+    if content is None or isinstance(content, str):
+        return content or ""
+    return "".join(part.text for part in content)
+
+
+class TokenLogprob(BaseModel):
+    token: str
+    logprob: float
+    bytes: list[int]
+    top_logprobs: list[Any]
+
+
+class Logprobs(BaseModel):
+    content: list[TokenLogprob]
+    refusal: None = None
+
+
+class MessageOut(BaseModel):
+    role: Literal["assistant"] = "assistant"
+    content: str | None
+    refusal: None = None
+    tool_calls: list[CallIn] | None = None
+
+
+class Choice(BaseModel):
+    index: int
+    message: MessageOut
+    finish_reason: Literal["stop", "length", "tool_calls"]
+    logprobs: Logprobs | None = None
+
+
+class Usage(BaseModel):
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+class ChatCompletion(BaseModel):
+    """The answers."""
+
+    id: str
+    object: Literal["chat.completion"] = "chat.completion"
+    created: int
+    model: str
+    choices: list[Choice]
+    usage: Usage
+
+
+class ChunkChoice(BaseModel):
+    index: int
+    delta: dict[str, Any]
+    finish_reason: Literal["stop", "length", "tool_calls"] | None = None
+    logprobs: Logprobs | None = None
+
+
+class ChatCompletionChunk(BaseModel):
+    """A piece of streamed answers."""
+
+    id: str
+    object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
+    created: int
+    model: str
+    choices: list[ChunkChoice]
+    usage: Usage | None = None
+
+
+class Model(BaseModel):
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: Literal["grpo-host"] = "grpo-host"
+
+
+class ModelList(BaseModel):
+    object: Literal["list"] = "list"
+    data: list[Model]

@@ -1,0 +1,278 @@
+"""The models that a server answers with: the agent's own, and every adapter that its runs have trained.
+
+A model is loaded when it is first asked for. One that crashes or hangs is closed, what asked it gets
+a 503, and the next request loads it anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Sequence
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from grpo_host.agent import Agent
+from grpo_host.config.schema import ModelConfig, PluginUse
+from grpo_host.local_model import AUTO, LocalModel
+from grpo_host.run_directory import RunDirectory
+from grpo_host.serving.catalogue import Catalogue, Entry
+from grpo_host.serving.endpoint import ApiError
+from grpo_host.serving.services import Part, Services
+from grpo_host.wiring import build_strategy
+from grpo_sdk.backend import Backend, ChatReply, Sampling, Tokenizer, TokenReply
+from grpo_sdk.errors import GrpoError
+from grpo_sdk.messages import Message, ToolSchema
+
+if TYPE_CHECKING:
+    from grpo_sdk.backend import NamedWeights
+
+logger = logging.getLogger("grpo_host.serving")
+
+T = TypeVar("T")
+
+DEFAULT_MODEL = "smollm2-135m"
+"""Served where there is no agent.yaml."""
+SILENCE_SECONDS = 120.0
+"""How long a model may say nothing before it counts as hung, where agent.yaml does not tell."""
+CLOSE_SECONDS = 10.0
+RETRY_SECONDS = 5.0
+
+
+@dataclass
+class _Slot:
+    """A model that is loaded, or being loaded."""
+
+    entry: Entry
+    model: LocalModel
+    users: int = 0
+    used: float = field(default_factory=time.monotonic)
+    broken: bool = False
+
+
+class ModelPool(Part):
+    """Leases started agents by the name of a model; at most ``most`` models are loaded at once."""
+
+    def __init__(self, services: Services) -> None:
+        loaded = services.loaded
+        config = loaded.config if loaded else None
+        self._model = config.model if config else ModelConfig(name=DEFAULT_MODEL, context=2048)
+        self._backend = config.backend if config else PluginUse(name=AUTO)
+        self._registry = services.registry
+        self.instructions = build_strategy(config, services.registry).instructions if config else ""
+        """What the agent is told before a conversation."""
+        self._seconds = config.agent.limits.turn_seconds if config else SILENCE_SECONDS
+        self._most = services.settings.max_models
+        self._slots: dict[str, _Slot] = {}
+        self._closing: set[asyncio.Task[None]] = set()
+        self._warming: asyncio.Task[None] | None = None
+        self._unready: str | None = "loading the model"
+        adapter = None
+        if services.settings.run:
+            found = RunDirectory.find(services.settings.runs, services.settings.agent, services.settings.run)
+            if not found.adapter.is_dir():
+                raise GrpoError(f"the run {found.path} has no adapter yet; finish it with --resume")
+            adapter = found.adapter
+        self.catalogue = Catalogue(services.settings, self._model, adapter=adapter, runs=self._is_local())
+
+    async def start(self) -> None:
+        self._warming = asyncio.create_task(self._warm())
+
+    async def _warm(self) -> None:
+        try:
+            async with self.lease():
+                self._unready = None
+        except ApiError as problem:
+            self._unready = problem.message
+        except Exception as problem:
+            logger.error("the model cannot be loaded: %s", problem)
+            self._unready = f"the model cannot be loaded: {problem}"
+
+    def unready(self) -> str | None:
+        return self._unready
+
+    async def close(self) -> None:
+        if self._warming is not None:
+            self._warming.cancel()
+        slots = list(self._slots.values())
+        self._slots.clear()
+        ends = [asyncio.ensure_future(slot.model.close()) for slot in slots]
+        await asyncio.gather(*ends, *self._closing, return_exceptions=True)
+
+    @asynccontextmanager
+    async def lease(self, name: str | None = None) -> AsyncIterator[Lease]:
+        """The started model called ``name``, or the agent's own.
+
+        Raises ``ApiError``: 404 for a name that is not in the catalogue, 503 where it cannot be had now.
+        """
+        slot = self._slot(self.catalogue.find(name))
+        slot.users += 1
+        try:
+            yield Lease(slot.entry, await self._started(slot))
+        finally:
+            slot.users -= 1
+            slot.used = time.monotonic()
+
+    async def _started(self, slot: _Slot) -> Agent:
+        try:
+            agent = await slot.model.agent()
+        except GrpoError:
+            self._drop(slot)
+            raise
+        except Exception as problem:
+            self._break(slot, problem)
+            raise ApiError(
+                503, "model_unavailable", "the model cannot be loaded now", retry_after=RETRY_SECONDS
+            ) from problem
+        self._unready = None
+        return Agent(_Supervised(agent.backend, slot, self), agent.renderer)
+
+    def _slot(self, entry: Entry) -> _Slot:
+        slot = self._slots.get(entry.id)
+        if slot is not None:
+            return slot
+        if len(self._slots) >= self._most:
+            idle = [slot for slot in self._slots.values() if slot.users == 0]
+            if not idle:
+                raise ApiError(
+                    503,
+                    "overloaded",
+                    f"{self._most} models are in use, and no more may be loaded; try again later",
+                    retry_after=RETRY_SECONDS,
+                )
+            self._drop(min(idle, key=lambda slot: slot.used))
+        model = LocalModel(
+            entry.model,
+            backend=self._backend.name,
+            options=self._backend.options,
+            adapter=entry.adapter,
+            dtype=self._model.dtype,
+            context=self._model.context,
+            registry=self._registry,
+        )
+        slot = self._slots[entry.id] = _Slot(entry, model)
+        return slot
+
+    def _break(self, slot: _Slot, problem: BaseException) -> None:
+        """Let go of a model that crashed or hangs; the next request loads it anew."""
+        if not slot.broken:
+            slot.broken = True
+            logger.error("the model %s failed and is loaded anew", slot.entry.id, exc_info=problem)
+            self._drop(slot)
+
+    def _drop(self, slot: _Slot) -> None:
+        if self._slots.get(slot.entry.id) is slot:
+            del self._slots[slot.entry.id]
+        task = asyncio.create_task(_close(slot))
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+    async def supervised(self, slot: _Slot, answer: Awaitable[T]) -> T:
+        """The model's answer; where it crashes or says nothing for too long, it is given up."""
+        try:
+            async with asyncio.timeout(self._seconds) as limit:
+                return await answer
+        except TimeoutError as problem:
+            if limit.expired():
+                self._break(slot, problem)
+                raise _unavailable("the model did not answer in time") from None
+            raise _unavailable("the model failed") from None  # a server behind the backend took too long
+        except GrpoError:
+            raise
+        except Exception as problem:
+            self._break(slot, problem)
+            raise _unavailable("the model failed") from None
+
+    def _is_local(self) -> bool:
+        """Whether adapters can be loaded: not where the model is somewhere behind HTTP."""
+        if self._backend.name == AUTO:
+            return True
+        factory = self._registry.get("backend", self._backend.name).factory
+        return bool(getattr(factory, "local_weights", False))
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A started model in use."""
+
+    entry: Entry
+    agent: Agent
+    """With no strategy and no tools; ``dataclasses.replace`` them."""
+
+
+class _Supervised(Backend):
+    """``inner``, watched by the pool."""
+
+    def __init__(self, inner: Backend, slot: _Slot, pool: ModelPool) -> None:
+        super().__init__(inner.model)
+        self.capabilities = inner.capabilities  # type: ignore[misc]  # of this one instance
+        self.inner = inner
+        self._slot = slot
+        self._pool = pool
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        return self.inner.tokenizer
+
+    async def generate(self, prompt: Sequence[int], sampling: Sampling) -> TokenReply:
+        return await self._pool.supervised(self._slot, self.inner.generate(prompt, sampling))
+
+    async def chat(
+        self, messages: Sequence[Message], sampling: Sampling, tools: Sequence[ToolSchema] = ()
+    ) -> ChatReply:
+        return await self._pool.supervised(self._slot, self.inner.chat(messages, sampling, tools))
+
+    async def stream_ids(
+        self, prompt: Sequence[int], sampling: Sampling
+    ) -> AsyncIterator[list[int] | TokenReply]:
+        async with aclosing(self._each(self.inner.stream_ids(prompt, sampling))) as items:
+            async for item in items:
+                yield item
+
+    async def stream(
+        self, messages: Sequence[Message], sampling: Sampling, tools: Sequence[ToolSchema] = ()
+    ) -> AsyncIterator[str | ChatReply]:
+        async with aclosing(self._each(self.inner.stream(messages, sampling, tools))) as items:
+            async for item in items:
+                yield item
+
+    async def update_weights(self, weights: NamedWeights, *, version: int) -> None:
+        await self.inner.update_weights(weights, version=version)
+
+    async def load_adapter(self, path: Path) -> None:
+        await self.inner.load_adapter(path)
+
+    async def _each(self, items: Any) -> Any:
+        async with aclosing(items):
+            while True:
+                item = await self._pool.supervised(self._slot, _next(items))
+                if item is None:
+                    return
+                yield item[0]
+
+
+async def _next(items: Any) -> tuple[Any] | None:
+    try:
+        return (await anext(items),)
+    except StopAsyncIteration:
+        return None
+
+
+def _unavailable(message: str) -> ApiError:
+    return ApiError(503, "model_unavailable", f"{message}; it is being restarted", retry_after=RETRY_SECONDS)
+
+
+async def _close(slot: _Slot) -> None:
+    try:
+        await asyncio.wait_for(slot.model.close(), CLOSE_SECONDS)
+    except TimeoutError:
+        logger.error("the model %s did not close within %g seconds", slot.entry.id, CLOSE_SECONDS)
+    except Exception:
+        logger.exception("the model %s did not close cleanly", slot.entry.id)
+
+
+def make_part(services: Services) -> ModelPool:
+    return ModelPool(services)

@@ -1,0 +1,48 @@
+"""Texts at which an answer ends, also while it is streamed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+
+class UntilStop:
+    """Passes text on up to the first of ``stops``; holds back what may be the beginning of one."""
+
+    def __init__(self, stops: Sequence[str], tell: Callable[[str], None] | None = None) -> None:
+        self._stops = [stop for stop in stops if stop]
+        self._tell = tell or (lambda _: None)
+        self._held = ""
+        self._told = 0
+        self._stopped = False
+
+    def __call__(self, text: str) -> None:
+        if self._stopped:
+            return
+        self._held += text
+        found = [at for stop in self._stops if (at := self._held.find(stop)) >= 0]
+        if found:
+            self._stopped = True
+            self._pass_on(min(found))
+            return
+        waiting = max((_overlap(self._held, stop) for stop in self._stops), default=0)
+        self._pass_on(len(self._held) - waiting)
+
+    def end(self, whole: str) -> str:
+        """``whole``, the answer's text, up to the first stop; what was held back of it is passed on."""
+        found = [at for stop in self._stops if (at := whole.find(stop)) >= 0]
+        text = whole[: min(found)] if found else whole
+        if self._told < len(text):
+            self._tell(text[self._told :])
+        self._stopped = True
+        return text
+
+    def _pass_on(self, length: int) -> None:
+        if length > 0:
+            self._tell(self._held[:length])
+            self._told += length
+            self._held = self._held[length:]
+
+
+def _overlap(text: str, stop: str) -> int:
+    """How much of the end of ``text`` may be the beginning of ``stop``."""
+    return next((n for n in range(min(len(text), len(stop) - 1), 0, -1) if stop.startswith(text[-n:])), 0)
