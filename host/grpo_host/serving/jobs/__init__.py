@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def endpoints() -> list[Endpoint]:
     """The room's routes."""
-    from grpo_host.serving.jobs.endpoints import job_endpoints
+    from grpo_host.serving.jobs.routes import job_endpoints
 
     return job_endpoints()
 

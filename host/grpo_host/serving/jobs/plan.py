@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
-from enum import Enum
-from types import NoneType, UnionType
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, cast, get_args, get_origin
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, cast
 
 from grpo_host.config.references import escape_references
 from grpo_host.config.schema import PluginUse
-from grpo_host.options import OptionsError, options_model, read_options
+from grpo_host.options import OptionsError, option_names, options_model, read_options
 from grpo_host.serving.endpoint import ApiError
+from grpo_host.serving.jobs.permitted import permitted, require_small
+from grpo_host.serving.jobs.record import JobPlan
 from grpo_host.serving.jobs.request import COMPUTATIONAL, NamedUse, TrainRequest
-from grpo_host.serving.jobs.store import JobPlan
 from grpo_sdk.backend import TRAINABLE, Backend
 from grpo_sdk.errors import GrpoError
 
@@ -27,12 +27,12 @@ PROMPTS = "prompts"
 """The environment of jobs that give prompts."""
 GENERAL_REWARDS = ("empathy", "professionalism", "action_orientation")
 """Of jobs whose strategy has no rewards of its own."""
+REWARD_OF = {"advanced_customer_service": "customer_service"}
+"""Rewards of strategies that have none of their own name."""
+EXPECTED = "expected_responses"
+"""The option of a strategy's reward that takes good answers."""
 NEURAL_REWARD = "neural"
 NEURAL_WEIGHT = 0.3
-LARGEST = 2**31
-"""A number of an option is at most so large, whatever its sign."""
-ENTRIES = 256
-"""Of a list or mapping in an option."""
 
 
 class Plan:
@@ -45,8 +45,19 @@ class Plan:
 
     def __init__(self, loaded: LoadedConfig, registry: Registry) -> None:
         self._config = loaded.config
-        self._base = _as_written(loaded, registry)
+        self._loaded = loaded
         self._registry = registry
+
+    @cached_property
+    def _base(self) -> dict[str, Any]:
+        """The server's agent.yaml with every default, as YAML has it."""
+        from ruamel.yaml import YAML
+
+        from grpo_host.config.resolved import dump_resolved
+
+        text = dump_resolved(self._loaded, self._registry)
+        values: dict[str, Any] = YAML(typ="safe", pure=True).load(text)
+        return values
 
     def make(self, request: TrainRequest) -> JobPlan:
         """Raises ``ApiError`` where the request names what is not there, or options that it may not set."""
@@ -106,17 +117,32 @@ class Plan:
             {**self._use("reward", reward, f"rewards[{index}]"), "weight": reward.weight}
             for index, reward in enumerate(request.rewards)
         ]
-        if not uses:
-            own = request.strategy in self._registry.names("reward")
-            names = (request.strategy,) if own else GENERAL_REWARDS
-            uses = [
-                {**self._use("reward", NamedUse(name=name), "strategy"), "weight": 1 / len(names)}
-                for name in names
-            ]
+        uses = uses or self._strategy_rewards(request)
         if request.use_neural_rewards and NEURAL_REWARD not in [use["name"] for use in uses]:
             neural = self._use("reward", NamedUse(name=NEURAL_REWARD), "use_neural_rewards")
             uses.append({**neural, "weight": NEURAL_WEIGHT})
         return uses
+
+    def _strategy_rewards(self, request: TrainRequest) -> list[dict[str, Any]]:
+        own = REWARD_OF.get(request.strategy, request.strategy)
+        names = (own,) if own in self._registry.names("reward") else GENERAL_REWARDS
+        uses = [self._use("reward", NamedUse(name=name), "strategy") for name in names]
+        if request.expected_responses:
+            takers = [use for use in uses if self._takes_expected(use["name"])]
+            if not takers:
+                raise ApiError(
+                    422,
+                    "invalid_request",
+                    f'the strategy "{request.strategy}" has no reward that compares with expected responses',
+                    param=EXPECTED,
+                )
+            for use in takers:
+                expected = {EXPECTED: escape_references(request.expected_responses)}
+                use["options"] = {**use.get("options", {}), **expected}
+        return [{**use, "weight": 1 / len(uses)} for use in uses]
+
+    def _takes_expected(self, reward: str) -> bool:
+        return EXPECTED in option_names(options_model(self._registry.get("reward", reward)))
 
     def _sampling(self, request: TrainRequest) -> dict[str, Any]:
         # The policy gradient is biased unless samples come from the whole distribution.
@@ -147,19 +173,19 @@ class Plan:
         """``asked`` as agent.yaml has it, on top of the options that the server gives the same."""
         try:
             offer = self._registry.get(kind, asked.name)
-            permitted = _permitted(options_model(offer))
+            allowed = permitted(options_model(offer))
         except GrpoError as problem:
             raise ApiError(422, "unknown_name", str(problem), param=field) from None
         for option, value in asked.options.items():
-            if option not in permitted:
+            if option not in allowed:
                 raise ApiError(
                     422,
                     "option_not_allowed",
                     f'the option "{option}" of the {kind} "{asked.name}" cannot be set by a request; it may '
-                    f"set: {', '.join(sorted(permitted)) or 'none'}",
+                    f"set: {', '.join(sorted(allowed)) or 'none'}",
                     param=field,
                 )
-            _require_small(option, value, field)
+            require_small(option, value, field)
         own, written = self._own(kind, asked.name)
         try:
             read_options(offer, {**own, **asked.options})
@@ -184,15 +210,6 @@ class Plan:
         return {}, {}
 
 
-def _as_written(loaded: LoadedConfig, registry: Registry) -> dict[str, Any]:
-    from ruamel.yaml import YAML
-
-    from grpo_host.config.resolved import dump_resolved
-
-    values: dict[str, Any] = YAML(typ="safe", pure=True).load(dump_resolved(loaded, registry))
-    return values
-
-
 def _write_yaml(values: dict[str, Any]) -> str:
     from ruamel.yaml import YAML
 
@@ -206,41 +223,6 @@ def _write_yaml(values: dict[str, Any]) -> str:
 def with_output(config: str, runs: Path) -> str:
     """``config``, the text of agent.yaml, with the directory of runs."""
     return config + _write_yaml({"output": escape_references(str(runs))})
-
-
-def _permitted(model: Any) -> set[str]:
-    """The options that a request may set: those that can hold no text but a fixed choice."""
-    return {field.alias or name for name, field in model.model_fields.items() if _is_plain(field.annotation)}
-
-
-def _is_plain(annotation: Any) -> bool:
-    if annotation in (bool, int, float, NoneType):
-        return True
-    if isinstance(annotation, type) and issubclass(annotation, Enum):
-        return True
-    origin, arguments = get_origin(annotation), get_args(annotation)
-    if origin is Literal:
-        return True
-    if origin is Annotated:
-        return _is_plain(arguments[0])
-    if origin in (Union, UnionType, list, tuple, set, frozenset):
-        return bool(arguments) and all(_is_plain(a) for a in arguments if a is not Ellipsis)
-    return False
-
-
-def _require_small(option: str, value: Any, field: str) -> None:
-    """Raises ``ApiError`` for what would take much time or memory to read or to make something of."""
-    pending, entries = [value], 0
-    while pending:
-        item = pending.pop()
-        entries += 1
-        too_large = isinstance(item, int | float) and abs(item) > LARGEST
-        if too_large or entries > ENTRIES or (isinstance(item, str) and len(item) > ENTRIES):
-            raise ApiError(422, "invalid_option", f'the option "{option}" is too large', param=field)
-        if isinstance(item, Mapping):
-            pending.extend(item.values())
-        elif isinstance(item, list):
-            pending.extend(item)
 
 
 def default_config(name: str) -> LoadedConfig:

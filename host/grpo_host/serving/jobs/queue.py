@@ -16,7 +16,8 @@ from grpo_host.serving.jobs.child import JOB_YAML
 from grpo_host.serving.jobs.plan import with_output
 from grpo_host.serving.jobs.process import Command, JobProcess
 from grpo_host.serving.jobs.progress import last_step, result_of
-from grpo_host.serving.jobs.store import Job, JobStore, QueueFullError, State
+from grpo_host.serving.jobs.record import Job, State
+from grpo_host.serving.jobs.store import JobStore, QueueFullError
 from grpo_host.serving.services import Part
 from grpo_sdk.errors import GrpoError, RunError
 

@@ -13,7 +13,7 @@ EPISODES = 1024
 COMPUTATIONAL = "computational"
 """The strategy of the usage guide's requests: the agent as it is served, and the general rewards."""
 
-Text = Annotated[str, Field(min_length=1, max_length=CHARACTERS)]
+Text = Annotated[str, Field(min_length=1, max_length=CHARACTERS, pattern=r"\S")]
 RegisteredName = Annotated[
     str, Field(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:/-]*$")
 ]
@@ -28,7 +28,8 @@ class NamedUse(_Body):
 
     name: RegisteredName
     options: dict[Annotated[str, Field(max_length=100)], Any] = Field(default_factory=dict, max_length=32)
-    """Numbers, booleans and fixed choices; texts and paths stand in the server's agent.yaml only."""
+    """Numbers, alone or by name, booleans and fixed choices; what is a text or a path stands in the
+    server's agent.yaml only."""
 
     @model_validator(mode="before")
     @classmethod
@@ -55,6 +56,8 @@ class TrainRequest(_Body):
     """Add the reward that is learnt from feedback."""
     customer_replies: list[Text] = Field(default_factory=list, max_length=8)
     """What the user says after the agent's first, second, … answer; an episode ends after the last."""
+    expected_responses: list[Text] = Field(default_factory=list, max_length=64)
+    """Answers that are good ones, for the strategy's rewards."""
     held_out_prompts: list[Text] = Field(default_factory=list, max_length=256)
     """Not trained on: the reward on them is measured before and after."""
     environment: NamedUse | None = None
@@ -85,6 +88,8 @@ class TrainRequest(_Body):
             raise ValueError("give either prompts or an environment")
         if self.environment is not None and (self.customer_replies or self.held_out_prompts):
             raise ValueError("an environment has replies and held-out tasks of its own")
+        if self.rewards and self.expected_responses:
+            raise ValueError("expected_responses are for the strategy's rewards; leave rewards out")
         if self.environment is None and self.evaluation_episodes:
             raise ValueError("evaluation_episodes goes with an environment; give held_out_prompts")
         if both := set(self.prompts) & set(self.held_out_prompts):

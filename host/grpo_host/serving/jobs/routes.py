@@ -13,8 +13,8 @@ from starlette.responses import Response, StreamingResponse
 
 from grpo_host.serving.endpoint import ApiError, Call, Endpoint, Scope
 from grpo_host.serving.jobs.progress import MetricsReader, StepDone, last_step
+from grpo_host.serving.jobs.record import Job, State
 from grpo_host.serving.jobs.request import TrainRequest
-from grpo_host.serving.jobs.store import Job, State
 
 if TYPE_CHECKING:
     from grpo_host.serving.jobs.queue import JobQueue
