@@ -1,0 +1,49 @@
+"""``grpo-host new``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from grpo_host.cli.command import Command, ExamplesFirst
+
+
+class _Group(ExamplesFirst, click.Group):
+    pass
+
+
+@click.group("new", cls=_Group, examples=["grpo-host new deployment deploy --agent agent.yaml"])
+def command() -> None:
+    """Write files to begin with."""
+
+
+@command.command(
+    "deployment",
+    cls=Command,
+    examples=["grpo-host new deployment", "grpo-host new deployment deploy --agent agent.yaml"],
+)
+@click.argument("directory", type=click.Path(path_type=Path), default=Path("deployment"))
+@click.option(
+    "--agent",
+    "agent_yaml",
+    type=click.Path(path_type=Path),
+    help="The agent.yaml that is to be served; without it, one to begin with is written.",
+)
+@click.option("--force", is_flag=True, help="Overwrite what is there, except .env.")
+def deployment(directory: Path, agent_yaml: Path | None, force: bool) -> None:
+    """Write a Dockerfile, a compose file and Kubernetes manifests.
+
+    They go into DIRECTORY [./deployment]. Nothing that exists is overwritten without --force.
+    """
+    from grpo_host.deployment import write_deployment
+
+    written = write_deployment(directory, agent_yaml=agent_yaml, force=force)
+    click.echo(f"wrote {len(written)} files to {directory}; README.md there tells of each", err=True)
+    for line in (
+        f"cd {directory}",
+        "docker compose build",
+        "docker compose run --rm server keys create --name me --scopes chat,train,admin",
+        "docker compose up",
+    ):
+        click.echo(line)

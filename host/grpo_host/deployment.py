@@ -1,0 +1,126 @@
+"""Writes the templates of a deployment: image, compose file, Kubernetes manifests."""
+
+from __future__ import annotations
+
+import math
+import platform
+import secrets
+from collections.abc import Iterator
+from importlib import metadata
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from grpo_sdk.errors import ConfigError, RunError
+
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
+
+DISTRIBUTION = "grpo-agent-framework"
+EXTRAS = ("train", "cpu", "postgres", "litellm")
+"""Of the image."""
+UNPINNED = ("torch", "triton", "vllm", "nvidia-", "cuda-", "flashinfer", "xformers")
+"""The image's variants differ in these; the Dockerfile and the extras say which versions."""
+
+CLOSING_SECONDS = 45
+"""For all that follows the drain: connections, models, database, telemetry, and preStop before it."""
+
+PRIVATE = ".env"
+"""Holds a password that a database may be set up with already: never written twice."""
+
+HIDDEN = {"dockerignore": ".dockerignore", "gitignore": ".gitignore", "env": PRIVATE}
+"""Names that would do something where the templates themselves are kept."""
+
+
+def write_deployment(directory: Path, *, agent_yaml: Path | None = None, force: bool = False) -> list[Path]:
+    """The files written. Raises ``RunError`` where one exists and ``force`` is not set; then none is."""
+    texts = dict(_texts(agent_yaml))
+    there = [name for name in texts if (directory / name).exists()]
+    if there and not force:
+        raise RunError(
+            f"{directory} has {', '.join(sorted(there)[:5])}{' and more' if len(there) > 5 else ''} already; "
+            "choose another directory, or overwrite with --force"
+        )
+    written = []
+    for name, text in texts.items():
+        path = directory / name
+        if name == PRIVATE and path.exists():
+            continue
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch(mode=0o600 if name == PRIVATE else 0o666)
+            path.write_text(text, encoding="utf-8")
+        except OSError as problem:
+            raise RunError(f"cannot write {path}: {problem.strerror or problem}") from problem
+        written.append(path)
+    return written
+
+
+def pins() -> list[str]:
+    """What is installed here of all that the image needs, as exact requirements."""
+    found: dict[str, str] = {}
+    todo = [(DISTRIBUTION, frozenset(EXTRAS))]
+    while todo:
+        name, extras = todo.pop()
+        for needed in _requirements(name, extras):
+            if needed.name in found or needed.name.startswith(UNPINNED):
+                continue
+            try:
+                found[needed.name] = metadata.version(needed.name)
+            except metadata.PackageNotFoundError:
+                continue  # an extra that is not installed here
+            todo.append((needed.name, frozenset(needed.extras)))
+    return [f"{name}=={version}" for name, version in sorted(found.items())]
+
+
+def _requirements(name: str, extras: frozenset[str]) -> Iterator[Requirement]:
+    from packaging.requirements import Requirement
+    from packaging.utils import canonicalize_name
+
+    for text in metadata.requires(name) or ():
+        needed = Requirement(text)
+        needed.name = canonicalize_name(needed.name)
+        marker = needed.marker
+        if marker is None or any(marker.evaluate({"extra": extra}) for extra in ("", *extras)):
+            yield needed
+
+
+def _texts(agent_yaml: Path | None) -> Iterator[tuple[str, str]]:
+    """Each file's path within the directory, and its text."""
+    values = {
+        "VERSION": metadata.version(DISTRIBUTION),
+        "PYTHON": ".".join(platform.python_version_tuple()[:2]),
+        "IMAGE": f"grpo-server:{metadata.version(DISTRIBUTION)}",
+        "GRACE": str(math.ceil(_drain_seconds(agent_yaml)) + CLOSING_SECONDS),
+        "PASSWORD": secrets.token_hex(24),
+    }
+    for name, template in _files(files("grpo_templates") / "deployment"):
+        if name == "agent.yaml" and agent_yaml is not None:
+            text = agent_yaml.read_text("utf-8")
+        else:
+            text = template.read_text("utf-8")
+            for word, value in values.items():
+                text = text.replace(f"@{word}@", value)
+        yield HIDDEN.get(name, name), text
+    head = f"# What was installed where {DISTRIBUTION} {values['VERSION']} wrote this, without the engines."
+    yield "constraints.txt", "\n".join([head, *pins(), ""])
+
+
+def _files(folder: Traversable, above: str = "") -> Iterator[tuple[str, Traversable]]:
+    for item in sorted(folder.iterdir(), key=lambda item: item.name):
+        if item.is_dir():
+            yield from _files(item, f"{above}{item.name}/")
+        else:
+            yield above + item.name, item
+
+
+def _drain_seconds(agent_yaml: Path | None) -> float:
+    from grpo_host.config.load import load_config
+    from grpo_host.config.schema import ServingConfig
+
+    if agent_yaml is None:
+        return ServingConfig().drain_seconds
+    if not agent_yaml.is_file():
+        raise ConfigError(f"there is no file {agent_yaml}; name the agent.yaml that is to be served")
+    return load_config(agent_yaml).config.serving.drain_seconds

@@ -1,0 +1,1 @@
+"""Templates that ``grpo-host new`` writes. Data only."""
