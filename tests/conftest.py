@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import itertools
+import os
 import shutil
+import subprocess
+import tempfile
 import threading
 import warnings
 from collections.abc import Coroutine, Iterable, Iterator, Sequence
@@ -65,6 +69,71 @@ def need(*modules: str) -> None:
     for module in modules:
         if importlib.util.find_spec(module) is None:
             pytest.skip(f"{module} is not installed")
+
+
+class Postgres:
+    """A PostgreSQL server of its own, in ``directory``, that listens on a socket there and nowhere else."""
+
+    def __init__(self, binaries: Path, directory: Path) -> None:
+        self._binaries = binaries
+        self._directory = directory
+        self._numbers = itertools.count()
+        # The server refuses to run as root.
+        self._as_user = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
+        if self._as_user:
+            shutil.chown(directory, "postgres")
+
+    def start(self) -> None:
+        self._run("initdb", "-D", f"{self._directory}/data", "-U", "postgres", "-A", "trust", "--no-sync")
+        options = f"-c listen_addresses= -k {self._directory} -c fsync=off -c max_connections=50"
+        log = f"{self._directory}/log"
+        self._run("pg_ctl", "start", "-w", "-D", f"{self._directory}/data", "-l", log, "-o", options)
+
+    def stop(self) -> None:
+        self._run("pg_ctl", "stop", "-D", f"{self._directory}/data", "-m", "immediate")
+
+    def new_database(self) -> str:
+        """Makes an empty database and gives its URL."""
+        name = f"test_{next(self._numbers)}"
+        self._run("createdb", "-h", str(self._directory), "-U", "postgres", name)
+        return f"postgresql+asyncpg://postgres@/{name}?host={self._directory}"
+
+    def _run(self, command: str, *arguments: str) -> None:
+        done = subprocess.run(
+            [*self._as_user, str(self._binaries / command), *arguments],
+            cwd=self._directory,
+            stdout=subprocess.PIPE if command != "pg_ctl" else subprocess.DEVNULL,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        if done.returncode:
+            raise RuntimeError(f"{command} failed: {done.stdout}")
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A running PostgreSQL server; skipped where there is none to run."""
+    need("asyncpg")
+    found = shutil.which("postgres")
+    places = [Path(found).resolve().parent] if found else sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    binaries = [place for place in places if (place / "initdb").is_file()]
+    if not binaries:
+        pytest.skip("PostgreSQL's server (initdb, pg_ctl) is not installed")
+    if os.geteuid() == 0 and shutil.which("runuser") is None:
+        pytest.skip("PostgreSQL does not run as root, and there is no runuser")
+    with tempfile.TemporaryDirectory(prefix="grpo-pg-") as directory:  # short: a socket's path is
+        server = Postgres(binaries[-1], Path(directory))
+        server.start()
+        try:
+            yield server
+        finally:
+            server.stop()
+
+
+@pytest.fixture
+def postgres_url(postgres: Postgres) -> str:
+    """The URL of an empty PostgreSQL database."""
+    return postgres.new_database()
 
 
 @pytest.fixture(scope="session")
