@@ -25,6 +25,7 @@ from grpo_host.chat.store import (
 )
 from grpo_host.instruments import Tell
 from grpo_host.local_model import LocalModel, installed_plugins
+from grpo_host.telemetry.agents import instruments
 from grpo_sdk.backend import Capability, Sampling
 from grpo_sdk.errors import CapabilityError, ConfigError
 from grpo_sdk.messages import Message
@@ -270,6 +271,8 @@ class ChatAgent:
     ) -> Answer:
         chosen = self._strategy(strategy)
         agent = await self.ready()
+        if agent.instruments is None:
+            agent = replace(agent, instruments=instruments())
         tools = [
             tool
             for tool in self._tools.values()

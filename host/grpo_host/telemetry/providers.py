@@ -70,7 +70,8 @@ def wanted() -> bool:
 
 def _waits(provider: object) -> bool:
     """Whether it is the proxy that the API hands out until an application sets a provider."""
-    return type(provider).__module__.startswith(_API)
+    kind = type(provider)
+    return kind.__module__.startswith(_API) and "Proxy" in kind.__name__
 
 
 def readable_meter_provider() -> MeterProvider:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +14,8 @@ from opentelemetry import trace
 from opentelemetry.trace import StatusCode
 
 from grpo_host.agent import Agent, AgentLimits, TurnTimeoutError
+from grpo_host.any_loop import AnyLoopBackend
+from grpo_host.chat.agent import ChatAgent
 from grpo_host.telemetry.agents import AgentInstruments, provider_name
 from grpo_sdk import Backend, Capability, ChatReply, ModelSpec, Sampling, Strategy, assistant, tool_call, user
 from grpo_sdk.messages import Message
@@ -347,3 +350,86 @@ def test_an_agent_that_nothing_watches_makes_no_spans(telemetry: Any) -> None:
     talk(subject)
 
     assert telemetry.spans == []
+
+
+def test_the_span_is_current_in_a_backend_that_runs_in_another_thread_too(telemetry: Any) -> None:
+    backend = Scripted(assistant("Hello."))
+
+    async def go() -> None:
+        carried = AnyLoopBackend(backend)
+        await carried.start()
+        await agent(telemetry, carried).open().act([user("Hi")])
+        await carried.close()
+
+    asyncio.run(go())
+
+    assert backend.active == ["chat smollm2-135m"]
+
+
+def chat_agent(telemetry: Any, monkeypatch: pytest.MonkeyPatch, backend: Backend) -> ChatAgent:
+    """As an application has it, which knows nothing of instruments."""
+    made = AgentInstruments(**telemetry.providers)
+    monkeypatch.setattr("grpo_host.chat.agent.instruments", lambda: made)
+    return ChatAgent(Agent(backend), strategy="customer_service", tools=(order_status, refund))
+
+
+def test_a_chat_agent_is_watched_with_the_id_of_the_conversation(
+    telemetry: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chat = chat_agent(telemetry, monkeypatch, Scripted(*TWO_ROUNDS))
+
+    async def go() -> str:
+        begun = await chat.start_conversation(conversation_id="c-1")
+        return await chat.respond(begun.conversation_id, SECRET)
+
+    assert asyncio.run(go()) == "It is on its way."
+    assert telemetry.tree("gen_ai.conversation.id").splitlines() == [
+        "invoke_agent customer_service gen_ai.conversation.id=c-1",
+        "  chat smollm2-135m gen_ai.conversation.id=c-1",
+        "  execute_tool order_status",
+        "  chat smollm2-135m gen_ai.conversation.id=c-1",
+        "  execute_tool refund",
+        "  execute_tool order_status",
+        "  chat smollm2-135m gen_ai.conversation.id=c-1",
+    ]
+
+
+def test_a_streamed_answer_is_one_tree_too_and_times_its_chunks(
+    telemetry: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chat = chat_agent(telemetry, monkeypatch, Scripted(*TWO_ROUNDS))
+
+    async def go() -> list[str]:
+        begun = await chat.start_conversation(conversation_id="c-1")
+        return [piece async for piece in chat.stream(begun.conversation_id, SECRET)]
+
+    assert "".join(asyncio.run(go())).endswith("Itisonitsway.")
+    assert [span.name for span in telemetry.spans if span.parent is None] == ["invoke_agent customer_service"]
+    last = [span for span in telemetry.spans if span.name.startswith("chat")][-1]
+    assert last.attributes["gen_ai.request.stream"] is True
+    assert last.attributes["gen_ai.response.time_to_first_chunk"] > 0
+
+
+def test_a_reader_who_leaves_a_stream_early_ends_its_spans(
+    telemetry: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Endless(Scripted):
+        async def stream(self, messages: Any, sampling: Sampling, tools: Any = ()) -> Any:
+            while True:
+                yield "word "
+                await asyncio.sleep(0)
+
+    chat = chat_agent(telemetry, monkeypatch, Endless())
+
+    async def go() -> None:
+        begun = await chat.start_conversation()
+        async with aclosing(chat.stream(begun.conversation_id, "Hi")) as pieces:
+            async for _ in pieces:
+                break
+
+    asyncio.run(go())
+
+    assert {span.name: span.attributes["error.type"] for span in telemetry.spans} == {
+        "chat smollm2-135m": "cancelled",
+        "invoke_agent customer_service": "cancelled",
+    }

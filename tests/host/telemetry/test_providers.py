@@ -98,6 +98,18 @@ print([span.name for span in spans.get_finished_spans()])
     assert done.stdout == "['chat scripted', 'invoke_agent sales']\n"
 
 
+def test_an_application_that_wants_no_telemetry_has_none() -> None:
+    done = process(
+        "from opentelemetry import metrics, trace\n"
+        "trace.set_tracer_provider(trace.NoOpTracerProvider())\n"
+        "metrics.set_meter_provider(metrics.NoOpMeterProvider())\n" + CHAT + "chat()",
+        OTEL_TRACES_EXPORTER="console",
+        OTEL_METRICS_EXPORTER="console",
+    )
+
+    assert (done.stdout, done.stderr) == ("", "")
+
+
 def test_spans_go_to_an_exporter_that_the_environment_names() -> None:
     done = process(CHAT + "chat()", OTEL_TRACES_EXPORTER="console", OTEL_SERVICE_NAME="shop")
 
