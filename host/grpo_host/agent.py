@@ -134,9 +134,8 @@ class Conversation:
         if len(self.turns) >= self.agent.limits.turns:
             self.session.messages.extend(new)
             raise TurnLimitError
-        if self.prepare is not None and (shown := self.prepare([*self.session.messages, *new])) is not None:
-            self.begin_again(shown)
-            new = ()
+        if self.prepare is not None:
+            new = self._prepared(self.prepare, new)
         started = time.perf_counter()
         reply = await self._respond(new, tell)
         seconds = time.perf_counter() - started
@@ -153,6 +152,18 @@ class Conversation:
             )
         )
         return reply.message, [message for message, _ in results]
+
+    def _prepared(self, prepare: Prepare, new: Sequence[Message]) -> Sequence[Message]:
+        """What is new to the session, once it holds what the model is to be shown."""
+        try:
+            shown = prepare([*self.session.messages, *new])
+        except Exception:
+            self.session.messages.extend(new)
+            raise
+        if shown is None:
+            return new
+        self.begin_again(shown)
+        return ()
 
     async def _respond(self, new: Sequence[Message], tell: Tell | None) -> Reply:
         agent, session, sampling = self.agent, self.session, self._sampling()

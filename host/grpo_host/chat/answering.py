@@ -140,7 +140,11 @@ class Answering:
                 # A backend that counts for itself; here the tokens were an estimate.
                 self._budget = int(self._budget * _TIGHTER)
                 logger.info("conversation %s: %s; showing less", self._record.id, problem)
-                conversation.begin_again(self._fitted(_without_system(conversation.session.messages)))
+                try:
+                    shown = self._fitted(_without_system(conversation.session.messages))
+                except ContextOverflowError:
+                    raise problem from None
+                conversation.begin_again(shown)
                 new = []
 
     async def _speak_without_tools(self, conversation: Conversation) -> Message:
