@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import gzip
 import os
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import (
     ExportLogsServiceRequest,
@@ -204,3 +207,65 @@ def test_a_collector_that_is_gone_does_not_hold_the_end_of_a_server() -> None:
 
     assert time.monotonic() - started < 30
     assert "queue_length 3.0" in done.stdout
+
+
+AGENT = """\
+name: support
+model: m
+backend: {name: scripted, options: {replies: ["It is on its way."]}}
+environment: order_desk
+rewards: [task_success]
+"""
+CALLER = "0af7651916cd43dd8448eb211c80319c"
+
+
+def test_a_server_sends_what_it_has_before_it_ends(tmp_path: Path) -> None:
+    (tmp_path / "agent.yaml").write_text(AGENT)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with Receiver() as receiver:
+        threading.Thread(target=receiver.serve_forever, daemon=True).start()
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("OTEL_")}
+        server = subprocess.Popen(
+            [sys.executable, "-m", "grpo_host.cli", "serve", "agent.yaml", "--port", str(port)],
+            cwd=tmp_path,
+            env=clean | {"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.endpoint},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            url = f"http://127.0.0.1:{port}"
+            wait_for(f"{url}/health/ready", server)
+            answer = httpx.post(
+                f"{url}/v1/chat/completions",
+                json={"model": "support", "messages": [{"role": "user", "content": "Where is it?"}]},
+                headers={"traceparent": f"00-{CALLER}-b7ad6b7169203331-01", "x-request-id": "request-1"},
+                timeout=30,
+            )
+            assert answer.status_code == 200, answer.text
+            server.terminate()
+            _, said = server.communicate(timeout=60)
+        finally:
+            server.kill()
+        receiver.shutdown()
+
+    found = {span.name: span for span in spans(receiver)}
+    assert sorted(found) == ["POST /v1/chat/completions", "chat m"], said
+    request, chat = found["POST /v1/chat/completions"], found["chat m"]
+    assert chat.parent_span_id == request.span_id
+    assert {request.trace_id.hex(), chat.trace_id.hex()} == {CALLER}
+    assert attributes(request)["http.response.status_code"] == 200
+    assert receiver.received["/v1/metrics"]
+
+
+def wait_for(url: str, server: subprocess.Popen[str]) -> None:
+    for _ in range(600):
+        if server.poll() is not None:
+            pytest.fail(f"the server ended: {server.communicate()[1]}")
+        try:
+            if httpx.get(url, timeout=5).status_code == 200:
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.1)
+    pytest.fail("the server did not get ready")
