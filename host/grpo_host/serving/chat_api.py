@@ -1,0 +1,231 @@
+"""``/api/chat`` and ``/api/conversations``: talking to the agent, its tools and memory included."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.responses import Response, StreamingResponse
+
+from grpo_host.chat.store import ConversationRecord
+from grpo_host.serving.chats import Opened, Turn, make_part
+from grpo_host.serving.endpoint import ApiError, Call, Endpoint, Scope
+from grpo_host.serving.errors import api_error
+from grpo_sdk.errors import GrpoError
+
+__all__ = ["endpoints", "make_part"]
+
+Name = Annotated[str, Field(min_length=1, max_length=200)]
+
+
+class ChatRequest(BaseModel):
+    """A message to the agent."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    message: Annotated[str, Field(min_length=1, max_length=100_000)]
+    conversation_id: Name | None = None
+    """None: a new conversation."""
+    strategy: Name | None = None
+    """A registered strategy's name; it holds from now on. None: the conversation's, or the server's."""
+    context: dict[str, Any] | None = None
+    """Facts that a new conversation begins with; the model is told."""
+    user_id: Name | None = None
+    """Of the caller's own; to find conversations by."""
+    model: Name | None = None
+    """One of GET /v1/models; None: the agent."""
+    use_tools: bool = True
+    stream: bool = False
+
+    def turn(self) -> Turn:
+        return Turn(**self.model_dump(exclude={"stream"}))
+
+
+class ChatResponse(BaseModel):
+    """The agent's answer; it is stored when this is sent."""
+
+    response: str
+    conversation_id: str
+    strategy: str
+
+
+class ChatEvent(BaseModel):
+    """A piece of a streamed answer, or its end."""
+
+    delta: str | None = None
+    response: str | None = None
+    """The whole answer, in the last event."""
+    conversation_id: str
+    strategy: str
+
+
+class Page(BaseModel):
+    """Which conversations to list."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    user_id: Name | None = None
+    limit: Annotated[int, Field(ge=1, le=200)] = 50
+    offset: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+
+
+class ConversationHead(BaseModel):
+    """A conversation without its messages."""
+
+    conversation_id: str
+    user_id: str | None
+    strategy: str
+    messages: int
+    created: float
+    """Unix time, as is ``updated``."""
+    updated: float
+
+
+class ConversationList(BaseModel):
+    """The caller's conversations, the one last spoken in first."""
+
+    conversations: list[ConversationHead]
+
+
+class Conversation(ConversationHead):
+    """A conversation with all that was said."""
+
+    context: dict[str, Any]
+    history: list[dict[str, Any]]
+
+
+def endpoints() -> list[Endpoint]:
+    gone = {404: "There is no such conversation, or it is another key's"}
+    return [
+        Endpoint(
+            "POST",
+            "/api/chat",
+            chat,
+            Scope.CHAT,
+            "Say something to the agent; without a conversation_id a conversation begins",
+            tags=("chat",),
+            request=ChatRequest,
+            response=ChatResponse,
+            stream=ChatEvent,
+            statuses={**gone, 409: "Another process has answered in this conversation meanwhile"},
+        ),
+        Endpoint(
+            "GET",
+            "/api/conversations",
+            list_conversations,
+            Scope.CHAT,
+            "The caller's conversations",
+            tags=("chat",),
+            query=Page,
+            response=ConversationList,
+        ),
+        Endpoint(
+            "GET",
+            "/api/conversations/{conversation_id}",
+            read_conversation,
+            Scope.CHAT,
+            "A conversation with its messages",
+            tags=("chat",),
+            response=Conversation,
+            statuses=gone,
+        ),
+        Endpoint(
+            "DELETE",
+            "/api/conversations/{conversation_id}",
+            delete_conversation,
+            Scope.CHAT,
+            "Forget a conversation",
+            tags=("chat",),
+            status=204,
+            statuses=gone,
+        ),
+    ]
+
+
+async def chat(call: Call) -> ChatResponse | Response:
+    """The answer, whole or as server-sent events."""
+    request: ChatRequest = call.body
+    if request.stream:
+        events = _events(call, request)
+        first = await anext(events)  # what is wrong with the request is told with its status
+        return StreamingResponse(_after(first, events), media_type="text/event-stream")
+    async with call.services.chat.open(request.turn(), call.key) as opened:
+        response = await opened.answer()
+    return ChatResponse(response=response, conversation_id=opened.conversation_id, strategy=opened.strategy)
+
+
+async def list_conversations(call: Call) -> ConversationList:
+    """Newest first."""
+    page: Page = call.query
+    records = await call.services.chat.store.list(
+        page.user_id, call.key.id, limit=page.limit, offset=page.offset
+    )
+    return ConversationList(conversations=[ConversationHead(**_head(record)) for record in records])
+
+
+async def read_conversation(call: Call) -> Conversation:
+    """One, whole."""
+    record = await call.services.chat.record(call.path["conversation_id"], call.key)
+    return Conversation(
+        **_head(record), context=record.context, history=[dict(message) for message in record.messages]
+    )
+
+
+async def delete_conversation(call: Call) -> Response:
+    """Nothing of it is kept."""
+    await call.services.chat.delete(call.path["conversation_id"], call.key)
+    return Response(status_code=204)
+
+
+def _head(record: ConversationRecord) -> dict[str, Any]:
+    return {
+        "conversation_id": record.id,
+        "user_id": record.user_id,
+        "strategy": record.strategy,
+        "messages": record.length,
+        "created": record.created,
+        "updated": record.updated,
+    }
+
+
+async def _events(call: Call, request: ChatRequest) -> AsyncIterator[bytes]:
+    """The answer's pieces, and at the end the whole. What fails before the first piece is raised."""
+    begun = False
+    try:
+        async with call.services.chat.open(request.turn(), call.key) as opened:
+            text = ""
+            async for piece in opened.pieces():
+                text += piece
+                begun = True
+                yield _event(opened, delta=piece)
+            begun = True
+            yield _event(opened, response=text)
+    except GrpoError as problem:
+        if not begun:
+            raise
+        yield _failure(api_error(problem), call)
+    except Exception:
+        if not begun:
+            raise
+        yield _failure(ApiError(500, "internal_error", "the answer failed"), call)
+
+
+def _event(opened: Opened, **values: str) -> bytes:
+    event = ChatEvent(conversation_id=opened.conversation_id, strategy=opened.strategy, **values)
+    return b"data: %b\n\n" % event.model_dump_json(exclude_none=True).encode()
+
+
+def _failure(problem: ApiError, call: Call) -> bytes:
+    error = {"code": problem.code, "message": problem.message}
+    return b"data: %b\n\n" % orjson.dumps({"error": error, "request_id": call.request_id})
+
+
+async def _after(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    try:
+        yield first
+        async for event in rest:
+            yield event
+    finally:
+        await rest.aclose()  # type: ignore[attr-defined]

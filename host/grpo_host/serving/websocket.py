@@ -1,0 +1,197 @@
+"""``/ws``: several conversations over one socket.
+
+The client sends ``{"type": "chat", "data": {"message": ..., "conversation_id": ..., "stream": true}}``,
+with an ``id`` of its own if it likes; each is answered by any number of ``chat_delta`` and one
+``chat_response`` or ``error`` with the same ``id``. ``{"type": "cancel", "id": ...}`` ends an answer,
+``{"type": "ping"}`` is answered by ``pong``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
+
+from grpo_host.serving.chat_api import ChatRequest
+from grpo_host.serving.endpoint import ApiError, Key, Scope, SocketEndpoint
+from grpo_host.serving.errors import api_error, invalid
+from grpo_sdk.errors import GrpoError
+
+if TYPE_CHECKING:
+    from grpo_host.serving.services import Services
+
+logger = logging.getLogger("grpo_host.serving")
+
+MOST_AT_ONCE = 8
+"""Messages of one socket that are answered at once."""
+SEND_SECONDS = 30.0
+"""How long a client may take to read one message before it counts as gone."""
+
+Id = Annotated[str, Field(max_length=200)] | int
+
+
+class Incoming(BaseModel):
+    """What a client sends."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    type: Literal["chat", "cancel", "ping", "auth"]
+    id: Id | None = None
+    data: dict[str, Any] | None = None
+    traceparent: Annotated[str, Field(max_length=200)] | None = None
+    tracestate: Annotated[str, Field(max_length=1000)] | None = None
+
+
+def websocket_routes() -> list[SocketEndpoint]:
+    return [SocketEndpoint("/ws", serve, Scope.CHAT, "Conversations over a WebSocket")]
+
+
+async def serve(websocket: WebSocket, key: Key, services: Services) -> None:
+    """Answer until the client leaves or the server ends."""
+    socket = _Socket(websocket, key, services)
+    ending = asyncio.create_task(services.draining.wait())
+    hearing = asyncio.create_task(socket.hear())
+    try:
+        await asyncio.wait({ending, hearing}, return_when=asyncio.FIRST_COMPLETED)
+        if not hearing.done():
+            await socket.finish()
+            await websocket.close(1001, "shutting_down")
+            return
+        await hearing
+    finally:
+        ending.cancel()
+        hearing.cancel()
+        await socket.stop()
+        await asyncio.gather(ending, hearing, return_exceptions=True)
+
+
+class _Socket:
+    """One client's messages, each answered in a task of its own."""
+
+    def __init__(self, websocket: WebSocket, key: Key, services: Services) -> None:
+        self._websocket = websocket
+        self._key = key
+        self._services = services
+        self._answers: dict[asyncio.Task[None], Id | None] = {}
+        self._sending = asyncio.Lock()
+
+    async def hear(self) -> None:
+        """Take messages until the client leaves."""
+        while True:
+            message = await self._websocket.receive()
+            if message["type"] == "websocket.disconnect":
+                return
+            try:
+                await self._take(message)
+            except ApiError as problem:
+                await self._fail(problem, None)
+
+    async def _take(self, message: Any) -> None:
+        text = message.get("text")
+        if text is None:
+            raise ApiError(400, "invalid_request", "messages are JSON texts, not bytes")
+        if len(text.encode("utf-8", "replace")) > self._services.settings.max_message_bytes:
+            raise ApiError(413, "too_large", "the message is too large")
+        try:
+            incoming = Incoming.model_validate_json(text)
+        except ValidationError as problem:
+            raise invalid(problem, 400) from None
+        if incoming.type == "ping":
+            await self._send({"type": "pong"}, incoming.id)
+        elif incoming.type == "cancel":
+            self._cancel(incoming.id)
+        elif incoming.type == "chat":
+            await self._begin(incoming)
+
+    async def _begin(self, incoming: Incoming) -> None:
+        if len(self._answers) >= MOST_AT_ONCE:
+            problem = ApiError(
+                429,
+                "too_many_at_once",
+                f"{MOST_AT_ONCE} messages of this socket are being answered",
+                retry_after=1.0,
+            )
+            await self._fail(problem, incoming.id)
+            return
+        task = asyncio.create_task(self._answer(incoming))
+        self._answers[task] = incoming.id
+        task.add_done_callback(lambda done: self._answers.pop(done, None))
+
+    def _cancel(self, wanted: Id | None) -> None:
+        for task, known in self._answers.items():
+            if known is not None and known == wanted:
+                task.cancel()
+
+    async def _answer(self, incoming: Incoming) -> None:
+        telemetry = self._services.telemetry
+        carrier = incoming.model_dump(include={"traceparent", "tracestate"}, exclude_none=True)
+        try:
+            with telemetry.message("chat", carrier) if telemetry is not None else nullcontext():
+                await self._chat(incoming)
+        except asyncio.CancelledError:
+            with contextlib.suppress(Exception):
+                await self._fail(ApiError(499, "cancelled", "the answer was cancelled"), incoming.id)
+            raise
+        except GrpoError as problem:
+            await self._fail(api_error(problem), incoming.id)
+        except WebSocketDisconnect:
+            return
+        except Exception:
+            logger.exception("an answer over a WebSocket failed")
+            await self._fail(ApiError(500, "internal_error", "the answer failed"), incoming.id)
+
+    async def _chat(self, incoming: Incoming) -> None:
+        try:
+            request = ChatRequest.model_validate(incoming.data or {})
+        except ValidationError as problem:
+            raise invalid(problem, 400) from None
+        services = self._services
+        await services.rates.count(self._key)
+        async with services.admission.place(), services.chat.open(request.turn(), self._key) as opened:
+            about = {"conversation_id": opened.conversation_id, "strategy": opened.strategy}
+            if request.stream:
+                text = ""
+                async for piece in opened.pieces():
+                    text += piece
+                    await self._send({"type": "chat_delta", "data": {"delta": piece, **about}}, incoming.id)
+            else:
+                text = await opened.answer()
+        await self._send({"type": "chat_response", "data": {"response": text, **about}}, incoming.id)
+
+    async def _fail(self, problem: ApiError, id: Id | None) -> None:
+        data: dict[str, Any] = {"code": problem.code, "message": problem.message}
+        if problem.retry_after is not None:
+            data["retry_after"] = problem.retry_after
+        await self._send({"type": "error", "data": data}, id)
+
+    async def _send(self, message: dict[str, Any], id: Id | None) -> None:
+        """One message at a time; a client that does not read holds its own answers back, and then is gone."""
+        if id is not None:
+            message["id"] = id
+        text = orjson.dumps(message).decode()
+        async with self._sending:
+            if self._websocket.application_state is not WebSocketState.CONNECTED:
+                raise WebSocketDisconnect(1006)
+            try:
+                async with asyncio.timeout(SEND_SECONDS):
+                    await self._websocket.send_text(text)
+            except TimeoutError:
+                raise WebSocketDisconnect(1006) from None
+
+    async def finish(self) -> None:
+        """Let what is being answered end; the server's drain bounds it."""
+        if self._answers:
+            await asyncio.wait(list(self._answers))
+
+    async def stop(self) -> None:
+        """Cancel what is being answered."""
+        answers = list(self._answers)
+        for task in answers:
+            task.cancel()
+        await asyncio.gather(*answers, return_exceptions=True)
