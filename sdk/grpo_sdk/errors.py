@@ -7,6 +7,7 @@ GrpoError
 ├── MissingExtraError  an optional dependency is not installed
 ├── ModelError         a model cannot be had or does not load
 └── RunError           a run cannot go on: directory in use, disk full, nothing to resume
+    └── BusyError      not now: requests are under way
 """
 
 from __future__ import annotations
@@ -48,6 +49,10 @@ class ContextOverflowError(GrpoError):
 
 class RunError(GrpoError):
     """A run cannot start or go on."""
+
+
+class BusyError(RunError):
+    """New weights cannot be taken while requests are under way, whose tokens would come from two policies."""
 
 
 def did_you_mean(name: str, known: list[str]) -> str:

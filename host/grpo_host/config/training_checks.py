@@ -52,7 +52,6 @@ def check_training(config: AgentConfig) -> Iterator[Complaint]:
                 f"training needs samples of the whole distribution: the policy gradient is biased "
                 f"where {key} cuts it. Set it to {neutral:g}",
             )
-    yield from _check_ranks(config)
     if training.early_stopping and not config.evaluation.episodes:
         yield Complaint(
             ("training", "early_stopping"),
@@ -64,6 +63,13 @@ def check_training(config: AgentConfig) -> Iterator[Complaint]:
             "the KL penalty is against the model below an adapter, and without lora there is none. "
             "Set it to 0",
         )
+    if training.tasks_per_step % training.world_size:
+        yield Complaint(
+            ("training", "world_size"),
+            f"{training.tasks_per_step} tasks a step do not divide into {training.world_size} processes. "
+            f"Set tasks_per_step to a multiple of it",
+        )
+        return
     rows = training.tasks_per_step * training.group_size // training.world_size
     if rows % training.micro_batch:
         fitting = max(n for n in range(1, min(rows, training.micro_batch) + 1) if rows % n == 0)
@@ -87,17 +93,6 @@ def check_dialogues(config: AgentConfig) -> Iterator[Complaint]:
         read_demonstrations(warm_start.dialogues)
     except ConfigError as error:
         yield Complaint(("training", "warm_start", "dialogues"), str(error))
-
-
-def _check_ranks(config: AgentConfig) -> Iterator[Complaint]:
-    """Whole groups for each process, and a backend that can be one of several."""
-    training = config.training
-    if training.tasks_per_step % training.world_size:
-        yield Complaint(
-            ("training", "world_size"),
-            f"{training.tasks_per_step} tasks a step do not divide into {training.world_size} processes. "
-            f"Set tasks_per_step to a multiple of it",
-        )
 
 
 def check_output(config: AgentConfig) -> Iterator[Complaint]:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from grpo_host.config.schema import TrainingConfig
 from grpo_host.responders import is_trainable
 from grpo_host.rollouts import RolloutEngine, RolloutMetrics, group_requests
-from grpo_sdk.errors import CapabilityError, ConfigError, RunError
+from grpo_sdk.errors import CapabilityError, ConfigError
 from grpo_sdk.seeds import derive_seed
 from grpo_sdk.trajectory import Task, Trajectory
 
@@ -26,9 +26,6 @@ if TYPE_CHECKING:
     from grpo_host.training.policy import Policy
 
 T = TypeVar("T")
-
-IDLE_SECONDS = 60.0
-"""How long new weights wait for requests under way to end: others may chat with the same agent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +81,8 @@ class OnlineTrainer:
     async def step(self, tasks: Sequence[Task]) -> OnlineStep:
         """Play each of ``tasks`` as a group, score it, and update the policy if there is something to learn.
 
-        Raises ``ModelError`` where the policy cannot be loaded, ``RunError`` where the new weights
-        cannot be handed over.
+        Raises ``ModelError`` where the policy cannot be loaded, ``BusyError`` where
+        others leave no moment to hand the new weights over.
         """
         async with self._busy:
             if self.policy is None:
@@ -106,7 +103,7 @@ class OnlineTrainer:
             metrics = await self._work(lambda: self._update(policy, groups))
             self.updates += 1
             trained = time.perf_counter()
-            await sync_when_idle(policy, self.engine)
+            await policy.sync(self.engine.agent.backend)
             seconds["training"] = trained - played
             seconds["weight_sync"] = time.perf_counter() - trained
             return OnlineStep(groups, rollouts, updated=True, metrics=metrics, seconds=seconds)
@@ -189,16 +186,3 @@ def teaches(group: Sequence[Trajectory]) -> bool:
     """Whether the group's rewards differ: what GRPO learns from."""
     rewards = {item.reward for item in group if item.reward is not None}
     return len(rewards) > 1
-
-
-async def sync_when_idle(policy: Policy, engine: RolloutEngine) -> None:
-    """Hand the weights to the backend once nothing is being generated."""
-    waited = time.monotonic()
-    while True:
-        try:
-            await policy.sync(engine.agent.backend)
-            return
-        except RunError:
-            if time.monotonic() - waited > IDLE_SECONDS:
-                raise
-            await asyncio.sleep(0.05)

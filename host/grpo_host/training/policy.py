@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,11 +12,13 @@ from typing import TYPE_CHECKING, Any
 from grpo_host.config.schema import LoraConfig as LoraSettings
 from grpo_host.training.weights import served_weights
 from grpo_sdk.backend import Backend
-from grpo_sdk.errors import ModelError, RunError
+from grpo_sdk.errors import BusyError, ModelError, RunError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+IDLE_SECONDS = 60.0
+"""How long new weights wait for requests under way to end."""
 ADAPTER = "adapter_config.json"
 """In a directory of weights, tells an adapter from a whole model."""
 
@@ -39,9 +43,21 @@ class Policy:
         return hasattr(self.model, "peft_config")
 
     async def sync(self, backend: Backend) -> None:
-        """Make ``backend`` sample from the weights as they are now."""
+        """Make ``backend`` sample from the weights as they are now.
+
+        Others may chat through it: their requests are waited for. Raises ``BusyError`` where there
+        is no moment without one.
+        """
         self.version += 1
-        await backend.update_weights(served_weights(self.model, self.dtype), version=self.version)
+        last = time.monotonic() + IDLE_SECONDS
+        while True:
+            try:
+                weights = served_weights(self.model, self.dtype)
+                return await backend.update_weights(weights, version=self.version)
+            except BusyError:
+                if time.monotonic() > last:
+                    raise
+            await asyncio.sleep(0.05)
 
     def save(self, path: Path) -> None:
         """Write the adapter, or the whole model with its tokenizer, at ``path``: whole or not at all.

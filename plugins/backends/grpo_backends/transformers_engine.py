@@ -23,6 +23,7 @@ from grpo_sdk import (
     TokenReply,
     derive_seed,
 )
+from grpo_sdk.errors import BusyError
 
 if TYPE_CHECKING:
     from grpo_backends.transformers_batch import BatchEngine, Row
@@ -123,7 +124,7 @@ class TransformersBackend(Backend):
         """
         thread = self._started()
         if self._under_way:
-            raise RunError(
+            raise BusyError(
                 f"update_weights: {self._under_way} requests are under way, whose tokens would come "
                 "from two policies; await or cancel them first"
             )

@@ -23,6 +23,7 @@ from grpo_sdk import (
     Sampling,
     TokenReply,
 )
+from grpo_sdk.errors import BusyError
 
 if TYPE_CHECKING:
     import torch
@@ -139,7 +140,7 @@ class VllmBackend(Backend):
         """
         thread = self._started()
         if self._under_way:
-            raise RunError(
+            raise BusyError(
                 f"update_weights: {self._under_way} requests are under way, whose tokens would come "
                 "from two policies; await or cancel them first"
             )

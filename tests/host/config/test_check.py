@@ -181,6 +181,37 @@ def test_episodes_must_divide_into_micro_batches(problems, group, micro, fitting
     assert problems(overrides[0], f"training.micro_batch={fitting}") == []
 
 
+def test_tasks_of_a_step_must_divide_into_processes(problems):
+    settings = ("training.micro_batch=8",)
+    assert problems(*settings, "training.world_size=3") == [
+        "--set training.world_size: 4 tasks a step do not divide into 3 processes. "
+        "Set tasks_per_step to a multiple of it"
+    ]
+    assert problems(*settings, "training.world_size=2") == []
+
+
+def test_a_process_must_play_whole_micro_batches(problems):
+    settings = ("training.world_size=2", "training.micro_batch=32")
+    assert problems(*settings) == [
+        "--set training.micro_batch: 16 episodes a step and process (4 tasks of 8) do not divide "
+        "into micro-batches of 32. Set it to 16"
+    ]
+
+
+def test_early_stopping_needs_something_to_measure_with(problems):
+    assert problems("training.early_stopping={}", "evaluation.episodes=0") == [
+        "--set training.early_stopping: there is nothing to measure with: evaluation.episodes is 0. "
+        "Raise it"
+    ]
+    assert problems("training.early_stopping={patience: 5}") == []
+
+
+def test_a_whole_model_has_nothing_below_it_to_stay_near_to(problems):
+    [line] = problems("training.lora=null", "training.beta=0.1")
+    assert line.startswith("--set training.beta: the KL penalty is against the model below an adapter")
+    assert problems("training.lora=null") == []
+
+
 def test_the_output_must_be_a_directory(problems, tmp_path):
     (tmp_path / "file").write_text("")
     assert problems("output=file/runs") == [f"--set output: {tmp_path / 'file'} is a file. Give a directory"]

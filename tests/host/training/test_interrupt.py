@@ -5,6 +5,7 @@ import signal
 
 import pytest
 
+from grpo_host.training.distributed import Ranks
 from grpo_host.training.interrupt import Interrupt, StopTraining
 
 
@@ -40,3 +41,27 @@ def test_handlers_are_put_back_also_after_an_error():
     with pytest.raises(KeyError), Interrupt().listening(print):
         raise KeyError
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+class TwoRanks(Ranks):
+    """Rank 0 of two; the other one had a SIGTERM."""
+
+    def gather(self, items):
+        return [*items, 15]
+
+
+def test_no_rank_leaves_alone_and_all_leave_together():
+    interrupt = Interrupt(TwoRanks(0, 2))
+    with interrupt.listening(lambda _: None):
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        interrupt.check()
+        with pytest.raises(StopTraining):
+            interrupt.check_together()
+
+
+def test_a_rank_hears_of_a_signal_that_another_had():
+    interrupt = Interrupt(TwoRanks(0, 2))
+    assert not interrupt.requested
+    assert interrupt.together()
+    assert interrupt.exit_code == 128 + signal.SIGTERM

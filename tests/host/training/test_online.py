@@ -118,9 +118,29 @@ def test_the_agent_speaks_with_the_trained_weights_afterwards(model):
             untrained = (logprobs() - said).abs().max()
         with torch.no_grad():
             now = (logprobs() - said).abs().max()
-        assert now < 0.1 < untrained
+        assert now < 0.3 < untrained / 3, "bfloat16 rounds by 0.1 and more"
 
     run(model, script, learning_rate=5e-2)
+
+
+def test_chats_go_on_while_it_trains(model):
+    async def script(trainer):
+        backend = trainer.engine.agent.backend
+        prompt = backend.tokenizer.encode("Hello there")
+        answers = []
+
+        async def chat():
+            while not stepped.done():
+                answers.append(await backend.generate(prompt, Sampling(max_tokens=4)))
+                await asyncio.sleep(0.01)
+
+        stepped = asyncio.ensure_future(trainer.step(TASKS))
+        await asyncio.gather(stepped, chat(), chat())
+        assert stepped.result().updated
+        assert backend.inner.weight_version == trainer.policy.version == 1
+        assert len(answers) > 2
+
+    run(model, script)
 
 
 def test_the_number_of_tasks_may_differ_from_step_to_step(model):

@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import asyncio
+from typing import ClassVar
+
+import pytest
+
+from grpo_host.config.schema import LoraConfig
+from grpo_sdk import Backend, ModelSpec
+from grpo_sdk.errors import BusyError
+
+pytestmark = pytest.mark.model
+
+LORA = LoraConfig(r=4)
+
+
+@pytest.fixture
+def path(tiny, tmp_path):
+    """A small model as a directory."""
+    model = tiny.model(tie_word_embeddings=True)
+    model.save_pretrained(tmp_path / "base")
+    tiny.tokenizer().save_pretrained(tmp_path / "base")
+    return tmp_path / "base"
+
+
+def load(path, **options):
+    from grpo_host.training.policy import load_policy
+
+    return load_policy(path, **{"dtype": "bfloat16", "lora": LORA, "adapter": None, "seed": 0, **options})
+
+
+def trained(policy):
+    return {n: p.detach().clone() for n, p in policy.model.named_parameters() if p.requires_grad}
+
+
+def disturb(policy):
+    import torch
+
+    with torch.no_grad():
+        for parameter in policy.model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn_like(parameter).mul_(0.1))
+    return trained(policy)
+
+
+def same(left, right):
+    return left.keys() == right.keys() and all(left[name].equal(right[name]) for name in left)
+
+
+def types(policy):
+    return {str(p.dtype) for p in trained(policy).values()}
+
+
+def test_what_is_trained_is_float32_under_mixed_precision(path):
+    assert types(load(path)) == {"torch.float32"}
+    assert types(load(path, lora=None)) == {"torch.float32"}
+
+
+def test_without_mixed_precision_it_is_in_the_models_precision(path):
+    assert types(load(path, mixed_precision=False)) == {"torch.bfloat16"}
+    assert types(load(path, lora=None, mixed_precision=False)) == {"torch.bfloat16"}
+
+
+def test_only_a_float32_model_that_computes_in_bfloat16_needs_autocast(path):
+    assert load(path, lora=None).autocast
+    assert not load(path, lora=None, dtype="float32").autocast
+    assert not load(path, lora=None, mixed_precision=False).autocast
+    assert not load(path).autocast
+
+
+@pytest.mark.parametrize("lora", [LORA, None], ids=["adapter", "whole"])
+def test_saved_weights_are_taken_again(path, tmp_path, lora):
+    policy = load(path, lora=lora, dtype="float32")
+    before = disturb(policy)
+    policy.save(tmp_path / "best")
+    disturb(policy)
+    policy.load(tmp_path / "best")
+    assert same(trained(policy), before)
+
+
+@pytest.mark.parametrize("lora", [LORA, None], ids=["adapter", "whole"])
+def test_saved_weights_are_where_training_can_start(path, tmp_path, lora):
+    policy = load(path, lora=lora, dtype="float32")
+    before = disturb(policy)
+    policy.save(tmp_path / "saved")
+    assert same(trained(load(path, lora=lora, dtype="float32", adapter=tmp_path / "saved")), before)
+
+
+def test_a_whole_model_can_start_from_an_adapter(path, tmp_path):
+    from grpo_host.training.weights import served_weights
+
+    adapted = load(path, dtype="float32")
+    disturb(adapted)
+    adapted.save(tmp_path / "adapter")
+    whole = load(path, lora=None, dtype="float32", adapter=tmp_path / "adapter")
+    merged = dict(served_weights(adapted.model, "float32"))
+    for name, weight in served_weights(whole.model, "float32"):
+        assert weight.allclose(merged[name], atol=1e-6), name
+
+
+class Busy(Backend):
+    """Has requests under way for so many calls."""
+
+    capabilities: ClassVar[frozenset] = frozenset()
+
+    def __init__(self, calls):
+        super().__init__(ModelSpec("busy"))
+        self.calls = calls
+        self.names: list[str] = []
+
+    async def update_weights(self, weights, *, version):
+        if self.calls:
+            self.calls -= 1
+            raise BusyError("requests are under way")
+        self.names = [name for name, _ in weights]
+
+
+def test_new_weights_wait_for_requests_under_way(path):
+    policy, backend = load(path), Busy(2)
+    asyncio.run(policy.sync(backend))
+    assert "model.layers.0.self_attn.q_proj.weight" in backend.names
+    assert policy.version == 1
+
+
+def test_a_backend_that_is_never_idle_is_told_of(path, monkeypatch):
+    monkeypatch.setattr("grpo_host.training.policy.IDLE_SECONDS", 0.1)
+    with pytest.raises(BusyError):
+        asyncio.run(load(path).sync(Busy(1000)))
