@@ -35,20 +35,33 @@ def dump_resolved(loaded: LoadedConfig, registry: Registry, *, comments: Iterabl
     values = escape_references(values)
     for location, text in loaded.references.items():
         _put_back(values, location, text)
-    return _to_yaml(values, comments)
+    return to_yaml(values, comments)
 
 
 def dump_plain(config: AgentConfig, *, comments: Iterable[str] = ()) -> str:
     """``config`` as YAML text, ``comments`` on top: of one whose plugins need not be there."""
-    return _to_yaml(config.model_dump(mode="json"), comments)
+    return to_yaml(config.model_dump(mode="json"), comments)
 
 
-def _to_yaml(values: Any, comments: Iterable[str]) -> str:
+_LINE_ENDS = frozenset("\x85\u2028\u2029\ufeff")
+"""YAML's readers take them for ends of lines, or drop them, where they are not escaped."""
+
+
+def to_yaml(values: Any, comments: Iterable[str] = ()) -> str:
+    """``values`` as YAML text, ``comments`` on top; every text is read back as it is."""
     from ruamel.yaml import YAML
+    from ruamel.yaml.representer import SafeRepresenter
 
+    class Representer(SafeRepresenter):
+        def represent_text(self, text: str) -> Any:
+            style = '"' if not _LINE_ENDS.isdisjoint(text) else None
+            return self.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+    Representer.add_representer(str, Representer.represent_text)
     stream = io.StringIO()
     stream.writelines(f"# {line}\n" for line in comments)
     yaml = YAML(typ="safe", pure=True)
+    yaml.Representer = Representer
     yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
     yaml.default_flow_style = False
     yaml.width = 100

@@ -51,7 +51,9 @@ def require_small(option: str, value: Any, field: str) -> None:
             raise ApiError(422, "invalid_option", f'the option "{option}" is too large', param=field)
         if isinstance(item, Mapping):
             if not all(_NAME.fullmatch(name) for name in item):
-                raise ApiError(422, "invalid_option", f'the option "{option}" has a key that is no name')
+                raise ApiError(
+                    422, "invalid_option", f'the option "{option}" has a key that is no name', param=field
+                )
             pending.extend(item.values())
         elif isinstance(item, list):
             pending.extend(item)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
 from grpo_host.config.references import escape_references
+from grpo_host.config.resolved import dump_resolved, to_yaml
 from grpo_host.config.schema import PluginUse
 from grpo_host.options import OptionsError, option_names, options_model, read_options
 from grpo_host.serving.endpoint import ApiError
@@ -53,8 +53,6 @@ class Plan:
         """The server's agent.yaml with every default, as YAML has it."""
         from ruamel.yaml import YAML
 
-        from grpo_host.config.resolved import dump_resolved
-
         text = dump_resolved(self._loaded, self._registry)
         values: dict[str, Any] = YAML(typ="safe", pure=True).load(text)
         return values
@@ -68,7 +66,7 @@ class Plan:
                 "not_trainable",
                 f'the agent is served by the backend "{self._config.backend.name}", which cannot be trained',
             )
-        text = _write_yaml(self.values(request))
+        text = to_yaml(self.values(request))
         return JobPlan(request.strategy, self._config.name, request.num_iterations, text)
 
     def values(self, request: TrainRequest) -> dict[str, Any]:
@@ -210,19 +208,9 @@ class Plan:
         return {}, {}
 
 
-def _write_yaml(values: dict[str, Any]) -> str:
-    from ruamel.yaml import YAML
-
-    stream = io.StringIO()
-    yaml = YAML(typ="safe", pure=True)
-    yaml.default_flow_style = False
-    yaml.dump(values, stream)
-    return stream.getvalue()
-
-
 def with_output(config: str, runs: Path) -> str:
     """``config``, the text of agent.yaml, with the directory of runs."""
-    return config + _write_yaml({"output": escape_references(str(runs))})
+    return config + to_yaml({"output": escape_references(str(runs))})
 
 
 def default_config(name: str) -> LoadedConfig:

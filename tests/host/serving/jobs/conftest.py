@@ -103,4 +103,4 @@ def jobs() -> Iterator[SimpleNamespace]:
         """For the stand-in, the first prompt says what is to happen."""
         return TrainRequest(prompts=list(prompts or ("Hello",)), num_iterations=steps, **options)
 
-    yield SimpleNamespace(plan=plan, request=request, open_store=open_store, stand_in=stand_in)
+    return SimpleNamespace(plan=plan, request=request, open_store=open_store, stand_in=stand_in)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import subprocess
 import sys
@@ -224,5 +225,5 @@ def test_two_processes_never_run_a_job_twice_nor_two_jobs_at_once(url, run, jobs
     assert [taker.returncode for taker in takers] == [0, 0]
     ran = sorted((json.loads(line) for text in said for line in text.splitlines()), key=lambda r: r[1])
     assert sorted(job for job, _, _ in ran) == sorted(submitted), "each once"
-    assert all(before[2] <= after[1] for before, after in zip(ran, ran[1:], strict=False)), "one at a time"
+    assert all(before[2] <= after[1] for before, after in itertools.pairwise(ran)), "one at a time"
     assert all(said), "both had some"
