@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from sqlalchemy import (
     JSON,
@@ -25,6 +25,7 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from grpo_host.chat.store import (
     ConflictError,
@@ -42,7 +43,12 @@ from grpo_sdk.messages import Message
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+    Work: TypeAlias = Callable[[AsyncConnection], Awaitable["T"]]
+
 T = TypeVar("T")
+
+CONNECTIONS = 5
+"""How many transactions of a store run side by side."""
 
 _conversations = Table(
     "grpo_conversations",
@@ -88,8 +94,7 @@ class SqlStore(ConversationStore):
         self._shared = False
         self._thread: LoopThread | None = None
         self._starting = threading.Lock()
-        self._tables = asyncio.Lock()
-        self._ready = False
+        self._new_loop()
 
     @classmethod
     def sqlite(cls, path: str | Path) -> SqlStore:
@@ -104,7 +109,17 @@ class SqlStore(ConversationStore):
         """
         store = cls.__new__(cls)
         store._engine, store._shared, store._thread = engine, True, None
+        store._new_loop()
         return store
+
+    def _new_loop(self) -> None:
+        # Locks belong to the loop that they are waited for in.
+        self._tables = asyncio.Lock()
+        self._ready = False
+        # Here a thousand callers wait their turn; in the engine's pool they would time out, and before
+        # SQLite's write lock they would poll.
+        self._places = asyncio.Semaphore(CONNECTIONS)
+        self._writes = asyncio.Semaphore(1 if self._engine.dialect.name == "sqlite" else CONNECTIONS)
 
     async def create(self, record: ConversationRecord) -> None:
         async def work(connection: AsyncConnection) -> None:
@@ -125,7 +140,7 @@ class SqlStore(ConversationStore):
             await _insert(connection, record.id, record.messages, 0)
 
         try:
-            await self._run(work)
+            await self._write(work)
         except IntegrityError:
             raise ConflictError(f'there is a conversation "{record.id}" already; choose another id') from None
 
@@ -143,7 +158,7 @@ class SqlStore(ConversationStore):
                 return None
             return _record(found[0], [row.body for row in found if row.body is not None])
 
-        return await self._run(work)
+        return await self._read(work)
 
     async def append(
         self,
@@ -177,7 +192,7 @@ class SqlStore(ConversationStore):
                 raise conflict(conversation_id, expected, length)
             await _insert(connection, conversation_id, messages, expected)
 
-        await self._run(work)
+        await self._write(work)
 
     async def list(
         self,
@@ -197,7 +212,7 @@ class SqlStore(ConversationStore):
             rows = await connection.execute(query.limit(limit).offset(offset))
             return [_record(row, []) for row in rows]
 
-        return await self._run(work)
+        return await self._read(work)
 
     async def delete(self, conversation_id: str) -> bool:
         async def work(connection: AsyncConnection) -> bool:
@@ -206,7 +221,7 @@ class SqlStore(ConversationStore):
             )
             return gone.rowcount > 0
 
-        return await self._run(work)
+        return await self._write(work)
 
     async def close(self) -> None:
         thread, self._thread = self._thread, None
@@ -214,29 +229,35 @@ class SqlStore(ConversationStore):
             await thread.call(self._engine.dispose())
             await call_blocking(thread.close)
 
-    async def _run(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+    async def _read(self, work: Work[T]) -> T:
+        return await self._run(work, writing=False)
+
+    async def _write(self, work: Work[T]) -> T:
+        return await self._run(work, writing=True)
+
+    async def _run(self, work: Work[T], *, writing: bool) -> T:
         if self._shared:
-            return await self._transact(work)
+            return await self._transact(work, writing)
         with self._starting:
             if self._thread is None:
                 self._thread = LoopThread("grpo-store")
-                self._tables = asyncio.Lock()  # a lock belongs to the loop that it was waited for in
-                self._ready = False
+                self._new_loop()
             thread = self._thread
-        return await thread.call(self._transact(work))
+        return await thread.call(self._transact(work, writing))
 
-    async def _transact(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+    async def _transact(self, work: Work[T], writing: bool) -> T:
         try:
             if not self._shared and not self._ready:
                 async with self._tables:
                     if not self._ready:
                         await migrate(self._engine)
                         self._ready = True
-            async with self._engine.begin() as connection:
+            turn = self._writes if writing else self._places
+            async with turn, self._engine.begin() as connection:
                 return await work(connection)
         except IntegrityError:
             raise
-        except (DBAPIError, OSError) as problem:
+        except (DBAPIError, PoolTimeoutError, OSError) as problem:
             raise unreachable(self._engine, problem) from problem
 
 

@@ -239,6 +239,19 @@ def test_sqlite_writes_ahead_and_bodies_are_json(tmp_path):
     assert json.loads(body) == {"role": "user", "content": "Hi"}
 
 
+def test_hundreds_of_callers_at_once_wait_their_turn_and_not_in_the_pool(tmp_path):
+    async def work():
+        store = SqlStore(url("sqlite", tmp_path), pool_timeout=0.01)
+        ids = [str(number) for number in range(200)]
+        await asyncio.gather(*(store.create(ConversationRecord(name)) for name in ids))
+        await asyncio.gather(*(store.append(name, EXCHANGE, expected=0) for name in ids))
+        found = await asyncio.gather(*map(store.get, ids))
+        await store.close()
+        return found
+
+    assert all(record.messages == EXCHANGE for record in asyncio.run(work()))
+
+
 def test_a_database_that_does_not_answer_is_named(tmp_path):
     async def work():
         store = SqlStore.sqlite(tmp_path / "none" / "chats.db")
