@@ -229,7 +229,7 @@ def test_a_misspelt_command_is_an_error_with_a_suggestion(capsys):
 def test_an_unknown_command_is_an_error_with_the_list(capsys):
     assert main(["xyzzy"]) == 2
     assert (
-        'Error: no command "xyzzy". There are: run, check, eval, rollout, serve, keys, plugins, models.\n'
+        'Error: no command "xyzzy". There are: run, check, eval, rollout, serve, keys, new, plugins, models.\n'
     ) in capsys.readouterr().err
 
 
