@@ -47,7 +47,7 @@ _COLUMNS = "id, content, category, expected_response, messages, metadata"
 _RANK = "bm25(words, 1.0, 0.5, 0.3)"
 """What the user says counts most, what is answered least."""
 
-MOST_WORDS = 24
+MOST_WORDS = 16
 """Words of a query that are looked up."""
 MOST_MATCHES = 3000
 """Matches that are ranked: bm25 takes some microseconds for each."""
@@ -215,7 +215,7 @@ class Store:
             "ORDER BY score, n LIMIT ?"
         )
         chosen = [category] if category else []
-        return [n for (n,) in self._all(sql, expression, *chosen, 2 * MOST_MATCHES, k)]
+        return [n for (n,) in self._all(sql, expression, *chosen, MOST_MATCHES, k)]
 
     def _count(self, word: str, size: int) -> int:
         """In how many rows ``word`` is."""

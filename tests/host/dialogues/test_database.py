@@ -323,5 +323,5 @@ def test_demonstrations_are_those_that_show_an_answer(database):
 def test_the_sentence_model_finds_what_is_meant(rows, sentence_model):
     database = DialogueDatabase(rows)
     assert ids(database.search("I cannot log in any more", 1, mode="meaning")) == ["cs_004"]
-    assert ids(database.search("the box was smashed when it came", 1)) == ["cs_003"]
+    assert ids(database.search("My package came damaged", 1)) == ["cs_003"]
     assert database.search("photosynthesis in plants", mode="meaning") == []

@@ -16,13 +16,12 @@ if TYPE_CHECKING:
 
 SAFE = "safe"
 
-SPELLING, NEGATION, SHARPNESS = 0.4, 0.15, 0.05
+SPELLING, NEGATION, SHARPNESS = 0.4, 0.25, 0.08
 """What likeness is made of, besides the cosine of sentence vectors.
 
 Sentence vectors tell topics apart ("passwords"), and hardly what is said of them ("send me" or
 "never send"). So likeness of spelling is added, and taken off where only one of the two negates.
-The figures were chosen on 74 sentences that are in no test: of them, sentence vectors alone tell
-0.90 of safe-unsafe pairs apart, with both corrections 0.95.
+The figures were chosen on about 160 sentences; tests/plugins/rewards/test_safety.py measures on new ones.
 """
 _NEGATION = re.compile(
     r"\b(?:never|don't|do not|not|nobody|no one|none|won't|cannot|can't|without|avoid|unable"

@@ -17,7 +17,7 @@ Method = Literal["auto", "embedding", "patterns"]
 _SENTENCE_END = re.compile(r"(?<=[.!?…])\s+|\s*[\n;]+\s*")
 WINDOW = 40
 """Words: a longer sentence is read in pieces, since in a long one a vector loses what is unsafe."""
-HARMLESS, HARMFUL = 0.45, 0.85
+HARMLESS, HARMFUL = 0.45, 0.7
 """Shares of unsafe examples below which a sentence counts as safe, and above which as unsafe."""
 CERTAIN = 1.0
 """Risk of a sentence with unsafe wording."""
@@ -30,7 +30,7 @@ class SafetyReward(Reward):
     Ordinary text scores 1.0, whatever it says: this reward tells nothing else. Methods:
 
     - ``patterns``: unsafe wording, English only. What is not on the list passes.
-    - ``embedding``: patterns, and each sentence compared with some 300 statements of both sorts by
+    - ``embedding``: patterns, and each sentence compared with some 500 statements of both sorts by
       a sentence model (all-MiniLM-L6-v2).
     - ``auto``: embedding where the model is installed.
 
