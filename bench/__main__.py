@@ -16,6 +16,7 @@ from bench.report import ROOT, Report
 BENCHES = {
     "startup": "start-up of the command line and of the SDK (seconds)",
     "orchestration": "what an episode costs besides the model (a minute)",
+    "dialogues": "index and search of 100,000 dialogues (three minutes)",
     "rollouts": "trajectories/s of vllm, transformers and TRL's own loop (five minutes)",
     "grpo_step": "a GRPO step of support_desk against a plain TRL script (ten minutes)",
     "examples": "what the two examples learn, and how long it takes (half an hour)",
