@@ -67,7 +67,20 @@ class Plan:
                 f'the agent is served by the backend "{self._config.backend.name}", which cannot be trained',
             )
         text = to_yaml(self.values(request))
-        return JobPlan(request.strategy, self._config.name, request.num_iterations, text)
+        return JobPlan(
+            request.strategy, self._config.name, request.num_iterations, text, self._notes(request)
+        )
+
+    def _notes(self, request: TrainRequest) -> list[str]:
+        if not request.use_neural_rewards or self._has_learnt_neural():
+            return []
+        return [
+            "the neural reward has learnt from no feedback here, and scores every answer the same until "
+            "its file stands in the server's agent.yaml: rewards: [{name: neural, options: {path: ...}}]"
+        ]
+
+    def _has_learnt_neural(self) -> bool:
+        return bool(self._own("reward", NEURAL_REWARD)[0].get("path"))
 
     def values(self, request: TrainRequest) -> dict[str, Any]:
         """agent.yaml as plain values, without ``output``; secrets are references, as in the server's own."""
@@ -118,6 +131,8 @@ class Plan:
         uses = uses or self._strategy_rewards(request)
         if request.use_neural_rewards and NEURAL_REWARD not in [use["name"] for use in uses]:
             neural = self._use("reward", NamedUse(name=NEURAL_REWARD), "use_neural_rewards")
+            if not self._has_learnt_neural():
+                neural["options"] = {**neural.get("options", {}), "unready": "neutral"}
             uses.append({**neural, "weight": NEURAL_WEIGHT})
         return uses
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -20,6 +20,7 @@ jobs = Table(
     Column("strategy", String(100), nullable=False),
     Column("agent", String(64), nullable=False),
     Column("config", Text, nullable=False),
+    Column("notes", JSON, nullable=False),
     Column("steps", Integer, nullable=False),
     Column("run_id", String(64)),
     Column("holder", String(64)),
@@ -77,6 +78,8 @@ class JobPlan:
     steps: int
     config: str
     """The text of agent.yaml, without ``output``: each machine has its own directory of runs."""
+    notes: list[str] = field(default_factory=list)
+    """What whoever asked for it should know."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +96,8 @@ class Job:
     """As the request named it."""
     agent: str
     """Names the folder of its run directory."""
+    notes: list[str]
+    """What whoever asked for it should know."""
     steps: int
     """How many training steps it is to make."""
     run_id: str | None

@@ -74,6 +74,8 @@ class JobView(_View):
     result: JobResult | None
     error: str | None
     """Why it failed, or was interrupted."""
+    notes: list[str]
+    """What else there is to know."""
 
 
 class JobList(_View):
@@ -260,6 +262,7 @@ async def _view(queue: JobQueue, job: Job) -> JobView:
         model=run if job.state is State.SUCCEEDED else None,
         result=JobResult.model_validate(job.result) if job.result else None,
         error=job.error,
+        notes=job.notes,
     )
 
 

@@ -55,6 +55,7 @@ class JobStore:
                 state=State.QUEUED,
                 strategy=plan.strategy,
                 agent=plan.agent,
+                notes=plan.notes,
                 steps=plan.steps,
                 run_id=None,
                 attempts=0,

@@ -268,9 +268,31 @@ def test_requests_that_do_not_fit_are_refused(fields, complaint):
     assert complaint in str(told.value)
 
 
-def test_the_guides_request_is_one(plain, registry):
-    request = TrainRequest(**GUIDE)
+@pytest.fixture
+def neural(registry):
     if "neural" not in registry.names("reward"):
         pytest.skip("the reward neural is not there yet")
 
-    assert [use["name"] for use in plain.values(request)["rewards"]][-1] == "neural"
+
+def test_the_guides_request_trains_and_says_what_its_neural_reward_knows(plain, registry, neural, tmp_path):
+    made = plain.make(TrainRequest(**GUIDE))
+    loaded = load(made, tmp_path)
+
+    assert [use.name for use in loaded.config.rewards][-1] == "neural"
+    assert loaded.config.rewards[-1].options["unready"] == "neutral"
+    assert "learnt from no feedback" in made.notes[0]
+    assert check(loaded, registry).problems == []
+    assert plain.make(ask()).notes == []
+
+
+def test_a_neural_reward_that_has_learnt_is_the_servers(agent_yaml, registry, neural):
+    text = agent_yaml.read_text()
+    learnt = "rewards: [{name: neural, options: {path: learnt.npz}}, "
+    agent_yaml.write_text(text.replace("rewards: [", learnt))
+    plan = Plan(load_config(agent_yaml), registry)
+
+    reward = plan.values(ask(use_neural_rewards=True))["rewards"][-1]
+
+    assert (reward["name"], reward["options"]["path"]) == ("neural", "learnt.npz")
+    assert reward["options"]["unready"] == "fail"
+    assert plan.make(ask(use_neural_rewards=True)).notes == []
