@@ -145,7 +145,7 @@ async def _read_body(endpoint: Endpoint, scope: Scope, receive: Receive, limit: 
     try:
         return endpoint.request.model_validate_json(raw)
     except ValidationError as problem:
-        raise invalid(problem, 400 if scope["path"].startswith("/v1/") else 422) from None
+        raise invalid(problem, _invalid_status(scope)) from None
 
 
 async def _read(scope: Scope, receive: Receive, limit: int) -> bytes:
@@ -180,10 +180,21 @@ def _too_large(limit: int) -> ApiError:
 def _query(endpoint: Endpoint, request: Request) -> BaseModel | None:
     if endpoint.query is None:
         return None
+    status = _invalid_status(request.scope)
+    values: dict[str, str] = {}
+    for name, value in request.query_params.multi_items():
+        if name in values:
+            raise ApiError(status, "invalid_request", f"{name[:200]}: give it once", param=name[:200])
+        values[name] = value
     try:
-        return endpoint.query.model_validate(dict(request.query_params))
+        return endpoint.query.model_validate(values)
     except ValidationError as problem:
-        raise invalid(problem, 400 if request.scope["path"].startswith("/v1/") else 422) from None
+        raise invalid(problem, status) from None
+
+
+def _invalid_status(scope: Scope) -> int:
+    """OpenAI says 400 of a request that is JSON and yet wrong."""
+    return 400 if scope["path"].startswith("/v1/") else 422
 
 
 def _to_response(endpoint: Endpoint, result: BaseModel | Response) -> Response:

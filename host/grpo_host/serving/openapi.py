@@ -112,8 +112,16 @@ def _responses(endpoint: Endpoint, schemas: _Schemas) -> dict[str, Any]:
     elif endpoint.stream is None and endpoint.status != 204:
         content[endpoint.content_type] = {"schema": {}}
     if endpoint.stream is not None:
-        event = {"contentMediaType": "application/json", "contentSchema": schemas[endpoint.stream, _OUT]}
-        content["text/event-stream"] = {"schema": {"type": "string", **event}}
+        held = schemas[endpoint.stream, _OUT]
+        data: dict[str, Any] = {
+            "type": "string",
+            "contentMediaType": "application/json",
+            "contentSchema": held,
+        }
+        if endpoint.path.startswith("/v1/"):
+            data = {"anyOf": [{"const": "[DONE]"}, data]}
+        event = {"type": "object", "properties": {"data": data}, "required": ["data"]}
+        content["text/event-stream"] = {"schema": event}  # of each event, as in OpenAPI 3.2's itemSchema
     responses: dict[str, Any] = {str(endpoint.status): {"description": "Done"}}
     if content:
         responses[str(endpoint.status)]["content"] = content

@@ -43,6 +43,28 @@ def test_a_body_that_cannot_be_taken(serving, content, content_type, status, cod
     asyncio.run(work())
 
 
+def test_a_query_is_validated_and_says_each_thing_once(serving):
+    class Page(BaseModel):
+        limit: int = 10
+
+    async def page(call):
+        return call.query
+
+    async def work():
+        endpoint = Endpoint("GET", "/api/page", page, Scope.CHAT, "Page", query=Page, response=Page)
+        async with serving([endpoint]) as server:
+            get = server.client.get
+            assert (await get("/api/page?limit=5")).json() == {"limit": 5}
+            assert (await get("/api/page")).json() == {"limit": 10}
+            assert (await get("/api/page?limit=five")).json()["error"][
+                "message"
+            ] == "limit: give a whole number"
+            twice = await get("/api/page?limit=5&limit=6")
+            assert (twice.status_code, twice.json()["error"]["message"]) == (422, "limit: give it once")
+
+    asyncio.run(work())
+
+
 def test_what_is_wrong_is_told_field_by_field_and_never_repeated(serving):
     async def work():
         async with serving() as server:
