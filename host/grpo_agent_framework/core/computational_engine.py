@@ -72,18 +72,20 @@ class ComputationalEngine:
         ``prompts``: texts, or tasks (of an environment of the SDK also their ids). The result has
         ``average_reward`` (NaN where no episode could be scored), ``trajectories``, ``rewards`` (one
         a trajectory, None where it failed), ``parts`` (the mean of each reward and of its own parts),
-        ``updated``, ``failed``, ``errors``, ``seconds``, ``iteration``, and of an update the trainer's
-        metrics (``loss``, …).
+        ``updated``, ``failed``, ``errors``, ``seconds``, ``seconds_by_phase``, ``iteration``, and of an
+        update the trainer's metrics (``loss``, …).
         """
         started = time.perf_counter()
         engine = await self._started()
         tasks = self._tasks(prompts)
         self._iterations += 1
         metrics: dict[str, float] = {}
+        phases: dict[str, float] = {}
         updated = False
         if self._trainer is not None:
             step = await self._trainer.step(tasks)
             groups, rollouts, updated, metrics = step.groups, step.rollouts, step.updated, step.metrics
+            phases = step.seconds
         else:
             # One answer has nothing to be judged against.
             judged = any(isinstance(item.reward, GroupReward) for item in self._rewards.rewards)
@@ -98,6 +100,7 @@ class ComputationalEngine:
             "iteration": self._iterations,
             "updated": updated,
             "seconds": time.perf_counter() - started,
+            "seconds_by_phase": phases or {"rollouts": rollouts.seconds},
         }
         return {**self._last, "trajectories": played, "rewards": [item.reward for item in played]}
 

@@ -55,6 +55,8 @@ class MultiTurnAgent:
     ) -> None:
         settings = ModelSettings.read(model_config)
         self.debug_mode = debug_mode
+        self.dialogue_database = dialogue_database
+        """Also what a trainer that is given no prompts opens episodes with."""
         if debug_mode:
             logging.getLogger("grpo_host.chat").setLevel(logging.DEBUG)
         self.chat = ChatAgent(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -238,7 +239,7 @@ class DistributedGRPOTrainer:
 def dialogue_prompts(agent: object) -> list[str]:
     """What users say in the dialogue database of ``agent``, if it has one."""
     database = getattr(agent, "dialogue_database", None)
-    return [dialogue.content for dialogue in database] if database is not None else []
+    return [dialogue.content for dialogue in database] if isinstance(database, Iterable) else []
 
 
 def _use(item: WeightedReward) -> dict[str, Any]:

@@ -10,6 +10,7 @@ What TRL 1.16 asks of a custom rollout and this class answers:
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -160,6 +161,14 @@ def _rollout_func(prompts: list[Any], trainer: HostGRPOTrainer) -> dict[str, Any
         "env_mask": [row.mask for row in rows],
         **{f"{REWARD_COLUMN}{name}": values for name, values in columns.items()},
     }
+
+
+def _about_anything_else(record: logging.LogRecord) -> bool:
+    """Rows of failed episodes have no reward on purpose, and are counted as failed elsewhere."""
+    return "All reward functions returned None" not in record.getMessage()
+
+
+logging.getLogger("trl.trainer.grpo_trainer").addFilter(_about_anything_else)
 
 
 def _read_reward(name: str) -> Callable[..., list[float | None]]:

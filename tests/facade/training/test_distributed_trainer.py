@@ -7,6 +7,7 @@ import pytest
 
 from grpo_agent_framework.core.agent import Agent
 from grpo_agent_framework.core.environment import Environment
+from grpo_agent_framework.core.multiturn_agent import DialogueDatabase, MultiTurnAgent
 from grpo_agent_framework.training.distributed_trainer import (
     DistributedConfig,
     DistributedGRPOTrainer,
@@ -125,16 +126,13 @@ def test_few_prompts_are_measured_on_what_is_trained_and_said_so():
 
 
 def test_prompts_come_from_the_dialogue_database_where_none_are_given():
-    class Dialogue:
-        content = "I need help with my order"
-
-    class WithDialogues:
-        dialogue_database = (Dialogue(),)
+    database = DialogueDatabase([{"id": "1", "content": "I need help with my order"}])
+    agent = MultiTurnAgent(dialogue_database=database)
 
     class Bare(MyEnvironment):
         prompts = ()
 
-    trainer = make(agent=WithDialogues(), environment=Bare())
+    trainer = make(agent=agent, environment=Bare())
     assert [t.data["prompt"] for t in trainer._environment().tasks("train")] == ["I need help with my order"]
 
 
