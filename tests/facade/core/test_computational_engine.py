@@ -8,6 +8,7 @@ import pytest
 from grpo_agent_framework.core.agent import Agent
 from grpo_agent_framework.core.computational_engine import create_computational_engine
 from grpo_agent_framework.core.environment import Environment
+from grpo_agent_framework.core.multiturn_agent import MultiTurnAgent
 from grpo_environments.arithmetic.environment import ArithmeticEnvironment
 from grpo_sdk import CapabilityError, ConfigError, GroupReward, RewardResult
 
@@ -177,3 +178,30 @@ def test_what_cannot_be_trained_is_neither_trained_nor_saved_silently(tmp_path):
         iterate(make(train=True))
     with pytest.raises(CapabilityError, match="there is nothing to save"):
         asyncio.run(make().save(tmp_path))
+
+
+@pytest.mark.model
+@pytest.mark.filterwarnings("ignore:You are using 'rollout_func':UserWarning")
+@pytest.mark.filterwarnings("ignore:'pin_memory' argument is set as true:UserWarning")
+def test_an_agent_that_can_be_trained_is_updated_and_goes_on_chatting(heavy, tiny_model_path, tmp_path):
+    def even(trajectory):
+        ids = [i for s in trajectory.ledger.sequences for i, m in zip(s.ids, s.mask, strict=True) if m]
+        return sum(i % 2 == 0 for i in ids) / len(ids)
+
+    async def main():
+        config = {"model_type": str(tiny_model_path), "backend": "transformers", "max_tokens": 8}
+        async with MultiTurnAgent(config) as agent, make(agent=agent, reward=even) as engine:
+            results = [await engine.train_iteration(PROMPTS[:count]) for count in (3, 2)]
+            context = await agent.start_conversation()
+            answer = await agent.generate_multiturn_response(context.conversation_id, "Hello")
+            await engine.save(tmp_path / "adapter")
+            return results, answer, engine.get_metrics()
+
+    results, answer, metrics = asyncio.run(main())
+    assert [result["updated"] for result in results] == [True, True]
+    assert [len(result["rewards"]) for result in results] == [12, 8], "groups of four"
+    assert all(result["grad_norm"] > 0 and "loss" in result for result in results)
+    assert results[0]["seconds_by_phase"].keys() == {"rollouts", "training", "weight_sync"}
+    assert isinstance(answer, str)
+    assert (metrics["trainable"], metrics["updates"], metrics["policy_version"]) == (True, 2, 2)
+    assert (tmp_path / "adapter" / "adapter_model.safetensors").is_file()
