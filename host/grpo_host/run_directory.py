@@ -66,14 +66,19 @@ class RunDirectory:
         return cls(path).acquire()
 
     @classmethod
-    def find(cls, output: Path, agent: str, which: str = "latest") -> RunDirectory:
-        """An existing run, unlocked: ``latest``, a run id, or a path. Raises ``RunError``."""
+    def find(cls, output: Path, agent: str, which: str = "latest", *, trained: bool = False) -> RunDirectory:
+        """An existing run, unlocked: ``latest``, a run id, or a path. Raises ``RunError``.
+
+        ``trained``: the latest that has an adapter; one that still runs, or was cut off, has none.
+        """
         if which != "latest":
             for path in (Path(which), output / agent / which):
                 if (path / "agent.yaml").is_file():
                     return cls(path)
             raise RunError(f"no run at {which} or {output / agent / which}")
         runs = sorted(p for p in (output / agent).glob("*") if (p / "agent.yaml").is_file())
+        if trained:
+            runs = [path for path in runs if cls(path).adapter.is_dir()] or runs
         if not runs:
             raise RunError(f"{output / agent} holds no run yet; start one with grpo-host run")
         return cls(runs[-1])

@@ -76,6 +76,16 @@ def test_the_latest_run_is_found(tmp_path):
     assert RunDirectory.find(tmp_path, "desk", "20260101-000000-aaaa").path.name == "20260101-000000-aaaa"
 
 
+def test_the_latest_trained_run_is_not_one_that_still_runs(tmp_path):
+    for run_id in ("20260101-000000-aaaa", "20260301-000000-0000"):
+        (tmp_path / "desk" / run_id).mkdir(parents=True)
+        (tmp_path / "desk" / run_id / "agent.yaml").write_text("name: desk\n")
+    (tmp_path / "desk" / "20260101-000000-aaaa" / "adapter").mkdir()
+
+    assert RunDirectory.find(tmp_path, "desk", trained=True).path.name == "20260101-000000-aaaa"
+    assert RunDirectory.find(tmp_path, "desk").path.name == "20260301-000000-0000"
+
+
 def test_a_run_is_found_by_its_path(directory, tmp_path):
     assert RunDirectory.find(tmp_path / "elsewhere", "x", str(directory.path)).path == directory.path
 

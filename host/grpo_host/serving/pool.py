@@ -22,12 +22,13 @@ from grpo_host.run_directory import RunDirectory
 from grpo_host.serving.catalogue import Catalogue, Entry
 from grpo_host.serving.endpoint import ApiError
 from grpo_host.serving.services import Part, Services
-from grpo_host.wiring import build_strategy
-from grpo_sdk.backend import Backend, ChatReply, Sampling, Tokenizer, TokenReply
+from grpo_host.wiring import build_strategy, choose
+from grpo_sdk.backend import Backend, ChatReply, ModelSpec, Sampling, Tokenizer, TokenReply
 from grpo_sdk.errors import GrpoError
 from grpo_sdk.messages import Message, ToolSchema
 
 if TYPE_CHECKING:
+    from grpo_host.plugins import Registry
     from grpo_sdk.backend import NamedWeights
 
 logger = logging.getLogger("grpo_host.serving")
@@ -47,7 +48,7 @@ class _Slot:
     """A model that is loaded, or being loaded."""
 
     entry: Entry
-    model: LocalModel
+    model: LocalModel | _RemoteModel
     users: int = 0
     used: float = field(default_factory=time.monotonic)
     broken: bool = False
@@ -71,8 +72,9 @@ class ModelPool(Part):
         self._warming: asyncio.Task[None] | None = None
         self._unready: str | None = "loading the model"
         adapter = None
-        if services.settings.run:
-            found = RunDirectory.find(services.settings.runs, services.settings.agent, services.settings.run)
+        if which := services.settings.run:
+            runs, agent = services.settings.runs, services.settings.agent
+            found = RunDirectory.find(runs, agent, which, trained=True)
             if not found.adapter.is_dir():
                 raise GrpoError(f"the run {found.path} has no adapter yet; finish it with --resume")
             adapter = found.adapter
@@ -144,6 +146,10 @@ class ModelPool(Part):
                     retry_after=RETRY_SECONDS,
                 )
             self._drop(min(idle, key=lambda slot: slot.used))
+        if not self._is_local():
+            spec = ModelSpec(entry.model, context=self._model.context)
+            slot = self._slots[entry.id] = _Slot(entry, _RemoteModel(spec, self._backend, self._registry))
+            return slot
         model = LocalModel(
             entry.model,
             backend=self._backend.name,
@@ -192,6 +198,36 @@ class ModelPool(Part):
             return True
         factory = self._registry.get("backend", self._backend.name).factory
         return bool(getattr(factory, "local_weights", False))
+
+
+class _RemoteModel:
+    """A model that is not in this process: its backend waits for others, in the server's own event loop.
+
+    A ``LocalModel`` has a loop of its own, so that its computing holds up nobody; that costs a change
+    of threads a call.
+    """
+
+    def __init__(self, spec: ModelSpec, use: PluginUse, registry: Registry) -> None:
+        self._spec = spec
+        self._use = use
+        self._registry = registry
+        self._starting = asyncio.Lock()
+        self._backend: Backend | None = None
+
+    async def agent(self) -> Agent:
+        if self._backend is None:
+            async with self._starting:
+                if self._backend is None:
+                    offer, options = choose("backend", self._use, self._registry)
+                    made: Backend = offer.make(self._spec, **options)
+                    await made.start()
+                    self._backend = made
+        return Agent(self._backend)
+
+    async def close(self) -> None:
+        backend, self._backend = self._backend, None
+        if backend is not None:
+            await backend.close()
 
 
 @dataclass(frozen=True, slots=True)

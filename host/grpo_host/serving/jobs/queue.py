@@ -80,6 +80,8 @@ class JobQueue(Part):
         timing: Timing | None = None,
     ) -> None:
         self.store = store
+        self.watched = 0
+        """Streams of events that are open."""
         self._plan = plan
         self._runs = runs.absolute()
         self._command = command

@@ -24,6 +24,8 @@ EVENT_SECONDS = 0.5
 """Between two looks at a job whose events are streamed."""
 KEEP_ALIVE_SECONDS = 15.0
 """A stream on which nothing happens says at least so much: proxies close silent connections."""
+WATCHED = 64
+"""Streams at once, a process: each looks into the database again and again."""
 TAGS = ("training",)
 
 
@@ -190,9 +192,21 @@ async def events(call: Call) -> Response:
     job = await _job(call)
     last = call.request.headers.get("last-event-id", "")
     after = int(last) if re.fullmatch(r"[0-9]{1,9}", last) else 0
-    stream = _events(_queue(call), job, after, call.services.draining)
+    queue = _queue(call)
+    if queue.watched >= WATCHED:
+        raise ApiError(503, "overloaded", "too many streams of events are open", retry_after=5.0)
+    stream = _watched(queue, job, after, call.services.draining)
     headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
     return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
+
+
+async def _watched(queue: JobQueue, job: Job, after: int, draining: asyncio.Event) -> AsyncIterator[bytes]:
+    queue.watched += 1
+    try:
+        async for event in _events(queue, job, after, draining):
+            yield event
+    finally:
+        queue.watched -= 1
 
 
 async def _events(queue: JobQueue, job: Job, after: int, draining: asyncio.Event) -> AsyncIterator[bytes]:

@@ -98,6 +98,23 @@ def test_events_tell_every_step_and_every_state_and_then_end(api):
     assert [(name, number) for name, number, _ in rest] == [("progress", 3), ("state", 3)]
 
 
+def test_the_streams_of_events_are_bounded(api, monkeypatch):
+    monkeypatch.setattr("grpo_host.serving.jobs.routes.WATCHED", 1)
+
+    async def work():
+        async with api() as (server, queue):
+            key = await server.key("train")
+            made = await submit(server, key, prompts=["slow"], num_iterations=500)
+            path = f"/api/jobs/{made['job_id']}/events"
+            first = asyncio.create_task(server.client.get(path, headers=key))
+            await asyncio.sleep(0.3)
+            second = await server.client.get(path, headers=key)
+            await server.client.post(f"/api/jobs/{made['job_id']}/cancel", headers=key)
+            return second.status_code, (await first).status_code, queue.watched
+
+    assert asyncio.run(work()) == (503, 200, 0)
+
+
 def test_the_events_of_a_job_end_when_the_server_does(api):
     async def work():
         async with api() as (server, _):
