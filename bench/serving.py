@@ -1,0 +1,202 @@
+"""What serving adds to a model that answers at once: ``python -m bench.serving [--json]``.
+
+Our server stands on a scripted backend without latency. Beside it, in the same run, LiteLLM's proxy
+stands in front of a mock OpenAI server that answers at once, and the mock is asked directly as well.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from bench.http_peers import BareClient
+from bench.report import ROOT, Report, Row, Target, publish
+from grpo_host.loop import new_event_loop
+
+CONCURRENCY = 32
+SECONDS = 10.0
+WARM_UP = 64
+PORTS = {"ours": 8391, "mock": 8392, "litellm": 8393}
+AGENT = """
+name: mock
+model: {name: tiny}
+backend: {name: scripted, options: {replies: ["Hello! How can I help you?"]}}
+environment: support_desk
+rewards: [length]
+serving: {rate: null}
+"""
+PROXY = """
+model_list:
+  - model_name: mock
+    litellm_params: {model: openai/mock, api_base: "http://127.0.0.1:%d/v1", api_key: none}
+litellm_settings: {telemetry: false, drop_params: true}
+"""
+UNKEYED = {"LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true"}
+"""The proxy on loopback without a key, as ours is."""
+PAYLOAD: dict[str, Any] = {"model": "mock", "messages": [{"role": "user", "content": "Where is my order?"}]}
+
+
+PEER = Path.home() / ".cache" / "grpo-agent-framework" / "bench" / "litellm-proxy"
+"""The proxy's own environment: what it needs cannot be installed beside our tested set."""
+
+
+def litellm_proxy() -> Path:
+    """The proxy's command, installed at the first call."""
+    command = PEER / "bin" / "litellm"
+    if not command.exists():
+        print(f"installing LiteLLM's proxy into {PEER} …", file=sys.stderr)
+        subprocess.run([sys.executable, "-m", "venv", str(PEER)], check=True)
+        wanted = f"litellm[proxy]=={metadata.version('litellm')}"
+        subprocess.run([str(PEER / "bin" / "pip"), "install", "-q", wanted], check=True)
+    return command
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One server under load."""
+
+    rate: float
+    """Requests a second."""
+    p50: float
+    """Milliseconds, as is ``p99``."""
+    p99: float
+
+
+@contextmanager
+def running(command: Sequence[str], url: str, directory: str) -> Iterator[None]:
+    """The server of ``command``, once ``url`` answers."""
+    environment = {**os.environ, "LITELLM_LOCAL_MODEL_COST_MAP": "True", **UNKEYED}
+    with subprocess.Popen(
+        command,
+        cwd=directory,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    ) as process:
+        try:
+            _wait(url, process)
+            yield
+        finally:
+            process.terminate()
+            try:
+                process.wait(15)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+def _wait(url: str, process: subprocess.Popen[bytes]) -> None:
+    for _ in range(1200):
+        if process.poll() is not None:
+            raise RuntimeError(f"the server of {url} ended with {process.returncode}")
+        try:
+            with urllib.request.urlopen(url, timeout=2):
+                return
+        except urllib.error.HTTPError as answer:
+            if answer.code != 503:
+                return
+        except OSError:
+            pass
+        time.sleep(0.1)
+    raise RuntimeError(f"{url} does not answer")
+
+
+async def load(port: int) -> Measured:
+    """``CONCURRENCY`` clients that ask one thing after another for ``SECONDS``."""
+    client = BareClient("127.0.0.1", port)
+    latencies: list[float] = []
+
+    async def ask(until: float) -> None:
+        while time.perf_counter() < until:
+            started = time.perf_counter()
+            await client.post(PAYLOAD)
+            latencies.append(time.perf_counter() - started)
+
+    try:
+        await asyncio.gather(*(client.post(PAYLOAD) for _ in range(WARM_UP)))
+        started = time.perf_counter()
+        await asyncio.gather(*(ask(started + SECONDS) for _ in range(CONCURRENCY)))
+        seconds = time.perf_counter() - started
+    finally:
+        await client.close()
+    cuts = statistics.quantiles(latencies, n=100)
+    return Measured(len(latencies) / seconds, cuts[49] * 1000, cuts[98] * 1000)
+
+
+def under_load(name: str) -> Measured:
+    """Started, asked, ended; the servers of the peer stand at the same time only where they must."""
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        return runner.run(load(PORTS[name]))
+
+
+def measure() -> Report:
+    """Ours, the mock, and the proxy before the mock."""
+    with tempfile.TemporaryDirectory() as directory:
+        Path(directory, "agent.yaml").write_text(AGENT)
+        Path(directory, "proxy.yaml").write_text(PROXY % PORTS["mock"])
+        bin_ = Path(sys.executable).parent
+        host = [str(bin_ / "grpo-host"), "serve", "agent.yaml", "--port", str(PORTS["ours"])]
+        mock = [sys.executable, str(ROOT / "bench" / "mock_openai_server.py"), "--port", str(PORTS["mock"])]
+        mock += ["--mean", "0", "--tool-turns", "0"]
+        proxy = [str(litellm_proxy()), "--config", "proxy.yaml", "--port", str(PORTS["litellm"])]
+        with running(host, _url("ours", "/health/ready"), directory):
+            ours = under_load("ours")
+        with running(mock, _url("mock", "/"), directory):
+            direct = under_load("mock")
+            with running(proxy, _url("litellm", "/health/liveliness"), directory):
+                litellm = under_load("litellm")
+    added = {"p50": litellm.p50 - direct.p50, "p99": litellm.p99 - direct.p99}
+    rows = [
+        Row(
+            "our /v1/chat/completions, scripted backend",
+            ours.rate,
+            "requests/s",
+            ours.rate / litellm.rate,
+            "LiteLLM's proxy",
+            Target("≥", 20, "ratio"),
+        ),
+        Row("LiteLLM's proxy before the mock server", litellm.rate, "requests/s"),
+        Row("the mock server, asked directly", direct.rate, "requests/s"),
+        *(
+            Row(
+                f"latency that ours adds, {name}",
+                value,
+                "ms",
+                value / added[name],
+                "LiteLLM's",
+                Target("≤", 0.1, "ratio"),
+            )
+            for name, value in (("p50", ours.p50), ("p99", ours.p99))
+        ),
+        *(Row(f"latency that LiteLLM's proxy adds, {name}", value, "ms") for name, value in added.items()),
+    ]
+    return Report(
+        "Serving",
+        f"{CONCURRENCY} clients that ask one thing after another for {SECONDS:g} s, in a process beside the "
+        "servers on the same cores. Ours is `grpo-host serve` with all of its middleware, on a backend that "
+        "answers at once, so all of its latency is added; the proxy's is what comes on top of asking the mock "
+        "server directly.",
+        rows,
+    )
+
+
+def _url(name: str, path: str) -> str:
+    return f"http://127.0.0.1:{PORTS[name]}{path}"
+
+
+if __name__ == "__main__":
+    publish(measure())
