@@ -9,7 +9,6 @@ with an ``id`` of its own if it likes; each is answered by any number of ``chat_
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -105,7 +104,7 @@ class _Socket:
         if incoming.type == "ping":
             await self._send({"type": "pong"}, incoming.id)
         elif incoming.type == "cancel":
-            self._cancel(incoming.id)
+            await self._cancel(incoming.id)
         elif incoming.type == "chat":
             await self._begin(incoming)
 
@@ -123,10 +122,13 @@ class _Socket:
         self._answers[task] = incoming.id
         task.add_done_callback(lambda done: self._answers.pop(done, None))
 
-    def _cancel(self, wanted: Id | None) -> None:
-        for task, known in self._answers.items():
-            if known is not None and known == wanted:
-                task.cancel()
+    async def _cancel(self, wanted: Id | None) -> None:
+        tasks = [task for task, known in self._answers.items() if known is not None and known == wanted]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if any(task.cancelled() for task in tasks):
+            await self._fail(ApiError(499, "cancelled", "the answer was cancelled"), wanted)
 
     async def _answer(self, incoming: Incoming) -> None:
         telemetry = self._services.telemetry
@@ -134,10 +136,6 @@ class _Socket:
         try:
             with telemetry.message("chat", carrier) if telemetry is not None else nullcontext():
                 await self._chat(incoming)
-        except asyncio.CancelledError:
-            with contextlib.suppress(Exception):
-                await self._fail(ApiError(499, "cancelled", "the answer was cancelled"), incoming.id)
-            raise
         except GrpoError as problem:
             await self._fail(api_error(problem), incoming.id)
         except WebSocketDisconnect:
