@@ -223,8 +223,8 @@ class ServingConfig(Section):
     strategy: Name | None = None
     """Of conversations that ask for none; None: the agent's own."""
     allowed_hosts: list[Name] = Field(default_factory=list)
-    """Values of the Host header, ``*.example.org`` for all below; empty: loopback's names and ``host``,
-    or any where the server listens on every address."""
+    """Values of the Host header, ``*.example.org`` for all below. Empty: ``host`` and loopback's names
+    where a connection comes over loopback, and any from elsewhere."""
     allowed_origins: list[Name] = Field(default_factory=list)
     """Web pages of these origins may call the API; empty: only the server's own."""
     rate: Rate | None = "1200/minute"

@@ -119,7 +119,7 @@ def _anonymous(scope: AsgiScope, services: Services) -> Key | None:
 
     Not what another machine sends through a proxy on this one, nor another site's page in a browser.
     """
-    if not (services.settings.on_loopback and _is_loopback(_address(scope))):
+    if not (services.settings.on_loopback and is_loopback(_address(scope))):
         return None
     if any(name in _FORWARDED for name, _ in scope["headers"]):
         return None
@@ -140,11 +140,18 @@ def origin_allowed(headers: Headers, allowed: list[str]) -> bool:
     return origin in allowed or urlsplit(origin).netloc == headers.get("host")
 
 
-def _is_loopback(address: str) -> bool:
+def is_address(text: str) -> bool:
+    """Whether ``text`` is an IP address; a test's client or a Unix socket has none."""
     try:
-        return ipaddress.ip_address(address).is_loopback
+        ipaddress.ip_address(text)
     except ValueError:
         return False
+    return True
+
+
+def is_loopback(text: str) -> bool:
+    """Whether ``text`` is an address that only this machine has."""
+    return is_address(text) and ipaddress.ip_address(text).is_loopback
 
 
 async def authenticate_websocket(websocket: WebSocket, services: Services, scope: Scope) -> Key | None:

@@ -241,6 +241,9 @@ def _within(send: Send, seconds: float) -> Send:
     """``send`` that gives up on a client that reads nothing: it must not hold a place for ever."""
 
     async def bounded(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            await send(message)  # goes out with the body
+            return
         try:
             async with asyncio.timeout(seconds):
                 await send(message)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.websockets import WebSocket
 
-from grpo_host.serving.auth import KEY, refuse_websocket
+from grpo_host.serving.auth import KEY, is_address, is_loopback, refuse_websocket
 from grpo_host.serving.endpoint import ApiError
 from grpo_host.serving.errors import api_error, render
 from grpo_host.serving.keys import redact
@@ -83,38 +83,43 @@ class Envelope:
 
 
 class TrustedHosts:
-    """ASGI middleware: refuses requests whose Host header names another server, as rebound names do."""
+    """ASGI middleware: refuses requests whose Host header names another server, as rebound names do.
+
+    Unless it is told which names are good, it asks only where the connection comes over loopback, as a
+    browser's does that was led here: from elsewhere nobody is served without a key anyway.
+    """
 
     def __init__(self, app: ASGIApp, settings: ServerSettings) -> None:
         self._app = app
-        self._any = False
-        self._exact: set[str] = set()
-        self._below: tuple[str, ...] = ()
-        allowed = [host.lower() for host in settings.allowed_hosts]
-        if not allowed:
-            allowed = [*LOOPBACK, settings.host.lower()]
-            self._any = settings.host in ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
-        self._any = self._any or "*" in allowed
+        self._told = bool(settings.allowed_hosts)
+        allowed = {host.lower() for host in settings.allowed_hosts or (*LOOPBACK, settings.host)}
+        self._any = "*" in allowed or (not self._told and settings.host in EVERYWHERE)
         self._exact = {host for host in allowed if not host.startswith("*.")}
         self._below = tuple(host[1:] for host in allowed if host.startswith("*."))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "lifespan" and not self._any and scope["path"] not in PROBES:
-            hosts = [value.decode("latin-1") for name, value in scope["headers"] if name == b"host"]
-            if len(hosts) != 1 or not self._allows(_without_port(hosts[0].lower())):
-                error = ApiError(
-                    400, "unknown_host", "this server does not go by the name in the Host header"
-                )
-                if scope["type"] == "websocket":
-                    await refuse_websocket(WebSocket(scope, receive, send), error)
-                    return
-                raise error
+        if scope["type"] != "lifespan" and not self._allows(scope):
+            error = ApiError(400, "unknown_host", "this server does not go by the name in the Host header")
+            if scope["type"] == "websocket":
+                await refuse_websocket(WebSocket(scope, receive, send), error)
+                return
+            raise error
         await self._app(scope, receive, send)
 
-    def _allows(self, host: str) -> bool:
-        return host in self._exact or host.endswith(self._below) if self._below else host in self._exact
+    def _allows(self, scope: Scope) -> bool:
+        if self._any or scope["path"] in PROBES:
+            return True
+        server = scope.get("server")
+        if not self._told and server and is_address(server[0]) and not is_loopback(server[0]):
+            return True
+        hosts = [value.decode("latin-1") for name, value in scope["headers"] if name == b"host"]
+        if len(hosts) != 1:
+            return False
+        host = _without_port(hosts[0].lower())
+        return host in self._exact or host.endswith(self._below or ("\0",))
 
 
+EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
 PROBES = ("/health", "/health/live", "/health/ready")
 """An orchestrator asks these by address; they tell nothing."""
 

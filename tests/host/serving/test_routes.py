@@ -195,6 +195,19 @@ def test_which_names_the_server_goes_by(serving, allowed, host, status):
     asyncio.run(work())
 
 
+def test_a_connection_from_elsewhere_may_use_any_name_unless_told_otherwise(serving):
+    """It needs a key whatever its name; the guide's server does not know where uvicorn listens."""
+
+    async def work(**options):
+        async with serving(**options) as server:
+            transport = httpx.ASGITransport(server.app)
+            async with httpx.AsyncClient(transport=transport, base_url="http://192.0.2.1") as client:
+                return (await client.get("/docs", headers={"host": "agent.example"})).status_code
+
+    assert asyncio.run(work()) == 200
+    assert asyncio.run(work(allowed_hosts=["other.example"])) == 400
+
+
 def test_over_a_real_socket_it_is_the_same(app):
     """uvicorn parses the request line itself: what its parser lets through is refused as well."""
     config = uvicorn.Config(app, http=BoundedProtocol, port=0, log_config=None, lifespan="on")
