@@ -88,8 +88,10 @@ class Queues:
 
 
 @pytest.fixture
-def queues(sqlite_url: str, tmp_path: Path, registry: Registry) -> Queues:
-    return Queues(sqlite_url, tmp_path / "runs", registry)
+def queues(request: pytest.FixtureRequest, tmp_path: Path, registry: Registry) -> Queues:
+    """On SQLite, unless a test asks for ``postgres_url`` by parameter."""
+    url = request.getfixturevalue(getattr(request, "param", "sqlite_url"))
+    return Queues(url, tmp_path / "runs", registry)
 
 
 @pytest.fixture

@@ -304,6 +304,7 @@ def server(queues):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("queues", ["sqlite_url", "postgres_url"], indirect=True)
 def test_a_job_survives_kill_9_of_its_server(queues, jobs, server):
     first = server()
 
@@ -351,6 +352,7 @@ def test_the_process_of_a_job_does_not_outlive_its_server(queues, jobs, server):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("queues", ["sqlite_url", "postgres_url"], indirect=True)
 def test_two_servers_share_the_jobs_and_one_may_die(queues, jobs, server):
     first, _ = server(), server()
 
