@@ -87,7 +87,7 @@ def _websocket_routes(routes: Sequence[SocketEndpoint], services: Services) -> l
 
 
 def _middleware(settings: ServerSettings, services: Services) -> list[Middleware]:
-    layers = [Middleware(Envelope), Middleware(TrustedHosts, settings=settings)]
+    layers = [Middleware(Envelope, traffic=services.traffic), Middleware(TrustedHosts, settings=settings)]
     if services.telemetry is not None:
         layers.insert(0, Middleware(Watched, telemetry=services.telemetry))
     if settings.allowed_origins:

@@ -20,10 +20,14 @@ from grpo_sdk.errors import GrpoError
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+    from grpo_host.serving.traffic import Traffic
+
 logger = logging.getLogger("grpo_host.serving")
 access = logging.getLogger("grpo_host.serving.access")
 
 REQUEST_ID = "grpo_request_id"
+CLIENT_GONE = 499
+"""What is logged where nobody was left to answer, as nginx has it."""
 _GIVEN_ID = re.compile(rb"[A-Za-z0-9._-]{8,128}")
 
 SAFE = (
@@ -43,8 +47,9 @@ _SAFE = [(name.encode(), value.encode()) for name, value in SAFE]
 class Envelope:
     """ASGI middleware, the outermost: gives each request an id, says errors, keeps the access log."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, traffic: Traffic) -> None:
         self._app = app
+        self._traffic = traffic
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -71,8 +76,10 @@ class Envelope:
             if status == 0:
                 await render(error, scope["path"], request_id)(scope, receive, enveloped)
         finally:
+            seconds = time.perf_counter() - began
+            self._traffic.count(status or CLIENT_GONE, seconds)
             if access.isEnabledFor(logging.INFO):
-                _log_access(scope, status, began)
+                _log_access(scope, status or CLIENT_GONE, seconds)
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -157,15 +164,15 @@ def _as_error(problem: Exception, request_id: str) -> ApiError:
     return ApiError(500, "internal_error", "something went wrong here; it is logged with the request id")
 
 
-def _log_access(scope: Scope, status: int, began: float) -> None:
+def _log_access(scope: Scope, status: int, seconds: float) -> None:
     path: str = redact(scope["path"])
     key: Any = scope.get(KEY)
     access.info(
         "%s %s %d %.1fms key=%s request=%s",
         scope["method"],
         path if path.isprintable() else ascii(path),
-        status or 499,
-        (time.perf_counter() - began) * 1000,
+        status,
+        seconds * 1000,
         key.id if key else "-",
         scope[REQUEST_ID],
     )

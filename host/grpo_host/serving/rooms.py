@@ -33,6 +33,7 @@ ROOMS = (
     Room("grpo_host.serving.chat_api", part="chat"),
     Room("grpo_host.serving.websocket"),
     Room("grpo_host.serving.jobs", part="jobs"),
+    Room("grpo_host.serving.traffic"),
     Room("grpo_host.serving.pages"),
 )
 """In the order in which their parts start; they close in the opposite one."""

@@ -12,6 +12,7 @@ from grpo_host.serving.admission import Admission
 from grpo_host.serving.keys import KeyStore
 from grpo_host.serving.rates import RateLimits
 from grpo_host.serving.rooms import ROOMS, rooms
+from grpo_host.serving.traffic import Traffic
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -70,6 +71,7 @@ class Services:
         self.admission = Admission(settings.max_concurrency, settings.max_queue, settings.queue_seconds)
         """The places of requests, and of a WebSocket's messages."""
         self.rates = RateLimits(settings.rate, settings.failed_rate)
+        self.traffic = Traffic()
         self.draining = asyncio.Event()
         """Set when the server has begun to end."""
         self.started = False

@@ -471,3 +471,35 @@ def test_a_place_given_to_a_client_that_left_in_the_same_moment_is_passed_on(ser
             assert {a.status_code for a in answers} == {200}
 
     asyncio.run(work())
+
+
+def test_the_server_tells_what_it_has_answered(serving):
+    async def work():
+        from grpo_host.serving import traffic
+
+        async with serving([*traffic.endpoints(), *say_endpoints()]) as server:
+            await server.client.post("/api/say", json=HELLO)
+            await server.client.get("/nothing")
+            body = json.dumps({"text": "slow", "seconds": 30}).encode()
+            await request_and_leave(server.app, "POST", "/api/say", body, 0.02)
+            told = (await server.client.get("/api/metrics")).json()
+            assert told["requests"]["total"] == 3
+            assert told["requests"]["by_status"] == {"200": 1, "404": 1, "499": 1}
+            assert 0 < told["requests"]["seconds_median"] <= told["requests"]["seconds_p95"]
+            assert (told["requests"]["under_way"], told["requests"]["waiting"]) == (1, 0)
+            chat_only = await server.client.get("/api/metrics", headers=await server.key("chat"))
+            assert chat_only.status_code == 403
+
+    asyncio.run(work())
+
+
+def say_endpoints():
+    async def say(call):
+        await asyncio.sleep(call.body.seconds)
+        return call.body
+
+    class Said(BaseModel):
+        text: str
+        seconds: float = 0.0
+
+    return [Endpoint("POST", "/api/say", say, Scope.CHAT, "Say it", request=Said, response=Said)]
