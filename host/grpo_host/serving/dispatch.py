@@ -85,7 +85,7 @@ class EndpointApp:
         async with _watched(receive) as gone:
             response = _to_response(endpoint, await endpoint.handler(call))
             # The client's going away is noticed here, once, and not by Starlette again.
-            scope["asgi"] = {**scope["asgi"], "spec_version": "2.4"}
+            scope["asgi"] = {**scope.get("asgi", {}), "spec_version": "2.4"}
             try:
                 await response(scope, gone, _within(send, SEND_SECONDS))
             finally:
