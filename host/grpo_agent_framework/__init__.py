@@ -36,6 +36,10 @@ if TYPE_CHECKING:
         DistributedGRPOTrainer,
         TrainingConfig,
     )
+    from grpo_agent_framework.training.neural_reward_trainer import (
+        NeuralReward,
+        create_neural_reward_function,
+    )
     from grpo_agent_framework.utils.cache import CacheService
     from grpo_agent_framework.utils.monitoring import MonitoringService
 
@@ -49,6 +53,7 @@ _HOME = {
     "create_sales_reward create_technical_support_reward create_tutoring_reward",
     "rewards.ruler_reward": "RulerReward create_customer_service_ruler",
     "training.distributed_trainer": "DistributedConfig DistributedGRPOTrainer TrainingConfig",
+    "training.neural_reward_trainer": "NeuralReward create_neural_reward_function",
     "utils.cache": "CacheService",
     "utils.monitoring": "MonitoringService",
 }
@@ -67,12 +72,14 @@ __all__ = [
     "MonitoringService",
     "MultiObjectiveRewardFunction",
     "MultiTurnAgent",
+    "NeuralReward",
     "ProfessionalismRewardComponent",
     "RulerReward",
     "TrainingConfig",
     "create_computational_engine",
     "create_customer_service_reward",
     "create_customer_service_ruler",
+    "create_neural_reward_function",
     "create_sales_reward",
     "create_technical_support_reward",
     "create_tutoring_reward",

@@ -12,6 +12,7 @@ from grpo_rewards.empathy import EmpathyReward
 from grpo_rewards.format import FormatReward
 from grpo_rewards.guidance import GuidanceReward
 from grpo_rewards.length import LengthReward
+from grpo_rewards.neural import NeuralReward
 from grpo_rewards.professionalism import ProfessionalismReward
 from grpo_rewards.ruler import RulerReward
 from grpo_rewards.safety import SafetyReward
@@ -39,4 +40,5 @@ def grpo_rewards() -> Mapping[str, RewardFactory]:
         "sales": presets.sales,
         "tutoring": presets.tutoring,
         "ruler": RulerReward,
+        "neural": NeuralReward,
     }

@@ -12,7 +12,7 @@ from grpo_sdk.testing import RewardContract, make_trajectory
 
 FACTORIES = dict(grpo_rewards())
 ELSEWHERE = {
-    *("ruler", "similarity", "safety"),
+    *("ruler", "neural", "similarity", "safety"),
     *("customer_service", "technical_support", "sales", "tutoring"),
 }
 """Their contract tests stand with their own, because they need a judge, training or a sentence model."""

@@ -1,0 +1,93 @@
+"""The feedback that a reward learns from, the last of it, and its parts for cross-validation."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from grpo_rewards.neural.features import answers, feature_rows, last_question
+from grpo_sdk.embedding import Embedder
+from grpo_sdk.messages import Message
+from grpo_sdk.seeds import derive_seed
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Rows = NDArray[np.float32]
+
+FOLDS = 4
+
+
+@dataclass
+class Feedback:
+    """One conversation and its score."""
+
+    score: float
+    question: int
+    """A number for the user's message, alike for alike messages."""
+    conversation: int
+    """The same for the question with its answers."""
+    messages: list[Message] | None
+    """None once ``row`` is there."""
+    context: dict[str, Any] = field(default_factory=dict)
+    row: Any = None
+    """Its features."""
+
+
+class Buffer:
+    """The last ``size`` feedbacks. Not thread-safe: its owner locks."""
+
+    def __init__(self, size: int) -> None:
+        self.items: deque[Feedback] = deque(maxlen=size)
+
+    @property
+    def room(self) -> int:
+        """How many more it takes before it forgets one."""
+        return (self.items.maxlen or 0) - len(self.items)
+
+    def add(self, messages: Sequence[Message], score: float, context: dict[str, Any]) -> None:
+        """Keep one, in place of the oldest where it is full."""
+        question = last_question(messages)
+        self.items.append(
+            Feedback(
+                score,
+                derive_seed(question),
+                derive_seed(question, *answers(messages)),
+                list(messages),
+                context,
+            )
+        )
+
+
+def fill_rows(items: Sequence[Feedback], embedder: Embedder) -> None:
+    """Compute the features that are not there yet, in one batch; the texts are not needed any more."""
+    missing = [item for item in items if item.row is None and item.messages is not None]
+    if not missing:
+        return
+    rows = feature_rows([item.messages or [] for item in missing], embedder)
+    for item, row in zip(missing, rows, strict=True):
+        item.row, item.messages = row, None
+
+
+def assign_folds(items: Sequence[Feedback], seed: int) -> NDArray[np.int64]:
+    """A fold for each of ``items``: what answers one question is in one fold, so that each network is
+    tested on questions that it has not seen. Where there are few questions, only alike conversations
+    stay together.
+    """
+    import numpy as np
+
+    questions = {item.question for item in items}
+    by_question = len(questions) >= 2 * FOLDS
+    keys = [item.question if by_question else item.conversation for item in items]
+    sizes: dict[int, int] = {}
+    for key in keys:
+        sizes[key] = sizes.get(key, 0) + 1
+    filled = [0] * FOLDS
+    fold_of = {}
+    for key in sorted(sizes, key=lambda key: (-sizes[key], derive_seed(seed, key))):
+        fold_of[key] = filled.index(min(filled))
+        filled[fold_of[key]] += sizes[key]
+    return np.array([fold_of[key] for key in keys], np.int64)
