@@ -20,6 +20,7 @@ BENCHES = {
     "rollouts": "trajectories/s of vllm, transformers and TRL's own loop (five minutes)",
     "grpo_step": "a GRPO step of support_desk against a plain TRL script (ten minutes)",
     "serving": "what serving adds to a model that answers at once, beside LiteLLM's proxy (a minute)",
+    "soak": "ten minutes of chats with a server that is killed in the middle",
     "examples": "what the two examples learn, and how long it takes (half an hour)",
 }
 RESULTS = ROOT / "bench" / "results.json"
