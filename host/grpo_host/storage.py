@@ -7,6 +7,7 @@ migration in ``MIGRATIONS`` that makes them.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -141,6 +142,9 @@ async def migrate(engine: AsyncEngine) -> None:
                 await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
             await connection.run_sync(_migrate, where)
     except (DBAPIError, OSError) as problem:
+        # A loop that ends now would end before aiosqlite's thread has told it that the file is closed,
+        # and the thread would print a traceback.
+        await asyncio.sleep(0.1)
         raise unreachable(engine, problem) from problem
 
 

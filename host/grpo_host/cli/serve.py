@@ -68,7 +68,7 @@ def command(
 
     from grpo_host.cli.quiet import quiet_libraries
     from grpo_host.serving.app import create_app
-    from grpo_host.serving.serve import refuse_without_keys, serve
+    from grpo_host.serving.serve import prepare, serve
     from grpo_host.serving.settings import ServerSettings
 
     settings = ServerSettings.of(
@@ -78,7 +78,7 @@ def command(
         workers=workers,
         plugins=() if choice.disable else choice.allow,
     )
-    refuse_without_keys(settings)
+    prepare(settings)
     quiet_libraries()
     _say(settings)
     serve(settings, create_app(settings, registry, loaded=loaded) if workers == 1 else None)

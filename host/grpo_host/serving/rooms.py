@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
 from importlib import import_module
-from importlib.util import find_spec
 from types import ModuleType
-from typing import Any
 
 from grpo_host.serving.endpoint import Endpoint, SocketEndpoint
 
@@ -21,9 +18,6 @@ class Room:
 
     module: str
     part: str | None = None
-
-    def load(self) -> ModuleType:
-        return import_module(self.module)
 
 
 ROOMS = (
@@ -42,21 +36,22 @@ ROOMS = (
 def rooms() -> Iterator[tuple[Room, ModuleType]]:
     """The rooms, imported."""
     for room in ROOMS:
-        if find_spec(room.module) is not None:
-            yield room, room.load()
+        yield room, import_module(room.module)
 
 
 def all_endpoints() -> list[Endpoint]:
     """Every endpoint of every room."""
-    return [endpoint for offer in _offers("endpoints") for endpoint in offer()]
+    return [
+        endpoint
+        for _, module in rooms()
+        for endpoint in (module.endpoints() if hasattr(module, "endpoints") else ())
+    ]
 
 
 def all_websocket_routes() -> list[SocketEndpoint]:
     """Every WebSocket route of every room."""
-    return [route for offer in _offers("websocket_routes") for route in offer()]
-
-
-@cache
-def _offers(name: str) -> tuple[Callable[[], list[Any]], ...]:
-    # Taken once, before any is called: a package's submodule of the same name would then hide it.
-    return tuple(getattr(module, name) for _, module in rooms() if hasattr(module, name))
+    return [
+        route
+        for _, module in rooms()
+        for route in (module.websocket_routes() if hasattr(module, "websocket_routes") else ())
+    ]

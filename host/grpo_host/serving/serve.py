@@ -22,9 +22,11 @@ CLOSE_SECONDS = 5
 """For connections that are still open when everything has been drained."""
 
 
-def refuse_without_keys(settings: ServerSettings) -> None:
-    """Raises ``ConfigError`` where others could reach the server and nobody has a key."""
-    if settings.on_loopback or asyncio.run(_has_key(settings)):
+def prepare(settings: ServerSettings) -> None:
+    """Migrate the database. Raises ``RunError`` where it is not to be had, and ``ConfigError`` where others
+    could reach the server and nobody has a key.
+    """
+    if asyncio.run(_migrate(settings)) or settings.on_loopback:
         return
     agent = f" --agent {settings.agent_yaml}" if settings.agent_yaml else ""
     raise ConfigError(
@@ -34,7 +36,8 @@ def refuse_without_keys(settings: ServerSettings) -> None:
     )
 
 
-async def _has_key(settings: ServerSettings) -> bool:
+async def _migrate(settings: ServerSettings) -> bool:
+    """Whether there is a valid key in the migrated database."""
     engine = storage.make_engine(settings.database())
     try:
         await storage.migrate(engine)
@@ -46,12 +49,12 @@ async def _has_key(settings: ServerSettings) -> bool:
 def serve(settings: ServerSettings, app: ASGIApp | None = None) -> None:
     """Serve until SIGTERM or Ctrl-C. ``app`` is used where one process is enough.
 
-    Raises ``ConfigError`` where it must not or cannot listen.
+    Raises ``GrpoError`` where it must not or cannot listen, or the database is not to be had.
     """
     import uvicorn
     from uvicorn.supervisors import Multiprocess
 
-    refuse_without_keys(settings)
+    prepare(settings)
     listener = _listen(settings)
     try:
         if settings.workers == 1:

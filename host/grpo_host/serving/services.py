@@ -45,7 +45,7 @@ class Part:
 
 
 class Services:
-    """The parts of a server. Made without touching disk or network; ``start`` does that."""
+    """The parts of a server. Making one connects to nothing and loads nothing; ``start`` does that."""
 
     telemetry: Any
     """Where it is None, as with the parts below, the room is not there."""
@@ -78,7 +78,7 @@ class Services:
         self.telemetry = self.models = self.chat = self.jobs = None
         self._names = [room.part for room in ROOMS if room.part]
         for room, module in rooms():
-            if room.part and room.part not in parts and hasattr(module, "make_part"):
+            if room.part and room.part not in parts:
                 setattr(self, room.part, module.make_part(self))
         for name, part in parts.items():
             setattr(self, name, part)

@@ -281,22 +281,41 @@ def test_grpo_host_serves_with_several_workers_and_ends_with_them(tmp_path):
     assert token not in text
 
 
-def test_grpo_host_refuses_to_listen_for_others_without_a_key(tmp_path):
+@pytest.fixture
+def grpo_host(tmp_path):
+    """Runs the command where there is an agent.yaml."""
     (tmp_path / "agent.yaml").write_text(
         "name: tester\nmodel: scripted\nbackend: scripted\nenvironment: arithmetic\nrewards: [length]\n"
     )
     environment = {k: v for k, v in os.environ.items() if k != "GRPO_DATABASE_URL"}
 
-    def grpo_host(*arguments):
+    def run(*arguments, **more):
         return subprocess.run(
             [sys.executable, "-m", "grpo_host.cli", *arguments],
             cwd=tmp_path,
-            env=environment,
+            env={**environment, **more},
             capture_output=True,
             text=True,
             timeout=60,
         )
 
+    return run
+
+
+def test_what_keeps_the_server_from_starting_is_told_in_one_line(grpo_host, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        refused = grpo_host("serve", "agent.yaml", "--port", str(port))
+    assert refused.returncode == 2
+    assert refused.stderr.splitlines()[-1].startswith(f"error: cannot listen on 127.0.0.1:{port}: ")
+    url = f"sqlite+aiosqlite:///{tmp_path / 'none' / 'server.db'}"
+    refused = grpo_host("serve", "agent.yaml", "--port", "0", GRPO_DATABASE_URL=url)
+    assert refused.returncode == 2
+    assert refused.stderr.startswith("error: the database sqlite+aiosqlite:///")
+    assert "Traceback" not in refused.stderr
+
+
+def test_grpo_host_refuses_to_listen_for_others_without_a_key(grpo_host):
     refused = grpo_host("serve", "agent.yaml", "--host", "0.0.0.0")
     assert refused.returncode == 2
     command = refused.stderr.split("Make one: ")[1].split(" (")[0].split()
