@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+import weakref
+from collections.abc import Sequence
 from concurrent.futures import Future
 from threading import Lock
-from typing import Any, ClassVar, TypeVar
+from typing import ClassVar
 
 from grpo_host.loop import LoopThread
 from grpo_host.rendering import Renderer, make_renderer
@@ -15,8 +16,6 @@ from grpo_sdk.backend import Backend, Capability, ChatReply, Sampling
 from grpo_sdk.blocking import call_blocking
 from grpo_sdk.errors import CapabilityError
 from grpo_sdk.messages import Message, ToolSchema
-
-T = TypeVar("T")
 
 
 def can_chat(backend: Backend | type[Backend]) -> bool:
@@ -61,6 +60,7 @@ class OnDemandBackend(Backend):
 
     So it can be asked from any number of event loops, and a caller that gives up waiting for a
     model to load does not end the loading. A start that failed is tried again at the next call.
+    Where nobody holds this object any more, ``backend`` is closed.
     """
 
     local_weights: ClassVar[bool] = False
@@ -90,6 +90,8 @@ class OnDemandBackend(Backend):
         with self._lock:
             if self._loop is None:
                 self._loop = LoopThread("on-demand-backend")
+                self._end = weakref.finalize(self, self._loop.end_with, self.backend.close)
+                self._end.atexit = False  # then threads are ended by the interpreter
             if self._start is None or (self._start.done() and not self.started):
                 self._start = asyncio.run_coroutine_threadsafe(self.backend.start(), self._loop.loop)
             start = self._start
@@ -101,10 +103,11 @@ class OnDemandBackend(Backend):
             start, self._start = self._start, None
         if loop is None:
             return
+        self._end.detach()
         try:
             if start is not None:
                 start.cancel()
-            await _on(loop, self.backend.close())
+            await loop.call(self.backend.close())
         finally:
             await call_blocking(loop.close)
 
@@ -115,9 +118,4 @@ class OnDemandBackend(Backend):
         loop = self._loop
         if loop is None:
             raise RuntimeError("the backend was closed while it was asked")
-        return await _on(loop, self.backend.chat(messages, sampling, tools))
-
-
-async def _on(loop: LoopThread, work: Coroutine[Any, Any, T]) -> T:
-    """The result of ``work`` on another event loop; cancelling cancels it there."""
-    return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, loop.loop))
+        return await loop.call(self.backend.chat(messages, sampling, tools))

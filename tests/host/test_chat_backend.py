@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import time
 
 import pytest
 
@@ -157,6 +159,18 @@ def test_closing_what_never_started_closes_nothing():
     slow = Slow()
     asyncio.run(OnDemandBackend(slow).close())
     assert slow.closed == 0
+
+
+def test_a_backend_that_nobody_holds_any_more_is_closed():
+    slow = Slow()
+    backend = OnDemandBackend(slow)
+    asyncio.run(backend.chat(ASKED, Sampling()))
+    del backend
+    gc.collect()
+    deadline = time.monotonic() + 10
+    while not slow.closed and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert slow.closed == 1
 
 
 @pytest.mark.model
