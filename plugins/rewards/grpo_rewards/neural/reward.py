@@ -41,7 +41,7 @@ class NeuralReward(Reward):
     error and the curve that makes of their mean a calibrated score.
 
     It learns after every ``update_frequency`` feedbacks, anew from the last ``buffer_size``, which
-    takes about a second. It is ``ready`` once it has learned from ``min_feedback`` with different
+    takes a second or two. It is ``ready`` once it has learned from ``min_feedback`` with different
     scores and ranks held-out feedback better than chance. Until then a score raises
     ``NotTrainedError``; with ``unready: neutral`` it is 0.5 for every conversation, which GRPO's
     comparison within a group cancels.
@@ -130,7 +130,7 @@ class NeuralReward(Reward):
         self.add_trajectory_feedback(trajectory.messages, reward_score, trajectory.task.data)
 
     def update(self) -> dict[str, Any]:
-        """Learn from the feedback now, and report. Blocks for about a second; see also ``aupdate``."""
+        """Learn from the feedback now, and report. Blocks for a second or two; see also ``aupdate``."""
         _worker().submit(self._loaded().train).result()
         return self.report()
 
