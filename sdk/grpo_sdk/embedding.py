@@ -74,6 +74,11 @@ def _sentence_embedder(directory: Path, name: str) -> SentenceEmbedder:
     return SentenceEmbedder(directory, name)
 
 
+def _same_embedder(directory: Path, name: str) -> SentenceEmbedder:
+    # dill would make a new cache of a cached function.
+    return _sentence_embedder(directory, name)
+
+
 def _missing(packages: Sequence[str]) -> str:
     return next((package for package in packages if find_spec(package) is None), "")
 
@@ -101,6 +106,10 @@ class SentenceEmbedder:
         self._lock = Lock()
         self._recent: dict[str, Any] = {}
         self._worker: ThreadPoolExecutor | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copied and sent to other processes by where its model is, not with the loaded model."""
+        return _same_embedder, (self.directory, self._name)
 
     @property
     def name(self) -> str:

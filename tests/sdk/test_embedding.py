@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -74,6 +75,14 @@ def test_meaning_counts_and_not_only_words(sentence_model):
         ["How do I get my money back?", "I would like a refund.", "How do I get my parrot to talk?"]
     )
     assert question @ answer > question @ other + 0.1
+
+
+@pytest.mark.model
+def test_a_loaded_sentence_model_can_be_sent_to_another_process(sentence_model):
+    sentence_model.embed(TEXTS)
+    sent = pickle.dumps(sentence_model)
+    assert len(sent) < 1000
+    assert pickle.loads(sent) is sentence_model
 
 
 def test_the_same_path_gives_the_same_embedder():
