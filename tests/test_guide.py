@@ -191,7 +191,9 @@ environment = MyEnvironment()
 }
 """Heading of a block → what is filled in. A block without an entry is in ``SKIPPED``."""
 
-SKIPPED = {"1. API Service": "it serves until it is stopped; the server's own tests start it (issue 4)"}
+SKIPPED = {
+    "1. API Service": "it serves until it is stopped; tests/test_guide_service.py runs it in a process of its own"
+}
 """Heading of a block → why it is not run here."""
 
 
