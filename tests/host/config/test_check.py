@@ -200,8 +200,7 @@ def test_a_process_must_play_whole_micro_batches(problems):
 
 def test_early_stopping_needs_something_to_measure_with(problems):
     assert problems("training.early_stopping={}", "evaluation.episodes=0") == [
-        "--set training.early_stopping: there is nothing to measure with: evaluation.episodes is 0. "
-        "Raise it"
+        "--set training.early_stopping: there is nothing to measure with: evaluation.episodes is 0. Raise it"
     ]
     assert problems("training.early_stopping={patience: 5}") == []
 
