@@ -183,8 +183,9 @@ def _query(endpoint: Endpoint, request: Request) -> BaseModel | None:
     status = _invalid_status(request.scope)
     values: dict[str, str] = {}
     for name, value in request.query_params.multi_items():
-        if name in values:
-            raise ApiError(status, "invalid_request", f"{name[:200]}: give it once", param=name[:200])
+        wrong = "give it once" if name in values else "there is no such parameter"
+        if name in values or name not in endpoint.query.model_fields:
+            raise ApiError(status, "invalid_request", f"{name[:200]}: {wrong}", param=name[:200])
         values[name] = value
     try:
         return endpoint.query.model_validate(values)

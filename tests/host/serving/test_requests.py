@@ -61,6 +61,8 @@ def test_a_query_is_validated_and_says_each_thing_once(serving):
             ] == "limit: give a whole number"
             twice = await get("/api/page?limit=5&limit=6")
             assert (twice.status_code, twice.json()["error"]["message"]) == (422, "limit: give it once")
+            other = await get("/api/page?limt=5")
+            assert other.json()["error"]["message"] == "limt: there is no such parameter"
 
     asyncio.run(work())
 
