@@ -5,7 +5,6 @@ One implementation of a turn for all three drivers: rollouts, serving and embedd
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,6 +14,7 @@ from grpo_host.instruments import Instruments, Tell
 from grpo_host.rendering import Renderer
 from grpo_host.session import Reply, Session, open_session
 from grpo_sdk.backend import Backend, Sampling
+from grpo_sdk.deadline import Deadline
 from grpo_sdk.messages import Message, system
 from grpo_sdk.seeds import derive_seed
 from grpo_sdk.strategy import Strategy
@@ -178,7 +178,7 @@ class Conversation:
     async def _in_time(self, answer: Awaitable[Reply]) -> Reply:
         seconds = self.agent.limits.turn_seconds
         try:
-            async with asyncio.timeout(seconds) as limit:
+            with Deadline(seconds) as limit:
                 return await answer
         except TimeoutError:
             if not limit.expired():

@@ -5,7 +5,6 @@ A failure is data on the trajectory, never an exception to the caller; only canc
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from grpo_host.agent import Agent, Conversation, TurnLimitError, TurnTimeoutError
+from grpo_sdk.deadline import Deadline
 from grpo_sdk.environment import Environment
 from grpo_sdk.errors import ContextOverflowError
 from grpo_sdk.messages import Message
@@ -69,7 +69,7 @@ async def run_episode(
     environment: Environment | None = None
     try:
         environment = make_environment()
-        async with asyncio.timeout(seconds):
+        with Deadline(seconds):
             await _play(agent, environment, request, progress, policy_version)
         status, stop = "completed", "done"
     except TurnLimitError:
@@ -156,7 +156,7 @@ def _late_outcome(environment: Environment, outcome: dict[str, Any]) -> dict[str
 
 async def _close(environment: Environment) -> None:
     try:
-        async with asyncio.timeout(CLOSE_SECONDS):
+        with Deadline(CLOSE_SECONDS):
             await environment.close()
     except Exception as problem:  # plugin code; the episode's own result stands
         name = type(environment).__name__

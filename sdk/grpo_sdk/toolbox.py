@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from typing import Any, TypeAlias
 
+from grpo_sdk.deadline import Deadline
 from grpo_sdk.messages import Message, ToolCall, ToolSchema, tool_result
 from grpo_sdk.tools import MALFORMED_CALL, BoundTool, ToolCallError, ToolLike, ToolLimits, bind
 from grpo_sdk.trajectory import ToolRun
@@ -100,7 +101,7 @@ class Toolbox:
             if tool is None:
                 offered = ", ".join(self._tools) or "none"
                 raise ToolCallError(f'no tool "{name}"; the tools are: {offered}')
-            async with asyncio.timeout(self.limits.seconds):
+            with Deadline(self.limits.seconds):
                 text = tool_text(await tool.run(_arguments(call)))
             if len(text) > self.limits.output_chars:
                 cut = len(text) - self.limits.output_chars

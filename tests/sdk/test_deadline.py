@@ -1,0 +1,61 @@
+"""A time limit within a task."""
+
+import asyncio
+
+import pytest
+
+from grpo_sdk.deadline import Deadline
+
+
+def test_what_takes_longer_ends_in_a_timeout():
+    async def scenario():
+        with pytest.raises(TimeoutError), Deadline(0.01) as limit:
+            await asyncio.sleep(5)
+        assert limit.expired()
+        await asyncio.sleep(0)  # nothing of the cancellation is left
+        assert asyncio.current_task().cancelling() == 0
+
+    asyncio.run(scenario())
+
+
+def test_what_is_quicker_goes_on():
+    async def scenario():
+        with Deadline(5) as limit:
+            await asyncio.sleep(0)
+        return limit.expired()
+
+    assert not asyncio.run(scenario())
+
+
+def test_the_outer_of_two_is_the_one_that_expires():
+    async def scenario():
+        with pytest.raises(TimeoutError), Deadline(0.01) as outer, Deadline(5) as inner:
+            await asyncio.sleep(5)
+        return outer.expired(), inner.expired()
+
+    assert asyncio.run(scenario()) == (True, False)
+
+
+def test_a_cancellation_from_outside_stays_one():
+    async def scenario():
+        async def work():
+            with Deadline(5):
+                await asyncio.sleep(5)
+
+        task = asyncio.create_task(work())
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(scenario())
+
+
+def test_the_blocks_own_timeout_error_is_told_apart():
+    async def scenario():
+        limit = Deadline(5)
+        with pytest.raises(TimeoutError, match="mine"), limit:
+            raise TimeoutError("mine")
+        return limit.expired()
+
+    assert not asyncio.run(scenario())
