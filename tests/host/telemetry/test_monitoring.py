@@ -7,6 +7,7 @@ import json
 import logging
 import math
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,7 +20,8 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
 from grpo_host.plugins import load_plugins
 from grpo_host.telemetry.monitoring import Monitoring
-from grpo_host.telemetry.training import StepMetrics, metric_name
+from grpo_host.telemetry.training import NAMES, StepMetrics, metric_name
+from grpo_sdk.backend import Sampling
 
 
 class Collected:
@@ -274,3 +276,39 @@ def test_any_name_of_a_reward_becomes_the_name_of_a_metric(collected: Collected)
     collected.monitoring.record(metric_name("rewards/my reward (v2)/mean"), 1.0)
 
     assert list(collected.monitoring.snapshot()["metrics"]) == ["rl.rewards.my_reward__v2_.mean"]
+
+
+@pytest.mark.model
+@pytest.mark.slow
+def test_the_trainer_still_reports_under_the_names_that_are_recorded(tiny_model_path: Path) -> None:
+    from grpo_host.chat.agent import ChatAgent
+    from grpo_host.config.schema import TrainingConfig
+    from grpo_host.local_model import LocalModel
+    from grpo_host.prompts import PromptEnvironment, prompt_task
+    from grpo_host.reward_functions import as_rewards
+    from grpo_host.rewards import RewardSet
+    from grpo_host.rollouts import RolloutEngine
+    from grpo_host.training.online import OnlineTrainer
+
+    class OneAnswer:
+        def reset(self) -> dict[str, Any]:
+            return {}
+
+        def step(self, action: str) -> dict[str, Any]:
+            return {"done": True}
+
+    async def step() -> dict[str, float]:
+        model = LocalModel(str(tiny_model_path), backend="transformers")
+        chat = ChatAgent(model, sampling=Sampling(max_tokens=8, temperature=1.0))
+        rewards = RewardSet(as_rewards(lambda trajectory: len(trajectory.policy_text) % 7 / 7))
+        engine = RolloutEngine(await chat.ready(), lambda: PromptEnvironment(OneAnswer()), rewards)
+        trainer = OnlineTrainer(engine, TrainingConfig(group_size=4, beta=0.04))
+        try:
+            return (await trainer.step([prompt_task("Hello", "hello")])).metrics
+        finally:
+            await trainer.close()
+            await chat.close()
+
+    reported = asyncio.run(step())
+
+    assert [name for name in NAMES if name not in reported] == []
