@@ -5,6 +5,7 @@ so that a block finds what earlier ones made. A block with a top-level ``await``
 there. What the guide leaves to its reader is filled in by ``BLOCKS`` below, and nothing else is:
 
 - ``gpt2`` and the default model are pointed elsewhere by the documented ``GRPO_MODEL_ALIASES``;
+- a judge for RULER is named by ``GRPO_JUDGE_MODEL`` and ``GRPO_JUDGE_BACKEND``;
 - ``given`` runs before a block: names that the guide uses and does not define;
 - ``then`` runs after it: calls of functions that the guide only defines.
 """
@@ -254,6 +255,8 @@ def notebook(
     level, handlers = root.level, list(root.handlers)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRPO_MODEL_ALIASES", "gpt2=smollm2-135m")
+        patch.setenv("GRPO_JUDGE_MODEL", "smollm2-135m")
+        patch.setenv("GRPO_JUDGE_BACKEND", "transformers")
         patch.chdir(tmp_path_factory.mktemp("guide"))  # runs are written below the working directory
         made = Notebook()
         made.namespace["TINY_MODEL"] = str(tiny_model_path)

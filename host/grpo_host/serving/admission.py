@@ -38,7 +38,7 @@ class Admission:
 
     @asynccontextmanager
     async def place(self) -> AsyncIterator[None]:
-        """A place for one request or message. Raises ``ApiError`` 503 where there is none."""
+        """A place for one request or message. Raises ``ApiError`` 429 where there is none."""
         self.refuse_while_draining()
         if self._free > 0:
             self._free -= 1
@@ -52,7 +52,7 @@ class Admission:
     async def _wait(self) -> None:
         if len(self._waiting) >= self._queue:
             raise ApiError(
-                503, "overloaded", "the server is busy; try again later", retry_after=RETRY_SECONDS
+                429, "overloaded", "the server is busy; try again later", retry_after=RETRY_SECONDS
             )
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(turn)
@@ -66,7 +66,7 @@ class Admission:
                 self._waiting.remove(turn)
             if isinstance(problem, TimeoutError):
                 raise ApiError(
-                    503, "overloaded", "the server is busy; try again later", retry_after=RETRY_SECONDS
+                    429, "overloaded", "the server is busy; try again later", retry_after=RETRY_SECONDS
                 ) from None
             raise
 

@@ -107,7 +107,7 @@ class SocketApp:
             services.admission.refuse_while_draining()
             if self._open >= services.settings.max_websockets:
                 raise ApiError(
-                    503, "overloaded", "too many open WebSockets; try again later", retry_after=5.0
+                    429, "overloaded", "too many open WebSockets; try again later", retry_after=5.0
                 )
         except ApiError as error:
             await refuse_websocket(websocket, error)

@@ -140,8 +140,8 @@ def _responses(endpoint: Endpoint, schemas: _Schemas) -> dict[str, Any]:
 ERRORS = {
     "401": "No valid key",
     "403": "The key does not have the scope",
-    "429": "Too many requests of this key",
-    "503": "Overloaded, shutting down, or the model does not answer",
+    "429": "Too many requests: of this key, or of all",
+    "503": "Shutting down, or the model does not answer",
     "4XX": "The request cannot be answered as it is",
 }
 """What every endpoint that needs a key may answer."""

@@ -140,7 +140,7 @@ class ModelPool(Part):
             idle = [slot for slot in self._slots.values() if slot.users == 0]
             if not idle:
                 raise ApiError(
-                    503,
+                    429,
                     "overloaded",
                     f"{self._most} models are in use, and no more may be loaded; try again later",
                     retry_after=RETRY_SECONDS,

@@ -76,7 +76,6 @@ class OnlineTrainer:
         self._busy = asyncio.Lock()
         # One thread for all updates: each thread that runs torch keeps a pool of its own.
         self._worker = ThreadPoolExecutor(1, "grpo-online-trainer")
-        self._directory = tempfile.TemporaryDirectory(prefix="grpo-online-")
 
     async def step(self, tasks: Sequence[Task]) -> OnlineStep:
         """Play each of ``tasks`` as a group, score it, and update the policy if there is something to learn.
@@ -122,7 +121,6 @@ class OnlineTrainer:
         async with self._busy:
             self.policy = self._optimizer = None
             self._worker.shutdown(wait=False)
-            self._directory.cleanup()
 
     async def _work(self, function: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._worker, function)
@@ -149,26 +147,28 @@ class OnlineTrainer:
 
         rows = [trajectory for group in groups for trajectory in group]
         agent = self.engine.agent
-        trainer = make_trainer(
-            policy,
-            grpo_arguments(
-                self.settings,
-                Path(self._directory.name),
-                rows=len(rows),
-                steps=1,
-                temperature=agent.sampling.temperature,
-                context=agent.backend.model.context,
-                seed=derive_seed(self.seed, self.steps),
-                autocast=policy.autocast,
-                saves=False,
-            ),
-            slots=range(len(groups)),
-            rollout=lambda _rows, _trainer: rows,
-            rewards=self.engine.rewards.rewards,
-            settings=self.settings,
-            optimizer=self._optimizer,
-        )
-        trainer.train()
+        # The trainer wants a directory and, as it saves nothing, leaves it empty.
+        with tempfile.TemporaryDirectory(prefix="grpo-online-") as directory:
+            trainer = make_trainer(
+                policy,
+                grpo_arguments(
+                    self.settings,
+                    Path(directory),
+                    rows=len(rows),
+                    steps=1,
+                    temperature=agent.sampling.temperature,
+                    context=agent.backend.model.context,
+                    seed=derive_seed(self.seed, self.steps),
+                    autocast=policy.autocast,
+                    saves=False,
+                ),
+                slots=range(len(groups)),
+                rollout=lambda _rows, _trainer: rows,
+                rewards=self.engine.rewards.rewards,
+                settings=self.settings,
+                optimizer=self._optimizer,
+            )
+            trainer.train()
         self._optimizer = getattr(trainer.optimizer, "optimizer", trainer.optimizer)
         restore_forward(policy.model)
         logs = next(line for line in trainer.state.log_history if "loss" in line)

@@ -311,9 +311,9 @@ def test_more_requests_than_places_wait_and_more_than_may_wait_are_refused(servi
                 *(server.client.post("/api/say", json=slow) for _ in range(8)), server.client.get("/health")
             )
             statuses = [answer.status_code for answer in answers]
-            assert sorted(statuses[:8]) == [200] * 5 + [503] * 3
+            assert sorted(statuses[:8]) == [200] * 5 + [429] * 3
             assert statuses[8] == 200
-            refused = next(a for a in answers if a.status_code == 503)
+            refused = next(a for a in answers if a.status_code == 429)
             assert refused.json()["error"]["code"] == "overloaded"
             assert refused.headers["retry-after"] == "2"
             assert (await server.client.post("/api/say", json=HELLO)).status_code == 200
@@ -328,7 +328,7 @@ def test_who_waits_too_long_is_told_so_and_the_place_is_not_lost(serving):
             first, second = await asyncio.gather(
                 server.client.post("/api/say", json=slow), server.client.post("/api/say", json=slow)
             )
-            assert (first.status_code, second.status_code) == (200, 503)
+            assert (first.status_code, second.status_code) == (200, 429)
             for _ in range(3):
                 assert (await server.client.post("/api/say", json=HELLO)).status_code == 200
 

@@ -178,7 +178,7 @@ def test_open_sockets_are_bounded_and_a_closed_one_makes_room(listening):
                 assert await said(one) == await said(two)
                 with pytest.raises(websockets.InvalidStatus) as refused:
                     await connect(url)
-                assert refused.value.response.status_code == 503
+                assert refused.value.response.status_code == 429
                 assert "retry-after" in refused.value.response.headers
             await asyncio.sleep(0.1)
             async with connect(url) as socket:

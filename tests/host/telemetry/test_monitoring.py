@@ -301,7 +301,9 @@ def test_the_trainer_still_reports_under_the_names_that_are_recorded(tiny_model_
         model = LocalModel(str(tiny_model_path), backend="transformers")
         chat = ChatAgent(model, sampling=Sampling(max_tokens=8, temperature=1.0))
         rewards = RewardSet(as_rewards(lambda trajectory: len(trajectory.policy_text) % 7 / 7))
-        engine = RolloutEngine(await chat.ready(), lambda: PromptEnvironment(OneAnswer()), rewards)
+        engine = RolloutEngine(
+            await chat.ready(), lambda: PromptEnvironment(OneAnswer()), rewards, environment_name="prompts"
+        )
         trainer = OnlineTrainer(engine, TrainingConfig(group_size=4, beta=0.04))
         try:
             return (await trainer.step([prompt_task("Hello", "hello")])).metrics

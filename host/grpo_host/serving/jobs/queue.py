@@ -99,7 +99,7 @@ class JobQueue(Part):
             job = await self.store.submit(owner, plan, max_queued=self._max_queued)
         except QueueFullError:
             raise ApiError(
-                503,
+                429,
                 "queue_full",
                 f"{self._max_queued} jobs wait already; try again later",
                 retry_after=BUSY_RETRY_SECONDS,

@@ -194,7 +194,7 @@ async def events(call: Call) -> Response:
     after = int(last) if re.fullmatch(r"[0-9]{1,9}", last) else 0
     queue = _queue(call)
     if queue.watched >= WATCHED:
-        raise ApiError(503, "overloaded", "too many streams of events are open", retry_after=5.0)
+        raise ApiError(429, "overloaded", "too many streams of events are open", retry_after=5.0)
     stream = _watched(queue, job, after, call.services.draining)
     headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
     return StreamingResponse(stream, media_type="text/event-stream", headers=headers)

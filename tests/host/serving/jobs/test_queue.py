@@ -120,7 +120,7 @@ def test_a_full_queue_refuses_with_a_time_to_come_again(queues, jobs):
 
     error = asyncio.run(work())
 
-    assert (error.status, error.code, error.retry_after) == (503, "queue_full", 60.0)
+    assert (error.status, error.code, error.retry_after) == (429, "queue_full", 60.0)
 
 
 def test_cancelling_saves_a_checkpoint_and_keeps_it(queues, jobs):

@@ -112,7 +112,7 @@ def test_the_streams_of_events_are_bounded(api, monkeypatch):
             await server.client.post(f"/api/jobs/{made['job_id']}/cancel", headers=key)
             return second.status_code, (await first).status_code, queue.watched
 
-    assert asyncio.run(work()) == (503, 200, 0)
+    assert asyncio.run(work()) == (429, 200, 0)
 
 
 def test_the_events_of_a_job_end_when_the_server_does(api):
@@ -227,7 +227,7 @@ def test_jobs_are_listed_by_status_and_page(api):
     assert bad.status_code == 422
 
 
-def test_a_full_queue_answers_503_and_when_to_come_again(api):
+def test_a_full_queue_answers_429_and_when_to_come_again(api):
     async def work():
         async with api(max_queued=1) as (server, queue):
             await queue.drain()
@@ -237,7 +237,7 @@ def test_a_full_queue_answers_503_and_when_to_come_again(api):
 
     answer = asyncio.run(work())
 
-    assert answer.status_code == 503
+    assert answer.status_code == 429
     assert answer.json()["error"]["code"] == "queue_full"
     assert int(answer.headers["retry-after"]) == 60
 
