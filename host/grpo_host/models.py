@@ -191,10 +191,14 @@ def _is_built_in(model_type: object) -> bool:
 def _download(name: str, hub_id: str, tell: Progress) -> Path:
     with _needs_extra("a model of the hub"):
         from huggingface_hub import snapshot_download
+        from tqdm.auto import tqdm  # type: ignore[import-untyped]
     tell(f"Looking up {hub_id} on the hub; what is missing here is downloaded")
     try:
         # In folders are copies of the weights for other programs.
-        return Path(snapshot_download(hub_id, allow_patterns=HUB_FILES, ignore_patterns=["*/*"]))
+        path = snapshot_download(
+            hub_id, allow_patterns=HUB_FILES, ignore_patterns=["*/*"], tqdm_class=tqdm
+        )
+        return Path(path)
     except Exception as error:  # the hub client raises httpx, OS and its own errors alike
         first_line = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise ModelError(_cannot_be_had(name, first_line.rstrip(". "))) from error

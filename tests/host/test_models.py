@@ -175,6 +175,7 @@ def test_a_hub_model(tmp_path, monkeypatch):
         @staticmethod
         def snapshot_download(hub_id, **options):
             asked.append((hub_id, options["allow_patterns"]))
+            assert options["tqdm_class"]  # a download shows itself though the libraries are quiet
             return str(snapshot)
 
     monkeypatch.setitem(sys.modules, "huggingface_hub", Hub)

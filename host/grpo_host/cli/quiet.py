@@ -10,6 +10,7 @@ import warnings
 def quiet_libraries() -> None:
     """Keep it off the terminal. Call before torch is imported; the user's own settings stand."""
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # vLLM: how it binds memory to NUMA nodes
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # transformers: weights read within a blink
     logging.getLogger("torch._library.triton").setLevel(logging.ERROR)  # no Triton on CPU
     # vLLM opens a process group of one in the trainer's process; the trainer wonders at it.
     logging.getLogger("transformers.training_args").addFilter(_unless_process_group)

@@ -9,12 +9,17 @@ import pytest
 from grpo_host.cli.quiet import quiet_libraries
 
 
+SET = ("TORCH_CPP_LOG_LEVEL", "HF_HUB_DISABLE_PROGRESS_BARS")
+
+
 @pytest.fixture(autouse=True)
 def _quiet(monkeypatch):
-    monkeypatch.delenv("TORCH_CPP_LOG_LEVEL", raising=False)
+    for name in SET:
+        monkeypatch.delenv(name, raising=False)
     quiet_libraries()
     yield
-    monkeypatch.delenv("TORCH_CPP_LOG_LEVEL", raising=False)
+    for name in SET:
+        monkeypatch.delenv(name, raising=False)
 
 
 def test_the_note_on_the_engines_process_group_is_dropped(caplog):
@@ -27,6 +32,16 @@ def test_the_note_on_the_engines_process_group_is_dropped(caplog):
 def test_other_notes_of_the_same_library_come_through(caplog):
     logging.getLogger("transformers.training_args").warning("your disk is on fire")
     assert [record.getMessage() for record in caplog.records] == ["your disk is on fire"]
+
+
+@pytest.mark.model
+def test_reading_a_models_weights_shows_no_bar():
+    code = (
+        "from grpo_host.cli.quiet import quiet_libraries; quiet_libraries(); "
+        "from transformers.utils.logging import is_progress_bar_enabled; "
+        "raise SystemExit(is_progress_bar_enabled())"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_it_loads_nothing_heavy():
