@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
 import sys
 import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
@@ -43,9 +42,6 @@ def run(
     add_options(parser)
     options = parser.parse_args()
     quiet_libraries()
-    os.environ.setdefault(
-        "HF_HUB_DISABLE_PROGRESS_BARS", "1"
-    )  # transformers', of weights, in the middle of talk
     started = time.perf_counter()
     try:
         asyncio.run(main(options))
