@@ -195,9 +195,7 @@ def _download(name: str, hub_id: str, tell: Progress) -> Path:
     tell(f"Looking up {hub_id} on the hub; what is missing here is downloaded")
     try:
         # In folders are copies of the weights for other programs.
-        path = snapshot_download(
-            hub_id, allow_patterns=HUB_FILES, ignore_patterns=["*/*"], tqdm_class=tqdm
-        )
+        path = snapshot_download(hub_id, allow_patterns=HUB_FILES, ignore_patterns=["*/*"], tqdm_class=tqdm)
         return Path(path)
     except Exception as error:  # the hub client raises httpx, OS and its own errors alike
         first_line = next(iter(str(error).strip().splitlines()), type(error).__name__)

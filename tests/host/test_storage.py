@@ -149,7 +149,9 @@ def test_transactions_that_read_and_then_write_do_not_lose_each_other(url):
 def test_what_sqlite_has_committed_is_on_the_disk(tmp_path):
     async def work(engine):
         async with engine.connect() as connection:
-            rows = [await connection.exec_driver_sql(f"PRAGMA {name}") for name in ("journal_mode", "synchronous")]
+            rows = [
+                await connection.exec_driver_sql(f"PRAGMA {name}") for name in ("journal_mode", "synchronous")
+            ]
             return [row.scalar_one() for row in rows]
 
     assert using(f"sqlite+aiosqlite:///{tmp_path}/a.db", work) == ["wal", 2]  # 2: FULL

@@ -8,7 +8,6 @@ import pytest
 
 from grpo_host.cli.quiet import quiet_libraries
 
-
 SET = ("TORCH_CPP_LOG_LEVEL", "HF_HUB_DISABLE_PROGRESS_BARS")
 
 
