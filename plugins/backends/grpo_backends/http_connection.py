@@ -17,11 +17,17 @@ _BUFFERED = 1 << 20
 
 @dataclass(slots=True)
 class Response:
-    """A response; ``headers`` by lower-case name. The body of a streamed one is empty."""
+    """A response. The body of a streamed one is empty."""
 
     status: int
-    headers: dict[str, str]
+    headers: list[tuple[bytes, bytes]]
+    """As they came: hardly any is ever looked at."""
     body: bytes = b""
+
+    def header(self, name: str) -> str | None:
+        """The first header called ``name``, in lower case."""
+        wanted = name.encode("latin-1")
+        return next((v.decode("latin-1") for k, v in self.headers if k.lower() == wanted), None)
 
 
 class Connection(asyncio.Protocol):
@@ -46,13 +52,13 @@ class Connection(asyncio.Protocol):
         await self._wait(seconds)
         chunks = self._chunks
         body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-        return Response(self._status, self._header_dict(), body)
+        return Response(self._status, self._headers, body)
 
     async def open_stream(self, data: bytes, seconds: float) -> Response:
         """Send ``data`` and read the response's head; ``chunks`` reads its body."""
         self._send(data, streaming=True)
         await self._wait(seconds)
-        return Response(self._status, self._header_dict())
+        return Response(self._status, self._headers)
 
     async def chunks(self, seconds: float) -> AsyncIterator[bytes]:
         """The body as it comes, ``seconds`` for each piece. Leaving early closes."""
@@ -120,9 +126,6 @@ class Connection(asyncio.Protocol):
 
     def _time_out(self, seconds: float) -> None:
         self._fail(f"no answer within {seconds:g} s. Raise the backend's timeout, or look there why")
-
-    def _header_dict(self) -> dict[str, str]:
-        return {k.decode("latin-1").lower(): v.decode("latin-1") for k, v in self._headers}
 
     # What follows is called by asyncio and by the parser.
 

@@ -149,6 +149,6 @@ class OpenAIChatBackend(Backend):
 def _retry_after(response: Response) -> float | None:
     """Seconds that the server asks for; None where it names none (a date is not read)."""
     try:
-        return max(0.0, float(response.headers["retry-after"]))
-    except (KeyError, ValueError):
+        return max(0.0, float(response.header("retry-after") or ""))
+    except ValueError:
         return None
