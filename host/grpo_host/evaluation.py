@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -12,6 +13,10 @@ from grpo_host.episode import EpisodeRequest
 from grpo_host.rollouts import RolloutEngine, RolloutMetrics
 from grpo_sdk.seeds import derive_seed
 from grpo_sdk.trajectory import Task, Trajectory
+
+
+Z = 1.96
+"""Standard errors of a 95 % interval."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +35,18 @@ class Interval:
         mean = statistics.fmean(values)
         if len(values) == 1:
             return Interval(mean, mean, mean)
-        half = 1.96 * statistics.stdev(values) / math.sqrt(len(values))
+        half = Z * statistics.stdev(values) / math.sqrt(len(values))
         return Interval(mean, mean - half, mean + half)
+
+    @staticmethod
+    def of_share(hits: Sequence[bool]) -> Interval | None:
+        """How often True: Wilson's score interval (1927), which stays within [0, 1]."""
+        if not hits:
+            return None
+        share, n = statistics.fmean(hits), len(hits)
+        centre = (share + Z**2 / (2 * n)) / (1 + Z**2 / n)
+        half = Z * math.sqrt(share * (1 - share) / n + Z**2 / (4 * n**2)) / (1 + Z**2 / n)
+        return Interval(share, max(0.0, centre - half), min(1.0, centre + half))
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +64,8 @@ class Evaluation:
     """Share of episodes whose outcome says success; None where the environment does not say."""
     seconds: float = 0.0
     rollouts: dict[str, float] = field(default_factory=dict)
+    failure: str | None = None
+    """The most frequent cause of those that failed."""
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able."""
@@ -61,7 +78,8 @@ class Evaluation:
         parts += [f"{name} {value:.2f}" for name, value in self.parts.items()]
         if self.failed:
             parts.append(f"{self.failed} failed")
-        return f"{', '.join(parts)} ({self.episodes} {self.split} episodes, {self.seconds:.0f} s)"
+        text = f"{', '.join(parts)} ({self.episodes} {self.split} episodes, {self.seconds:.0f} s)"
+        return text if self.failure is None else f"{text}; what failed most: {self.failure}"
 
 
 def _text(interval: Interval | None) -> str:
@@ -119,7 +137,21 @@ def summarise(trajectories: Sequence[Trajectory], split: str, metrics: RolloutMe
         failed=len(trajectories) - len(scored),
         reward=Interval.of([item.reward for item in scored if item.reward is not None]),
         parts={name: statistics.fmean(item.rewards[name].value or 0.0 for item in scored) for name in names},
-        success=Interval.of([float(bool(value)) for value in said]),
+        success=Interval.of_share([bool(value) for value in said]),
         seconds=metrics.seconds,
         rollouts=metrics.as_dict(),
+        failure=most_frequent_failure(trajectories),
     )
+
+
+def most_frequent_failure(trajectories: Iterable[Trajectory]) -> str | None:
+    """Why most of the ``trajectories`` without a reward have none; None where all have one."""
+    causes = Counter(_cause(item) for item in trajectories if item.reward is None)
+    return causes.most_common(1)[0][0] if causes else None
+
+
+def _cause(trajectory: Trajectory) -> str:
+    if trajectory.error:
+        return trajectory.error
+    errors = [f"reward {name}: {part.error}" for name, part in trajectory.rewards.items() if part.error]
+    return next(iter(errors), trajectory.stop_reason)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from grpo_host.agent import Agent
 from grpo_host.assembly import Assembly, assemble
-from grpo_host.evaluation import Evaluation, evaluate
+from grpo_host.evaluation import Evaluation, evaluate, most_frequent_failure
 from grpo_host.loop import LoopThread
 from grpo_host.progress import Reporter
 from grpo_host.rollouts import group_requests
@@ -39,7 +39,7 @@ def run_eval(
     """Evaluate as ``loaded`` says; trajectories and report.json go to ``out``.
 
     ``resume`` goes on in ``out``, or in the latest evaluation, and plays only what is missing or
-    failed there. Raises ``GrpoError``.
+    failed there. Gives the exit status: 1 where nothing could be measured. Raises ``GrpoError``.
     """
     config = loaded.config
     reporter = Reporter(sys.stderr if as_json else None)
@@ -64,7 +64,7 @@ def run_eval(
         report = {"model": config.model.name, "backend": config.backend.name, **result.as_dict()}
         directory.write_json(directory.report, report)
         _print(result, report, directory, reporter, as_json=as_json)
-    return 0
+    return int(result.failed == result.episodes)
 
 
 def run_rollout(
@@ -78,7 +78,8 @@ def run_rollout(
 ) -> int:
     """Play ``episodes`` episodes, ``samples`` a task, and write their trajectories as JSON lines.
 
-    To ``out``, or to standard output. Each is written as its group ends. Raises ``GrpoError``.
+    To ``out``, or to standard output. Each is written as its group ends. Gives the exit status: 1 where
+    all failed. Raises ``GrpoError``.
     """
     config = loaded.config
     reporter = Reporter(sys.stderr)
@@ -99,7 +100,7 @@ def run_rollout(
         )
         engine = assembly.engine(agent, [write, registry.notify_episode])
         with reporter.phase("episodes", sum(map(len, requests))) as advance:
-            _, metrics = loop.run(engine.run(requests, on_episode=lambda _: advance()))
+            groups, metrics = loop.run(engine.run(requests, on_episode=lambda _: advance()))
         numbers = metrics.as_dict()
         reporter.line(
             f"{metrics.episodes} episodes in {metrics.seconds:.1f} s: "
@@ -107,7 +108,10 @@ def run_rollout(
             f"{numbers['tokens_per_second']:.0f} tokens/s, {metrics.tool_errors} tool errors, "
             f"{metrics.forks} forks, {metrics.statuses['failed']} failed"
         )
-    return 0
+        failure = most_frequent_failure(item for group in groups for item in group)
+        if failure is not None:
+            reporter.line(f"what failed most: {failure}")
+    return int(metrics.statuses["failed"] == metrics.episodes)
 
 
 def _start(

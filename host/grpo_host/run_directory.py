@@ -50,6 +50,11 @@ class RunDirectory:
         return self.path / "adapter"
 
     @property
+    def whole_model(self) -> Path:
+        """The model that was trained without an adapter, beside where one would be."""
+        return self.path / "model"
+
+    @property
     def report(self) -> Path:
         return self.path / "report.json"
 
@@ -82,6 +87,17 @@ class RunDirectory:
         if not runs:
             raise RunError(f"{output / agent} holds no run yet; start one with grpo-host run")
         return cls(runs[-1])
+
+    def trained_adapter(self) -> Path:
+        """The adapter that the run has trained. Raises ``RunError`` where there is none."""
+        if self.adapter.is_dir():
+            return self.adapter
+        if self.whole_model.is_dir():
+            raise RunError(
+                f"the run {self.path} trained the whole model, not an adapter; name it as the model: "
+                f"--set model.name={self.whole_model}"
+            )
+        raise RunError(f"the run {self.path} has no adapter yet; finish it with --resume")
 
     def acquire(self) -> RunDirectory:
         """Hold the directory until ``release`` or the end of the process. Raises ``RunError`` if in use."""

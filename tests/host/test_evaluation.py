@@ -55,6 +55,16 @@ def test_one_value_is_a_point_and_none_is_nothing():
     assert Interval.of([1.0, 1.0]) == Interval(1.0, 1.0, 1.0)
 
 
+def test_a_share_has_wilsons_interval():
+    # 95 % intervals of 0, 16 and 32 of 32, by statsmodels' proportion_confint(method="wilson").
+    none, half, all_ = (Interval.of_share([True] * hits + [False] * (32 - hits)) for hits in (0, 16, 32))
+
+    assert (none.low, none.high) == (0.0, pytest.approx(0.1072, abs=1e-4))
+    assert (half.low, half.high) == (pytest.approx(0.3364, abs=1e-4), pytest.approx(0.6636, abs=1e-4))
+    assert (all_.low, all_.high) == (pytest.approx(0.8928, abs=1e-4), 1.0)
+    assert Interval.of_share([]) is None
+
+
 def test_each_task_is_played_once_and_summed_up(fakes):
     advanced = []
     result, played, reset = evaluated(
@@ -97,6 +107,18 @@ def test_what_failed_or_has_no_reward_is_left_out_and_counted():
     result = summarise([rewarded(1.0), failed, unscored, rewarded(0.0)], "held_out", RolloutMetrics())
     assert (result.episodes, result.failed) == (4, 2)
     assert (result.reward.mean, result.parts) == (0.5, {"r": 0.5})
+
+
+def test_the_most_frequent_cause_of_failures_is_told():
+    lost = [
+        dataclasses.replace(rewarded(None), status="failed", error=text)
+        for text in ("a", "refused", "refused")
+    ]
+    result = summarise([rewarded(1.0), *lost], "held_out", RolloutMetrics())
+
+    assert result.failure == "refused"
+    assert str(result).endswith("; what failed most: refused")
+    assert summarise([rewarded(1.0)], "held_out", RolloutMetrics()).failure is None
 
 
 def test_success_is_unknown_where_the_environment_does_not_say():

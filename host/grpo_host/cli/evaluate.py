@@ -79,13 +79,10 @@ def command(
 
 
 def adapter_of_run(agent_yaml: Path, overrides: tuple[str, ...], run: str) -> str:
-    """The adapter of one of the agent's runs. Raises ``RunError`` where the run has none yet."""
+    """The adapter of one of the agent's runs; ``latest``: of those that have one. Raises ``RunError``."""
     from grpo_host.config.load import load_config
     from grpo_host.run_directory import RunDirectory
-    from grpo_sdk.errors import RunError
 
     config = load_config(agent_yaml, overrides).config
-    found = RunDirectory.find(Path(config.output), config.name, run)
-    if not found.adapter.is_dir():
-        raise RunError(f"the run {found.path} has no adapter yet; finish it with --resume")
-    return str(found.adapter)
+    found = RunDirectory.find(Path(config.output), config.name, run, trained=True)
+    return str(found.trained_adapter())

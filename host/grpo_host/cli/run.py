@@ -57,7 +57,7 @@ def command(
     if agent_yaml is None and resume is not None and Path(resume).is_file():
         agent_yaml, resume = Path(resume), "latest"  # `run --resume agent.yaml`
     if agent_yaml is None:
-        raise click.UsageError("Missing argument 'AGENT_YAML'.")
+        raise click.UsageError("Missing argument 'AGENT_YAML'; --resume needs it too.")
     from grpo_host.training.distributed import is_main_process, launch, launched_ranks, python_module
 
     ranks = launched_ranks()

@@ -80,8 +80,9 @@ def command(
     )
     prepare(settings)
     quiet_libraries()
+    app = create_app(settings, registry, loaded=loaded) if workers == 1 else None
     _say(settings)
-    serve(settings, create_app(settings, registry, loaded=loaded) if workers == 1 else None)
+    serve(settings, app)
 
 
 def _say(settings: ServerSettings) -> None:

@@ -54,7 +54,9 @@ def _check_ids(facts: EnvironmentFacts) -> Iterator[Complaint]:
 def _check_train_tasks(config: AgentConfig, facts: EnvironmentFacts) -> Iterator[Complaint]:
     found, needed = len(facts.tasks[TRAIN]), config.training.tasks_per_step
     if not found:
-        yield Complaint(WHERE, "it has no train tasks")
+        yield Complaint(
+            WHERE, "it has no train tasks. Give it some by its options, or name another environment"
+        )
     elif found < needed:
         yield Complaint(
             ("training", "tasks_per_step"),
@@ -70,7 +72,8 @@ def _check_evaluation_tasks(config: AgentConfig, facts: EnvironmentFacts) -> Ite
         filled = ", ".join(split for split, ids in facts.tasks.items() if ids)
         yield Complaint(
             ("evaluation", "split"),
-            f"the environment has no {evaluation.split} tasks. It has: {filled or 'none'}",
+            f"the environment has no {evaluation.split} tasks. It has: {filled or 'none'}. Set "
+            "evaluation.episodes to 0 to train without an evaluation",
         )
     elif found < evaluation.episodes:
         yield Complaint(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -210,7 +211,16 @@ class EvaluationConfig(Section):
     temperature: Temperature = 0.0
 
 
-Rate = Annotated[str, Field(pattern=r"^[1-9]\d{0,8}/(\d{1,6} )?(second|minute|hour|day)$")]
+def _rate(text: str) -> str:
+    if re.fullmatch(r"[1-9]\d{0,8}/(\d{1,6} )?(second|minute|hour|day)", text) is None:
+        raise ValueError(
+            "write how many in which time, such as 1200/minute or 5/10 second. The times are second, "
+            "minute, hour and day"
+        )
+    return text
+
+
+Rate = Annotated[str, AfterValidator(_rate)]
 Bytes = Annotated[int, Field(ge=1024)]
 
 

@@ -61,8 +61,9 @@ def dialogue_of(row: Any, where: str, *, default_id: str) -> Dialogue:
         texts["content"] = texts["content"] or _first(messages, "user")
         texts["expected_response"] = texts["expected_response"] or _first(messages[::-1], "assistant")
     if not texts["content"].strip():
-        near = next((hint for key in row if (hint := _suggest(key, ["content"]))), "")
-        raise ConfigError(f'{where}: the dialogue has no "content", what the user says.{near}')
+        near = next((key for key in row if _suggest(key, ["content"])), None)
+        meant = f' It has "{near}": is that meant?' if near else ""
+        raise ConfigError(f'{where}: the dialogue has no "content", what the user says.{meant}')
     return Dialogue(
         id=_id(row, where, default_id), messages=messages, metadata=_metadata(row, where), **texts
     )

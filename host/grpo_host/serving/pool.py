@@ -74,10 +74,7 @@ class ModelPool(Part):
         adapter = None
         if which := services.settings.run:
             runs, agent = services.settings.runs, services.settings.agent
-            found = RunDirectory.find(runs, agent, which, trained=True)
-            if not found.adapter.is_dir():
-                raise GrpoError(f"the run {found.path} has no adapter yet; finish it with --resume")
-            adapter = found.adapter
+            adapter = RunDirectory.find(runs, agent, which, trained=True).trained_adapter()
         self.catalogue = Catalogue(services.settings, self._model, adapter=adapter, runs=self._is_local())
 
     async def start(self) -> None:

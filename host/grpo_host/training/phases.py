@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 WARM_START = "warm-start"
 """The adapter after the warm start, beside the checkpoints."""
-MODEL = "model"
-"""The model that was trained whole, beside where an adapter would be."""
 
 
 class TrainingRun:
@@ -87,7 +85,7 @@ class TrainingRun:
     @property
     def result(self) -> Path:
         """Where the trained adapter, or the whole model, is put."""
-        return self.directory.adapter if self.config.training.lora else self.directory.path / MODEL
+        return self.directory.adapter if self.config.training.lora else self.directory.whole_model
 
     def _load_policy(self, checkpoint: Path | None) -> Policy:
         from grpo_host.training.policy import load_policy

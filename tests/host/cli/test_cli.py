@@ -256,7 +256,7 @@ def test_a_run_is_resumed(agent_yaml, trained, arguments, resume):
 
 def test_a_run_without_a_file_is_an_error(agent_yaml, capsys):
     assert main(["run"]) == 2
-    assert "Error: Missing argument 'AGENT_YAML'." in capsys.readouterr().err
+    assert "Error: Missing argument 'AGENT_YAML'; --resume needs it too." in capsys.readouterr().err
 
 
 def test_a_run_of_a_wrong_agent_does_not_begin(agent_yaml, trained):

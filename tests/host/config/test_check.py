@@ -245,7 +245,10 @@ def test_the_environment_is_closed_after_the_check(report, registry):
 
 
 def test_training_needs_train_tasks(problems):
-    assert problems("environment.options.train=0") == ["agent.yaml:4: environment: it has no train tasks"]
+    assert problems("environment.options.train=0") == [
+        "agent.yaml:4: environment: it has no train tasks. Give it some by its options, or name another "
+        "environment"
+    ]
     assert problems("environment.options.train=0", purpose="eval") == []
     assert problems("environment.options.train=0", "environment.options.held_out=0", purpose="rollout") == [
         "agent.yaml:4: environment: it has no tasks in train or held_out"
@@ -274,7 +277,8 @@ def test_splits_must_be_disjoint(problems):
 
 def test_an_evaluation_needs_tasks(problems):
     assert problems("evaluation.split=test") == [
-        "--set evaluation.split: the environment has no test tasks. It has: train, held_out"
+        "--set evaluation.split: the environment has no test tasks. It has: train, held_out. "
+        "Set evaluation.episodes to 0 to train without an evaluation"
     ]
     assert problems("environment.options.held_out=5") == [
         "agent.yaml:1: evaluation.episodes: 32 episodes need as many tasks, and the environment "

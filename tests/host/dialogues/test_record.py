@@ -27,7 +27,7 @@ def test_what_else_a_row_says_is_metadata():
     [
         ("Hi", "here: a dialogue is a mapping with content and expected_response, not 'Hi'"),
         ({}, 'here: the dialogue has no "content", what the user says.'),
-        ({"contents": "Hi"}, 'Did you mean "content"?'),
+        ({"contents": "Hi"}, 'It has "contents": is that meant?'),
         (
             {"content": "Hi", "expected_respone": "x"},
             'unknown key "expected_respone". Did you mean "expected_response"?',
