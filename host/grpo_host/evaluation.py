@@ -14,7 +14,6 @@ from grpo_host.rollouts import RolloutEngine, RolloutMetrics
 from grpo_sdk.seeds import derive_seed
 from grpo_sdk.trajectory import Task, Trajectory
 
-
 Z = 1.96
 """Standard errors of a 95 % interval."""
 
