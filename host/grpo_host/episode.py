@@ -30,7 +30,7 @@ class EpisodeRequest:
 
     task: Task
     sample: int = 0
-    """Index within the task's group."""
+    """Index within the episodes of the task in its batch."""
     seed: int = 0
     """Of what the policy samples."""
     environment_seed: int = 0

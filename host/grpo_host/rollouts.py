@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -181,14 +182,27 @@ def _short_collections() -> Iterator[None]:
     several times that with torch and an engine. Trajectories hold no cycles; counting references
     frees nearly all that an episode leaves.
     """
-    thresholds = gc.get_threshold()
-    gc.freeze()
-    gc.set_threshold(20_000, 100, thresholds[2])
+    global _shortened, _thresholds
+    with _shortening:
+        _shortened += 1
+        if _shortened == 1:
+            _thresholds = gc.get_threshold()
+            gc.freeze()
+            gc.set_threshold(20_000, 100, _thresholds[2])
     try:
         yield
     finally:
-        gc.set_threshold(*thresholds)
-        gc.unfreeze()
+        with _shortening:
+            _shortened -= 1
+            if _shortened == 0:
+                gc.set_threshold(*_thresholds)
+                gc.unfreeze()
+
+
+_shortening = threading.Lock()
+_shortened = 0
+"""How many batches are being played: the collector is the process's."""
+_thresholds = gc.get_threshold()
 
 
 def group_requests(
@@ -196,11 +210,15 @@ def group_requests(
 ) -> list[list[EpisodeRequest]]:
     """``samples`` requests for each of ``tasks``; ``seed(task, sample)`` seeds what is sampled.
 
-    A task's environment seed is ``seed(task, -1)``, shared by its whole group.
+    A task's environment seed is ``seed(task, -1)``, shared by its whole group. Where a task comes again,
+    its samples are counted on.
     """
     groups = []
+    begun: Counter[str] = Counter()
     for index, task in enumerate(tasks):
         environment_seed = seed(task, -1)
+        first = begun[task.id]
+        begun[task.id] += samples
         groups.append(
             [
                 EpisodeRequest(
@@ -210,7 +228,7 @@ def group_requests(
                     environment_seed=environment_seed,
                     id=f"{label}/{index}/{task.id}/{sample}",
                 )
-                for sample in range(samples)
+                for sample in range(first, first + samples)
             ]
         )
     return groups

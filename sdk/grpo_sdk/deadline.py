@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
@@ -10,13 +11,15 @@ from typing import Any
 class Deadline:
     """``with Deadline(seconds): await …`` raises ``TimeoutError`` where the block takes longer.
 
-    As ``asyncio.timeout``, but it cannot be moved, and is entered without ``async``. Within a task only.
+    As ``asyncio.timeout``, but it is entered without ``async``. Within a task only. ``more`` is asked
+    when the time is up: for how many seconds the block may go on.
     """
 
-    __slots__ = ("_cancelling", "_expired", "_seconds", "_task", "_timer")
+    __slots__ = ("_cancelling", "_expired", "_more", "_seconds", "_task", "_timer")
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, *, more: Callable[[], float] | None = None) -> None:
         self._seconds = seconds
+        self._more = more
         self._expired = False
 
     def expired(self) -> bool:
@@ -33,6 +36,9 @@ class Deadline:
         return self
 
     def _end(self) -> None:
+        if self._more is not None and (seconds := self._more()) > 0:
+            self._timer = self._task.get_loop().call_later(seconds, self._end)
+            return
         self._expired = True
         self._task.cancel()
 

@@ -1,6 +1,7 @@
 """A time limit within a task."""
 
 import asyncio
+import time
 
 import pytest
 
@@ -59,3 +60,21 @@ def test_the_blocks_own_timeout_error_is_told_apart():
         return limit.expired()
 
     assert not asyncio.run(scenario())
+
+
+def test_a_deadline_may_be_given_more_time_when_it_is_up():
+    asked = []
+
+    async def work():
+        def more():
+            asked.append(time.monotonic())
+            return 0.05 if len(asked) < 3 else 0.0
+
+        with Deadline(0.05, more=more):
+            await asyncio.sleep(5)
+
+    began = time.monotonic()
+    with pytest.raises(TimeoutError):
+        asyncio.run(work())
+    assert len(asked) == 3
+    assert 0.14 < time.monotonic() - began < 3

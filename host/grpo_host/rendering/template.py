@@ -9,7 +9,7 @@ from grpo_host.rendering.plain_text import PlainText
 from grpo_host.rendering.reading import PlainReader, TextReader
 from grpo_host.rendering.tool_calls import as_plain_messages, assistant_text, parse_calls
 from grpo_sdk.backend import Tokenizer
-from grpo_sdk.errors import ModelError
+from grpo_sdk.errors import CapabilityError, ModelError
 from grpo_sdk.messages import Message, ToolCall, ToolSchema
 
 
@@ -81,7 +81,14 @@ class TemplateRenderer:
         return [*self._plain.encode_text(assistant_text(message)), self.stop_ids[0]]
 
     def _render(self, messages: list[dict[str, str]], *, generate: bool) -> str:
-        text: Any = self.tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=generate
-        )
+        from jinja2 import TemplateError
+
+        try:
+            text: Any = self.tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=generate
+            )
+        except TemplateError as problem:
+            raise CapabilityError(
+                f"the model's chat template takes no such conversation: {problem}"
+            ) from problem
         return str(text)

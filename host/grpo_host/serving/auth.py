@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -26,8 +27,6 @@ METRICS = ("GET", "/metrics")
 SCRAPER = Key("", "metrics", frozenset({Scope.ADMIN}))
 """Whoever asks for ``METRICS`` alone, where ``public_metrics`` lets anyone."""
 FIRST_MESSAGE_SECONDS = 5.0
-METRICS_READER = Key("metrics", "metrics", frozenset({Scope.ADMIN}))
-"""Whoever reads /metrics, where anyone may."""
 PROTOCOL = "grpo"
 """The WebSocket subprotocol that browsers name beside ``bearer.<key>``, since one must be chosen."""
 
@@ -81,10 +80,11 @@ async def identify(scope: AsgiScope, services: Services) -> Key | None:
 
 async def verify(token: str, scope: AsgiScope, services: Services) -> Key:
     """Whose ``token`` it is. Raises ``ApiError``."""
-    address = _address(scope)
-    if not services.keys.remembered(token):
-        await services.rates.refuse_after_failures(address)  # or anyone could keep the database busy
-    key = await services.keys.verify(token)
+    # Many share the address of a proxy: what others do wrong there locks no valid key out, and yet
+    # cannot keep the database busy.
+    crowded = not services.keys.remembered(token) and await services.rates.has_failed(_address(scope))
+    async with services.keys.one_at_a_time if crowded else nullcontext():
+        key = await services.keys.verify(token)
     if key is None:
         await _count_failure(scope, services)
         raise unauthorized("this key is not valid; it may have been revoked")

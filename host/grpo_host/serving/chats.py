@@ -132,17 +132,19 @@ class Chats(Part):
             limits = AgentLimits(most.turns, most.turn_seconds, tool_limits)
             tools = build_tools(config, self._services.registry, Strategy("all"))
             prompt = config.agent.system_prompt
+        default = self._default()
         agent = ChatAgent(
             _Pooled(self._pool, model, self._services),  # type: ignore[arg-type]  # as LocalModel, but shared
             store=self.store,
-            strategy=self._default(),
+            strategy=default,
             system_prompt=prompt,
             tools=tools,
             sampling=sampling,
             limits=limits,
         )
         for strategy in self._strategies.values():
-            agent.add_strategy(strategy)
+            if strategy.name != default.name:  # which agent.yaml may give options
+                agent.add_strategy(strategy)
         return agent
 
     def _default(self) -> Strategy:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,8 @@ from grpo_sdk.errors import CapabilityError, ContextOverflowError, GrpoError
 
 if TYPE_CHECKING:
     from starlette.exceptions import HTTPException
+
+logger = logging.getLogger("grpo_host.serving")
 
 MOST_COMPLAINTS = 8
 
@@ -66,6 +69,14 @@ class OpenAIErrorResponse(BaseModel):
     error: OpenAIErrorBody
 
 
+def answered(problem: GrpoError, what: str) -> ApiError:
+    """``problem`` as an answer; what of it is not for the caller is logged, as a failure of ``what``."""
+    error = api_error(problem)
+    if error.status >= 500 and error is not problem:
+        logger.warning("%s: %s", what, redact(str(problem)))
+    return error
+
+
 def api_error(problem: GrpoError) -> ApiError:
     """``problem`` as an answer."""
     if isinstance(problem, ApiError):
@@ -75,7 +86,8 @@ def api_error(problem: GrpoError) -> ApiError:
     for kind, status, code in STATUS_OF:
         if isinstance(problem, kind):
             return ApiError(status, code, str(problem))
-    return ApiError(503, "unavailable", str(problem), retry_after=5.0)
+    # Its words may tell of addresses and paths behind the server: they are for the log.
+    return ApiError(503, "unavailable", "the model cannot answer now; try again later", retry_after=5.0)
 
 
 def not_routed(problem: HTTPException) -> ApiError:

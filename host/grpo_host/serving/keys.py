@@ -10,19 +10,21 @@ import math
 import re
 import secrets
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cachetools import TTLCache
 from sqlalchemy import JSON, Column, Double, String, Table, func, insert, select, update
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from grpo_host.serving.endpoint import Key, Scope
+from grpo_host.serving.endpoint import ANONYMOUS, Key, Scope
 from grpo_host.storage import metadata, unreachable, writing
 
 if TYPE_CHECKING:
-    from sqlalchemy.ext.asyncio import AsyncEngine
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 logger = logging.getLogger("grpo_host.serving")
 
@@ -78,6 +80,8 @@ class KeyStore:
         self._any = False
         self._checked_any = -math.inf
         self._writes: set[asyncio.Task[None]] = set()
+        self.one_at_a_time = asyncio.Lock()
+        """Held while a key is verified for an address that keeps coming with wrong ones."""
 
     async def create(self, name: str, scopes: Iterable[Scope]) -> tuple[KeyRecord, str]:
         """A new key and its token, which cannot be had again."""
@@ -116,7 +120,7 @@ class KeyStore:
     async def any_exist(self) -> bool:
         """Whether there is or ever was a key: from then on nobody is served without one."""
         if not self._any and time.monotonic() - self._checked_any > CACHE_SECONDS:
-            async with self._engine.connect() as connection:
+            async with self._reading() as connection:
                 self._any = bool(await connection.scalar(select(func.count()).select_from(_keys)))
             self._checked_any = time.monotonic()
         return self._any
@@ -143,22 +147,37 @@ class KeyStore:
         if found is None:
             return None
         identifier = found[1]
-        try:
-            known = self._known[identifier]
-        except KeyError:
-            known = self._known[identifier] = await self._read(identifier)
+        known = await self._lookup(identifier)
         if known is None or not hmac.compare_digest(known.hash, _hash(token)):
             return None
         self._note_use(identifier)
         return known.key
 
-    async def _read(self, identifier: str) -> _Known | None:
-        query = select(_keys).where(_keys.c.id == identifier, _keys.c.revoked.is_(None))
+    async def valid(self, key: Key) -> bool:
+        """Whether ``key``, which was verified once, is still good. Raises ``RunError`` without a database."""
+        if key == ANONYMOUS:
+            return not await self.any_exist()
+        return await self._lookup(key.id) is not None
+
+    async def _lookup(self, identifier: str) -> _Known | None:
+        try:
+            return self._known[identifier]
+        except KeyError:
+            known = self._known[identifier] = await self._read(identifier)
+            return known
+
+    @asynccontextmanager
+    async def _reading(self) -> AsyncIterator[AsyncConnection]:
         try:
             async with self._engine.connect() as connection:
-                row = (await connection.execute(query)).one_or_none()
-        except (DBAPIError, OSError) as problem:
+                yield connection
+        except (DBAPIError, PoolTimeoutError, OSError) as problem:
             raise unreachable(self._engine, problem) from problem
+
+    async def _read(self, identifier: str) -> _Known | None:
+        query = select(_keys).where(_keys.c.id == identifier, _keys.c.revoked.is_(None))
+        async with self._reading() as connection:
+            row = (await connection.execute(query)).one_or_none()
         if row is None:
             return None
         record = _record(row)

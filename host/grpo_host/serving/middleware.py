@@ -12,7 +12,7 @@ from starlette.websockets import WebSocket
 
 from grpo_host.serving.auth import KEY, is_address, is_loopback, refuse_websocket
 from grpo_host.serving.endpoint import ApiError
-from grpo_host.serving.errors import api_error, render
+from grpo_host.serving.errors import answered, render
 from grpo_host.serving.keys import redact
 from grpo_host.serving.settings import LOOPBACK, ServerSettings
 from grpo_sdk.errors import GrpoError
@@ -156,10 +156,7 @@ def _add_headers(message: Message, request_id: str) -> None:
 def _as_error(problem: Exception, request_id: str) -> ApiError:
     """What is said of ``problem``; what nobody expected is logged, and not told."""
     if isinstance(problem, GrpoError):
-        error = api_error(problem)
-        if error.status >= 500 and error is not problem:
-            logger.warning("request %s: %s", request_id, redact(str(problem)))
-        return error
+        return answered(problem, f"request {request_id}")
     logger.error("request %s failed", request_id, exc_info=problem)
     return ApiError(500, "internal_error", "something went wrong here; it is logged with the request id")
 

@@ -19,7 +19,7 @@ from starlette.responses import Response, StreamingResponse
 
 from grpo_host.agent import Agent
 from grpo_host.serving.endpoint import ApiError, Call, Endpoint, Scope
-from grpo_host.serving.errors import api_error, render
+from grpo_host.serving.errors import answered, render
 from grpo_host.serving.openai_models import (
     MAX_TOKENS,
     CallIn,
@@ -39,7 +39,7 @@ from grpo_host.serving.pool import Lease
 from grpo_host.serving.stops import UntilStop
 from grpo_host.session import Reply, Session, open_session
 from grpo_sdk.backend import Capability, Sampling
-from grpo_sdk.errors import GrpoError
+from grpo_sdk.errors import ContextOverflowError, GrpoError
 from grpo_sdk.messages import Message, system
 from grpo_sdk.seeds import derive_seed
 
@@ -100,6 +100,9 @@ async def complete(call: Call) -> ChatCompletion | Response:
     )
 
 
+MOST_CHARACTERS = 32
+"""Of a token, on the average of a prompt: a longer one is refused before it keeps the server busy."""
+
 _NO_CACHE = {"cache-control": "no-store", "x-accel-buffering": "no"}
 
 
@@ -153,6 +156,12 @@ class _Answering:
         self._instruments = telemetry.instruments if telemetry is not None else None
 
     def _check(self) -> None:
+        model = self._agent.backend.model
+        characters = sum(len(message["content"]) for message in self.request.conversation())
+        if characters > model.context * MOST_CHARACTERS:
+            raise ContextOverflowError(
+                f"{characters} characters cannot fit into the context of {model.context} tokens"
+            )
         can = self._agent.backend.capabilities
         if self._tools and not {Capability.TOOLS, Capability.TOKEN_IDS} & can:
             raise ApiError(400, "unsupported", "this model takes no tools", param="tools")
@@ -276,7 +285,7 @@ async def _events(call: Call, request: ChatCompletionRequest, head: _Head) -> As
         except GrpoError as problem:
             if not begun:
                 raise
-            yield _failure(api_error(problem), call)
+            yield _failure(answered(problem, f"request {call.request_id}"), call)
         except Exception:
             if not begun:
                 raise

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import aclosing, asynccontextmanager
@@ -23,7 +24,8 @@ from grpo_host.serving.catalogue import Catalogue, Entry
 from grpo_host.serving.endpoint import ApiError
 from grpo_host.serving.services import Part, Services
 from grpo_host.wiring import build_strategy, choose
-from grpo_sdk.backend import Backend, ChatReply, ModelSpec, Sampling, Tokenizer, TokenReply
+from grpo_sdk.backend import Backend, Capability, ChatReply, ModelSpec, Sampling, Tokenizer, TokenReply
+from grpo_sdk.deadline import Deadline
 from grpo_sdk.errors import GrpoError
 from grpo_sdk.messages import Message, ToolSchema
 
@@ -51,6 +53,9 @@ class _Slot:
     model: LocalModel | _RemoteModel
     users: int = 0
     used: float = field(default_factory=time.monotonic)
+    heard: float = -math.inf
+    """When it last said something to anybody."""
+    started: bool = False
     broken: bool = False
 
 
@@ -81,14 +86,17 @@ class ModelPool(Part):
         self._warming = asyncio.create_task(self._warm())
 
     async def _warm(self) -> None:
-        try:
-            async with self.lease():
-                self._unready = None
-        except ApiError as problem:
-            self._unready = problem.message
-        except Exception as problem:
-            logger.error("the model cannot be loaded: %s", problem)
-            self._unready = f"the model cannot be loaded: {problem}"
+        pause = RETRY_SECONDS
+        while True:
+            try:
+                async with self.lease():
+                    self._unready = None
+                    return
+            except Exception as problem:
+                logger.error("the model cannot be loaded, trying again in %g s: %s", pause, problem)
+                self._unready = "the model cannot be loaded now"  # anyone may ask; the log says why
+            await asyncio.sleep(pause)
+            pause = min(60.0, 2 * pause)
 
     def unready(self) -> str | None:
         return self._unready
@@ -116,6 +124,8 @@ class ModelPool(Part):
             slot.used = time.monotonic()
 
     async def _started(self, slot: _Slot) -> Agent:
+        if self._closing and not slot.started:  # there may not be room for both
+            await asyncio.wait(set(self._closing))
         try:
             agent = await slot.model.agent()
         except GrpoError:
@@ -127,6 +137,7 @@ class ModelPool(Part):
                 503, "model_unavailable", "the model cannot be loaded now", retry_after=RETRY_SECONDS
             ) from problem
         self._unready = None
+        slot.started = True
         return Agent(_Supervised(agent.backend, slot, self), agent.renderer)
 
     def _slot(self, entry: Entry) -> _Slot:
@@ -174,10 +185,13 @@ class ModelPool(Part):
         task.add_done_callback(self._closing.discard)
 
     async def supervised(self, slot: _Slot, answer: Awaitable[T]) -> T:
-        """The model's answer; where it crashes or says nothing for too long, it is given up."""
+        """The model's answer; where it crashes or says nothing to anybody for too long, it is given up."""
+        limit = Deadline(self._seconds, more=lambda: slot.heard + self._seconds - time.monotonic())
         try:
-            async with asyncio.timeout(self._seconds) as limit:
-                return await answer
+            with limit:
+                given = await answer
+            slot.heard = time.monotonic()
+            return given
         except TimeoutError as problem:
             if limit.expired():
                 self._break(slot, problem)
@@ -251,7 +265,14 @@ class _Supervised(Backend):
         return self.inner.tokenizer
 
     async def generate(self, prompt: Sequence[int], sampling: Sampling) -> TokenReply:
-        return await self._pool.supervised(self._slot, self.inner.generate(prompt, sampling))
+        if Capability.STREAMING not in self.capabilities:
+            return await self._pool.supervised(self._slot, self.inner.generate(prompt, sampling))
+        # Token by token, so that a long answer is not taken for a model that hangs.
+        async with aclosing(self._each(self.inner.stream_ids(prompt, sampling))) as items:
+            async for item in items:
+                if isinstance(item, TokenReply):
+                    return item
+        raise ValueError("the backend's stream ended without the whole reply as its last item")
 
     async def chat(
         self, messages: Sequence[Message], sampling: Sampling, tools: Sequence[ToolSchema] = ()

@@ -30,9 +30,13 @@ class RateLimits:
         """One request without a valid key from ``address``."""
         await self._limiter.hit(self._failed, "address", address)
 
+    async def has_failed(self, address: str) -> bool:
+        """Whether ``address`` has come without a valid key too often."""
+        return not await self._limiter.test(self._failed, "address", address)
+
     async def refuse_after_failures(self, address: str) -> None:
-        """Raises ``ApiError`` 429 where ``address`` has come without a valid key too often."""
-        if not await self._limiter.test(self._failed, "address", address):
+        """Raises ``ApiError`` 429 where ``has_failed``."""
+        if await self.has_failed(address):
             raise await self._refusal(self._failed, "address", address)
 
     async def _refusal(self, rate: RateLimitItem, *identifiers: str) -> ApiError:

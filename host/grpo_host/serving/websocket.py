@@ -17,9 +17,10 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
+from grpo_host.serving.auth import unauthorized
 from grpo_host.serving.chat_api import ChatRequest
 from grpo_host.serving.endpoint import ApiError, Key, Scope, SocketEndpoint
-from grpo_host.serving.errors import api_error, invalid
+from grpo_host.serving.errors import answered, invalid
 from grpo_sdk.errors import GrpoError
 
 if TYPE_CHECKING:
@@ -137,7 +138,10 @@ class _Socket:
             with telemetry.message("chat", carrier) if telemetry is not None else nullcontext():
                 await self._chat(incoming)
         except GrpoError as problem:
-            await self._fail(api_error(problem), incoming.id)
+            error = answered(problem, "an answer over a WebSocket")
+            await self._fail(error, incoming.id)
+            if error.status == 401:
+                await self._websocket.close(1008, error.code)
         except WebSocketDisconnect:
             return
         except Exception:
@@ -150,6 +154,8 @@ class _Socket:
         except ValidationError as problem:
             raise invalid(problem, 400) from None
         services = self._services
+        if not await services.keys.valid(self._key):
+            raise unauthorized("this key is not valid any more")
         await services.rates.count(self._key)
         async with services.admission.place(), services.chat.open(request.turn(), self._key) as opened:
             about = {"conversation_id": opened.conversation_id, "strategy": opened.strategy}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -95,7 +96,13 @@ def checkpoint_path(checkpoints: Path, step: int) -> Path:
 
 
 def mark_complete(checkpoint: Path, state: Mapping[str, Any]) -> None:
-    """Declare ``checkpoint`` whole, with our own state in it."""
+    """Declare ``checkpoint`` whole, with our own state in it, once all of it is on the disk."""
+    for path in [*checkpoint.rglob("*"), checkpoint]:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
     write_text(checkpoint / COMPLETE, json.dumps(state))
 
 

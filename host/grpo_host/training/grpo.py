@@ -16,6 +16,7 @@ from trl import GRPOConfig
 
 from grpo_host.config.schema import AgentConfig, TrainingConfig
 from grpo_host.episode import EpisodeRequest
+from grpo_host.evaluation import most_frequent_failure
 from grpo_host.loop import Runner
 from grpo_host.progress import Reporter
 from grpo_host.rewards import WeightedReward
@@ -36,8 +37,12 @@ from grpo_host.training.interrupt import Interrupt, StopTraining
 from grpo_host.training.policy import Policy
 from grpo_host.training.telemetry import TrainingTelemetry
 from grpo_host.training.trainer import HostGRPOTrainer, ImportanceSampling, Rollout
+from grpo_sdk.errors import RunError
 from grpo_sdk.seeds import derive_seed
 from grpo_sdk.trajectory import Task, Trajectory
+
+UNSCORED_STEPS = 3
+"""Without a single reward, until a run is given up."""
 
 
 def task_order(tasks: Sequence[Task], steps: int, per_step: int, *, seed: int) -> list[Task]:
@@ -61,15 +66,21 @@ class GrpoRollouts:
     reporter: Reporter
     interrupt: Interrupt
     order: Sequence[Task]
+    training: TrainingConfig
     seed: int
     ranks: Ranks = field(default_factory=Ranks)
     observers: Sequence[Observer] = ()
     """Hear of other ranks' trajectories; the engine's own observers hear of this rank's."""
     seconds: dict[str, float] = field(default_factory=dict)
     metrics: RolloutMetrics = field(default_factory=RolloutMetrics)
+    unscored: int = 0
+    """Steps in a row in which not one episode had a reward."""
 
     def __call__(self, rows: Sequence[dict[str, Any]], trainer: HostGRPOTrainer) -> list[Trajectory]:
-        """One trajectory a row. Rows of one task come together or apart; each is its own sample."""
+        """One trajectory a row. Rows of one task come together or apart; each is its own sample.
+
+        Raises ``RunError`` where steps go by in which nothing can be learnt, since nothing is scored.
+        """
         self.interrupt.check()
         step = trainer.state.global_step + 1
         started = time.perf_counter()
@@ -94,16 +105,30 @@ class GrpoRollouts:
             "weight_sync": synced - started,
             "rollouts": time.perf_counter() - synced,
         }
+        self._give_up_unscored(everyone)
         queues = {slot: iter(group) for slot, group in zip(groups, played, strict=True)}
         return [next(queues[row["slot"]]) for row in rows]
+
+    def _give_up_unscored(self, played: Sequence[Trajectory]) -> None:
+        failure = most_frequent_failure(played)
+        self.unscored = self.unscored + 1 if all(item.reward is None for item in played) else 0
+        if self.unscored == UNSCORED_STEPS:
+            raise RunError(
+                f"not one episode of {UNSCORED_STEPS} steps has a reward; what failed most: {failure}. "
+                "Their trajectories are in trajectories.jsonl; mend it and go on with --resume"
+            )
 
     def _groups(self, rows: Sequence[dict[str, Any]], step: int) -> dict[int, list[EpisodeRequest]]:
         groups: dict[int, list[EpisodeRequest]] = {}
         for row in rows:
             slot = row["slot"]
             task = self.order[slot]
-            sample = len(groups.setdefault(slot, []))
-            groups[slot].append(
+            group = groups.setdefault(slot, [])
+            # Where there are few tasks, one comes twice in a step: its episodes are told apart.
+            step_begins = slot - slot % self.training.tasks_per_step
+            again = sum(earlier.id == task.id for earlier in self.order[step_begins:slot])
+            sample = again * self.training.group_size + len(group)
+            group.append(
                 EpisodeRequest(
                     task=task,
                     sample=sample,

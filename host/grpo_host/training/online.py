@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -147,6 +147,7 @@ class OnlineTrainer:
 
         rows = [trajectory for group in groups for trajectory in group]
         agent = self.engine.agent
+        reference = take_reference(policy.model)
         # The trainer wants a directory and, as it saves nothing, leaves it empty.
         with tempfile.TemporaryDirectory(prefix="grpo-online-") as directory:
             trainer = make_trainer(
@@ -168,11 +169,33 @@ class OnlineTrainer:
                 settings=self.settings,
                 optimizer=self._optimizer,
             )
+            give_reference(policy.model, reference)
             trainer.train()
         self._optimizer = getattr(trainer.optimizer, "optimizer", trainer.optimizer)
         restore_forward(policy.model)
         logs = next(line for line in trainer.state.log_history if "loss" in line)
         return {name: float(value) for name, value in logs.items() if isinstance(value, int | float)}
+
+
+REFERENCE = "ref"
+"""The adapter that a trainer adds for the KL penalty: a copy of the policy's as it is then."""
+
+
+def take_reference(model: Any) -> dict[str, Any]:
+    """Take off what the first trainer has added: the next adds its own. What its weights were."""
+    if REFERENCE not in getattr(model, "peft_config", {}):
+        return {}
+    weights = {
+        name: weight.detach().clone() for name, weight in model.named_parameters() if f".{REFERENCE}." in name
+    }
+    model.delete_adapter(REFERENCE)
+    return weights
+
+
+def give_reference(model: Any, weights: Mapping[str, Any]) -> None:
+    """The penalty is for leaving the policy of the first step, not that of the last."""
+    for name, weight in weights.items():
+        model.get_parameter(name).data.copy_(weight)
 
 
 def restore_forward(model: Any) -> None:

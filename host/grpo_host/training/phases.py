@@ -206,6 +206,7 @@ class TrainingRun:
             loop=self.loop,
             reporter=self.reporter,
             interrupt=self.interrupt,
+            training=training,
             order=task_order(tasks, training.steps, training.tasks_per_step, seed=self.config.seed),
             seed=self.config.seed,
             ranks=self.ranks,

@@ -5,6 +5,7 @@ A model that never does the right thing gives GRPO nothing to reinforce.
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,12 +15,15 @@ from grpo_host.agent import Agent
 from grpo_host.config.schema import WarmStartConfig
 from grpo_host.dialogues import read_demonstrations
 from grpo_host.session import TokenSession
+from grpo_host.training.grpo import largest_share
 from grpo_host.training.policy import Policy
 from grpo_sdk.environment import Environment
 from grpo_sdk.errors import ConfigError
 from grpo_sdk.messages import Message
 from grpo_sdk.tools import ToolLike
 from grpo_sdk.trajectory import TokenSequence
+
+logger = logging.getLogger(__name__)
 
 
 def demonstrations(environment: Environment, settings: WarmStartConfig, *, seed: int) -> list[list[Message]]:
@@ -47,7 +51,8 @@ def tokenize(
     """``dialogues`` as the ledgers that episodes of ``agent`` would have had.
 
     The ids come from the same rendering as in rollouts, so that what is imitated is what will be
-    sampled. Longer ones than the context are left out.
+    sampled. Longer ones than the context are left out, which is logged. Raises ``ConfigError`` where
+    none is left.
     """
     sequences = []
     for dialogue in dialogues:
@@ -63,7 +68,21 @@ def tokenize(
             else:
                 new.append(message)
         sequences += session.ledger().sequences
-    return [item for item in sequences if len(item.ids) <= agent.backend.model.context]
+    context = agent.backend.model.context
+    fitting = [item for item in sequences if len(item.ids) <= context]
+    if not fitting:
+        raise ConfigError(
+            f"training.warm_start: none of {len(sequences)} demonstrations fits into the context of "
+            f"{context} tokens; raise model.context or give shorter ones"
+        )
+    if len(fitting) < len(sequences):
+        logger.warning(
+            "%d of %d demonstrations are longer than the context of %d tokens and left out",
+            len(sequences) - len(fitting),
+            len(sequences),
+            context,
+        )
+    return fitting
 
 
 def warm_start(
@@ -104,7 +123,7 @@ def warm_start(
 
     losses: list[float] = []
     own = max(1, settings.batch // ranks)
-    per_pass = min(micro_batch, own)
+    per_pass = largest_share(own, micro_batch)
     trainer = FastSFTTrainer(
         model=policy.model,
         args=SFTConfig(

@@ -68,7 +68,7 @@ class EngineThread:
     async def start(self) -> None:
         """Make the engine. Raises what ``make`` raises."""
         self._loop = asyncio.get_running_loop()
-        ready: ThreadFuture[None] = ThreadFuture()
+        ready: ThreadFuture[None] = _uncancelled()
         self._inbox.put(lambda: ready.set_result(None))
         self._ready = ready
         self._thread.start()
@@ -121,10 +121,13 @@ class EngineThread:
         yield output
 
     async def call(self, function: Callable[[Engine], T]) -> T:
-        """``function(engine)``, run between two steps. Raises what it raises."""
+        """``function(engine)``, run between two steps. Raises what it raises.
+
+        Cancelling stops the waiting, not ``function``.
+        """
         self._check_open()
         self._flush()
-        done: ThreadFuture[T] = ThreadFuture()
+        done: ThreadFuture[T] = _uncancelled()
 
         def command() -> None:
             try:
@@ -182,7 +185,10 @@ class EngineThread:
         try:
             command = self._inbox.get(block=not self._busy())
             while command is not None:
-                command()
+                try:
+                    command()
+                except BaseException as problem:
+                    self._die(problem)
                 command = self._inbox.get_nowait()
         except Empty:
             return True
@@ -213,8 +219,7 @@ class EngineThread:
         try:
             outputs = self._living_engine().step()
         except BaseException as problem:
-            self._error = problem
-            self._fail(RuntimeError(f"the engine died: {type(problem).__name__}: {problem}"))
+            self._die(problem)
             return
         finished = []
         for output in outputs:
@@ -230,6 +235,10 @@ class EngineThread:
             with contextlib.suppress(RuntimeError):  # The loop closed: nobody listens any more.
                 self._loop.call_soon_threadsafe(job.progress(output))
 
+    def _die(self, problem: BaseException) -> None:
+        self._error = problem
+        self._fail(RuntimeError(f"the engine died: {type(problem).__name__}: {problem}"))
+
     def _fail(self, problem: Exception) -> None:
         problem.__cause__ = self._error
         jobs = list(self._under_way.values())
@@ -242,6 +251,13 @@ class EngineThread:
                 self._loop.call_soon_threadsafe(_settle, results)
             except RuntimeError:
                 return  # The loop closed: nobody waits any more.
+
+
+def _uncancelled() -> ThreadFuture[Any]:
+    """A future whose result may be set though nobody waits for it any more."""
+    future: ThreadFuture[Any] = ThreadFuture()
+    future.set_running_or_notify_cancel()
+    return future
 
 
 def _settle(results: Sequence[_Result]) -> None:

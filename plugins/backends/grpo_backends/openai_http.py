@@ -106,22 +106,28 @@ class OpenAIChatBackend(Backend):
     async def stream(
         self, messages: Sequence[Message], sampling: Sampling, tools: Sequence[ToolSchema] = ()
     ) -> AsyncIterator[str | ChatReply]:
-        """As ``chat``; what was yielded is never repeated, so a stream that breaks raises."""
+        """As ``chat``; what was yielded is never repeated, so a stream that breaks off raises."""
         client = self._started()
         extra = {"stream": True, "stream_options": {"include_usage": True}, **self.extra_body}
         body = wire.request_body(self.model.name, messages, sampling, tools, extra)
         attempt = 0
         while True:
-            failed: Response
-            async with client.stream(_PATH, body, head_lines()) as (head, chunks):
-                if head.status == 200:
-                    gathered = wire.StreamedReply(self.base_url)
-                    async for chunk in chunks:
-                        for text in gathered.feed(chunk):
-                            yield text
-                    yield gathered.reply()
-                    return
-                failed = type(head)(head.status, head.headers, b"".join([c async for c in chunks]))
+            failed: Response | None = None
+            begun = False
+            try:
+                async with client.stream(_PATH, body, head_lines()) as (head, chunks):
+                    if head.status == 200:
+                        begun = True
+                        gathered = wire.StreamedReply(self.base_url)
+                        async for chunk in chunks:
+                            for text in gathered.feed(chunk):
+                                yield text
+                        yield gathered.reply()
+                        return
+                    failed = type(head)(head.status, head.headers, b"".join([c async for c in chunks]))
+            except HttpError:
+                if begun or attempt >= self.retries:
+                    raise
             await self._pause(failed, attempt)
             attempt += 1
 

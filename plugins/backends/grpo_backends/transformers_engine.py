@@ -128,8 +128,12 @@ class TransformersBackend(Backend):
                 f"update_weights: {self._under_way} requests are under way, whose tokens would come "
                 "from two policies; await or cancel them first"
             )
-        await thread.call(lambda engine: _copy(engine, weights))
-        self.weight_version = version
+
+        def copy(engine: Any) -> None:
+            _copy(engine, weights)
+            self.weight_version = version
+
+        await thread.call(copy)
 
     async def load_adapter(self, path: Path) -> None:
         """Merge the adapter into the model's weights, which are then the weights served.

@@ -116,6 +116,7 @@ class VllmBackend(Backend):
             output = await thread.generate({"prompt_token_ids": list(prompt)}, params)
         finally:
             self._under_way -= 1
+        self._ready()  # it may have come after new weights that were not all there
         return _reply(output.outputs[0])
 
     async def stream_ids(
@@ -133,10 +134,10 @@ class VllmBackend(Backend):
             self._under_way -= 1
 
     async def update_weights(self, weights: NamedWeights, *, version: int) -> None:
-        """Replace all weights and forget cached prefixes.
+        """Replace all weights and forget cached prefixes; requests that come meanwhile wait.
 
-        Raises ``RunError`` where requests are under way or where ``weights`` leaves some out: a
-        part of a fused layer cannot be replaced alone.
+        Raises ``BusyError`` where requests are under way, and ``RunError`` where ``weights`` leaves
+        some out: a part of a fused layer cannot be replaced alone.
         """
         thread = self._started()
         if self._under_way:
@@ -144,10 +145,17 @@ class VllmBackend(Backend):
                 f"update_weights: {self._under_way} requests are under way, whose tokens would come "
                 "from two policies; await or cancel them first"
             )
-        self._incomplete = "the vLLM engine got only some of its weights; send all of them again"
-        await thread.call(lambda engine: self._reload(engine, weights))
-        self._incomplete = ""
-        self.weight_version = version
+
+        def reload(engine: Any) -> None:
+            try:
+                self._reload(engine, weights)
+            except BaseException:
+                self._incomplete = "the vLLM engine got only some of its weights; send all of them again"
+                raise
+            self._incomplete = ""
+            self.weight_version = version
+
+        await thread.call(reload)
 
     async def load_adapter(self, path: Path) -> None:
         """Merge the adapter into the model's weights, which are then the weights served.

@@ -6,7 +6,7 @@ import pytest
 
 from grpo_host.rendering import make_renderer
 from grpo_host.rendering.template import TemplateRenderer
-from grpo_sdk import ModelError, assistant, system, tool_call, tool_result, tool_schema, user
+from grpo_sdk import CapabilityError, ModelError, assistant, system, tool_call, tool_result, tool_schema, user
 from grpo_sdk.tools import as_tool
 
 
@@ -143,3 +143,17 @@ def test_a_tokenizer_without_an_end_token_is_refused(fakes):
     tokenizer.eos_token_id = None
     with pytest.raises(ModelError, match="no end token; set eos_token"):
         make_renderer(tokenizer)
+
+
+def test_a_conversation_that_the_template_refuses_is_the_callers_mistake(fakes):
+    from jinja2 import TemplateError
+
+    def strict(messages):
+        if messages[0]["role"] != "user":
+            raise TemplateError("users speak first")
+        return ""
+
+    renderer = TemplateRenderer(fakes.PieceTokenizer(strict))
+
+    with pytest.raises(CapabilityError, match="takes no such conversation: users speak first"):
+        renderer.prompt([assistant("Hello")], ())

@@ -13,12 +13,14 @@ import pytest
 import uvicorn
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from grpo_host.config.load import load_config
 from grpo_host.plugins import load_plugins
 from grpo_host.serving.app import create_app
 from grpo_host.serving.endpoint import Scope
+from grpo_host.serving.keys import CACHE_SECONDS
 from grpo_host.serving.settings import ServerSettings
 from grpo_sdk.hooks import hookimpl
 from grpo_sdk.messages import assistant, tool_call
@@ -58,11 +60,14 @@ class Backends:
 
 @pytest.fixture
 def make(tmp_path):
-    def make(**options):
+    def make(*, strategy_options=False, **options):
+        strategy = (
+            "strategy: {name: customer_service, options: {company: ACME}}, " if strategy_options else ""
+        )
         path = tmp_path / "agent.yaml"
         path.write_text(
             "name: desk\nmodel: {name: tiny}\nbackend: talking\n"
-            "agent: {system_prompt: Be kind., tools: [calculator]}\n"
+            f"agent: {{{strategy}system_prompt: Be kind., tools: [calculator]}}\n"
             f"environment: support_desk\nrewards: [length]\noutput: {tmp_path / 'runs'}\n"
         )
         registry = load_plugins()
@@ -337,3 +342,46 @@ def test_no_frame_ends_the_socket_or_shows_what_is_inside(socket, frame):
         if reply.get("id") == "probe":
             return
     raise AssertionError("the socket does not answer any more")
+
+
+def test_a_revoked_key_ends_its_socket(server, tmp_path):
+    from grpo_host import storage
+    from grpo_host.serving.keys import KeyStore
+
+    async def with_keys(work):
+        engine = storage.make_engine(f"sqlite+aiosqlite:///{tmp_path / 'state' / 'server.db'}")
+        try:
+            return await work(KeyStore(engine))
+        finally:
+            await engine.dispose()
+
+    record, token = asyncio.run(with_keys(lambda keys: keys.create("me", [Scope.CHAT])))
+    with connect(
+        f"ws://127.0.0.1:{server}/ws", additional_headers={"authorization": f"Bearer {token}"}
+    ) as connection:
+        socket = Socket(connection)
+        socket.send_json(chat("hello"))
+        assert socket.receive_json()["type"] == "chat_response"
+        assert asyncio.run(with_keys(lambda keys: keys.revoke(record.id)))
+        time.sleep(CACHE_SECONDS + 0.5)
+        socket.send_json(chat("still there?"))
+        assert socket.receive_json()["data"]["code"] == "unauthorized"
+        with pytest.raises(ConnectionClosed) as closed:
+            socket.receive_json()
+        assert closed.value.rcvd.code == 1008
+
+
+def test_the_strategy_of_agent_yaml_keeps_its_options(make, tmp_path):
+    app = make(strategy_options=True)
+
+    async def scenario():
+        async with app.router.lifespan_context(app):
+            transport = httpx.ASGITransport(app)
+            async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+                own = (await say(client, "instructions?")).json()["response"]
+                named = (await say(client, "instructions?", strategy="customer_service")).json()["response"]
+                return own, named
+
+    own, named = asyncio.run(scenario())
+    assert "ACME" in own
+    assert own == named

@@ -62,13 +62,28 @@ class MoodyBackend(Backend):
             raise RuntimeError("segmentation fault")
         if said == "hang":
             await asyncio.sleep(3600)
+        if said == "long":
+            await asyncio.sleep(0.8)
         return ChatReply(assistant(said))
+
+
+class LateBackend(EchoBackend):
+    """Cannot be started at first, as where its model is still being downloaded."""
+
+    failures = 1
+    started = 0
+
+    async def start(self):
+        type(self).started += 1
+        if type(self).started <= self.failures:
+            raise RuntimeError("no /srv/models/secret yet")
+        await super().start()
 
 
 class Backends:
     @hookimpl
     def grpo_backends(self):
-        return {"echo": EchoBackend, "moody": MoodyBackend}
+        return {"echo": EchoBackend, "moody": MoodyBackend, "late": LateBackend}
 
 
 @pytest.fixture
@@ -308,3 +323,43 @@ def test_loading_one_more_than_allowed_ends_an_idle_model(serve):
         return MoodyBackend.started - before
 
     assert run(scenario()) == 3
+
+
+def test_a_model_that_cannot_be_loaded_at_first_is_tried_again_unasked(serve, monkeypatch):
+    monkeypatch.setattr("grpo_host.serving.pool.RETRY_SECONDS", 0.3)
+
+    async def scenario():
+        async with serve("late") as client:
+            seen = []
+            while not seen or seen[-1].status_code != 200:
+                seen.append(await client.http.get("/health/ready"))
+                await asyncio.sleep(0.02)
+            return [answer.json()["status"] for answer in seen]
+
+    said = run(asyncio.wait_for(scenario(), 10))
+    assert "the model cannot be loaded now" in said
+    assert "secret" not in str(said)
+    assert said[-1] == "ready"
+
+
+def test_more_characters_than_any_context_holds_are_refused_at_once(serve):
+    async def scenario():
+        async with serve() as client:
+            await ask(client, "a" * 900_000)
+
+    with pytest.raises(openai.BadRequestError) as caught:
+        run(scenario())
+    assert caught.value.body["code"] == "context_length_exceeded"
+
+
+def test_a_long_answer_is_waited_for_as_long_as_the_model_speaks_to_others(serve):
+    async def scenario():
+        before = MoodyBackend.started
+        async with serve("moody") as client:  # of 0.3 s a turn
+            long = asyncio.create_task(ask(client, "long"))
+            while not long.done():
+                await ask(client, "fine")
+                await asyncio.sleep(0.05)
+            return (await long).choices[0].message.content, MoodyBackend.started - before
+
+    assert run(scenario()) == ("long", 1)

@@ -214,14 +214,26 @@ def test_a_surprise_is_a_500_that_tells_only_the_request_id(serving, caplog):
 
 
 @pytest.mark.parametrize(
-    ("problem", "status", "code"),
+    ("problem", "status", "code", "told"),
     [
-        (ModelError("the model is being loaded"), 503, "unavailable"),
-        (ContextOverflowError("the prompt is too long"), 400, "context_length_exceeded"),
+        (
+            ModelError("http://10.0.0.7/v1: /srv/models/secret does not answer"),
+            503,
+            "unavailable",
+            "the model cannot answer now; try again later",
+        ),
+        (
+            ContextOverflowError("the prompt is too long"),
+            400,
+            "context_length_exceeded",
+            "the prompt is too long",
+        ),
     ],
     ids=lambda value: str(value),
 )
-def test_an_expected_failure_is_told_in_its_own_words(serving, problem, status, code):
+def test_an_expected_failure_is_told_and_what_is_behind_the_server_is_not(
+    serving, problem, status, code, told
+):
     async def fail(call):
         raise problem
 
@@ -231,7 +243,7 @@ def test_an_expected_failure_is_told_in_its_own_words(serving, problem, status, 
             answer = await server.client.get("/api/fails")
             assert answer.status_code == status
             assert answer.json()["error"]["code"] == code
-            assert answer.json()["error"]["message"] == str(problem)
+            assert answer.json()["error"]["message"] == told
             assert ("retry-after" in answer.headers) == (status == 503)
 
     asyncio.run(work())

@@ -257,3 +257,21 @@ def test_what_cannot_be_trained_is_refused(model):
 
     with pytest.raises(ConfigError, match="temperature 0"):
         asyncio.run(greedy())
+
+
+def test_a_penalty_is_for_leaving_the_policy_of_the_first_step(model):
+    async def script(trainer):
+        first = await trainer.step(TASKS)
+        trained_once = trained(trainer.policy)
+        second = await trainer.step(TASKS)
+        reference = {
+            name: weight for name, weight in trainer.policy.model.named_parameters() if ".ref." in name
+        }
+        assert first.metrics["kl"] == pytest.approx(0, abs=1e-3)
+        assert second.metrics["kl"] > first.metrics["kl"]
+        assert reference
+        assert changed(
+            {name.replace(".ref.", ".default."): weight for name, weight in reference.items()}, trained_once
+        )
+
+    run(model, script, beta=0.1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import pytest
@@ -64,3 +65,25 @@ def test_nothing_to_imitate_is_an_error(found):
         ConfigError, match="the environment Talk has no demonstrations; remove warm_start, give"
     ):
         found(own=False)
+
+
+@pytest.mark.model
+def test_demonstrations_that_do_not_fit_are_left_out_and_none_that_fits_is_an_error(
+    heavy, tiny_model_path, caplog
+):
+    from grpo_host.local_model import LocalModel
+    from grpo_host.training.warm_start import tokenize
+
+    long = [user("why " * 400), assistant("because")]
+
+    async def tokenized(dialogues):
+        model = LocalModel(str(tiny_model_path), backend="transformers", context=128)
+        try:
+            return tokenize(await model.agent(), dialogues, ())
+        finally:
+            await model.close()
+
+    assert len(asyncio.run(tokenized([*OWN, long]))) == len(OWN)
+    assert "1 of 7 demonstrations are longer than the context of 128 tokens" in caplog.text
+    with pytest.raises(ConfigError, match="none of 1 demonstrations fits into the context of 128 tokens"):
+        asyncio.run(tokenized([long]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import json
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -243,3 +244,36 @@ def test_closing_one_backend_leaves_another_working(make, chat_server, protocol)
                 await second.close()
 
     assert asyncio.run(go()) == "Still here."
+
+
+def test_a_stream_that_breaks_before_it_begins_is_tried_again() -> None:
+    """What was heard is never repeated; of a refused connection nothing was heard."""
+
+    async def go() -> tuple[int, list[Any]]:
+        asked = 0
+
+        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            nonlocal asked
+            asked += 1
+            await reader.readuntil(b"\r\n\r\n")
+            if asked > 1:
+                choice = {"index": 0, "delta": {"content": "Hi"}, "finish_reason": "stop"}
+                event = json.dumps({"choices": [choice]}).encode()
+                writer.write(b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\ndata: " + event + b"\n\n")
+                await writer.drain()
+            writer.close()
+
+        server = await asyncio.start_server(answer, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        backend = OpenAIChatBackend(ModelSpec("m"), base_url=f"http://127.0.0.1:{port}/v1")
+        await backend.start()
+        try:
+            items = [item async for item in backend.stream(ASK, Sampling())]
+        finally:
+            await backend.close()
+            server.close()
+        return asked, items
+
+    asked, (text, _) = asyncio.run(go())
+
+    assert (asked, text) == (2, "Hi")

@@ -180,6 +180,61 @@ def test_a_call_runs_between_steps_and_raises_what_it_raises() -> None:
     with_thread(use)
 
 
+def test_a_call_whose_caller_leaves_is_still_made_and_the_engine_lives_on() -> None:
+    made = []
+
+    async def use(thread: EngineThread, engine: FakeEngine) -> Any:
+        def slow(_: Any) -> None:
+            time.sleep(0.05)
+            made.append(True)
+
+        waiting = asyncio.ensure_future(thread.call(slow))
+        await asyncio.sleep(0.01)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        return (await thread.generate("a", 1)).prompt
+
+    assert with_thread(use) == "a"
+    assert made == [True]
+
+
+def test_a_start_that_is_given_up_can_be_stopped() -> None:
+    disposed = []
+
+    def make() -> FakeEngine:
+        time.sleep(0.05)
+        return FakeEngine()
+
+    async def go() -> None:
+        thread = EngineThread(make, disposed.append)
+        starting = asyncio.ensure_future(thread.start())
+        await asyncio.sleep(0.01)
+        starting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await starting
+        thread.stop()
+
+    asyncio.run(go())
+
+    assert len(disposed) == 1
+
+
+def test_an_engine_that_dies_of_an_abort_tells_everyone() -> None:
+    async def use(thread: EngineThread, engine: FakeEngine) -> None:
+        def refuse(*_: object) -> None:
+            raise RuntimeError("no abort")
+
+        engine.abort_request = refuse  # type: ignore[method-assign]
+        left, waiting = (asyncio.ensure_future(thread.generate(name, 1000)) for name in "ab")
+        await asyncio.sleep(0.01)
+        left.cancel()
+        with pytest.raises(RuntimeError, match="the engine died: RuntimeError: no abort"):
+            await asyncio.wait_for(waiting, 5)
+
+    with_thread(use)
+
+
 def test_another_event_loop_is_refused() -> None:
     thread = EngineThread(FakeEngine, lambda _: None)
     asyncio.run(thread.start())

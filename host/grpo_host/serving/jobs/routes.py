@@ -258,6 +258,7 @@ async def _view(queue: JobQueue, job: Job) -> JobView:
     done = await asyncio.to_thread(last_step, directory.metrics) if directory else None
     until = job.finished or time.time()
     run = f"{job.agent}/{job.run_id}" if job.run_id else None
+    served = job.state is State.SUCCEEDED and directory is not None and directory.adapter.is_dir()
     return JobView(
         job_id=job.id,
         status=job.state,
@@ -273,7 +274,7 @@ async def _view(queue: JobQueue, job: Job) -> JobView:
             seconds=max(0.0, until - job.started) if job.started else 0.0,
         ),
         run=run,
-        model=run if job.state is State.SUCCEEDED else None,
+        model=run if served else None,
         result=JobResult.model_validate(job.result) if job.result else None,
         error=job.error,
         notes=job.notes,
