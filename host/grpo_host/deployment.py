@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import platform
 import secrets
@@ -11,6 +12,7 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
 
 from grpo_sdk.errors import ConfigError, RunError
 
@@ -55,6 +57,26 @@ def write_deployment(directory: Path, *, agent_yaml: Path | None = None, force: 
             raise RunError(f"cannot write {path}: {problem.strerror or problem}") from problem
         written.append(path)
     return written
+
+
+def source() -> Path | None:
+    """The source tree that the framework is installed from; None where it came as a package."""
+    told = metadata.distribution(DISTRIBUTION).read_text("direct_url.json")
+    url = urlsplit(json.loads(told)["url"]) if told else None
+    if url is None or url.scheme != "file":
+        return None
+    path = Path(unquote(url.path))
+    return path if path.is_dir() else None
+
+
+def left_behind(agent_yaml: Path) -> list[str]:
+    """Files that ``agent_yaml`` names and that are not written: the image or its volumes must have them."""
+    from grpo_host.config.load import load_config
+
+    config = load_config(agent_yaml).config
+    warm_start = config.training.warm_start
+    named = [config.model.name, config.model.adapter, warm_start.dialogues if warm_start else None]
+    return [name for name in named if name and Path(name).exists()]
 
 
 def pins() -> list[str]:

@@ -117,6 +117,7 @@ def test_the_command_says_what_to_do_next(tmp_path: Path, capsys: pytest.Capture
     assert status == 0
     assert said.out.splitlines() == [
         f"cd {tmp_path / 'deploy'}",
+        f"pip wheel --no-deps --wheel-dir wheels {source()}",
         "docker compose build",
         "docker compose run --rm server keys create --name me --scopes chat,train,admin",
         "docker compose up",
