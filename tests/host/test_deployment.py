@@ -12,7 +12,7 @@ pytest.importorskip("grpo_templates", reason="the templates are not installed: m
 
 from grpo_host import deployment
 from grpo_host.cli import main
-from grpo_host.deployment import pins, write_deployment
+from grpo_host.deployment import pins, source, write_deployment
 from grpo_sdk import ConfigError, RunError
 
 AGENT = """\
@@ -133,3 +133,19 @@ def test_the_command_refuses_to_overwrite_in_one_line(
 
     assert main(["new", "deployment", str(tmp_path)]) == 2
     assert capsys.readouterr().err.startswith(f"error: {tmp_path} has ")
+
+
+def test_the_source_that_the_framework_is_installed_from_is_found():
+    assert source() == Path(__file__).parents[2]
+
+
+def test_files_that_agent_yaml_names_and_that_are_not_written_are_told(tmp_path, capsys):
+    (tmp_path / "adapter").mkdir()
+    agent_yaml = tmp_path / "agent.yaml"
+    agent_yaml.write_text(
+        AGENT.replace("model: scripted", f"model: {{name: scripted, adapter: {tmp_path}/adapter}}")
+    )
+
+    main(["new", "deployment", str(tmp_path / "deploy"), "--agent", str(agent_yaml)])
+
+    assert f"not among them: {tmp_path / 'adapter'}, which {agent_yaml} names" in capsys.readouterr().err
