@@ -5,6 +5,8 @@
 BIN := .venv/bin
 AGENT ?= examples/support_desk/agent.yaml
 INSTALLED := .venv/.installed
+# Two files of tests at a time; those with an engine or torch take both cores by themselves.
+TWO := -n 2 --dist loadfile
 
 help: ## List the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -19,7 +21,10 @@ run: $(INSTALLED) ## Train the example agent on the embedded model (AGENT=path/t
 	$(BIN)/grpo-host run $(AGENT)
 
 test: $(INSTALLED) ## Run all tests, those with the real engine and trainer included
-	$(BIN)/python -m pytest
+	@status=0; \
+	$(BIN)/python -m pytest $(TWO) -m "not model and not vllm" || status=1; \
+	$(BIN)/python -m pytest -m "model or vllm" || status=1; \
+	exit $$status
 
 lint: $(INSTALLED) ## Format, lint, types and import directions
 	$(BIN)/ruff format --check .
@@ -28,7 +33,7 @@ lint: $(INSTALLED) ## Format, lint, types and import directions
 	$(BIN)/lint-imports
 
 check: lint ## The same, and the fast tests
-	$(BIN)/python -m pytest -m "not model and not vllm and not slow"
+	$(BIN)/python -m pytest $(TWO) -m "not model and not vllm and not slow"
 
 format: $(INSTALLED) ## Format the code and mend what the linter can
 	$(BIN)/ruff format .

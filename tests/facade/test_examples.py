@@ -35,6 +35,7 @@ def test_an_example_says_what_it_is_and_what_it_takes(name: str) -> None:
     assert "--model" in shown
 
 
+@pytest.mark.slow
 def test_a_model_that_is_not_there_is_one_line_and_status_2() -> None:
     command = [sys.executable, "-m", "grpo_agent_framework.examples.quick_start", "--model", "./nowhere"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
-from grpo_host.serving.endpoint import ApiError
+from grpo_host.serving.endpoint import ANONYMOUS, ApiError, Key
 
 RETRY_SECONDS = 2.0
 """When a refused client may come again: about as long as answers take."""
@@ -21,6 +21,9 @@ class Admission:
         self._free = places
         self._queue = queue
         self._seconds = seconds
+        self._share = max(places, (places + queue) // 2)
+        """Of all that are under way or wait: what one key may have, so that others get in."""
+        self._asking: Counter[str] = Counter()
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._idle = asyncio.Event()
@@ -37,17 +40,33 @@ class Admission:
         return len(self._waiting)
 
     @asynccontextmanager
-    async def place(self) -> AsyncIterator[None]:
-        """A place for one request or message. Raises ``ApiError`` 429 where there is none."""
+    async def place(self, key: Key) -> AsyncIterator[None]:
+        """A place for one request or message of ``key``. Raises ``ApiError`` 429 where there is none."""
         self.refuse_while_draining()
+        if key != ANONYMOUS and self._asking[key.id] >= self._share:
+            raise ApiError(
+                429,
+                "too_many_at_once",
+                f"{self._share} requests of this key are under way or wait",
+                retry_after=RETRY_SECONDS,
+            )
+        self._asking[key.id] += 1
+        try:
+            await self._enter()
+            try:
+                yield
+            finally:
+                self._release()
+        finally:
+            self._asking[key.id] -= 1
+            if not self._asking[key.id]:
+                del self._asking[key.id]
+
+    async def _enter(self) -> None:
         if self._free > 0:
             self._free -= 1
         else:
             await self._wait()
-        try:
-            yield
-        finally:
-            self._release()
 
     async def _wait(self) -> None:
         if len(self._waiting) >= self._queue:

@@ -61,7 +61,7 @@ class EndpointApp:
         with admission.tracked():
             try:
                 body = await _read_body(endpoint, scope, receive, self._services.settings.max_body_bytes)
-                async with admission.place() if endpoint.takes_slot else nullcontext():
+                async with admission.place(key) if endpoint.takes_slot else nullcontext():
                     await self._answer(endpoint, key, scope, receive, send, body)
             except ClientGoneError:
                 return

@@ -157,7 +157,10 @@ class _Socket:
         if not await services.keys.valid(self._key):
             raise unauthorized("this key is not valid any more")
         await services.rates.count(self._key)
-        async with services.admission.place(), services.chat.open(request.turn(), self._key) as opened:
+        async with (
+            services.admission.place(self._key),
+            services.chat.open(request.turn(), self._key) as opened,
+        ):
             about = {"conversation_id": opened.conversation_id, "strategy": opened.strategy}
             if request.stream:
                 text = ""

@@ -55,6 +55,7 @@ def port():
 
 
 @pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.slow
 def test_uvicorn_runs_the_app_in_one_process_or_several(start, tmp_path, port, workers):
     (tmp_path / "service.py").write_text(GUIDE.format(port=port, workers=workers))
     url = start("service.py", port=port)

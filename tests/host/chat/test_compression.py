@@ -49,6 +49,7 @@ CALLS = [tool_call("look_up", '{"order": "A"}', "c0"), tool_call("look_up", '{"o
     threshold=st.sampled_from([0.3, 0.6, 1.0]),
     policy=st.sampled_from(["summarise", "drop"]),
 )
+@pytest.mark.slow
 def test_no_conversation_loses_what_matters_or_leaves_its_budget(said, tokens, turns, threshold, policy):
     """``said``: words of each message, and how many rounds of tools the model takes for it."""
     shown = []

@@ -201,6 +201,7 @@ def test_messages_of_one_conversation_are_answered_in_their_order(serve):
     assert sorted(asyncio.run(scenario())) == sorted(["hello", "slow", *(f"message {n}" for n in range(5))])
 
 
+@pytest.mark.slow
 def test_many_conversations_at_once_do_not_mix(serve):
     async def scenario():
         async with serve(max_queue=400, rate=None) as client:
@@ -344,6 +345,7 @@ def test_no_frame_ends_the_socket_or_shows_what_is_inside(socket, frame):
     raise AssertionError("the socket does not answer any more")
 
 
+@pytest.mark.slow
 def test_a_revoked_key_ends_its_socket(server, tmp_path):
     from grpo_host import storage
     from grpo_host.serving.keys import KeyStore

@@ -171,6 +171,7 @@ def wait_until_ready(url, child, seconds=30):
     pytest.fail("the server did not become ready")
 
 
+@pytest.mark.slow
 def test_sigterm_lets_requests_end_refuses_new_ones_and_then_the_process_ends(process):
     url, child = process(10)
 
@@ -192,6 +193,7 @@ def test_sigterm_lets_requests_end_refuses_new_ones_and_then_the_process_ends(pr
 
 
 @pytest.mark.parametrize("second", [False, True], ids=["once", "twice"])
+@pytest.mark.slow
 def test_the_end_is_bounded_whatever_is_under_way(process, second):
     url, child = process(1.0)
 
@@ -235,6 +237,7 @@ def test_a_head_without_an_end_or_measure_is_cut_off(process):
     assert httpx.get(f"{url}/health").status_code == 200
 
 
+@pytest.mark.slow
 def test_grpo_host_serves_with_several_workers_and_ends_with_them(tmp_path):
     agent = tmp_path / "agent.yaml"
     agent.write_text(
@@ -302,6 +305,7 @@ def grpo_host(tmp_path):
     return run
 
 
+@pytest.mark.slow
 def test_what_keeps_the_server_from_starting_is_told_in_one_line(grpo_host, tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -315,6 +319,7 @@ def test_what_keeps_the_server_from_starting_is_told_in_one_line(grpo_host, tmp_
     assert "Traceback" not in refused.stderr
 
 
+@pytest.mark.slow
 def test_grpo_host_refuses_to_listen_for_others_without_a_key(grpo_host):
     refused = grpo_host("serve", "agent.yaml", "--host", "0.0.0.0")
     assert refused.returncode == 2

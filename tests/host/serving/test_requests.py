@@ -333,6 +333,24 @@ def test_more_requests_than_places_wait_and_more_than_may_wait_are_refused(servi
     asyncio.run(work())
 
 
+def test_one_key_cannot_take_all_the_places_and_keep_others_out(serving):
+    async def work():
+        async with serving(max_concurrency=2, max_queue=6) as server:
+            ann, bob = await server.key("chat"), await server.key("chat")
+            slow = {"text": "slow", "seconds": 0.2}
+            crowd = [
+                asyncio.ensure_future(server.client.post("/api/say", json=slow, headers=ann))
+                for _ in range(8)
+            ]
+            await asyncio.sleep(0.05)
+            other = await server.client.post("/api/say", json=HELLO, headers=bob)
+            statuses = [answer.status_code for answer in await asyncio.gather(*crowd)]
+            again = await server.client.post("/api/say", json=HELLO, headers=ann)
+            return other.status_code, sorted(statuses), again.status_code
+
+    assert asyncio.run(work()) == (200, [200] * 4 + [429] * 4, 200)
+
+
 def test_who_waits_too_long_is_told_so_and_the_place_is_not_lost(serving):
     async def work():
         async with serving(max_concurrency=1, max_queue=5, queue_seconds=0.1) as server:

@@ -201,6 +201,7 @@ def test_the_metrics_for_prometheus_are_there_beside_those_that_are_sent() -> No
     assert "gen_ai_invoke_agent_duration_seconds_count" in process().stdout
 
 
+@pytest.mark.slow
 def test_a_collector_that_is_gone_does_not_hold_the_end_of_a_server() -> None:
     started = time.monotonic()
     done = process(OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:9", OTEL_EXPORTER_OTLP_TIMEOUT="2")
@@ -219,6 +220,7 @@ rewards: [task_success]
 CALLER = "0af7651916cd43dd8448eb211c80319c"
 
 
+@pytest.mark.slow
 def test_a_server_sends_what_it_has_before_it_ends(tmp_path: Path) -> None:
     (tmp_path / "agent.yaml").write_text(AGENT)
     with socket.create_server(("127.0.0.1", 0)) as free:

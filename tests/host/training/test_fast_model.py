@@ -18,7 +18,7 @@ with warnings.catch_warnings():
     from grpo_host.training.fast_model import FastGRPOTrainer, speed_up
     from grpo_host.training.packing import pack
 
-pytestmark = [pytest.mark.filterwarnings("ignore")]
+pytestmark = [pytest.mark.model, pytest.mark.filterwarnings("ignore")]
 
 # Groups of unequal prompts, completions of unequal length, tokens that carry no loss.
 ROWS = [

@@ -179,6 +179,7 @@ def test_a_job_that_has_ended_cannot_be_cancelled_but_a_cancelled_one_again(queu
     assert asyncio.run(work()).state is State.CANCELLED
 
 
+@pytest.mark.slow
 def test_a_server_that_ends_in_good_order_leaves_the_job_to_the_next_at_its_checkpoint(queues, jobs):
     async def work():
         async with queues.open() as queue:
@@ -199,6 +200,7 @@ def test_a_server_that_ends_in_good_order_leaves_the_job_to_the_next_at_its_chec
     assert len(attempts(queues)) == 2
 
 
+@pytest.mark.slow
 def test_a_job_goes_on_where_its_own_process_was_killed(queues, jobs):
     async def work():
         async with queues.open() as queue:
@@ -329,6 +331,7 @@ def test_a_job_survives_kill_9_of_its_server(queues, jobs, server):
     assert resumed < 15
 
 
+@pytest.mark.slow
 def test_the_process_of_a_job_does_not_outlive_its_server(queues, jobs, server):
     process = server()
 

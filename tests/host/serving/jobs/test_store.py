@@ -208,6 +208,7 @@ asyncio.run(main(sys.argv[1]))
 """
 
 
+@pytest.mark.slow
 def test_two_processes_never_run_a_job_twice_nor_two_jobs_at_once(url, run, jobs):
     """With a taker instead of the queue: the point is the database."""
 
