@@ -6,15 +6,14 @@ The usage guide calls it the computational engine.
 from __future__ import annotations
 
 import asyncio
-import gc
-import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 from grpo_host.agent import Agent
+from grpo_host.collector import short_collections
 from grpo_host.episode import EpisodeRequest, run_episode
 from grpo_host.gate import Gate
 from grpo_host.rewards import RewardSet
@@ -152,7 +151,7 @@ class RolloutEngine:
             return scored
 
         try:
-            with _short_collections():
+            with short_collections():
                 async with asyncio.TaskGroup() as tasks:
                     running = []
                     for requests in groups:
@@ -172,37 +171,6 @@ class RolloutEngine:
 
     def _leave(self, _: asyncio.Task[Trajectory]) -> None:
         self._gate.release()
-
-
-@contextmanager
-def _short_collections() -> Iterator[None]:
-    """Meanwhile the garbage collector leaves what is older alone, and looks at the rest less often.
-
-    A full collection stops every episode while it walks the heap: 70 ms with the host's modules,
-    several times that with torch and an engine. Trajectories hold no cycles; counting references
-    frees nearly all that an episode leaves.
-    """
-    global _shortened, _thresholds
-    with _shortening:
-        _shortened += 1
-        if _shortened == 1:
-            _thresholds = gc.get_threshold()
-            gc.freeze()
-            gc.set_threshold(20_000, 100, _thresholds[2])
-    try:
-        yield
-    finally:
-        with _shortening:
-            _shortened -= 1
-            if _shortened == 0:
-                gc.set_threshold(*_thresholds)
-                gc.unfreeze()
-
-
-_shortening = threading.Lock()
-_shortened = 0
-"""How many batches are being played: the collector is the process's."""
-_thresholds = gc.get_threshold()
 
 
 def group_requests(

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 
 import pytest
 
@@ -59,22 +58,6 @@ def test_a_task_that_comes_twice_has_other_samples_the_second_time():
 
     assert [request.sample for request in (*first, *again)] == [0, 1, 2, 3]
     assert len({request.seed for request in (*first, *again)}) == 4
-
-
-def test_the_collector_is_as_before_once_the_last_of_several_batches_ends(fakes):
-    before = gc.get_threshold()
-
-    async def several():
-        async def later():
-            await asyncio.sleep(0.05)
-            await engine(fakes).run(requests())
-
-        await asyncio.gather(engine(fakes).run(requests()), later(), engine(fakes).run(requests()))
-
-    asyncio.run(several())
-
-    assert gc.get_threshold() == before
-    assert gc.get_freeze_count() == 0
 
 
 def test_no_more_episodes_run_at_a_time_than_allowed(fakes):

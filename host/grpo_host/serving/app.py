@@ -14,6 +14,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 
+from grpo_host.collector import short_collections
 from grpo_host.plugins import load_plugins
 from grpo_host.serving.auth import Authentication
 from grpo_host.serving.dispatch import EndpointApp, SocketApp
@@ -108,7 +109,8 @@ async def _lifespan(app: Starlette) -> AsyncIterator[None]:
     try:
         with drain_at_signals(services):
             await services.start()
-            yield
+            with short_collections():
+                yield
     finally:
         await asyncio.shield(services.close())
 
