@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 from contextlib import nullcontext
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -140,6 +141,7 @@ def origin_allowed(headers: Headers, allowed: list[str]) -> bool:
     return origin in allowed or urlsplit(origin).netloc == headers.get("host")
 
 
+@lru_cache(4096)
 def is_address(text: str) -> bool:
     """Whether ``text`` is an IP address; a test's client or a Unix socket has none."""
     try:
@@ -149,6 +151,7 @@ def is_address(text: str) -> bool:
     return True
 
 
+@lru_cache(4096)
 def is_loopback(text: str) -> bool:
     """Whether ``text`` is an address that only this machine has."""
     return is_address(text) and ipaddress.ip_address(text).is_loopback
