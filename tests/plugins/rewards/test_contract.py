@@ -80,7 +80,7 @@ def test_every_reward_has_a_contract_test():
     }
 
 
-@pytest.mark.parametrize("name", FACTORIES.keys() - ELSEWHERE)
+@pytest.mark.parametrize("name", sorted(FACTORIES.keys() - ELSEWHERE))
 def test_every_reward_explains_its_score(name):
     text = "I'm sorry about that. I'll check it right away, thank you."
     result = FACTORIES[name]().score(make_trajectory(text, outcome={"success": True}))
