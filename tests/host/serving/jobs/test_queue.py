@@ -247,12 +247,12 @@ def test_a_job_whose_run_directory_is_elsewhere_is_interrupted(queues, jobs):
 
 def test_a_queue_that_lost_its_place_ends_its_process_and_leaves_the_job_alone(queues, jobs):
     async def work():
-        async with queues.open(lease=0.4) as queue:
-            made = await queue.submit("key", jobs.request("slow", steps=50))
+        async with queues.open(lease=2.0) as queue:
+            made = await queue.submit("key", jobs.request("slow", steps=500))
             lines = await steps(queue, made, 1)
-            queue._ending = True  # so that it does not take the job back
 
             async def lost(holder, *, reached):
+                queue._ending = True  # so that it does not take the job back
                 return False
 
             queue.store.renew = lost
