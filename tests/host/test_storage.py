@@ -68,6 +68,7 @@ def _migrate_in_a_process(url, ready, go):
     using(url, migrate)
 
 
+@pytest.mark.slow
 def test_several_processes_may_start_at_once(url):
     context = multiprocessing.get_context("spawn")
     ready, go = context.Semaphore(0), context.Event()

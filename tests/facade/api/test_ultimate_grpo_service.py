@@ -63,6 +63,7 @@ def test_uvicorn_runs_the_app_in_one_process_or_several(start, tmp_path, port, w
     assert reply.json()["response"] == "Good day"
 
 
+@pytest.mark.slow
 def test_the_module_can_be_run(start, port):
     url = start("-m", "grpo_agent_framework.api.ultimate_grpo_service", port=port)
     assert httpx.get(f"{url}/health").json()["status"] == "ok"

@@ -39,6 +39,7 @@ assert cache.statistics().errors == 0, cache.statistics()
 """
 
 
+@pytest.mark.slow
 def test_processes_share_a_file_without_errors_and_within_its_bounds(path: Path) -> None:
     processes = [
         subprocess.Popen(

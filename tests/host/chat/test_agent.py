@@ -56,6 +56,7 @@ def test_a_conversation_goes_on(chat):
     assert talk.shown[1] == talk.history[:3]
 
 
+@pytest.mark.slow
 def test_conversations_do_not_mix_and_each_is_in_order():
     """1,000 at once, in each three messages that do not wait for one another."""
 

@@ -49,6 +49,7 @@ def check_whole(before, after):
 
 @settings(deadline=None, max_examples=500)
 @given(conversations(), st.integers(0, 300))
+@pytest.mark.slow
 def test_nothing_that_matters_is_lost_and_the_budget_is_kept_where_that_can_be(messages, budget):
     count = counter(None, [])
     last = max(i for i, m in enumerate(messages) if m["role"] == "user")

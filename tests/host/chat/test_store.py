@@ -239,6 +239,7 @@ def test_sqlite_writes_ahead_and_bodies_are_json(tmp_path):
     assert json.loads(body) == {"role": "user", "content": "Hi"}
 
 
+@pytest.mark.slow
 def test_hundreds_of_callers_at_once_wait_their_turn_and_not_in_the_pool(tmp_path):
     async def work():
         store = SqlStore(url("sqlite", tmp_path), pool_timeout=0.01)

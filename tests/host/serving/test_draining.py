@@ -226,6 +226,7 @@ def send_until_refused(connection, piece, most):
     return sent
 
 
+@pytest.mark.slow
 def test_a_head_without_an_end_or_measure_is_cut_off(process):
     url, _ = process(1.0)
     port = int(url.rpartition(":")[2])

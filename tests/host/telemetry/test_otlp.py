@@ -138,6 +138,7 @@ def attributes(of: Any) -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 def test_the_spans_of_a_chat_arrive_in_their_order_of_descent(receiver: Receiver) -> None:
     found = {span.name: span for span in spans(receiver)}
 
@@ -197,6 +198,7 @@ def test_nothing_that_was_said_arrives(receiver: Receiver) -> None:
     assert b"on its way" not in sent
 
 
+@pytest.mark.slow
 def test_the_metrics_for_prometheus_are_there_beside_those_that_are_sent() -> None:
     assert "gen_ai_invoke_agent_duration_seconds_count" in process().stdout
 
