@@ -63,7 +63,7 @@ class MoodyBackend(Backend):
         if said == "hang":
             await asyncio.sleep(3600)
         if said == "long":
-            await asyncio.sleep(0.8)
+            await asyncio.sleep(2.5)
         return ChatReply(assistant(said))
 
 
@@ -91,11 +91,11 @@ def serve(tmp_path):
     """``async with serve("echo") as client``: an agent on a backend, and OpenAI's client of its server."""
 
     @asynccontextmanager
-    async def start(backend="echo", **options):
+    async def start(backend="echo", *, turn_seconds=0.3, **options):
         path = tmp_path / "agent.yaml"
         path.write_text(
             "name: desk\nmodel: {name: tiny}\n"
-            f"backend: {backend}\nagent: {{system_prompt: Be kind., limits: {{turn_seconds: 0.3}}}}\n"
+            f"backend: {backend}\nagent: {{system_prompt: Be kind., limits: {{turn_seconds: {turn_seconds}}}}}\n"
             f"environment: support_desk\nrewards: [length]\noutput: {tmp_path / 'runs'}\n"
         )
         registry = load_plugins()
@@ -355,7 +355,7 @@ def test_more_characters_than_any_context_holds_are_refused_at_once(serve):
 def test_a_long_answer_is_waited_for_as_long_as_the_model_speaks_to_others(serve):
     async def scenario():
         before = MoodyBackend.started
-        async with serve("moody") as client:  # of 0.3 s a turn
+        async with serve("moody", turn_seconds=1.0) as client:
             long = asyncio.create_task(ask(client, "long"))
             while not long.done():
                 await ask(client, "fine")
