@@ -19,13 +19,13 @@ class UntilStop:
         if self._stopped:
             return
         self._held += text
-        found = [at for stop in self._stops if (at := self._held.find(stop)) >= 0]
-        if found:
-            self._stopped = True
-            self._pass_on(min(found))
-            return
+        found = min((at for stop in self._stops if (at := self._held.find(stop)) >= 0), default=None)
         waiting = max((_overlap(self._held, stop) for stop in self._stops), default=0)
-        self._pass_on(len(self._held) - waiting)
+        sure = len(self._held) - waiting
+        if found is not None and found <= sure:  # else one that is not whole yet may begin before it
+            self._stopped = True
+            sure = found
+        self._pass_on(sure)
 
     def end(self, whole: str) -> str:
         """``whole``, the answer's text, up to the first stop; what was held back of it is passed on."""

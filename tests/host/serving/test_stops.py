@@ -1,6 +1,6 @@
 """Stop texts in a stream, however it is cut into pieces."""
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from grpo_host.serving.stops import UntilStop
@@ -8,6 +8,7 @@ from grpo_host.serving.stops import UntilStop
 letters = st.text("ab", max_size=12)
 
 
+@example(pieces=["ab", "b"], stops=["b", "abb"])
 @given(
     pieces=st.lists(letters, max_size=6), stops=st.lists(st.text("ab", min_size=1, max_size=3), max_size=3)
 )
