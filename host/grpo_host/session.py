@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 from grpo_host.instruments import Tell
 from grpo_host.rendering import Renderer
@@ -12,6 +13,8 @@ from grpo_sdk.backend import Backend, Capability, ChatReply, Sampling, TokenRepl
 from grpo_sdk.errors import ContextOverflowError
 from grpo_sdk.messages import Message, ToolSchema, assistant
 from grpo_sdk.trajectory import Ledger, TokenSequence
+
+R = TypeVar("R")
 
 
 @dataclass(slots=True)
@@ -70,11 +73,7 @@ class ChatSession(Session):
             reply = await self._chat(sampling)
             tell(reply.message["content"])
             return reply
-        async for item in self._backend.stream(self.messages, sampling, self.tools):
-            if isinstance(item, ChatReply):
-                return item
-            tell(item)
-        raise ValueError("the backend's stream ended without the whole reply as its last item")
+        return await whole_reply(self._backend.stream(self.messages, sampling, self.tools), ChatReply, tell)
 
 
 class TokenSession(Session):
@@ -133,11 +132,8 @@ class TokenSession(Session):
 
     async def _stream(self, sampling: Sampling, told: _Told) -> TokenReply:
         reader = self._renderer.reader(self.tools)
-        async for item in self._backend.stream_ids(self._ids, sampling):
-            if isinstance(item, TokenReply):
-                return item
-            told(reader.feed(item))
-        raise ValueError("the backend's stream ended without the whole reply as its last item")
+        items = self._backend.stream_ids(self._ids, sampling)
+        return await whole_reply(items, TokenReply, lambda ids: told(reader.feed(ids)))
 
     def replay(self, new: Sequence[Message], said: Message) -> None:
         """Hear ``new`` and let the assistant have said ``said``: the ledger of a demonstration.
@@ -198,6 +194,15 @@ class TokenSession(Session):
     def _sequence(self) -> TokenSequence:
         versions = [self._version if sampled else -1 for sampled in self._mask]
         return TokenSequence(list(self._ids), list(self._mask), list(self._logprobs), versions)
+
+
+async def whole_reply(items: AsyncIterator[Any], kind: type[R], hear: Callable[[Any], object]) -> R:
+    """The last item of a backend's stream, a ``kind``; ``hear`` is given those before."""
+    async for item in items:
+        if isinstance(item, kind):
+            return item
+        hear(item)
+    raise ValueError("the backend's stream ended without the whole reply as its last item")
 
 
 class _Told:

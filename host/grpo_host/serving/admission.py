@@ -70,9 +70,7 @@ class Admission:
 
     async def _wait(self) -> None:
         if len(self._waiting) >= self._queue:
-            raise ApiError(
-                429, "overloaded", "the server is busy; try again later", retry_after=RETRY_SECONDS
-            )
+            raise _overloaded()
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(turn)
         try:
@@ -84,9 +82,7 @@ class Admission:
             elif turn in self._waiting:
                 self._waiting.remove(turn)
             if isinstance(problem, TimeoutError):
-                raise ApiError(
-                    429, "overloaded", "the server is busy; try again later", retry_after=RETRY_SECONDS
-                ) from None
+                raise _overloaded() from None
             raise
 
     def _release(self) -> None:
@@ -134,3 +130,7 @@ class Admission:
         for task in tasks:
             task.cancel("the server is shutting down")
         return len(tasks)
+
+
+def _overloaded() -> ApiError:
+    return ApiError(429, "overloaded", "the server is busy; try again later", retry_after=RETRY_SECONDS)

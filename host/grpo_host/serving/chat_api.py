@@ -12,7 +12,7 @@ from starlette.responses import Response, StreamingResponse
 from grpo_host.chat.store import ConversationRecord
 from grpo_host.serving.chats import Opened, Turn, make_part
 from grpo_host.serving.endpoint import ApiError, Call, Endpoint, Scope
-from grpo_host.serving.errors import api_error
+from grpo_host.serving.errors import answered
 from grpo_sdk.errors import GrpoError
 
 __all__ = ["endpoints", "make_part"]
@@ -205,7 +205,7 @@ async def _events(call: Call, request: ChatRequest) -> AsyncIterator[bytes]:
     except GrpoError as problem:
         if not begun:
             raise
-        yield _failure(api_error(problem), call)
+        yield _failure(answered(problem, f"request {call.request_id}"), call)
     except Exception:
         if not begun:
             raise

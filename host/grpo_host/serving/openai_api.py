@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 from uuid import uuid4
@@ -142,7 +142,8 @@ class _Answering:
         self.request = request
         self._agent = lease.agent
         self._tools = request.offered()
-        self._check()
+        conversation = request.conversation()
+        self._check(conversation)
         loaded = call.services.loaded
         defaults = Sampling(max_tokens=MAX_TOKENS)
         instructions = ""
@@ -151,13 +152,13 @@ class _Answering:
             defaults = Sampling(MAX_TOKENS, set_.temperature, set_.top_p, set_.top_k)
             instructions = call.services.models.instructions
         self._sampling = request.sampling(defaults)
-        self._messages = _instructed(instructions, request.conversation())
+        self._messages = _instructed(instructions, conversation)
         telemetry = call.services.telemetry
         self._instruments = telemetry.instruments if telemetry is not None else None
 
-    def _check(self) -> None:
+    def _check(self, conversation: Sequence[Message]) -> None:
         model = self._agent.backend.model
-        characters = sum(len(message["content"]) for message in self.request.conversation())
+        characters = sum(len(message["content"]) for message in conversation)
         if characters > model.context * MOST_CHARACTERS:
             raise ContextOverflowError(
                 f"{characters} characters cannot fit into the context of {model.context} tokens"

@@ -23,6 +23,7 @@ from grpo_host.run_directory import RunDirectory
 from grpo_host.serving.catalogue import Catalogue, Entry
 from grpo_host.serving.endpoint import ApiError
 from grpo_host.serving.services import Part, Services
+from grpo_host.session import whole_reply
 from grpo_host.wiring import build_strategy, choose
 from grpo_sdk.backend import Backend, Capability, ChatReply, ModelSpec, Sampling, Tokenizer, TokenReply
 from grpo_sdk.deadline import Deadline
@@ -90,7 +91,6 @@ class ModelPool(Part):
         while True:
             try:
                 async with self.lease():
-                    self._unready = None
                     return
             except Exception as problem:
                 logger.error("the model cannot be loaded, trying again in %g s: %s", pause, problem)
@@ -269,10 +269,7 @@ class _Supervised(Backend):
             return await self._pool.supervised(self._slot, self.inner.generate(prompt, sampling))
         # Token by token, so that a long answer is not taken for a model that hangs.
         async with aclosing(self._each(self.inner.stream_ids(prompt, sampling))) as items:
-            async for item in items:
-                if isinstance(item, TokenReply):
-                    return item
-        raise ValueError("the backend's stream ended without the whole reply as its last item")
+            return await whole_reply(items, TokenReply, lambda _: None)
 
     async def chat(
         self, messages: Sequence[Message], sampling: Sampling, tools: Sequence[ToolSchema] = ()

@@ -1,4 +1,4 @@
-"""What of a transformers trainer's arguments depends on the machine."""
+"""What of a transformers trainer's arguments depends on the machine: precision, and what fits a pass."""
 
 from __future__ import annotations
 
@@ -15,3 +15,8 @@ def precision_arguments(*, autocast: bool) -> dict[str, Any]:
     import torch
 
     return {"bf16": autocast, "fp16": False, "use_cpu": not torch.cuda.is_available()}
+
+
+def largest_share(rows: int, most: int) -> int:
+    """The largest number of at most ``most`` that divides ``rows``."""
+    return max(n for n in range(1, min(rows, most) + 1) if rows % n == 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -30,7 +31,7 @@ from grpo_host.training.callbacks import (
     checkpoint_path,
     mark_complete,
 )
-from grpo_host.training.devices import precision_arguments
+from grpo_host.training.devices import largest_share, precision_arguments
 from grpo_host.training.distributed import Ranks
 from grpo_host.training.early_stopping import EarlyStopping
 from grpo_host.training.interrupt import Interrupt, StopTraining
@@ -110,25 +111,23 @@ class GrpoRollouts:
         return [next(queues[row["slot"]]) for row in rows]
 
     def _give_up_unscored(self, played: Sequence[Trajectory]) -> None:
-        failure = most_frequent_failure(played)
         self.unscored = self.unscored + 1 if all(item.reward is None for item in played) else 0
         if self.unscored == UNSCORED_STEPS:
             raise RunError(
-                f"not one episode of {UNSCORED_STEPS} steps has a reward; what failed most: {failure}. "
-                "Their trajectories are in trajectories.jsonl; mend it and go on with --resume"
+                f"not one episode of {UNSCORED_STEPS} steps has a reward; what failed most: "
+                f"{most_frequent_failure(played)}. Their trajectories are in trajectories.jsonl; mend it and "
+                "go on with --resume"
             )
 
     def _groups(self, rows: Sequence[dict[str, Any]], step: int) -> dict[int, list[EpisodeRequest]]:
         groups: dict[int, list[EpisodeRequest]] = {}
-        for row in rows:
-            slot = row["slot"]
+        for slot, samples in Counter(row["slot"] for row in rows).items():
             task = self.order[slot]
-            group = groups.setdefault(slot, [])
             # Where there are few tasks, one comes twice in a step: its episodes are told apart.
             step_begins = slot - slot % self.training.tasks_per_step
             again = sum(earlier.id == task.id for earlier in self.order[step_begins:slot])
-            sample = again * self.training.group_size + len(group)
-            group.append(
+            first = again * self.training.group_size
+            groups[slot] = [
                 EpisodeRequest(
                     task=task,
                     sample=sample,
@@ -136,7 +135,8 @@ class GrpoRollouts:
                     environment_seed=derive_seed(self.seed, step, task.id, "environment"),
                     id=f"{step}/{task.id}/{sample}",
                 )
-            )
+                for sample in range(first, first + samples)
+            ]
         return groups
 
     def phases(self) -> dict[str, float]:
@@ -209,11 +209,6 @@ def grpo_arguments(
         ignore_data_skip=True,
         **precision_arguments(autocast=autocast),
     )
-
-
-def largest_share(rows: int, most: int) -> int:
-    """The largest number of at most ``most`` that divides ``rows``."""
-    return max(n for n in range(1, min(rows, most) + 1) if rows % n == 0)
 
 
 def make_trainer(

@@ -15,7 +15,7 @@ from grpo_host.agent import Agent
 from grpo_host.config.schema import WarmStartConfig
 from grpo_host.dialogues import read_demonstrations
 from grpo_host.session import TokenSession
-from grpo_host.training.grpo import largest_share
+from grpo_host.training.devices import largest_share, precision_arguments
 from grpo_host.training.policy import Policy
 from grpo_sdk.environment import Environment
 from grpo_sdk.errors import ConfigError
@@ -106,7 +106,6 @@ def warm_start(
     from transformers import TrainerCallback
     from trl import SFTConfig
 
-    from grpo_host.training.devices import precision_arguments
     from grpo_host.training.imitation import FastSFTTrainer
 
     class Watch(TrainerCallback):  # type: ignore[misc]

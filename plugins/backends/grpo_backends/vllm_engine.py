@@ -129,6 +129,7 @@ class VllmBackend(Backend):
         try:
             async with aclosing(thread.stream(request, params, _ids)) as items:
                 async for item in items:
+                    self._ready()  # as in generate
                     yield item if isinstance(item, list) else _reply(item.outputs[0])
         finally:
             self._under_way -= 1
