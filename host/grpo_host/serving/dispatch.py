@@ -143,7 +143,7 @@ async def _read_body(endpoint: Endpoint, scope: Scope, receive: Receive, limit: 
     if content_type.partition(b";")[0].strip().lower() != b"application/json":
         raise ApiError(415, "unsupported_media_type", "send the body as Content-Type: application/json")
     try:
-        return endpoint.request.model_validate_json(raw)
+        return endpoint.request.model_validate_json(raw, strict=True)
     except ValidationError as problem:
         raise invalid(problem, _invalid_status(scope)) from None
 

@@ -99,7 +99,7 @@ class _Socket:
         if len(text.encode("utf-8", "replace")) > self._services.settings.max_message_bytes:
             raise ApiError(413, "too_large", "the message is too large")
         try:
-            incoming = Incoming.model_validate_json(text)
+            incoming = Incoming.model_validate_json(text, strict=True)
         except ValidationError as problem:
             raise invalid(problem, 400) from None
         if incoming.type == "ping":
@@ -150,7 +150,7 @@ class _Socket:
 
     async def _chat(self, incoming: Incoming) -> None:
         try:
-            request = ChatRequest.model_validate(incoming.data or {})
+            request = ChatRequest.model_validate(incoming.data or {}, strict=True)
         except ValidationError as problem:
             raise invalid(problem, 400) from None
         services = self._services

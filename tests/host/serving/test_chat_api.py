@@ -296,6 +296,12 @@ def test_a_failure_is_a_message_and_the_socket_goes_on(socket):
     assert socket.receive_json()["data"]["response"] == "You said: well again"
 
 
+def test_a_message_over_the_socket_must_have_the_documented_types(socket):
+    socket.send_json({"type": "chat", "data": {"message": "hi", "stream": 1}})
+    error = socket.receive_json()["data"]
+    assert (error["code"], error["message"]) == ("invalid_request", "stream: give true or false")
+
+
 def test_more_messages_than_may_be_answered_at_once_are_refused(socket):
     for number in range(12):
         socket.send_json({**chat("slow"), "id": number})

@@ -26,6 +26,8 @@ HELLO = {"text": "hello"}
         (b"[]", "application/json", 422, "invalid_request"),
         (b"{}", "application/json", 422, "invalid_request"),
         (b'{"text": "a", "other": 1}', "application/json", 422, "invalid_request"),
+        (b'{"text": "a", "seconds": "1"}', "application/json", 422, "invalid_request"),
+        (b'{"text": "a", "seconds": true}', "application/json", 422, "invalid_request"),
         (b'{"text": "a"}', "text/plain", 415, "unsupported_media_type"),
         (b'{"text": "a"}', "application/x-www-form-urlencoded", 415, "unsupported_media_type"),
         (b'{"text": "a"}', "application/jsonp", 415, "unsupported_media_type"),
