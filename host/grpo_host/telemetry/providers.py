@@ -68,6 +68,13 @@ def wanted() -> bool:
     return not (_waits(tracer_provider()) and _waits(meter_provider()))
 
 
+def nobody_traces(tracers: TracerProvider) -> bool:
+    """Whether ``tracers`` waits for the application's provider, and it has set none so far."""
+    from opentelemetry import trace
+
+    return _waits(tracers) and _waits(trace.get_tracer_provider())
+
+
 def _waits(provider: object) -> bool:
     """Whether it is the proxy that the API hands out until an application sets a provider."""
     kind = type(provider)

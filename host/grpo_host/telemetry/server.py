@@ -7,14 +7,14 @@ goes on to the servers that a backend calls, also where this process exports no 
 from __future__ import annotations
 
 import logging
-import os
 import threading
-from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from grpo_host.telemetry import providers
-from grpo_host.telemetry.agents import AgentInstruments, error_type
+from grpo_host.telemetry.agents import AgentInstruments
+from grpo_host.telemetry.http import App, WatchedApp, failed
 from grpo_host.telemetry.monitoring import Monitoring
 
 if TYPE_CHECKING:
@@ -25,17 +25,9 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Span, TracerProvider
     from prometheus_client import CollectorRegistry
 
-Scope: TypeAlias = MutableMapping[str, Any]
-App: TypeAlias = Callable[
-    [Scope, Callable[[], Awaitable[Any]], Callable[[Any], Awaitable[None]]], Awaitable[None]
-]
-
 logger = logging.getLogger("grpo_host.telemetry")
 
 SCOPE = "grpo_host.server"
-UNTRACED = ("/health", "/metrics")
-"""Asked many times a minute by machines: neither they nor what is below them makes spans or metrics."""
-
 _CARRIED = ("traceparent", "tracestate", "baggage")
 
 
@@ -49,8 +41,6 @@ class ServerTelemetry:
         meter_provider: MeterProvider | None = None,
         logger_provider: LoggerProvider | None = None,
     ) -> None:
-        # Else HTTP has the names of 2022, and the query string, in every span.
-        os.environ.setdefault("OTEL_SEMCONV_STABILITY_OPT_IN", "http")
         self._registry: CollectorRegistry | None = None
         self._reader: MetricReader | None = None
         self._tracers = tracer_provider or providers.tracer_provider()
@@ -94,34 +84,8 @@ class ServerTelemetry:
             cast("SdkMeterProvider", self._meters).remove_metric_reader(reader)
 
     def app(self, inner: App) -> App:
-        """``inner`` with a span and metrics for each request and each socket.
-
-        They have the path template of the route that Starlette (``scope["app"]``) has for it.
-        """
-        from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
-
-        quiet: list[Literal["receive", "send"]] = ["receive", "send"]
-        watched = OpenTelemetryMiddleware(
-            _unwrapped(inner),
-            default_span_details=_span_details,
-            tracer_provider=self._tracers,
-            meter_provider=self._meters,
-            http_capture_headers_server_response=["x-request-id"],  # it stands in logs too
-            exclude_spans=quiet,
-        )
-
-        async def app(scope: Scope, receive: Any, send: Any) -> None:
-            path = scope.get("path", "")
-            if scope["type"] not in ("http", "websocket") or path.startswith(UNTRACED):
-                await inner(scope, receive, send)
-                return
-            # A query may hold anything, and what is no UTF-8 would end the request here.
-            seen = {**scope, "query_string": b"", _INNER: scope}
-            await watched(seen, receive, send)
-            if _RAISED in seen:
-                raise seen[_RAISED]
-
-        return app
+        """``inner`` with a span and metrics for each request and each socket; see ``WatchedApp``."""
+        return WatchedApp(inner, self._tracers, self._meters)
 
     @contextmanager
     def message(self, kind: str, carrier: Mapping[str, Any] | None = None) -> Iterator[Span]:
@@ -147,7 +111,7 @@ class ServerTelemetry:
             try:
                 yield span
             except BaseException as problem:
-                _failed(span, problem)
+                failed(span, problem)
                 raise
 
     def metrics(self, accept: str = "") -> tuple[bytes, str]:
@@ -161,62 +125,3 @@ class ServerTelemetry:
             raise RuntimeError("the telemetry is not running; start() it first")
         encode, content_type = choose_encoder(accept)
         return encode(self._registry), content_type
-
-
-_INNER = "grpo.scope"
-_RAISED = "grpo.raised"
-
-
-def _unwrapped(inner: App) -> App:
-    """``inner`` with the request's own scope; what it raises does not reach the instrumentation.
-
-    That would put the text and the traceback of an exception, which may quote a message, on the span.
-    """
-
-    async def app(seen: Scope, receive: Any, send: Any) -> None:
-        from opentelemetry import trace
-
-        try:
-            await inner(seen[_INNER], receive, send)
-        except BaseException as problem:
-            _failed(trace.get_current_span(), problem)
-            if not isinstance(problem, Exception):
-                raise
-            seen[_RAISED] = problem
-
-    return app
-
-
-def _span_details(scope: Scope) -> tuple[str, dict[str, str]]:
-    """A name of few: the method and the path template."""
-    template = _route(scope[_INNER])
-    method = scope.get("method", "WEBSOCKET")
-    if method not in _METHODS:
-        method = "HTTP"
-    if template is None:
-        return method, {}
-    return f"{method} {template}", {"http.route": template}
-
-
-_METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "WEBSOCKET")
-
-
-def _failed(span: Span, problem: BaseException) -> None:
-    from opentelemetry.trace import StatusCode
-
-    if not span.is_recording():  # ended with the answer 500, or not traced
-        return
-    kind = error_type(problem)
-    span.set_attribute("error.type", kind)
-    if kind != "cancelled":  # the client went away
-        span.set_status(StatusCode.ERROR)
-
-
-def _route(scope: Scope) -> str | None:
-    """Such as ``/api/status/{job_id}``; None where nobody serves the path."""
-    from starlette.routing import Match
-
-    for route in getattr(scope.get("app"), "routes", ()):
-        if route.matches(scope)[0] is not Match.NONE:
-            return cast("str | None", getattr(route, "path", None))
-    return None

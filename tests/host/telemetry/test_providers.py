@@ -98,6 +98,27 @@ print([span.name for span in spans.get_finished_spans()])
     assert done.stdout == "['chat scripted', 'invoke_agent sales']\n"
 
 
+def test_a_tracer_provider_that_is_set_later_gets_a_servers_next_request() -> None:
+    done = process("""
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from starlette.responses import PlainTextResponse
+from starlette.testclient import TestClient
+from grpo_host.telemetry.server import ServerTelemetry
+client = TestClient(ServerTelemetry().app(PlainTextResponse("ok")))
+client.get("/")
+spans, provider = InMemorySpanExporter(), TracerProvider()
+provider.add_span_processor(SimpleSpanProcessor(spans))
+trace.set_tracer_provider(provider)
+client.get("/")
+print([span.name for span in spans.get_finished_spans()])
+""")
+
+    assert done.stdout == "['GET']\n"
+
+
 def test_an_application_that_wants_no_telemetry_has_none() -> None:
     done = process(
         "from opentelemetry import metrics, trace\n"
