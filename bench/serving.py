@@ -77,9 +77,9 @@ class Measured:
 
 
 @contextmanager
-def running(command: Sequence[str], url: str, directory: str) -> Iterator[None]:
-    """The server of ``command``, once ``url`` answers."""
-    environment = {**os.environ, "LITELLM_LOCAL_MODEL_COST_MAP": "True", **UNKEYED}
+def running(command: Sequence[str], url: str, directory: str, **variables: str) -> Iterator[None]:
+    """The server of ``command``, with ``variables`` in its environment, once ``url`` answers."""
+    environment = {**os.environ, "LITELLM_LOCAL_MODEL_COST_MAP": "True", **UNKEYED, **variables}
     with subprocess.Popen(
         command,
         cwd=directory,
@@ -157,6 +157,9 @@ def measure() -> Report:
             ours = under_load("ours")
         with running(mock, _url("mock", "/"), directory):
             direct = under_load("mock")
+            collector = {"OTEL_TRACES_EXPORTER": "otlp", "OTEL_EXPORTER_OTLP_ENDPOINT": _url("mock", "")}
+            with running(host, _url("ours", "/health/ready"), directory, **collector):
+                traced = under_load("ours")
             with running(proxy, _url("litellm", "/health/liveliness"), directory):
                 litellm = under_load("litellm")
     added = {"p50": litellm.p50 - direct.p50, "p99": litellm.p99 - direct.p99}
@@ -169,6 +172,7 @@ def measure() -> Report:
             "LiteLLM's proxy",
             Target("≥", 20, "ratio"),
         ),
+        Row("ours, with every span exported over OTLP", traced.rate, "requests/s"),
         Row("LiteLLM's proxy before the mock server", litellm.rate, "requests/s"),
         Row("the mock server, asked directly", direct.rate, "requests/s"),
         *(
@@ -189,7 +193,8 @@ def measure() -> Report:
         f"{CONCURRENCY} clients that ask one thing after another for {SECONDS:g} s, in a process beside the "
         "servers on the same cores. Ours is `grpo-host serve` with all of its middleware, on a backend that "
         "answers at once, so all of its latency is added; the proxy's is what comes on top of asking the mock "
-        "server directly.",
+        "server directly. Without an exporter ours keeps metrics and makes no spans; exported spans go to the "
+        "mock server, which takes anything.",
         rows,
     )
 
