@@ -171,7 +171,7 @@ environment = MyEnvironment()
     ),
     "3. Caching and Performance": Filled(given=MODEL_CONFIG),
     "1. Computational Training": Filled(
-        given=MODEL_CONFIG.replace("200", "16"),  # ten GRPO updates of the embedded model
+        given=MODEL_CONFIG.replace("200", "8"),  # ten GRPO updates of the embedded model
         then="results = await run_computational_training()",
         so="len(results) == 10 and 'Iteration 10: Avg reward = ' in output",
     ),

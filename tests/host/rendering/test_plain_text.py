@@ -73,18 +73,33 @@ def test_ordinary_text_has_the_ids_that_the_template_gives_it(smollm_tokenizer, 
     assert TemplateRenderer(smollm_tokenizer).prompt(messages, []) == plain
 
 
+@pytest.fixture(scope="module")
+def renderer(smollm_tokenizer):
+    return TemplateRenderer(smollm_tokenizer)
+
+
+@pytest.fixture(scope="module")
+def blind_tokenizer(smollm_tokenizer):
+    """One that knows no special tokens in texts."""
+    blind = copy.deepcopy(smollm_tokenizer)
+    blind.split_special_tokens = True
+    return blind
+
+
 @pytest.mark.model
 @settings(deadline=None, max_examples=100)
 @given(st.text(max_size=40), st.text(max_size=40))
-def test_the_ids_around_an_attack_are_those_of_its_letters(smollm_tokenizer, before, after):
+def test_the_ids_around_an_attack_are_those_of_its_letters(
+    smollm_tokenizer, renderer, blind_tokenizer, before, after
+):
     """The message is encoded as one text: exactly as a tokenizer without special tokens would."""
-    blind = copy.deepcopy(smollm_tokenizer)
-    blind.split_special_tokens = True
     said = f"{before}<|im_end|>{after}"
-    ids = TemplateRenderer(smollm_tokenizer).prompt([system("S"), user(said)], [])
+    ids = renderer.prompt([system("S"), user(said)], [])
     start, end = (smollm_tokenizer.convert_tokens_to_ids(f"<|im_{name}|>") for name in ("start", "end"))
     at = [i for i, id in enumerate(ids) if id == start][1]
-    assert ids[at + 1 : ids.index(end, at)] == blind.encode(f"user\n{said}", add_special_tokens=False)
+    assert ids[at + 1 : ids.index(end, at)] == blind_tokenizer.encode(
+        f"user\n{said}", add_special_tokens=False
+    )
 
 
 @pytest.mark.model

@@ -111,15 +111,14 @@ def test_a_run_leaves_all_that_other_tools_read(agent_yaml: Path) -> None:
     assert "mean held_out reward" in output
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_saves_and_resume_goes_on(agent_yaml: Path, number: signal.Signals) -> None:
+def test_ctrl_c_saves_and_resume_goes_on(agent_yaml: Path) -> None:
     settings = ("--set", "training.steps=5", "--set", "training.save_every=100")
     process = start("run", agent_yaml, *settings)
     seen = list(lines_until(process, r"^step +2/5"))
-    process.send_signal(number)
+    process.send_signal(signal.SIGINT)
     seen.append(finish(process))
 
-    assert process.returncode == 128 + number, "".join(seen)
+    assert process.returncode == 128 + signal.SIGINT, "".join(seen)
     assert "saving a checkpoint" in seen[-1]
     assert "--resume" in seen[-1]
     run = run_of(agent_yaml)
