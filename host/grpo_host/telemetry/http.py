@@ -11,12 +11,13 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
+from weakref import WeakKeyDictionary
 
 from grpo_host.telemetry import providers
 from grpo_host.telemetry.agents import error_type
 
 if TYPE_CHECKING:
-    from opentelemetry.metrics import CallbackOptions, Histogram, MeterProvider, Observation
+    from opentelemetry.metrics import CallbackOptions, Histogram, MeterProvider
     from opentelemetry.propagators.textmap import Getter
     from opentelemetry.trace import Span, TracerProvider
 
@@ -62,13 +63,7 @@ class WatchedApp:
         watched.server_response_body_size_histogram = watched.server_request_body_size_histogram = None
         # Counted here instead, and read when somebody asks.
         watched.active_requests_counter = NoOpUpDownCounter("http.server.active_requests")
-        self._active: Counter[tuple[str, str]] = Counter()
-        meters.get_meter(SCOPE).create_observable_up_down_counter(
-            "http.server.active_requests",
-            [self._observe_active],
-            unit="{request}",
-            description="Number of active HTTP server requests.",
-        )
+        self._active = _active_requests(meters)
         # None where the application asked for the names of 2022 as well.
         self._duration = watched.duration_histogram_new if watched.duration_histogram_old is None else None
 
@@ -126,13 +121,34 @@ class WatchedApp:
                 attributes["http.route"] = template
             duration.record(time.perf_counter() - began, attributes)
 
-    def _observe_active(self, _: CallbackOptions) -> Iterable[Observation]:
-        from opentelemetry.metrics import Observation
 
+_ACTIVE: WeakKeyDictionary[MeterProvider, Counter[tuple[str, str]]] = WeakKeyDictionary()
+
+
+def _active_requests(meters: MeterProvider) -> Counter[tuple[str, str]]:
+    """The requests under way by method and scheme, which ``meters`` shows.
+
+    All apps with the same provider count in one: it asks only the first observer of a name.
+    """
+    from opentelemetry.metrics import Observation
+
+    if (known := _ACTIVE.get(meters)) is not None:
+        return known
+    active = _ACTIVE[meters] = Counter[tuple[str, str]]()
+
+    def observe(_: CallbackOptions) -> Iterable[Observation]:
         return [
             Observation(count, {"http.request.method": method, "url.scheme": scheme})
-            for (method, scheme), count in self._active.items()
+            for (method, scheme), count in list(active.items())  # other threads ask
         ]
+
+    meters.get_meter(SCOPE).create_observable_up_down_counter(
+        "http.server.active_requests",
+        [observe],
+        unit="{request}",
+        description="Number of active HTTP server requests.",
+    )
+    return active
 
 
 def _method(scope: Scope) -> str:

@@ -189,6 +189,17 @@ def test_requests_under_way_are_counted_now_and_not_when_they_have_ended(
     assert active(server.telemetry.metrics()[0].decode()) == [(labels, 0.0)]
 
 
+def test_two_servers_with_one_provider_count_their_requests_together(
+    telemetry: Any, watched_server: Any
+) -> None:
+    first, second = (watched_server(meter_provider=telemetry.meters) for _ in range(2))
+    second.client.get("/seen")
+
+    assert 'http_server_active_requests{http_request_method="GET",url_scheme="http"} 1.0' in second.shown
+    for server in first, second:
+        server.telemetry.close()
+
+
 def test_an_answer_that_breaks_off_is_no_longer_under_way(untraced: Any) -> None:
     with pytest.raises(RuntimeError, match="hunter2"):
         untraced.client.get("/broken")
