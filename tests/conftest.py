@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
+from hypothesis import settings
 
 from grpo_sdk import Embedder, ModelError, ModelSpec, sentence_embedder
 from grpo_sdk.backend import Backend
@@ -24,6 +25,11 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
 
 T = TypeVar("T")
+
+# The same examples everywhere, however slow the machine is, so that what fails in CI fails here.
+settings.register_profile("same", deadline=None, derandomize=True)
+settings.register_profile("hunt", deadline=None)  # pytest --hypothesis-profile=hunt: others at each run
+settings.load_profile("same")
 
 
 class LoopThread:

@@ -86,7 +86,7 @@ HEARD = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(
     spoken=st.lists(SPOKEN, min_size=1, max_size=5),
     heard=st.lists(HEARD, min_size=5, max_size=5),
@@ -99,7 +99,7 @@ def test_what_was_sampled_is_only_ever_extended(fakes, spoken, heard, max_tokens
 
 
 @pytest.mark.model
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     spoken=st.lists(
         st.text(max_size=30) | st.lists(st.integers(0, 49_151), max_size=20), min_size=1, max_size=4
@@ -282,7 +282,7 @@ class PieceByPiece:
         yield reply
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(said=SPOKEN, size=st.integers(1, 7), tools=st.booleans())
 def test_what_is_streamed_is_the_answer_without_its_tool_calls(fakes, said, size, tools):
     tokenizer = fakes.PieceTokenizer()
@@ -294,7 +294,7 @@ def test_what_is_streamed_is_the_answer_without_its_tool_calls(fakes, said, size
 
 
 @pytest.mark.model
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     said=st.text(max_size=40)
     | st.lists(st.integers(0, 49_151), max_size=30)

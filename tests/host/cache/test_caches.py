@@ -163,7 +163,7 @@ def test_what_has_expired_goes_before_what_is_used(make_one: Make, clock: Clock)
     assert [key for key in ("a", "b", "c") if cache.get(key)] == ["a", "b", "c"]
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
 @given(operations=st.lists(st.tuples(st.integers(0, 30), st.integers(0, 900)), max_size=60))
 def test_neither_entries_nor_bytes_grow_beyond_their_bounds(
     make_one: Make, operations: list[tuple[int, int]]

@@ -41,7 +41,7 @@ def look_up(order: str) -> str:
 CALLS = [tool_call("look_up", '{"order": "A"}', "c0"), tool_call("look_up", '{"order": "B"}', "c1")]
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(
     said=st.lists(st.tuples(st.integers(1, 60), st.integers(0, 3)), min_size=1, max_size=12),
     tokens=st.integers(90, 500),

@@ -47,7 +47,7 @@ def check_whole(before, after):
         assert len({id(message) in kept for message in part}) == 1
 
 
-@settings(deadline=None, max_examples=500)
+@settings(max_examples=500)
 @given(conversations(), st.integers(0, 300))
 @pytest.mark.slow
 def test_nothing_that_matters_is_lost_and_the_budget_is_kept_where_that_can_be(messages, budget):
@@ -68,7 +68,7 @@ def test_nothing_that_matters_is_lost_and_the_budget_is_kept_where_that_can_be(m
 
 
 @pytest.mark.model
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(conversations(), st.integers(20, 300))
 def test_so_it_is_with_a_real_template(smollm_tokenizer, messages, budget):
     renderer = TemplateRenderer(smollm_tokenizer)

@@ -110,7 +110,7 @@ SHARED = DialogueDatabase([{"content": "order return help"}, {"content": "NEAR N
 
 
 @given(st.text(max_size=60))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @example('" OR content : *')
 @example("a NEAR(b, 3) ^c -d {e}")
 @example("'; DROP TABLE dialogues; --")

@@ -64,7 +64,7 @@ def test_a_real_tokenizer_reads_it_as_text(smollm_tokenizer, attack):
 
 
 @pytest.mark.model
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(st.lists(st.text(max_size=40), min_size=1, max_size=4))
 def test_ordinary_text_has_the_ids_that_the_template_gives_it(smollm_tokenizer, texts):
     messages = [user(text) for text in texts]
@@ -87,7 +87,7 @@ def blind_tokenizer(smollm_tokenizer):
 
 
 @pytest.mark.model
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(st.text(max_size=40), st.text(max_size=40))
 def test_the_ids_around_an_attack_are_those_of_its_letters(
     smollm_tokenizer, renderer, blind_tokenizer, before, after

@@ -337,7 +337,7 @@ frames = st.one_of(
 )
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(frame=frames)
 @pytest.mark.slow
 def test_no_frame_ends_the_socket_or_shows_what_is_inside(socket, frame):

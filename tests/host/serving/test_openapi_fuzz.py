@@ -160,7 +160,6 @@ def fuzz(operation, mode, number, ask):
         return  # nothing can be wrong with a text in a path
     settings = hypothesis.settings(
         max_examples=ROUND if has_input(operation) else 1,
-        deadline=None,
         database=None,
         phases=[hypothesis.Phase.generate],
         suppress_health_check=list(hypothesis.HealthCheck),

@@ -127,7 +127,7 @@ def test_a_request_cannot_read_the_servers_environment(plan, tmp_path, monkeypat
     assert made.environment.options["replies"] == texts
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.text(min_size=1, max_size=40), min_size=1, max_size=8))
 @example(["0\x85", "a\u2028b", "\ufeff", "x\r\ny ", "{}: [!a]", "1e3", "null", "${A}", "\x00\x07"])
 @pytest.mark.slow

@@ -71,15 +71,14 @@ def test_the_worlds_share_no_content_words(preferences):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not embedder_available(), reason="no sentence model is installed")
-@pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize(("here", "there"), [("FIRST", "SECOND"), ("SECOND", "FIRST")])
-def test_with_a_sentence_model_it_ranks_replies_of_unseen_words(preferences, here, there, seed):
-    feedback = preferences.feedback(getattr(preferences, here), 200, seed)
-    reward = NeuralReward(embedder="sentence", update_frequency=50, seed=seed)
+def test_with_a_sentence_model_it_ranks_replies_of_unseen_words(preferences, here, there):
+    feedback = preferences.feedback(getattr(preferences, here), 200, 0)
+    reward = NeuralReward(embedder="sentence", update_frequency=50, seed=0)
     for turns, score in feedback:
         reward.add_trajectory_feedback(turns, score)
     assert reward.ready
-    kinds, overall = right(reward, preferences.pairs(getattr(preferences, there), 120, 100 + seed))
+    kinds, overall = right(reward, preferences.pairs(getattr(preferences, there), 120, 100))
     assert overall >= 0.85, kinds
 
 
