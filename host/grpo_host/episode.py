@@ -68,8 +68,8 @@ async def run_episode(
     stop, error = "error", None
     environment: Environment | None = None
     try:
-        environment = make_environment()
         with Deadline(seconds):
+            environment = make_environment()
             await _play(agent, environment, request, progress, policy_version)
         status, stop = "completed", "done"
     except TurnLimitError:
@@ -149,7 +149,7 @@ def _timed_out(problem: TimeoutError, seconds: float, elapsed: float) -> tuple[s
 def _late_outcome(environment: Environment, outcome: dict[str, Any]) -> dict[str, Any]:
     try:
         return {**outcome, **environment.outcome()}
-    except Exception as problem:  # plugin code
+    except (Exception, SystemExit) as problem:  # plugin code
         logger.warning("%s.outcome() failed: %s", type(environment).__name__, problem)
         return outcome
 

@@ -113,8 +113,8 @@ async def evaluate(
     done: Sequence[Trajectory] = (),
     on_episode: Callable[[], None] = lambda: None,
 ) -> tuple[Evaluation, list[Trajectory]]:
-    """Play ``tasks`` except those whose trajectory is in ``done`` already, and sum up all of them."""
-    known = {item.task.id: item for item in done if item.status != "failed"}
+    """Play ``tasks`` except those whose scored trajectory is in ``done`` already, and sum up all of them."""
+    known = {item.task.id: item for item in done if item.reward is not None}
     remaining = [task for task in tasks if task.id not in known]
     requests = evaluation_requests(remaining, seed=seed, label=label)
     groups, metrics = await engine.run(

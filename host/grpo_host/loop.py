@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any, TypeVar
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -65,9 +68,19 @@ class LoopThread(Runner):
     def _serve(self) -> None:
         asyncio.set_event_loop(self.loop)
         try:
-            self.loop.run_forever()
+            while not self._turn():
+                pass
         finally:
             self.loop.close()
+
+    def _turn(self) -> bool:
+        """Run until the loop is stopped; False where a task's SystemExit stopped it for everybody."""
+        try:
+            self.loop.run_forever()
+        except SystemExit as problem:
+            logger.warning("a task ended with SystemExit: %s; the others go on", problem)
+            return False
+        return True
 
     async def call(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """The coroutine's result, for a caller in any event loop. Cancelling the call cancels it."""

@@ -99,10 +99,10 @@ def resolve_model(
         return ResolvedModel(name, _embedded_path(EMBEDDED[target], tell), "embedded")
     directory = Path(target).expanduser()
     if directory.exists() or target.startswith((".", "~", "/")) or target.count("/") > 1:
-        return ResolvedModel(name, _checked_directory(directory, name), "path")
+        return ResolvedModel(name, checked_directory(directory, name), "path")
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", target):
         raise ModelError(_cannot_be_had(name, "it is no alias, directory or hub id"))
-    return ResolvedModel(name, _checked_directory(_download(name, target, tell), name), "hub")
+    return ResolvedModel(name, checked_directory(_download(name, target, tell), name), "hub")
 
 
 def list_models(aliases: Mapping[str, str] | None = None) -> list[ModelInfo]:
@@ -159,7 +159,7 @@ def _follow(name: str, aliases: Mapping[str, str]) -> str:
     return chain[-1]
 
 
-def _checked_directory(directory: Path, name: str) -> Path:
+def checked_directory(directory: Path, name: str) -> Path:
     """``directory``, once it is sure that it holds safetensors and needs no code of its own."""
     problem = ""
     config: dict[str, object] = {}
@@ -180,6 +180,24 @@ def _checked_directory(directory: Path, name: str) -> Path:
     if problem:
         raise ModelError(_cannot_be_had(name, problem))
     return directory.resolve()
+
+
+def hub_id(path: str) -> str | None:
+    """The hub id of the model that the hub's client keeps at ``path``; None where it is not from there."""
+    *_, folder, snapshots, _revision = ["", "", *Path(path).parts]
+    is_kept = snapshots == "snapshots" and folder.startswith("models--")
+    return folder.removeprefix("models--").replace("--", "/") if is_kept else None
+
+
+def longest_context(directory: Path) -> int | None:
+    """How many tokens the model in ``directory`` was made for; None where its config does not tell."""
+    try:
+        config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+        scaled = config.get("rope_scaling") or "factor" in (config.get("rope_parameters") or {})
+        tokens = config.get("max_position_embeddings")
+    except (OSError, ValueError, AttributeError, TypeError):
+        return None
+    return tokens if isinstance(tokens, int) and not scaled else None
 
 
 def _is_built_in(model_type: object) -> bool:
@@ -214,13 +232,11 @@ def _hub_cache() -> list[ModelInfo]:
     """Models that the hub's client has downloaded, read off its folders: it is slow to import."""
     home = Path(os.environ.get("HF_HOME") or "~/.cache/huggingface")
     root = Path(os.environ.get("HF_HUB_CACHE") or home / "hub").expanduser()
-    snapshots = {
-        path.parts[-4]: path.parent for path in sorted(root.glob("models--*/snapshots/*/config.json"))
+    found = {
+        hub_id(str(path.parent)): path.parent
+        for path in sorted(root.glob("models--*/snapshots/*/config.json"))
     }
-    return [
-        ModelInfo(folder.removeprefix("models--").replace("--", "/"), "in the hub's cache", True, True, path)
-        for folder, path in snapshots.items()
-    ]
+    return [ModelInfo(name, "in the hub's cache", True, True, path) for name, path in found.items() if name]
 
 
 def _info(model: EmbeddedModel) -> ModelInfo:

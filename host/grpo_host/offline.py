@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from grpo_host.agent import Agent
 from grpo_host.assembly import Assembly, assemble
@@ -16,9 +17,10 @@ from grpo_host.progress import Reporter
 from grpo_host.rollouts import group_requests
 from grpo_host.run_directory import RunDirectory, write_text
 from grpo_host.versions import describe_run
+from grpo_sdk.environment import HELD_OUT, TRAIN
 from grpo_sdk.errors import RunError
 from grpo_sdk.seeds import derive_seed
-from grpo_sdk.trajectory import Trajectory
+from grpo_sdk.trajectory import Task, Trajectory
 
 if TYPE_CHECKING:
     from grpo_host.config.load import LoadedConfig
@@ -47,7 +49,8 @@ def run_eval(
         directory = _evaluation_directory(loaded, registry, resume=resume, out=out)
         stack.callback(directory.release)
         done = list(directory.read_trajectories()) if resume else []
-        assembly, agent, loop = _start(stack, loaded, registry, reporter)
+        assembly = assemble(config, registry, progress=reporter.line)
+        agent, loop = _start(stack, assembly, reporter)
         tasks = assembly.tasks(config.evaluation.split)[: config.evaluation.episodes]
         observers = [directory.append_trajectory, registry.notify_episode]
         with reporter.phase("evaluating", len(tasks)) as advance:
@@ -78,26 +81,34 @@ def run_rollout(
 ) -> int:
     """Play ``episodes`` episodes, ``samples`` a task, and write their trajectories as JSON lines.
 
-    To ``out``, or to standard output. Each is written as its group ends. Gives the exit status: 1 where
-    all failed. Raises ``GrpoError``.
+    To the new file ``out``, or to standard output. Each is written as its group ends. Gives the exit
+    status: 1 where all failed. Raises ``GrpoError``.
     """
     config = loaded.config
     reporter = Reporter(sys.stderr)
     with ExitStack() as stack:
-        file = stack.enter_context(out.open("wb")) if out else sys.stdout.buffer
-        assembly, agent, loop = _start(stack, loaded, registry, reporter)
+        if out and out.is_file() and out.stat().st_size:
+            raise RunError(f"{out} holds something already; name another --out")
+        assembly = assemble(config, registry, progress=reporter.line)
+        tasks = _rollout_tasks(assembly, split, episodes, samples)
+        file = stack.enter_context(_opened(out)) if out else sys.stdout.buffer
+        agent, loop = _start(stack, assembly, reporter)
 
         def write(trajectory: Trajectory) -> None:
-            file.write(trajectory.to_json() + b"\n")
-            file.flush()
+            try:
+                file.write(trajectory.to_json() + b"\n")
+                file.flush()
+            except OSError as problem:
+                raise _cannot_write(out or Path("standard output"), problem) from problem
 
-        tasks = assembly.tasks(split)[: -(-episodes // samples)]
         requests = group_requests(
             tasks,
             samples,
             seed=lambda task, sample: derive_seed(config.seed, "rollout", task.id, sample),
             label="rollout",
         )
+        spare = len(tasks) * samples - episodes
+        requests[-1] = requests[-1][: samples - spare]
         engine = assembly.engine(agent, [write, registry.notify_episode])
         with reporter.phase("episodes", sum(map(len, requests))) as advance:
             groups, metrics = loop.run(engine.run(requests, on_episode=lambda _: advance()))
@@ -114,15 +125,31 @@ def run_rollout(
     return int(metrics.statuses["failed"] == metrics.episodes)
 
 
-def _start(
-    stack: ExitStack, loaded: LoadedConfig, registry: Registry, reporter: Reporter
-) -> tuple[Assembly, Agent, LoopThread]:
+def _start(stack: ExitStack, assembly: Assembly, reporter: Reporter) -> tuple[Agent, LoopThread]:
     loop = LoopThread()
     stack.callback(loop.close)
-    assembly = assemble(loaded.config, registry, progress=reporter.line)
     stack.callback(lambda: loop.run(assembly.close()))
     with reporter.phase("loading the model"):
-        return assembly, loop.run(assembly.start()), loop
+        return loop.run(assembly.start()), loop
+
+
+def _rollout_tasks(assembly: Assembly, split: str, episodes: int, samples: int) -> Sequence[Task]:
+    """As many tasks as ``episodes`` need. Raises ``RunError`` where there are fewer."""
+    name = assembly.config.environment.name
+    try:
+        tasks = assembly.tasks(split)
+    except Exception as problem:  # plugin code
+        raise RunError(
+            f'--split {split}: the environment "{name}" gives no such tasks: {problem}. '
+            f"Every environment has {TRAIN}, and most have {HELD_OUT}"
+        ) from problem
+    needed = -(-episodes // samples)
+    if len(tasks) < needed:
+        raise RunError(
+            f'--episodes {episodes}: the environment "{name}" has {len(tasks)} {split} tasks. Ask for at '
+            f"most {len(tasks) * samples}, or for more --samples of each"
+        )
+    return tasks[:needed]
 
 
 def _evaluation_directory(
@@ -147,8 +174,22 @@ def _evaluation_directory(
 def _new_directory(path: Path) -> RunDirectory:
     if (path / "report.json").exists() or (path / "trajectories.jsonl").exists():
         raise RunError(f"{path} holds an evaluation already; add --resume, or name another --out")
-    path.mkdir(parents=True, exist_ok=True)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as problem:
+        raise _cannot_write(path, problem) from problem
     return RunDirectory(path).acquire()
+
+
+def _opened(path: Path) -> BinaryIO:
+    try:
+        return path.open("wb")
+    except OSError as problem:
+        raise _cannot_write(path, problem) from problem
+
+
+def _cannot_write(path: Path, problem: OSError) -> RunError:
+    return RunError(f"cannot write {path}: {problem.strerror or problem}; make room, or name another --out")
 
 
 def _print(

@@ -12,6 +12,7 @@ from typing import Any
 
 from grpo_sdk.backend import Backend
 from grpo_sdk.blocking import call_blocking
+from grpo_sdk.deadline import Deadline
 from grpo_sdk.rewards import GroupReward, Reward, RewardResult
 from grpo_sdk.trajectory import RewardRecord, Trajectory
 
@@ -105,8 +106,9 @@ class RewardSet:
 
 async def _limited(seconds: float, function: Callable[..., Any], argument: Any) -> Any:
     """Call a sync or async ``function`` within ``seconds``; a sync one in a thread of its own."""
+    limit = Deadline(seconds)
     try:
-        async with asyncio.timeout(seconds) as limit:
+        with limit:
             if inspect.iscoroutinefunction(function):
                 return await function(argument)
             value = await call_blocking(function, argument)

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, Literal, cast
 
 from filelock import FileLock, Timeout
 
@@ -118,7 +118,7 @@ class RunDirectory:
 
     def write_json(self, path: Path, value: Mapping[str, Any]) -> None:
         """Replace ``path`` at once: a reader or a crash sees the old or the new, never a half."""
-        with _writing(path):
+        with kept_if_full(path):
             write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
     def read_report(self) -> dict[str, Any]:
@@ -130,21 +130,26 @@ class RunDirectory:
 
     def append_metrics(self, values: Mapping[str, Any]) -> None:
         """One more line of metrics.jsonl."""
-        with _writing(self.metrics), self.metrics.open("a", encoding="utf-8") as file:
+        with kept_if_full(self.metrics), self.metrics.open("a", encoding="utf-8") as file:
             file.write(json.dumps(values, ensure_ascii=False) + "\n")
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """metrics.jsonl; a last line cut short by a crash is left out."""
         return list(_json_lines(self.metrics))
 
-    def truncate_metrics(self, last_step: int) -> None:
-        """Forget lines after ``last_step``: training goes on from there and will write them again."""
-        kept = [line for line in self.read_metrics() if line.get("step", 0) <= last_step]
-        write_text(self.metrics, "".join(json.dumps(line) + "\n" for line in kept))
+    def forget_after(self, step: int) -> None:
+        """Forget the metrics and episodes of later steps: training goes on from there and plays them anew."""
+        kept = [line for line in self.read_metrics() if line.get("step", 0) <= step]
+        with kept_if_full(self.metrics):
+            write_text(self.metrics, "".join(json.dumps(line) + "\n" for line in kept))
+        for path in [self.trajectories, *reversed(self._rotated())]:
+            with kept_if_full(path):
+                if not _forget_episodes(path, step):
+                    return  # what is older is of earlier steps
 
     def append_trajectory(self, trajectory: Trajectory) -> None:
         """One more line of trajectories.jsonl; a full file is compressed and begun anew."""
-        with _writing(self.trajectories):
+        with kept_if_full(self.trajectories):
             with self.trajectories.open("ab") as file:
                 file.write(trajectory.to_json() + b"\n")
                 full = file.tell() >= ROTATE_BYTES
@@ -153,15 +158,17 @@ class RunDirectory:
 
     def read_trajectories(self) -> Iterator[Trajectory]:
         """Every trajectory, oldest first, rotated files included; a half last line is left out."""
-        for path in sorted(self.path.glob("trajectories.*.jsonl.gz")):
-            with gzip.open(path, "rb") as file:
-                yield from (Trajectory.from_json(line) for line in file)
-        if self.trajectories.is_file():
-            with self.trajectories.open("rb") as plain:
-                yield from (Trajectory.from_json(line) for line in plain if line.endswith(b"\n"))
+        for path in [*self._rotated(), self.trajectories]:
+            if path.is_file():
+                with _open(path) as file:
+                    yield from (Trajectory.from_json(line) for line in file if line.endswith(b"\n"))
+
+    def _rotated(self) -> list[Path]:
+        """Full files of trajectories, the oldest first."""
+        return sorted(self.path.glob("trajectories.*.jsonl.gz"))
 
     def _rotate(self) -> None:
-        number = len(list(self.path.glob("trajectories.*.jsonl.gz"))) + 1
+        number = len(self._rotated()) + 1
         target = self.path / f"trajectories.{number:04d}.jsonl.gz"
         partial = target.with_suffix(".partial")
         with self.trajectories.open("rb") as source, gzip.open(partial, "wb", 5) as packed:
@@ -186,7 +193,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 @contextmanager
-def _writing(path: Path) -> Iterator[None]:
+def kept_if_full(path: Path) -> Iterator[None]:
     """What a user can do about a file that cannot be written, as a ``RunError``."""
     try:
         yield
@@ -206,6 +213,31 @@ def _cut_half_line(path: Path) -> None:
         for line in file:
             whole += len(line) if line.endswith(b"\n") else 0
         file.truncate(whole)
+
+
+def _open(path: Path, mode: Literal["rb", "wb"] = "rb") -> BinaryIO:
+    return cast("BinaryIO", gzip.open(path, mode, 5) if path.suffix == ".gz" else path.open(mode))
+
+
+def _forget_episodes(path: Path, step: int) -> bool:
+    """Take the episodes of later steps out of a file of trajectories; whether to look further back."""
+    if not path.is_file():
+        return True
+    with _open(path) as file:
+        lines = [line for line in file if line.endswith(b"\n")]
+    steps = [_step(json.loads(line)["id"]) for line in lines]
+    if max(steps, default=0) > step:
+        partial = path.with_name(f".partial.{path.name}")
+        with _open(partial, "wb") as file:
+            file.writelines(line for line, played in zip(lines, steps, strict=True) if played <= step)
+        partial.replace(path)
+    return not any(0 < played <= step for played in steps)
+
+
+def _step(episode: str) -> int:
+    """The step that played the episode: it is in front of its id. 0: an evaluation did."""
+    first = episode.partition("/")[0]
+    return int(first) if first.isdecimal() else 0
 
 
 def _json_lines(path: Path) -> Iterator[dict[str, Any]]:

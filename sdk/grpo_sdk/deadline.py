@@ -1,4 +1,4 @@
-"""A time limit on what a task does, at half the cost of ``asyncio.timeout``: every turn has several."""
+"""A limit on what a task does, at half the cost of ``asyncio.timeout``: every turn has several."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ class Deadline:
 
     As ``asyncio.timeout``, but it is entered without ``async``. Within a task only. ``more`` is asked
     when the time is up: for how many seconds the block may go on.
+
+    What would end more than the block, ``SystemExit`` and a cancellation that nobody asked this task
+    for (the block awaits something that was cancelled), comes out as ``RuntimeError``.
     """
 
     __slots__ = ("_cancelling", "_expired", "_more", "_seconds", "_task", "_timer")
@@ -48,3 +51,7 @@ class Deadline:
         self._timer.cancel()
         if self._expired and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
             raise TimeoutError from problem
+        if kind is SystemExit:
+            raise RuntimeError(f"SystemExit: {problem}") from problem
+        if kind is asyncio.CancelledError and not self._expired and not self._task.cancelling():
+            raise RuntimeError("it awaited something that was cancelled") from problem

@@ -88,6 +88,8 @@ def failing(fakes, where):
         async def reset(self, task, *, seed):
             if where == "reset":
                 raise OSError("no database")
+            if where == "leaves":
+                raise SystemExit("no licence")
             return await super().reset(task, seed=seed)
 
         async def step(self, action):
@@ -107,6 +109,7 @@ def failing(fakes, where):
     ("where", "error", "said"),
     [
         ("reset", "OSError: no database", 0),
+        ("leaves", "RuntimeError: SystemExit: no licence", 0),
         ("tools", "RuntimeError: no tools", 1),
         ("step", "KeyError: 'A12'", 2),
     ],

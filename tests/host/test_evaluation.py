@@ -95,6 +95,13 @@ def test_what_failed_is_played_again(fakes):
     assert result.failed == 0
 
 
+def test_what_has_no_reward_is_played_again(fakes):
+    unscored = dataclasses.replace(rewarded(None, "t1"), rewards={"r": RewardRecord(None, error="late")})
+    result, _, reset = evaluated(fakes, done=[unscored])
+    assert "t1" in reset
+    assert result.failed == 0
+
+
 def test_a_finished_evaluation_plays_nothing(fakes):
     result, _, reset = evaluated(fakes, done=[rewarded(0.5, task.id) for task in TASKS])
     assert reset == []

@@ -104,3 +104,18 @@ def test_closing_cancels_what_still_runs():
     loop.close()
     assert events == ["closed"]
     assert loop.loop.is_closed()
+
+
+def test_a_task_that_leaves_the_program_ends_alone(loop, caplog):
+    async def leave():
+        raise SystemExit(3)
+
+    async def both():
+        leaving = asyncio.ensure_future(leave())
+        return await asyncio.gather(leaving, double(21), return_exceptions=True)
+
+    left, doubled = loop.run(both())
+    assert isinstance(left, SystemExit)
+    assert doubled == 42
+    assert loop.run(double(1)) == 2
+    assert "a task ended with SystemExit: 3; the others go on" in caplog.text

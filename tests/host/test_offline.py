@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -123,3 +124,35 @@ def test_rollouts_go_to_standard_output_by_default(agent_yaml, capfdbinary):
 
     lines = capfdbinary.readouterr().out.splitlines()
     assert [Trajectory.from_json(line).status for line in lines] == ["completed", "completed"]
+
+
+def test_rollouts_do_not_overwrite_what_a_file_holds(agent_yaml, capsys):
+    Path("out.jsonl").write_text("precious\n")
+    assert main(["rollout", str(agent_yaml), "--out", "out.jsonl"]) == 2
+    assert "out.jsonl holds something already; name another --out" in capsys.readouterr().err
+    assert Path("out.jsonl").read_text() == "precious\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--split", "nosuch"], '--split nosuch: the environment "support_desk" gives no such tasks'),
+        (["--episodes", "3000"], 'the environment "support_desk" has 256 train tasks. Ask for at most 256'),
+        (["--out", "nowhere/out.jsonl"], "cannot write nowhere/out.jsonl: No such file or directory"),
+    ],
+)
+def test_rollouts_that_cannot_be_had_are_an_error(agent_yaml, capsys, options, said):
+    assert main(["rollout", str(agent_yaml), *options]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_as_many_rollouts_as_were_asked_for_are_played(agent_yaml, capfdbinary):
+    assert main(["rollout", str(agent_yaml), "--episodes", "5", "--samples", "2"]) == 0
+    played = [Trajectory.from_json(line) for line in capfdbinary.readouterr().out.splitlines()]
+    assert len(played) == 5
+    assert sorted(Counter(item.task.id for item in played).values()) == [1, 2, 2]
+
+
+def test_an_evaluation_that_cannot_be_written_is_an_error(agent_yaml, capsys):
+    assert main(["eval", str(agent_yaml), "--out", "/proc/none"]) == 2
+    assert "cannot write /proc/none: No such file or directory" in capsys.readouterr().err

@@ -116,6 +116,15 @@ def test_a_reward_that_leaves_the_program_does_not():
     assert one(leave).error == "RuntimeError: SystemExit: 3"
 
 
+def test_an_async_reward_that_cancels_what_it_awaits_fails_alone():
+    async def cancelled(trajectory):
+        inner = asyncio.ensure_future(asyncio.sleep(5))
+        inner.cancel()
+        await inner
+
+    assert one(cancelled).error == "RuntimeError: it awaited something that was cancelled"
+
+
 def test_an_endless_error_is_recorded_short():
     def verbose(trajectory):
         raise ValueError("x" * 1_000_000)

@@ -138,11 +138,23 @@ def test_metrics_after_a_step_are_forgotten(directory):
         directory.append_metrics({"step": step})
     with directory.metrics.open("a") as file:
         file.write('{"step": 5')
-    directory.truncate_metrics(2)
+    directory.forget_after(2)
     directory.append_metrics({"step": 3, "again": True})
     assert directory.read_metrics() == [{"step": 1}, {"step": 2}, {"step": 3, "again": True}]
-    directory.truncate_metrics(0)
+    directory.forget_after(0)
     assert directory.metrics.read_text() == ""
+
+
+@pytest.mark.parametrize("rotate_bytes", [1, 2_000, 10**6], ids=["each alone", "a few a file", "one file"])
+def test_episodes_after_a_step_are_forgotten_and_others_kept(directory, monkeypatch, rotate_bytes):
+    monkeypatch.setattr(run_directory, "ROTATE_BYTES", rotate_bytes)
+    played = ["before/t1", "1/t1/0", "1/t1/1", "2/t1/0", "3/t1/0", "3/t2/0", "4/t1/0", "after/t1"]
+    for name in played:
+        directory.append_trajectory(trajectory(name))
+    directory.forget_after(2)
+    assert ids(directory) == ["before/t1", "1/t1/0", "1/t1/1", "2/t1/0", "after/t1"]
+    directory.append_trajectory(trajectory("3/t1/0"))
+    assert ids(directory)[-1] == "3/t1/0"
 
 
 def test_trajectories_come_back_as_they_were(directory):

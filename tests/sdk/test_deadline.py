@@ -78,3 +78,36 @@ def test_a_deadline_may_be_given_more_time_when_it_is_up():
         asyncio.run(work())
     assert len(asked) == 3
     assert 0.14 < time.monotonic() - began < 3
+
+
+async def leaves():
+    raise SystemExit(3)
+
+
+async def awaits_what_was_cancelled():
+    inner = asyncio.ensure_future(asyncio.sleep(5))
+    inner.cancel()
+    await inner
+
+
+@pytest.mark.parametrize(
+    ("block", "said"),
+    [(leaves, "SystemExit: 3"), (awaits_what_was_cancelled, "it awaited something that was cancelled")],
+)
+def test_what_would_end_its_callers_too_is_an_error_of_the_block(block, said):
+    async def scenario():
+        with pytest.raises(RuntimeError, match=said), Deadline(5):
+            await block()
+        return "goes on"
+
+    assert asyncio.run(scenario()) == "goes on"
+
+
+def test_a_cancellation_from_outside_is_not_taken_for_the_blocks_own():
+    async def work():
+        asyncio.current_task().cancel()  # as a signal's handler would, just before
+        with Deadline(5):
+            await asyncio.sleep(5)
+
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(work())

@@ -103,3 +103,13 @@ def test_cancellation_goes_through():
         return False
 
     assert asyncio.run(cancel())
+
+
+def test_a_tool_that_leaves_the_program_does_not():
+    async def leave() -> str:
+        """Leave."""
+        raise SystemExit(3)
+
+    text, run = one([leave], "leave", {})
+    assert text == "Error: RuntimeError: SystemExit: 3"
+    assert run.error == "RuntimeError: SystemExit: 3"

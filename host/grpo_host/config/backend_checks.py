@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import re
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, cast
 
 from grpo_host.validation import Complaint, Location
 from grpo_sdk.backend import TRAINABLE, Backend, Capability
-from grpo_sdk.errors import MissingExtraError, did_you_mean
+from grpo_sdk.errors import MissingExtraError, ModelError, did_you_mean
 
 if TYPE_CHECKING:
     from grpo_host.config.schema import AgentConfig, BackendUse, ModelConfig, PluginUse
@@ -110,37 +111,51 @@ def check_installed(config: AgentConfig, backend: type[Backend], *, training: bo
 def check_model(model: ModelConfig, backend: type[Backend], at: Location = ()) -> Iterator[Complaint]:
     """Whether the model below ``at`` and its adapter are there, as far as that is quick to see."""
     adapter = model.adapter
-    if adapter and not (Path(adapter) / "adapter_config.json").is_file():
+    if adapter and not _is_adapter(Path(adapter)):
         yield Complaint(
             (*at, "model", "adapter"),
-            f"{adapter} is no PEFT adapter: it holds no adapter_config.json. "
+            f"{adapter} is no PEFT adapter: it holds no adapter_config.json of one. "
             f"Give the adapter folder of a run",
         )
     if not backend.local_weights:
         return
-    from grpo_host.models import list_models
+    from grpo_host.models import checked_directory, list_models, longest_context
 
+    directory: Path | None = None
     name = model.name
     models = {info.alias: info for info in list_models()}
-    known = ", ".join(models)
     if name in models:
+        directory = models[name].path
         if not models[name].installed:
             yield Complaint(
                 (*at, "model", "name"),
                 f'the model "{name}" is not installed. Run grpo-host models to see how to get it',
             )
     elif name.startswith((".", "~", "/")) or Path(name).is_dir():
-        if not (Path(name).expanduser() / "config.json").is_file():
-            yield Complaint(
-                (*at, "model", "name"),
-                f"{name} is no model directory: it holds no config.json. Models here: {known}",
-            )
+        try:
+            directory = checked_directory(Path(name).expanduser(), name)
+        except ModelError as error:
+            yield Complaint((*at, "model", "name"), str(error))
     elif not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
-        hint = did_you_mean(name, list(models)) or f" Models here: {known}."
+        hint = did_you_mean(name, list(models)) or f" Models here: {', '.join(models)}."
         yield Complaint(
             (*at, "model", "name"),
             f'no model "{name}".{hint} Or give a hub id (owner/name) or a directory',
         )
+    longest = longest_context(directory) if directory else None
+    if longest is not None and model.context > longest:
+        yield Complaint(
+            (*at, "model", "context"),
+            f"the model was made for {longest} tokens at most. Lower it to that or less",
+        )
+
+
+def _is_adapter(directory: Path) -> bool:
+    try:
+        config = json.loads((directory / "adapter_config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(config, dict) and "peft_type" in config
 
 
 _TRACKERS = ("tensorboard", "trackio", "wandb")

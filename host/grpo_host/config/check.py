@@ -231,8 +231,7 @@ class _Checker:
             yield from check_settings(self.config.model, use, backend)
         yield from check_installed(self.config, backend, training=self.training)
         yield from check_model(self.config.model, backend)
-        if not backend.local_weights:
-            try:
-                offer.make(model_spec(self.config.model, None), **read_options(offer, use.options))
-            except GrpoError as error:
-                yield Complaint(("backend",), str(error))
+        try:
+            offer.make(model_spec(self.config.model, None), **read_options(offer, use.options))
+        except GrpoError as error:
+            yield Complaint(("backend",), str(error))

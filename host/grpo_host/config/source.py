@@ -9,6 +9,8 @@ from typing import Any
 from grpo_host.validation import Location, say_location
 from grpo_sdk.errors import ConfigError
 
+MOST_SETTINGS = 100_000
+
 
 def read_source(path: Path) -> tuple[dict[str, Any], dict[Location, int]]:
     """The values of the file at ``path``, and the line of each, counted from 1.
@@ -50,10 +52,22 @@ def _parse(path: Path, text: str) -> Any:
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f":{mark.line + 1}" if mark else ""
-        raise ConfigError(f"{path}{line}: not valid YAML: {error.problem or error.context}") from None
+        problem = error.problem or error.context
+        raise ConfigError(f"{path}{line}: not valid YAML: {problem}.{_hint(text, mark)}") from None
     except YAMLError as error:
         first = str(error).strip().splitlines()[0]
         raise ConfigError(f"{path}: not valid YAML: {first}") from None
+
+
+def _hint(text: str, mark: Any) -> str:
+    """What to do about the likeliest mistakes on the line of ``mark``."""
+    lines = text.splitlines()
+    at = lines[mark.line] if mark and mark.line < len(lines) else ""
+    if "${" in at:
+        return ' Put quotes around what has ${…} in it, as in {name: "${MODEL}"}'
+    if "\t" in at:
+        return " Indent with spaces, not with tabs"
+    return " Look there, and at the line before, for a missing quote, colon or bracket"
 
 
 def _plain(path: Path, node: Any, location: Location, lines: dict[Location, int]) -> Any:
@@ -62,6 +76,8 @@ def _plain(path: Path, node: Any, location: Location, lines: dict[Location, int]
 
     if getattr(node, "tag", None) is not None and node.tag.value is not None:
         raise _not_a_setting(path, location, lines)
+    if len(lines) > MOST_SETTINGS:  # aliases of aliases make as many as one likes of a few lines
+        raise ConfigError(f"{path}: more than {MOST_SETTINGS:,} settings. Use fewer aliases (*name)")
     if isinstance(node, CommentedMap):
         result = {}
         marks = node.lc.data or {}  # keys that a merge (<<) brings have none

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Sequence
 from typing import Any
 
+from grpo_host.models import hub_id
 from grpo_host.rendering.reading import LateReader, TextReader
 from grpo_sdk.backend import Tokenizer
 from grpo_sdk.messages import Message, ToolCall, ToolSchema, tool_call
@@ -18,9 +20,13 @@ def library_renderer(tokenizer: Tokenizer) -> LibraryRenderer | None:
         from renderers.base import MODEL_RENDERER_MAP, create_renderer
     except ImportError:
         return None
-    if getattr(tokenizer, "name_or_path", None) not in MODEL_RENDERER_MAP:
+    path = getattr(tokenizer, "name_or_path", "")
+    name = hub_id(path) or path
+    if name not in MODEL_RENDERER_MAP:
         return None
-    return LibraryRenderer(create_renderer(tokenizer))
+    named: Any = copy.copy(tokenizer)
+    named.name_or_path = name  # the library goes by it; backends load from a directory
+    return LibraryRenderer(create_renderer(named))
 
 
 class LibraryRenderer:

@@ -106,6 +106,12 @@ def mark_complete(checkpoint: Path, state: Mapping[str, Any]) -> None:
     write_text(checkpoint / COMPLETE, json.dumps(state))
 
 
+def read_state(checkpoint: Path) -> dict[str, Any]:
+    """What ``mark_complete`` put into ``checkpoint``."""
+    state: dict[str, Any] = json.loads((checkpoint / COMPLETE).read_text(encoding="utf-8"))
+    return state
+
+
 def latest_checkpoint(checkpoints: Path) -> Path | None:
     """The newest complete checkpoint."""
     found = [path for path in checkpoints.glob("checkpoint-*") if (path / COMPLETE).is_file()]

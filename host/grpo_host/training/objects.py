@@ -109,7 +109,7 @@ class ObjectRun:
         Raises ``StopTraining`` where ``interrupt`` ended it, after a checkpoint.
         """
         reporter = Reporter(quiet=self.quiet or not ranks.main)
-        directory = open_directory(self.config, ranks, resume=self.resume, describe=self.describe)
+        directory = open_directory(self.config, ranks, reporter, resume=self.resume, describe=self.describe)
         try:
             reporter.line(f"run {directory.path}")
             parts = Wired(self.rewards, [], self.agent.strategy, self.environment, self.agent.backend)

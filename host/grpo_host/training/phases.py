@@ -14,7 +14,7 @@ from grpo_host.progress import Reporter
 from grpo_host.rollouts import Observer, RolloutMetrics
 from grpo_host.run_directory import RunDirectory
 from grpo_host.training.distributed import Ranks
-from grpo_host.training.interrupt import Interrupt
+from grpo_host.training.interrupt import Interrupt, StopTraining
 from grpo_host.training.report import Timer, describe_step, draw_curves
 from grpo_sdk.trajectory import Task
 
@@ -61,6 +61,13 @@ class TrainingRun:
 
     def execute(self) -> None:
         """All phases in order. Raises ``StopTraining`` after a signal."""
+        try:
+            self._execute()
+        except StopTraining:
+            self._report()  # how long it took until here
+            raise
+
+    def _execute(self) -> None:
         from grpo_host.training.callbacks import latest_checkpoint, remove_incomplete
 
         if self.ranks.main:
@@ -88,6 +95,7 @@ class TrainingRun:
         return self.directory.adapter if self.config.training.lora else self.directory.whole_model
 
     def _load_policy(self, checkpoint: Path | None) -> Policy:
+        from grpo_host.training.callbacks import read_state
         from grpo_host.training.policy import load_policy
 
         spec = self.assembly.backend.model
@@ -95,7 +103,7 @@ class TrainingRun:
             raise ValueError("a trainable backend has a local model")
         warm = self.directory.checkpoints / WARM_START
         training = self.config.training
-        return load_policy(
+        policy = load_policy(
             spec.path,
             dtype=self.config.model.dtype,
             lora=training.lora,
@@ -103,6 +111,9 @@ class TrainingRun:
             seed=self.config.seed,
             mixed_precision=training.mixed_precision,
         )
+        if checkpoint is not None:
+            policy.version = read_state(checkpoint)["policy_version"]
+        return policy
 
     def _evaluate_once(self, name: str, agent: Agent, policy: Policy) -> None:
         """Evaluate, unless the report already has ``name``."""
@@ -189,7 +200,7 @@ class TrainingRun:
         training = self.config.training
         first_step = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
         if self.ranks.main:
-            self.directory.truncate_metrics(first_step)
+            self.directory.forget_after(first_step)
         early = self._early_stopping(agent, policy, first_step)
         if first_step >= training.steps or (early and early.stopped_at is not None):
             if early:

@@ -8,7 +8,7 @@ from typing import Any
 
 from grpo_host.chart import save_chart, sparkline, terminal_chart
 from grpo_host.progress import Reporter
-from grpo_host.run_directory import RunDirectory
+from grpo_host.run_directory import RunDirectory, kept_if_full
 
 
 class Timer:
@@ -53,6 +53,8 @@ def draw_curves(directory: RunDirectory, reporter: Reporter, names: Sequence[str
     curves: dict[str, Sequence[float | None]] = {"reward": [line.get("reward") for line in lines]}
     for name in names if len(names) > 1 else []:
         curves[name] = [line.get(f"rewards/{name}/mean") for line in lines]
-    save_chart(directory.path / "reward.svg", steps, curves)
+    chart = directory.path / "reward.svg"
+    with kept_if_full(chart):
+        save_chart(chart, steps, curves)
     reporter.line(terminal_chart([v for v in curves["reward"] if v is not None]))
     return max(steps, default=0)

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 from grpo_host.assembly import assemble
 from grpo_host.loop import LoopThread
 from grpo_host.progress import Reporter
-from grpo_host.run_directory import RunDirectory, write_text
+from grpo_host.run_directory import RunDirectory, kept_if_full, write_text
 from grpo_host.training.distributed import Ranks, join_ranks, leave_ranks
 from grpo_host.training.interrupt import Interrupt, StopTraining
 from grpo_host.training.phases import TrainingRun
+from grpo_host.training.resume import go_on
 from grpo_host.versions import describe_run
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def run_training(
         stack.callback(leave_ranks, ranks)
         reporter = reporter or Reporter(quiet=not ranks.main)
         directory = open_directory(
-            loaded.config, ranks, resume=resume, describe=lambda: describe_run(loaded, registry)
+            loaded.config, ranks, reporter, resume=resume, describe=lambda: describe_run(loaded, registry)
         )
         stack.callback(directory.release)
         reporter.line(f"run {directory.path}")
@@ -53,12 +54,18 @@ def run_training(
         with suppress(StopTraining):
             run.execute()
         if interrupt.requested:
-            reporter.line(f"stopped; go on with: grpo-host run {loaded.path} --resume")
+            again = f"grpo-host run {directory.agent_yaml} --resume {directory.path}"
+            reporter.line(f"stopped; go on with: {again}")
         return interrupt.exit_code
 
 
 def open_directory(
-    config: AgentConfig, ranks: Ranks, *, resume: str | None, describe: Callable[[], str]
+    config: AgentConfig,
+    ranks: Ranks,
+    reporter: Reporter,
+    *,
+    resume: str | None,
+    describe: Callable[[], str],
 ) -> RunDirectory:
     """A new run directory with ``describe()`` as its agent.yaml, or the one that ``resume`` names.
 
@@ -68,8 +75,16 @@ def open_directory(
     if ranks.main:
         if resume is None:
             directory = RunDirectory.create(Path(config.output), config.name)
-            write_text(directory.agent_yaml, describe())
+            with kept_if_full(directory.agent_yaml):
+                write_text(directory.agent_yaml, describe())
         else:
             directory = RunDirectory.find(Path(config.output), config.name, resume).acquire()
+            try:
+                changed = go_on(directory, describe())
+            except BaseException:
+                directory.release()
+                raise
+            if changed:
+                reporter.line(f"goes on with another {', '.join(changed)}")
     path = ranks.agree(directory.path if directory else Path())
     return directory or RunDirectory(path)

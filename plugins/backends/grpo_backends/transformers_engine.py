@@ -53,6 +53,8 @@ class TransformersBackend(Backend):
         self, model: ModelSpec, *, max_batch: int = 64, window: float = 0.005, seed: int = 0
     ) -> None:
         super().__init__(model)
+        if max_batch < 1 or window < 0:
+            raise ValueError("max_batch must be at least 1, window (seconds) not below 0")
         self.max_batch = max_batch
         self.window = window
         self.seed = seed

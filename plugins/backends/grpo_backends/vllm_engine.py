@@ -70,6 +70,10 @@ class VllmBackend(Backend):
         tensor_parallel_size: int = 1,
     ) -> None:
         super().__init__(model)
+        if kv_cache_gib <= 0 or max_num_seqs < 1 or tensor_parallel_size < 1:
+            raise ValueError("kv_cache_gib must be above 0, max_num_seqs and tensor_parallel_size at least 1")
+        if not 0 < gpu_memory_utilization <= 1:
+            raise ValueError("gpu_memory_utilization must be above 0 and at most 1")
         self.kv_cache_gib = kv_cache_gib
         self.gpu_memory_utilization = gpu_memory_utilization
         self.max_num_seqs = max_num_seqs

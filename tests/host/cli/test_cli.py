@@ -266,7 +266,7 @@ def test_a_run_of_a_wrong_agent_does_not_begin(agent_yaml, trained):
 
 def test_an_evaluation_takes_other_parts(agent_yaml, called, tmp_path):
     (tmp_path / "lora").mkdir()
-    (tmp_path / "lora" / "adapter_config.json").write_text("{}")
+    (tmp_path / "lora" / "adapter_config.json").write_text('{"peft_type": "LORA"}')
     options = "--backend trainable --model other/model --episodes 3 --split train --resume --json"
     assert main(["eval", agent_yaml, *options.split(), "--out", "results"]) == 7
     [(name, loaded, arguments)] = called
@@ -285,7 +285,7 @@ def test_an_evaluation_takes_the_adapter_of_a_run(agent_yaml, called, tmp_path, 
     assert main(["eval", agent_yaml, "--run", "latest"]) == 2
     assert "has no adapter yet; finish it with --resume" in capsys.readouterr().err
     (run / "adapter").mkdir()
-    (run / "adapter" / "adapter_config.json").write_text("{}")
+    (run / "adapter" / "adapter_config.json").write_text('{"peft_type": "LORA"}')
     # This backend loads none, which is how the adapter is seen to have been found.
     assert main(["eval", agent_yaml, "--run", "latest"]) == 2
     assert 'error: --adapter: the backend "trainable" loads no adapters' in capsys.readouterr().err

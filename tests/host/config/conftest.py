@@ -207,6 +207,7 @@ def agent_yaml(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").write_text("{}")
+    (tmp_path / "model" / "model.safetensors").touch()
     text = AGENT.format(path="./model", output=tmp_path / "runs")
     (tmp_path / "agent.yaml").write_text(text)
     return "agent.yaml"

@@ -364,7 +364,7 @@ def test_tools_need_a_backend_that_calls_them(problems):
 
 def test_an_adapter_needs_a_backend_that_loads_it(problems, tmp_path):
     (tmp_path / "lora").mkdir()
-    (tmp_path / "lora" / "adapter_config.json").write_text("{}")
+    (tmp_path / "lora" / "adapter_config.json").write_text('{"peft_type": "LORA"}')
     assert problems("model.adapter=lora") == []
     assert problems("model.adapter=lora", "backend=remote", purpose="eval") == [
         '--set model.adapter: the backend "remote" loads no adapters. '
@@ -374,7 +374,7 @@ def test_an_adapter_needs_a_backend_that_loads_it(problems, tmp_path):
 
 def test_an_adapter_must_be_one(problems):
     assert problems("model.adapter=lora") == [
-        "--set model.adapter: lora is no PEFT adapter: it holds no adapter_config.json. "
+        "--set model.adapter: lora is no PEFT adapter: it holds no adapter_config.json of one. "
         "Give the adapter folder of a run"
     ]
 
@@ -440,9 +440,25 @@ def test_trackers_must_be_known_and_installed(problems, uninstall):
 def test_a_model_directory_must_be_one(problems):
     [line] = problems("model=./elsewhere")
     assert line.startswith(
-        "--set model: model.name: ./elsewhere is no model directory: it holds no config.json. "
-        "Models here: smollm2-135m"
+        '--set model: model.name: model "./elsewhere" cannot be had: the directory elsewhere does not exist. '
+        "Here are: smollm2-135m"
     )
+
+
+def test_a_model_directory_must_hold_weights_that_are_safe_to_read(problems, tmp_path):
+    (tmp_path / "bare").mkdir()
+    (tmp_path / "bare" / "config.json").write_text("{}")
+    (tmp_path / "bare" / "pytorch_model.bin").write_text("")
+    [line] = problems("model=./bare")
+    assert "bare holds no .safetensors weights" in line
+
+
+def test_a_context_beyond_what_the_model_was_made_for_is_a_problem(problems, tmp_path):
+    (tmp_path / "model" / "config.json").write_text('{"max_position_embeddings": 4096}')
+    assert problems("model.context=4096") == []
+    assert problems("model.context=4097") == [
+        "--set model.context: the model was made for 4096 tokens at most. Lower it to that or less"
+    ]
 
 
 def test_a_near_miss_of_a_model_is_a_problem(problems):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from grpo_host.config.load import load_config
@@ -107,6 +109,30 @@ def test_an_empty_file_is_an_error(write, text):
 def test_malformed_yaml_is_an_error_with_its_line(write):
     [line] = errors(write("name: desk\nrewards: [empathy\nmodel: x\n"))
     assert line.startswith("agent.yaml:3: not valid YAML: ")
+
+
+@pytest.mark.parametrize(
+    ("line", "hint"),
+    [
+        (
+            "model: {name: ${MODEL:-x}, context: 512}",
+            'Put quotes around what has ${…} in it, as in {name: "${MODEL}"}',
+        ),
+        ("model:\n\tname: x", "Indent with spaces, not with tabs"),
+        ("model: {name: x", "Look there, and at the line before, for a missing quote, colon or bracket"),
+    ],
+)
+def test_malformed_yaml_comes_with_the_likeliest_cause(write, line, hint):
+    [said] = errors(write(f"name: desk\n{line}\n"))
+    assert said.endswith(f". {hint}")
+
+
+def test_aliases_of_aliases_are_not_followed_for_ever(write):
+    levels = [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 9)]
+    began = time.monotonic()
+    [said] = errors(write("\n".join(["a0: &a0 [x, x, x]", *levels]) + "\n"))
+    assert said == "agent.yaml: more than 100,000 settings. Use fewer aliases (*name)"
+    assert time.monotonic() - began < 30
 
 
 def test_characters_that_yaml_forbids_are_an_error(write):

@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+import asyncio
+import shutil
+
 import pytest
 
+from grpo_backends.transformers_engine import TransformersBackend
 from grpo_host.rendering import make_renderer
 from grpo_host.rendering.library import LibraryRenderer
-from grpo_sdk import assistant, system, tool_call, tool_result, tool_schema, user
+from grpo_host.rendering.template import TemplateRenderer
+from grpo_sdk import ModelSpec, assistant, system, tool_call, tool_result, tool_schema, user
 from grpo_sdk.tools import MALFORMED_CALL, as_tool
 
 pytestmark = pytest.mark.model
@@ -37,6 +42,27 @@ def test_a_model_that_the_library_knows_gets_its_renderer(qwen):
     renderer, tokenizer = qwen
     assert isinstance(renderer, LibraryRenderer)
     assert tokenizer.convert_tokens_to_ids("<|im_end|>") in renderer.stop_ids
+
+
+def test_a_backend_of_a_hub_model_gets_its_renderer_though_it_loads_from_a_directory(
+    qwen, tiny_model_path, tmp_path
+):
+    """The hub's client keeps a model in a folder that is named after it."""
+    kept = tmp_path / "hub" / "models--Qwen--Qwen3-4B-Instruct-2507" / "snapshots" / "cafe"
+    shutil.copytree(tiny_model_path, kept)
+
+    async def renderer_of(directory):
+        backend = TransformersBackend(ModelSpec("my-alias", path=directory, context=128))
+        await backend.start()
+        try:
+            return make_renderer(backend.tokenizer)
+        finally:
+            await backend.close()
+
+    _, tokenizer = qwen
+    tokenizer.save_pretrained(kept)
+    assert isinstance(asyncio.run(renderer_of(kept)), LibraryRenderer)
+    assert isinstance(asyncio.run(renderer_of(tiny_model_path)), TemplateRenderer)
 
 
 CALLED = '<tool_call>\n{"name": "lookup", "arguments": {"order": "A12"}}\n</tool_call>'

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -34,6 +35,7 @@ training:
   group_size: 2
   micro_batch: 2
   warm_start: {{epochs: 1, max_demonstrations: 4, batch: 2}}
+  report_to: [tensorboard]
 evaluation: {{episodes: 4}}
 output: "{output}"
 """
@@ -104,9 +106,13 @@ def test_a_run_leaves_all_that_other_tools_read(agent_yaml: Path) -> None:
     assert all(item.ledger is not None for item in played)
     assert (run.adapter / "adapter_model.safetensors").is_file()
     assert (run.path / "reward.svg").is_file()
-    again = load_config(run.agent_yaml).config
-    assert again == load_config(run.agent_yaml).config
-    assert again.training.lora.r == 16, "defaults are written out"
+    given, again = load_config(agent_yaml).config, load_config(run.agent_yaml).config
+    assert (again.model, again.sampling, again.evaluation) == (given.model, given.sampling, given.evaluation)
+    assert again.training == given.training
+    assert again.environment.options["questions"] == 1
+    assert "r: 16" in run.agent_yaml.read_text(), "defaults are written out"
+    [board] = run.checkpoints.rglob("events.out.tfevents.*")
+    assert b"rewards/task_success/mean" in board.read_bytes()
     assert "trl 1.16" in run.agent_yaml.read_text(), "versions are recorded"
     assert "mean held_out reward" in output
 
@@ -120,12 +126,14 @@ def test_ctrl_c_saves_and_resume_goes_on(agent_yaml: Path) -> None:
 
     assert process.returncode == 128 + signal.SIGINT, "".join(seen)
     assert "saving a checkpoint" in seen[-1]
-    assert "--resume" in seen[-1]
+    again = re.search(r"go on with: grpo-host (.+)", seen[-1])
+    assert again, seen[-1]
     run = run_of(agent_yaml)
     before = json.loads(run.report.read_text())
     assert list(run.checkpoints.glob("checkpoint-*/grpo_state.json")), "a complete checkpoint"
 
-    resumed = start("run", agent_yaml, *settings, "--resume")
+    version = max(item.policy_version for item in run.read_trajectories())
+    resumed = start(*shlex.split(again[1]))
     output = finish(resumed)
 
     assert resumed.returncode == 0, output
@@ -133,6 +141,10 @@ def test_ctrl_c_saves_and_resume_goes_on(agent_yaml: Path) -> None:
     assert [line["step"] for line in run.read_metrics()] == [1, 2, 3, 4, 5]
     after = json.loads(run.report.read_text())
     assert after["before"] == before["before"], "what was measured is not measured again"
+    assert after["seconds"]["training"] > before["seconds"]["training"] > 0
+    played = [item for item in run.read_trajectories() if item.id.startswith(("3/", "4/", "5/"))]
+    assert all(item.policy_version > version for item in played if item.id.startswith("5/"))
+    assert len({item.id for item in played}) == len(played), "no step is there twice"
     assert "warm start" not in output
     assert after["after"]["episodes"] == 4
 

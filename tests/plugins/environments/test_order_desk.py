@@ -135,13 +135,20 @@ def test_the_tool_answers_in_short_json():
 
 def test_ids_names_and_wordings_of_the_splits_are_disjoint():
     environment = OrderDeskEnvironment(withhold_id_rate=0.2)
-    ids, names = [], []
+    ids, names, wordings = [], [], []
     for split in ("train", "held_out"):
         tasks = environment.tasks(split)
         ids.append({question["order"] for task in tasks for question in task.data["questions"]})
         names.append({task.data["customer"] for task in tasks})
-    assert not ids[0] & ids[1]
-    assert not names[0] & names[1]
+        wordings.append({wording(task, question) for task in tasks for question in task.data["questions"]})
+    for train, held_out in (ids, names, wordings):
+        assert train
+        assert not train & held_out
+
+
+def wording(task, question):
+    """What is asked, whoever asks it of whichever order."""
+    return question["text"].replace(task.data["customer"], "{name}").replace(question["order"], "{id}")
 
 
 def test_facts_cannot_be_told_from_the_question():

@@ -53,7 +53,7 @@ def main() -> int:
 
 def train(run: RunDirectory, steps: int, what: str, stopping: list[int]) -> int:
     done = max([0, *(int(p.name.rpartition("-")[2]) for p in run.checkpoints.glob("checkpoint-*"))])
-    run.truncate_metrics(done)
+    run.forget_after(done)
     for step in range(done + 1, steps + 1):
         until = time.monotonic() + (0.5 if what in ("slow", "deaf") else SECONDS)
         while time.monotonic() < until:
