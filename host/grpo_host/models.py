@@ -184,7 +184,7 @@ def checked_directory(directory: Path, name: str) -> Path:
 
 def hub_id(path: str) -> str | None:
     """The hub id of the model that the hub's client keeps at ``path``; None where it is not from there."""
-    *_, folder, snapshots, _revision = ["", "", *Path(path).parts]
+    *_, folder, snapshots, _revision = ["", "", "", *Path(path).parts]
     is_kept = snapshots == "snapshots" and folder.startswith("models--")
     return folder.removeprefix("models--").replace("--", "/") if is_kept else None
 

@@ -286,3 +286,31 @@ def test_the_real_embedded_model_answers(monkeypatch):
     asked = tokenizer("The capital of France is", return_tensors="pt")
     answer = model.generate(**asked, max_new_tokens=3, do_sample=False)
     assert "Paris" in tokenizer.decode(answer[0])
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("/home/me/hub/models--org--tiny-1.0/snapshots/abc", "org/tiny-1.0"),
+        ("/home/me/models/tiny", None),
+        ("", None),
+    ],
+)
+def test_a_hub_id_is_told_by_where_the_hubs_client_keeps_the_model(path, expected):
+    assert models.hub_id(path) == expected
+
+
+@pytest.mark.parametrize(
+    ("config", "longest"),
+    [
+        ({"max_position_embeddings": 4096}, 4096),
+        ({"max_position_embeddings": 4096, "rope_parameters": {"rope_theta": 1e6}}, 4096),
+        ({"max_position_embeddings": 4096, "rope_parameters": {"factor": 4.0}}, None),
+        ({"max_position_embeddings": 4096, "rope_scaling": {"factor": 4.0}}, None),
+        ({}, None),
+        ([], None),
+    ],
+)
+def test_the_longest_context_is_what_the_config_tells(tmp_path, config, longest):
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert models.longest_context(tmp_path) == longest

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from grpo_host.models import hub_id
-from grpo_host.rendering.reading import LateReader, TextReader
+from grpo_host.rendering.reading import GrowingReader, TextReader
 from grpo_sdk.backend import Tokenizer
 from grpo_sdk.messages import Message, ToolCall, ToolSchema, tool_call
 from grpo_sdk.tools import MALFORMED_CALL
@@ -60,7 +60,7 @@ class LibraryRenderer:
         return parsed.content, [_call(attempt, index) for index, attempt in enumerate(parsed.tool_calls)]
 
     def reader(self, tools: Sequence[ToolSchema]) -> TextReader:
-        return LateReader()  # the library reads whole replies only
+        return GrowingReader(lambda ids: self.parse(ids, tools)[0], tools=bool(tools))
 
     def completion(self, message: Message) -> list[int]:
         probe = [{"role": "user", "content": "Hello"}]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Protocol
 
 from grpo_sdk.backend import Tokenizer
@@ -17,11 +17,27 @@ class TextReader(Protocol):
         """What ``ids`` add for a user to see: together always a beginning of the message's text."""
 
 
-class LateReader:
-    """Shows nothing before the message is complete: for formats that only then can be told apart."""
+class GrowingReader:
+    """Shows how the text grows that ``parse`` finds in the ids so far.
+
+    Where there are ``tools``, a text that begins like a call is not shown before it is complete: some
+    formats write calls as plain text.
+    """
+
+    def __init__(self, parse: Callable[[Sequence[int]], str], *, tools: bool) -> None:
+        self._parse = parse
+        self._calls = ("{", "[", "<") if tools else ()
+        self._ids: list[int] = []
+        self._shown = ""
 
     def feed(self, ids: Sequence[int]) -> str:
-        return ""
+        self._ids += ids
+        text = self._parse(self._ids).rstrip("\ufffd").rstrip()  # half a character, space before a call
+        if text.lstrip().startswith(self._calls) or not text.startswith(self._shown):
+            return ""
+        new = text[len(self._shown) :]
+        self._shown = text
+        return new
 
 
 class PlainReader:

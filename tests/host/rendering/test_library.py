@@ -130,3 +130,26 @@ def test_tools_are_in_the_prompt(qwen):
     renderer, tokenizer = qwen
     assert '"lookup"' in tokenizer.decode(renderer.prompt([user("Hi")], TOOLS))
     assert "lookup" not in tokenizer.decode(renderer.prompt([user("Hi")], []))
+
+
+@pytest.mark.parametrize(
+    ("text", "seen"),
+    [
+        ("Your parcel is on its way \u2014 today. 🙂", "Your parcel is on its way \u2014 today. 🙂"),
+        ("<think>\nHm, A12.\n</think>\n\nIt is on its way.", "It is on its way."),
+        ("Let me look.\n" + CALLED, "Let me look."),
+        (CALLED, ""),
+        ('{"not": "a call"}', '{"not": "a call"}'),
+    ],
+)
+@pytest.mark.parametrize("tools", [TOOLS, []], ids=["tools", "no tools"])
+def test_a_reply_is_shown_as_it_comes(qwen, text, seen, tools):
+    renderer, tokenizer = qwen
+    ids = tokenizer.encode(f"{text}<|im_end|>", add_special_tokens=False)
+    whole, _ = renderer.parse(ids, tools)
+    reader = renderer.reader(tools)
+    shown = [reader.feed([id]) for id in ids]
+    held = bool(tools) and seen.startswith("{")
+    assert "".join(shown) == ("" if held else seen)
+    assert whole.startswith("".join(shown))
+    assert len([part for part in shown if part]) > 3 or not seen or held
