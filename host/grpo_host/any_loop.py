@@ -29,10 +29,12 @@ class AnyLoopBackend(Backend):
     takes some 0.1 ms a call. Where nobody holds this object any more, ``inner`` is closed.
     """
 
-    def __init__(self, inner: Backend) -> None:
+    def __init__(self, inner: Backend, *, chosen: bool = False) -> None:
         super().__init__(inner.model)
         self.capabilities = inner.capabilities  # type: ignore[misc]  # of this one instance
         self.inner = inner
+        self.chosen = chosen
+        """Nobody asked for this kind of backend: it seemed the best."""
         self.weights = ""
         """Names the weights that replaced those it started with: another name for every change."""
         self._thread = LoopThread("grpo-model")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
-import json
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from grpo_host.agent import Agent
 from grpo_host.any_loop import AnyLoopBackend
+from grpo_host.models import longest_context, resolve_model
 from grpo_host.plugins import Registry, load_plugins
 from grpo_host.rendering import Renderer, make_renderer
 from grpo_sdk.backend import Backend, Capability, ModelSpec
@@ -21,7 +21,8 @@ from grpo_sdk.blocking import call_blocking
 from grpo_sdk.errors import ModelError
 
 if TYPE_CHECKING:
-    from grpo_host.plugins import Offer
+    from grpo_host.models import longest_context, resolve_model
+from grpo_host.plugins import Offer
 
 AUTO = "auto"
 CONTEXT = 2048
@@ -96,7 +97,12 @@ class LocalModel:
         if backend is None:
             raise RuntimeError("the model is not started")
         inner, spec = backend.inner, backend.model
-        files = [file for folder in (spec.path, spec.adapter) if folder for file in _files(folder)]
+        files = [
+            file
+            for folder in (spec.path, spec.adapter)
+            if folder and folder.is_dir()
+            for file in _files(folder)
+        ]
         own = "" if isinstance(self._backend, str) else str(id(inner))  # what it does, only it knows
         return repr(
             (type(inner).__qualname__, sorted(self._options.items()), spec, files, own, backend.weights)
@@ -115,7 +121,7 @@ class LocalModel:
         await backend.close()
 
     def _load(self) -> tuple[AnyLoopBackend, Renderer | None]:
-        return asyncio.run(self._start(AnyLoopBackend(self._make())))
+        return asyncio.run(self._start(AnyLoopBackend(self._make(), chosen=self._backend == AUTO)))
 
     async def _start(self, backend: AnyLoopBackend) -> tuple[AnyLoopBackend, Renderer | None]:
         try:
@@ -144,12 +150,10 @@ class LocalModel:
     def _directory(self, offer: Offer) -> Path | None:
         if not getattr(offer.factory, "local_weights", False):
             return None
-        from grpo_host.models import resolve_model
-
         return resolve_model(self.name, progress=self._progress).path
 
     def _fitting_context(self, path: Path | None) -> int:
-        longest = _longest_context(path) if path else None
+        longest = longest_context(path) if path else None
         if self._context is None:
             return min(CONTEXT, longest or CONTEXT)
         if longest is not None and self._context > longest:
@@ -188,13 +192,3 @@ def _best_backend() -> str:
     import torch
 
     return "vllm" if torch.cuda.is_available() else "transformers"
-
-
-def _longest_context(path: Path) -> int | None:
-    """The positions that the model was made for, where its configuration tells."""
-    try:
-        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None  # the backend says what is wrong with it
-    longest = config.get("max_position_embeddings")
-    return longest if isinstance(longest, int) and longest > 0 else None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
+import marshal
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
@@ -83,6 +85,8 @@ class BoundTool:
     run: Runner
     cacheable: Cacheable | None = None
     """How long its results may be used again; None: never."""
+    origin: str = ""
+    """Tells the code behind it from other code under the same name: part of what a cache goes by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,9 +136,23 @@ def bind(tool: ToolLike, *, name: str | None = None) -> BoundTool:
         made = as_tool(tool, name=name)
         form = _plain_form(made)
         run = _through_langchain(made) if form is None else _direct(form, made.coroutine or made.func)  # type: ignore[attr-defined]
-        return BoundTool(made.name, tool_schema(made), run, _mark_of(tool))
+        return BoundTool(made.name, tool_schema(made), run, _mark_of(tool), _origin(tool))
     form = _function_form(tool, name)
-    return BoundTool(form.name, form.schema, _direct(form, tool), _mark_of(tool))
+    return BoundTool(form.name, form.schema, _direct(form, tool), _mark_of(tool), _origin(tool))
+
+
+def _origin(tool: Any) -> str:
+    """The class or function, its code, and what it holds; the same in every process where that is plain."""
+    function = getattr(tool, "coroutine", None) or getattr(tool, "func", None) or tool
+    function = inspect.unwrap(getattr(function, "__func__", function))
+    code = getattr(function, "__code__", None)
+    if code is None:
+        return f"{type(tool).__module__}.{type(tool).__qualname__} {id(tool)}"
+    held = [cell.cell_contents for cell in function.__closure__ or ()]
+    held += [*(function.__defaults__ or ()), getattr(tool, "__self__", None)]
+    said = [item if isinstance(item, str | int | float | None) else id(item) for item in held]
+    digest = hashlib.blake2b(marshal.dumps(code, 2), digest_size=8).hexdigest()
+    return f"{function.__module__}.{function.__qualname__} {digest} {said}"
 
 
 def _renamed(tool: BoundTool, name: str) -> BoundTool:

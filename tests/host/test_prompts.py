@@ -75,6 +75,7 @@ def test_without_prompts_episodes_open_with_what_reset_says():
     played = play(Steps({"done": True}), task=Task("train-0"))
     assert played.messages[0]["content"] == "initial"
     assert len(PromptEnvironment(Steps()).tasks("train")) == 64
+    assert PromptEnvironment(Steps()).tasks("held_out") == [], "all begin alike: nothing is held out"
 
 
 def test_an_episode_that_nothing_opens_fails_and_says_why():

@@ -29,6 +29,14 @@ if TYPE_CHECKING:
 GROUP_SIZE = 4
 """Episodes a prompt where the agent is trained: what GRPO compares."""
 
+OF_A_RUN = frozenset(
+    {
+        "steps", "tasks_per_step", "early_stopping", "world_size", "warm_start", "save_every",
+        "report_to", "lr_schedule",
+    }
+)  # fmt: skip
+"""Keys of agent.yaml's ``training`` that mean nothing to a single update."""
+
 
 class ComputationalEngine:
     """Plays episodes for prompts, scores them, and trains the agent where it can be trained."""
@@ -45,13 +53,19 @@ class ComputationalEngine:
         episode_seconds: float = 600.0,
         **training: Any,
     ) -> None:
-        """``train`` None: train if the agent can be. ``training``: keys of agent.yaml's ``training``.
+        """``train`` None: train if the agent can be. ``training``: keys of agent.yaml's ``training``
+        that concern one update.
 
         Raises ``ConfigError`` for what is no agent, environment, reward or setting.
         """
         if num_workers < 1:
             raise ConfigError(f"num_workers is {num_workers}; at least one episode must run at a time")
         self.agent = agent
+        if foreign := sorted(OF_A_RUN & training.keys()):
+            raise ConfigError(
+                f"{', '.join(foreign)}: of a whole run, and train_iteration makes one update. Leave it out, "
+                "or train with DistributedGRPOTrainer"
+            )
         self.settings = settings_of(TrainingConfig, {"group_size": GROUP_SIZE, **training})
         self._environment = as_environment(environment)
         self._prompted = isinstance(self._environment(), PromptEnvironment)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -17,6 +18,8 @@ from grpo_sdk.tools import BoundTool
 
 if TYPE_CHECKING:
     from grpo_sdk.backend import NamedWeights
+
+logger = logging.getLogger(__name__)
 
 
 def cache_key(kind: str, *parts: Any) -> str:
@@ -116,7 +119,7 @@ def cached_tool(tool: BoundTool, cache: Any) -> BoundTool:
         return tool
 
     async def run(arguments: dict[str, Any]) -> Any:
-        key = cache_key("grpo:tool", tool.schema, arguments)
+        key = cache_key("grpo:tool", tool.origin, tool.schema, arguments)
         found = await got(cache, key)
         if found is not None:
             return found["text"]
@@ -134,7 +137,10 @@ async def got(cache: Any, key: str) -> Any:
 
 
 async def put(cache: Any, key: str, value: Any, *, ttl: float | None = None) -> None:
-    """``cache.set``, awaited where it is async."""
-    done = cache.set(key, value) if ttl is None else cache.set(key, value, ttl=ttl)
-    if inspect.isawaitable(done):
-        await done
+    """``cache.set``, awaited where it is async. What cannot be cached is not, and stands in nobody's way."""
+    try:
+        done = cache.set(key, value) if ttl is None else cache.set(key, value, ttl=ttl)
+        if inspect.isawaitable(done):
+            await done
+    except TypeError as problem:
+        logger.warning("not cached: %s", problem)

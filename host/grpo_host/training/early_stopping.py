@@ -16,7 +16,7 @@ BEST = "best-"
 
 
 class EarlyStopping:
-    """Measures every so many steps, and says when the reward has not risen for too long.
+    """Measures every so many steps and at the last, and says when the reward has not risen for too long.
 
     ``measure(step)`` gives the mean reward, or None where nothing could be scored, which counts as
     no better. ``report`` is what ``as_dict`` gave before the run was interrupted.
@@ -30,6 +30,7 @@ class EarlyStopping:
         measure: Callable[[int], float | None],
         on_change: Callable[[], None] = lambda: None,
         *,
+        last_step: int,
         ranks: Ranks | None = None,
         report: Mapping[str, Any] | None = None,
     ) -> None:
@@ -41,6 +42,7 @@ class EarlyStopping:
         self._policy = policy
         self._measure = measure
         self._on_change = on_change
+        self._last_step = last_step
         self._ranks = ranks or Ranks()
         self._checkpoints = checkpoints
         self._known: dict[str, Any] = dict(report or {})
@@ -62,7 +64,7 @@ class EarlyStopping:
 
     def after_step(self, step: int) -> bool:
         """Measure if it is time to; True where training is to stop."""
-        if step % self.settings.every == 0:
+        if step % self.settings.every == 0 or step == self._last_step:
             if self._note(step, self._measure(step)):
                 self._keep()
             if step - self.best_step >= self.settings.patience:

@@ -15,17 +15,19 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from grpo_host.agent import Agent
 from grpo_host.any_loop import AnyLoopBackend
 from grpo_host.assembly import Assembly
 from grpo_host.config.resolved import dump_plain
 from grpo_host.config.training_checks import check_context, check_output, check_training
+from grpo_host.local_model import installed_plugins
 from grpo_host.loop import Runner
 from grpo_host.progress import Reporter
 from grpo_host.rendering import make_renderer
 from grpo_host.rewards import WeightedReward
+from grpo_host.training.continuing import saved, served
 from grpo_host.training.distributed import Ranks, python_module
 from grpo_host.training.interrupt import Interrupt
 from grpo_host.training.phases import TrainingRun
@@ -131,6 +133,8 @@ async def train_here(run: ObjectRun) -> Path:
 
     Where the call is cancelled, a checkpoint is saved first.
     """
+    backend = run.agent.backend
+    await call_blocking(served, backend)
     interrupt = Interrupt()
     loop = Runner(asyncio.get_running_loop())
     work = asyncio.ensure_future(call_blocking(lambda: run.execute(loop, interrupt, Ranks(), owned=False)))
@@ -140,13 +144,15 @@ async def train_here(run: ObjectRun) -> Path:
         interrupt.signal = signal.SIGINT
         await asyncio.gather(work, return_exceptions=True)
         raise
-    await finished.policy.sync(run.agent.backend)
+    await finished.policy.sync(backend)
+    saved(backend, finished.result, adapter=finished.policy.has_adapter)
     return finished.directory
 
 
 async def train_in_ranks(run: ObjectRun) -> Path:
     """Train in ``training.world_size`` processes of this machine, as ``train_here`` otherwise."""
     size = run.config.training.world_size
+    await call_blocking(served, run.agent.backend)
     portable = replace(run, agent=_portable(run.agent))
     with tempfile.TemporaryDirectory(prefix="grpo-ranks-") as folder:
         payload = Path(folder) / "run.pkl"
@@ -165,6 +171,7 @@ async def train_in_ranks(run: ObjectRun) -> Path:
     directory = Path(said["run"])
     policy = await call_blocking(lambda: _trained_policy(run, Path(said["result"])))
     await policy.sync(run.agent.backend)
+    saved(run.agent.backend, Path(said["result"]), adapter=policy.has_adapter)
     return directory
 
 
@@ -183,9 +190,15 @@ def _trained_policy(run: ObjectRun, result: Path) -> Policy:
 def _portable(agent: Agent) -> Agent:
     """``agent`` on a backend that is made anew from its class, model and options, and not started."""
     backend = agent.backend
-    if isinstance(backend, AnyLoopBackend):
-        backend = backend.inner
-    return replace(agent, backend=PortableBackend.of(backend), renderer=None)
+    portable: Any
+    inner = backend.inner if isinstance(backend, AnyLoopBackend) else backend
+    if isinstance(backend, AnyLoopBackend) and backend.chosen and not inner.in_ranks:
+        # Nobody asked for this backend: the ranks may play on another.
+        kind = installed_plugins().get("backend", "transformers").factory
+        portable = PortableBackend(cast("type[Backend]", kind), inner.model)
+    else:
+        portable = PortableBackend.of(inner)
+    return replace(agent, backend=portable, renderer=None)
 
 
 @dataclass
@@ -197,7 +210,7 @@ class PortableBackend:
     options: dict[str, Any] = field(default_factory=dict)
 
     @staticmethod
-    def of(backend: Backend) -> Any:
+    def of(backend: Backend) -> PortableBackend:
         """Raises ``CapabilityError`` where the backend does not keep its options as attributes."""
         kind = type(backend)
         if not kind.in_ranks:

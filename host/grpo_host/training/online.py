@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from grpo_host.config.schema import TrainingConfig
 from grpo_host.responders import is_trainable
 from grpo_host.rollouts import RolloutEngine, RolloutMetrics, group_requests
+from grpo_host.training.continuing import served, trained
 from grpo_sdk.errors import CapabilityError, ConfigError
 from grpo_sdk.seeds import derive_seed
 from grpo_sdk.trajectory import Task, Trajectory
@@ -101,10 +102,11 @@ class OnlineTrainer:
                 return OnlineStep(groups, rollouts, updated=False, seconds=seconds)
             metrics = await self._work(lambda: self._update(policy, groups))
             self.updates += 1
-            trained = time.perf_counter()
+            updated = time.perf_counter()
             await policy.sync(self.engine.agent.backend)
-            seconds["training"] = trained - played
-            seconds["weight_sync"] = time.perf_counter() - trained
+            trained(self.engine.agent.backend, policy)
+            seconds["training"] = updated - played
+            seconds["weight_sync"] = time.perf_counter() - updated
             return OnlineStep(groups, rollouts, updated=True, metrics=metrics, seconds=seconds)
 
     async def save(self, path: Path) -> None:
@@ -119,6 +121,8 @@ class OnlineTrainer:
     async def close(self) -> None:
         """Let go of the policy. The agent's backend keeps the weights and stays open."""
         async with self._busy:
+            if self.policy is not None:
+                await self._work(lambda: served(self.engine.agent.backend))
             self.policy = self._optimizer = None
             self._worker.shutdown(wait=False)
 
@@ -130,7 +134,7 @@ class OnlineTrainer:
     def _load(self) -> Policy:
         from grpo_host.training.policy import load_policy
 
-        spec = self.engine.agent.backend.model
+        spec = served(self.engine.agent.backend)
         if spec.path is None:
             raise ValueError("a trainable backend has a local model")
         return load_policy(

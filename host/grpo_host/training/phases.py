@@ -258,6 +258,7 @@ class TrainingRun:
             self.directory.checkpoints,
             measure,
             lambda: self._report(early_stopping=early.as_dict()),
+            last_step=self.config.training.steps,
             ranks=self.ranks,
             report=self.report.get("early_stopping"),
         )

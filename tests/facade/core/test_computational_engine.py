@@ -205,3 +205,12 @@ def test_an_agent_that_can_be_trained_is_updated_and_goes_on_chatting(heavy, tin
     assert isinstance(answer, str)
     assert (metrics["trainable"], metrics["updates"], metrics["policy_version"]) == (True, 2, 2)
     assert (tmp_path / "adapter" / "adapter_model.safetensors").is_file()
+
+
+@pytest.mark.parametrize(
+    "setting", [{"steps": 5}, {"world_size": 4}, {"early_stopping": {}}, {"lr_schedule": "cosine"}]
+)
+def test_settings_of_a_whole_run_are_refused_by_name(setting):
+    [name] = setting
+    with pytest.raises(ConfigError, match=f"{name}: of a whole run.*train with DistributedGRPOTrainer"):
+        make(**setting)

@@ -125,6 +125,13 @@ def test_few_prompts_are_measured_on_what_is_trained_and_said_so():
     assert config_of(prompts=["a"], held_out_prompts=["b"]).evaluation.split == "held_out"
 
 
+def test_an_environment_without_prompts_has_nothing_held_out():
+    class Unprompted(MyEnvironment):
+        prompts = ()
+
+    assert config_of(environment=Unprompted(), run_post_eval=True).evaluation.split == "train"
+
+
 def test_prompts_come_from_the_dialogue_database_where_none_are_given():
     database = DialogueDatabase([{"id": "1", "content": "I need help with my order"}])
     agent = MultiTurnAgent(dialogue_database=database)
@@ -192,6 +199,7 @@ class TestTraining:
         before, after = asyncio.run(main())
         assert before == 0 < after
         run = trainer.run_directory
+        assert asyncio.run(agent.ready()).backend.model.adapter == run / "adapter", "goes on from there"
         assert run.parent.parent == tmp_path
         assert len((run / "metrics.jsonl").read_text().splitlines()) == 2
         assert len((run / "trajectories.jsonl").read_text().splitlines()) == 16 + 2

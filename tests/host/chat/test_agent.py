@@ -8,6 +8,7 @@ from typing import ClassVar
 import pytest
 
 from grpo_host.agent import Agent, AgentLimits, TurnLimitError
+from grpo_host.cache import MemoryCache
 from grpo_host.chat.agent import ChatAgent
 from grpo_host.chat.sql_store import SqlStore
 from grpo_host.chat.store import ConflictError, ConversationNotFoundError, ConversationRecord, MemoryStore
@@ -564,6 +565,33 @@ def test_a_tool_can_be_marked_where_it_is_registered(chat, marked, runs):
     talk.say("?")
     talk.say("?")
     assert len(seen) == runs
+
+
+def price_list(price):
+    def look_up(order: str) -> str:
+        """Look up an order."""
+        return f"{price} euros"
+
+    return look_up
+
+
+def test_a_result_is_never_another_functions_though_both_look_alike(chat):
+    cache = Dictionary()
+    for price in ("3", "4"):
+        talk = chat(where_is("A"), cache=cache)
+        talk.agent.add_tool(price_list(price), cacheable=True)
+        assert talk.say("?") == f"{price} euros"
+
+
+def test_what_cannot_be_cached_is_said_all_the_same(chat, caplog):
+    def look_up(order: str) -> str:
+        """Look up an order."""
+        return "half a character: \ud83d"
+
+    talk = chat(where_is("A"), cache=MemoryCache())
+    talk.agent.add_tool(look_up, cacheable=True)
+    assert talk.say("?").startswith("half a character: ")
+    assert "not cached: " in caplog.text
 
 
 def test_a_failure_of_a_cacheable_tool_is_not_kept(chat):

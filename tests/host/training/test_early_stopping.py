@@ -32,6 +32,7 @@ def train(tmp_path, rewards, *, start=0.5, steps=None, begin=0, report=None, **s
         policy,
         tmp_path,
         given.get,
+        last_step=steps or begin + len(rewards),
         report=report,
     )
     early.begin(begin, start)
@@ -75,6 +76,13 @@ def test_it_measures_every_so_many_steps_and_counts_patience_in_steps(tmp_path):
     early, _ = train(tmp_path, [0.1] * 10, every=3, patience=6)
     assert list(early.history) == [0, 3, 6]
     assert early.stopped_at == 6
+
+
+@pytest.mark.parametrize(("steps", "measured"), [(5, [0, 5]), (25, [0, 10, 20, 25])])
+def test_the_last_step_is_measured_too_so_that_no_training_is_lost(tmp_path, steps, measured):
+    early, policy = train(tmp_path, [0.5 + step / 100 for step in range(1, steps + 1)], every=10, patience=50)
+    assert list(early.history) == measured
+    assert policy.value == steps
 
 
 def test_nothing_that_could_be_scored_is_no_better(tmp_path):

@@ -55,7 +55,7 @@ def engine_of(agent, reward=even):
 
 
 def run(model, script, reward=even, **settings):
-    """``await script(trainer)`` on a fresh trainer; the backend begins with the model's own weights."""
+    """``await script(trainer)`` on a fresh trainer, which goes on from what ``model`` has learnt before."""
     from grpo_host.training.online import OnlineTrainer
 
     async def main():
@@ -95,6 +95,26 @@ def test_a_step_updates_the_policy_and_keeps_the_optimizers_state(model):
         assert [len(group) for group in first.groups] == [4, 4]
         assert first.groups[0][0].policy_version == 0
         assert second.groups[0][0].policy_version == trainer.policy.version - 1 == 1
+
+    run(model, script)
+
+
+@pytest.mark.parametrize("closed", [True, False])
+def test_another_trainer_goes_on_from_what_the_agent_has_learnt(model, closed):
+    from grpo_host.training.online import OnlineTrainer
+
+    async def script(trainer):
+        assert (await trainer.step(TASKS)).updated
+        learnt = trained(trainer.policy)
+        if closed:
+            await trainer.close()
+        another = OnlineTrainer(trainer.engine, trainer.settings)
+        another.policy = await another._work(another._load)
+        try:
+            assert learnt
+            assert not changed(learnt, trained(another.policy))
+        finally:
+            await another.close()
 
     run(model, script)
 

@@ -36,12 +36,12 @@ trajectories is random and means nothing.
 
 Give each trajectory a score from 0 (worst) to 1 (best). Answer with this JSON and nothing else, \
 explanations first and short:
-{{"scores": [{{"id": "1", "explanation": "...", "score": 0.5}}{more}]}}"""
+{{"scores": [{{"id": "1", "explanation": "...", "score": <number>}}{more}]}}"""
 
 CORRECTION = """\
 That answer cannot be used: {problem}. Answer again, with JSON and nothing else, one entry for each of \
 the ids {ids}, each score a number from 0 to 1, explanations of at most ten words:
-{{"scores": [{{"id": "1", "explanation": "...", "score": 0.5}}, ...]}}"""
+{{"scores": [{{"id": "1", "explanation": "...", "score": <number>}}, ...]}}"""
 
 
 def shared_prefix(group: Sequence[Trajectory]) -> int:

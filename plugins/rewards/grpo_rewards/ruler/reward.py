@@ -22,7 +22,7 @@ from grpo_sdk.rewards import GroupReward, RewardResult
 from grpo_sdk.seeds import derive_seed
 from grpo_sdk.trajectory import Trajectory
 
-_PROMPT_VERSION = 1
+_PROMPT_VERSION = 2
 """Raise it when the prompt changes what a judge would say: cached verdicts of older ones are left alone."""
 
 
@@ -148,7 +148,8 @@ class RulerReward(GroupReward):
         backend = self.judge
         while isinstance(inner := getattr(backend, "backend", None), Backend):
             backend = inner  # of the host's wrappers
-        judge = f"{type(backend).__name__} {backend.model.name} {backend.model.adapter}"
+        where = [getattr(backend, name, None) for name in ("base_url", "api_base")]
+        judge = f"{type(backend).__name__} {where} {backend.model.name} {backend.model.adapter}"
         asked = json.dumps([_PROMPT_VERSION, judge, self.rubric, self.max_chars, order])
         return f"ruler:{hashlib.sha256(asked.encode()).hexdigest()}"
 

@@ -13,7 +13,7 @@ from typing import Any
 LONGEST = 200_000
 """Characters of an answer that are read."""
 _EXPLANATION = 500
-_THINKING = re.compile(r"<think(?:ing)?>.*?</think(?:ing)?>", re.DOTALL | re.IGNORECASE)
+_THINKING = re.compile(r"<think(?:ing)?>.*?(?:</think(?:ing)?>|\Z)", re.DOTALL | re.IGNORECASE)
 _TRAILING_COMMA = re.compile(r",(\s*[}\]])")
 _ATTEMPTS = 64
 
@@ -39,14 +39,17 @@ def read_verdicts(answer: str, ids: Sequence[str]) -> dict[str, Verdict]:
     """
     found: dict[str, Verdict] | None = None
     problems: list[str] = []
-    loose: list[tuple[str, Any, str]] = []
-    sets = []
+    sets: list[list[tuple[str, Any, str]]] = []
+    loose: list[tuple[str, Any, str]] | None = None
     for value in _json_values(_THINKING.sub("", answer)[-LONGEST:]):
         if isinstance(value, Mapping) and "id" in value and "score" in value:
+            if loose is None:
+                sets.append(loose := [])
             loose.append(_entry(value["id"], value))
         elif (entries := _entries(value, ids)) is not None:
             sets.append(entries)
-    for entries in [*([loose] if loose else []), *sets]:
+            loose = None
+    for entries in sets:
         verdicts, wrong = _check(entries, ids)
         if not wrong:
             found = verdicts

@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from grpo_rewards.ruler.prompt import CORRECTION, build_prompt
 from grpo_rewards.ruler.verdict import UnusableAnswerError, read_verdicts
+from grpo_sdk.testing import make_trajectory
 
 GOOD = '{"scores": [{"id": "1", "explanation": "kind", "score": 0.9}, {"id": "2", "score": 0.1}]}'
 
@@ -18,6 +20,7 @@ GOOD = '{"scores": [{"id": "1", "explanation": "kind", "score": 0.9}, {"id": "2"
         f"```json\n{GOOD}\n```",
         f"Here is what I think of [1] and {{2}}:\n\n{GOOD}\n\nI hope that helps!",
         f"<think>At first {{1: 0.2}}, or {GOOD.replace('0.9', '0.5')}</think>{GOOD}",
+        f'{GOOD.replace("0.9", "0.2")} Finally:\n{{"id": "1", "score": 0.9}}\n{{"id": "2", "score": 0.1}}',
         f"{GOOD.replace('0.9', '0.2')} No, on second thoughts: {GOOD}",
         GOOD.replace("}]}", "},],}"),
         GOOD.replace('"1"', "1").replace('"2"', "2"),
@@ -90,3 +93,18 @@ def test_any_text_is_scores_or_an_error(answer):
 def test_a_very_long_answer_is_read_quickly():
     with pytest.raises(UnusableAnswerError):
         read_verdicts("[" * 100_000 + "{" * 100_000, ["1"])
+
+
+def test_a_thought_without_an_end_is_no_verdict():
+    with pytest.raises(UnusableAnswerError):
+        read_verdicts(f"<think>Perhaps {GOOD}", ["1", "2"])
+
+
+@pytest.mark.parametrize("group", [1, 2])
+def test_the_form_in_the_prompt_is_no_verdict(group):
+    """A small judge may say back what it was asked for."""
+    [instructions, _] = build_prompt([make_trajectory("Hello")] * group, "kind", max_chars=1000)
+    correction = CORRECTION.format(problem="none", ids="1")
+    for echo in (instructions["content"], correction):
+        with pytest.raises(UnusableAnswerError):
+            read_verdicts(echo, [str(number + 1) for number in range(group)])
