@@ -18,11 +18,10 @@ from grpo_host.plugins import Registry, load_plugins
 from grpo_host.rendering import Renderer, make_renderer
 from grpo_sdk.backend import Backend, Capability, ModelSpec
 from grpo_sdk.blocking import call_blocking
-from grpo_sdk.errors import ModelError
+from grpo_sdk.errors import CapabilityError, ModelError
 
 if TYPE_CHECKING:
-    from grpo_host.models import longest_context, resolve_model
-from grpo_host.plugins import Offer
+    from grpo_host.plugins import Offer
 
 AUTO = "auto"
 CONTEXT = 2048
@@ -70,8 +69,8 @@ class LocalModel:
     async def start(self) -> tuple[Backend, Renderer | None]:
         """The started backend, and the renderer that it needs, if any.
 
-        Raises ``ModelError``, ``PluginError``, ``ConfigError`` or ``MissingExtraError``; the next call
-        tries again.
+        Raises ``ModelError``, ``PluginError``, ``ConfigError``, ``CapabilityError`` or
+        ``MissingExtraError``; the next call tries again.
         """
         with self._lock:
             if self._loading is None:
@@ -142,6 +141,9 @@ class LocalModel:
         name = _best_backend() if self._backend == AUTO else self._backend
         use = PluginUse(name=name, options=self._options)
         offer, options = choose("backend", use, self._registry or installed_plugins())
+        can: frozenset[Capability] = getattr(offer.factory, "capabilities", frozenset())
+        if self._adapter is not None and Capability.ADAPTERS not in can:
+            raise CapabilityError(f'the backend "{name}" loads no adapters; choose transformers or vllm')
         path = self._directory(offer)
         spec = ModelSpec(self.name, path, self._adapter, self._dtype, self._fitting_context(path))
         made: Backend = offer.make(spec, **options)

@@ -9,7 +9,7 @@ import pytest
 
 from grpo_host.local_model import LocalModel
 from grpo_host.plugins import Registry
-from grpo_sdk import ConfigError, ModelError, PluginError, Sampling, Strategy, hookimpl, user
+from grpo_sdk import CapabilityError, ConfigError, ModelError, PluginError, Sampling, Strategy, hookimpl, user
 from grpo_sdk.testing import ScriptedBackend
 
 
@@ -141,3 +141,9 @@ def test_making_one_loads_nothing_heavy():
     )
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert result.stdout.strip() == "[]", result.stderr
+
+
+def test_an_adapter_is_refused_where_the_backend_loads_none(tmp_path):
+    model = LocalModel("any", backend="scripted", adapter=tmp_path)
+    with pytest.raises(CapabilityError, match='the backend "scripted" loads no adapters'):
+        asyncio.run(model.start())

@@ -50,7 +50,7 @@ class TrainingConfig(Settings):
     lora_r: Count = 16
     lora_alpha: Count = 32
     bf16: bool = True
-    """The model computes in bfloat16; else in float32."""
+    """The model in training computes in bfloat16; else in float32. The agent samples in its own dtype."""
     gradient_clipping: Positive = 1.0
     """The gradient's norm is scaled down to this."""
     per_device_batch_size: Count | None = None

@@ -54,6 +54,12 @@ class ModelSettings(BaseModel):
             settings = settings_of(cls, given or {})
         except ConfigError as problem:
             raise ConfigError(f"model_config: {problem}") from None
+        beside = sorted(settings.model_fields_set & {"adapter", "backend_options", "context", "dtype"})
+        if isinstance(settings.backend, Backend) and beside:
+            raise ConfigError(
+                f"model_config: {', '.join(beside)}: a backend that is given is made already. Give it these "
+                "when it is made"
+            )
         if not settings.model_type:
             return settings
         if settings.model_type not in installed_plugins().names("strategy"):

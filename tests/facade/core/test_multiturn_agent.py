@@ -144,6 +144,10 @@ def test_the_settings_reach_the_host() -> None:
             r'model_config: temprature: unknown setting "temprature"\. Did you mean "temperature"',
         ),
         ({"temperature": -1}, "model_config: temperature: give at least 0"),
+        (
+            {"backend": ScriptedBackend(), "dtype": "float32", "context": 512},
+            "model_config: context, dtype: a backend that is given is made already",
+        ),
         ({"model_type": "a", "model": "b"}, 'model_type "a" and model "b" name each a model; leave one'),
         ({"model_type": "sales", "strategy": "plain"}, 'model_type "sales" and strategy "plain" name each a'),
     ],
