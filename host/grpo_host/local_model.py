@@ -10,6 +10,7 @@ from concurrent.futures import Future
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 from grpo_host.agent import Agent
 from grpo_host.any_loop import AnyLoopBackend
@@ -63,6 +64,7 @@ class LocalModel:
         self._context = context
         self._registry = registry
         self._progress = progress
+        self._unnamed = uuid4().hex
         self._lock = threading.Lock()
         self._loading: Future[tuple[AnyLoopBackend, Renderer | None]] | None = None
 
@@ -102,7 +104,7 @@ class LocalModel:
             if folder and folder.is_dir()
             for file in _files(folder)
         ]
-        own = "" if isinstance(self._backend, str) else str(id(inner))  # what it does, only it knows
+        own = "" if isinstance(self._backend, str) else self._unnamed  # what it does, only it knows
         return repr(
             (type(inner).__qualname__, sorted(self._options.items()), spec, files, own, backend.weights)
         )

@@ -8,6 +8,7 @@ import marshal
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
+from uuid import uuid4
 
 from grpo_sdk.blocking import call_blocking
 from grpo_sdk.messages import ToolSchema
@@ -142,17 +143,33 @@ def bind(tool: ToolLike, *, name: str | None = None) -> BoundTool:
 
 
 def _origin(tool: Any) -> str:
-    """The class or function, its code, and what it holds; the same in every process where that is plain."""
+    """The code behind a tool and all that it holds, the same in every process where that is plain.
+
+    What holds objects is like no other: only they know what they do.
+    """
+    layers: list[str] = []
     function = getattr(tool, "coroutine", None) or getattr(tool, "func", None) or tool
-    function = inspect.unwrap(getattr(function, "__func__", function))
-    code = getattr(function, "__code__", None)
-    if code is None:
-        return f"{type(tool).__module__}.{type(tool).__qualname__} {id(tool)}"
-    held = [cell.cell_contents for cell in function.__closure__ or ()]
-    held += [*(function.__defaults__ or ()), getattr(tool, "__self__", None)]
-    said = [item if isinstance(item, str | int | float | None) else id(item) for item in held]
-    digest = hashlib.blake2b(marshal.dumps(code, 2), digest_size=8).hexdigest()
-    return f"{function.__module__}.{function.__qualname__} {digest} {said}"
+    while function is not None:
+        held = _held(function)
+        code = getattr(function, "__code__", None)
+        if code is None or not all(item is None or isinstance(item, str | int | float) for item in held):
+            return uuid4().hex
+        digest = hashlib.blake2b(marshal.dumps(code, 2), digest_size=8).hexdigest()
+        layers.append(f"{function.__module__}.{function.__qualname__} {digest} {held}")
+        function = getattr(function, "__wrapped__", None)
+    return "; ".join(layers)
+
+
+def _held(function: Any) -> list[Any]:
+    """What a function gives its code besides arguments."""
+    held = [getattr(function, "__self__", None), *(getattr(function, "__defaults__", None) or ())]
+    held += (getattr(function, "__kwdefaults__", None) or {}).values()
+    for cell in getattr(function, "__closure__", None) or ():
+        try:
+            held.append(cell.cell_contents)
+        except ValueError:  # not filled yet
+            held.append(cell)
+    return held
 
 
 def _renamed(tool: BoundTool, name: str) -> BoundTool:

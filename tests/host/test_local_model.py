@@ -147,3 +147,14 @@ def test_an_adapter_is_refused_where_the_backend_loads_none(tmp_path):
     model = LocalModel("any", backend="scripted", adapter=tmp_path)
     with pytest.raises(CapabilityError, match='the backend "scripted" loads no adapters'):
         asyncio.run(model.start())
+
+
+def test_backends_of_ones_own_never_share_an_identity():
+    def identity():
+        model = LocalModel("any", backend=ScriptedBackend())
+        asyncio.run(model.start())
+        said = model.identity()
+        asyncio.run(model.close())
+        return said
+
+    assert len({identity() for _ in range(20)}) == 20

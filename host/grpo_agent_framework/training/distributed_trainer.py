@@ -118,6 +118,11 @@ class DistributedGRPOTrainer:
         prompts, held_out = self._prompts()
         self._environment = as_environment(environment, prompts, held_out)
         made = self._environment()
+        asked = self.training_config
+        if not isinstance(made, PromptEnvironment) and (asked.prompts or asked.held_out_prompts):
+            raise ConfigError(
+                f"prompts: {type(made).__name__} has tasks of its own. Leave prompts and held_out_prompts out"
+            )
         self._measured = HELD_OUT if made.tasks(HELD_OUT) else TRAIN
         self._rewards = as_rewards(reward_function, steps_are_rewarded=isinstance(made, PromptEnvironment))
         self.run_directory: Path | None = None

@@ -113,7 +113,7 @@ class ChatAgent:
         return await self.model.agent(**parts)
 
     def add_strategy(self, strategy: Strategy) -> str:
-        """Offer a strategy that no plugin offers; its name."""
+        """Offer a strategy that no plugin offers, or instead of one of its name; the name."""
         self._strategies[strategy.name] = strategy
         return strategy.name
 
@@ -301,6 +301,11 @@ class ChatAgent:
 
     def _name(self, strategy: str | Strategy | None) -> str | None:
         if isinstance(strategy, Strategy):
+            if self._strategies.get(strategy.name, strategy) != strategy:
+                raise ConfigError(
+                    f'the strategy "{strategy.name}" is another one in other conversations. Give it '
+                    "a name of its own, or replace it everywhere with add_strategy"
+                )
             return self.add_strategy(strategy)
         if strategy is not None:
             self._strategy(strategy)  # an unknown one is refused before anything happens

@@ -13,6 +13,7 @@ from grpo_agent_framework.training.distributed_trainer import (
     DistributedGRPOTrainer,
     TrainingConfig,
 )
+from grpo_environments.arithmetic.environment import ArithmeticEnvironment
 from grpo_host.agent import Agent as HostAgent
 from grpo_host.local_model import LocalModel
 from grpo_sdk import CapabilityError, ConfigError, Sampling
@@ -130,6 +131,11 @@ def test_an_environment_without_prompts_has_nothing_held_out():
         prompts = ()
 
     assert config_of(environment=Unprompted(), run_post_eval=True).evaluation.split == "train"
+
+
+def test_prompts_for_an_environment_with_tasks_of_its_own_are_refused():
+    with pytest.raises(ConfigError, match="prompts: ArithmeticEnvironment has tasks of its own"):
+        make(environment=ArithmeticEnvironment, prompts=["Hi"])
 
 
 def test_prompts_come_from_the_dialogue_database_where_none_are_given():

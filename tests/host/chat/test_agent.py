@@ -149,6 +149,15 @@ def test_a_strategy_holds_until_another_is_given(chat):
     assert talk.system == "I am my own."
 
 
+def test_a_strategy_of_one_conversation_does_not_change_anothers(chat):
+    talk = chat()
+    talk.say("Hi", strategy=Strategy("shop", "You serve shop A."))
+    with pytest.raises(ConfigError, match='the strategy "shop" is another one in other conversations'):
+        talk.say("Hi", strategy=Strategy("shop", "You serve shop B."))
+    talk.say("Hi", strategy=Strategy("shop", "You serve shop A."))
+    assert talk.system == "You serve shop A."
+
+
 def test_an_unknown_strategy_is_refused_before_anything_is_said(chat):
     talk = chat()
     with pytest.raises(PluginError, match=r'no strategy "sails".*Did you mean "sales"'):

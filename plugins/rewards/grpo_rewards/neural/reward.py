@@ -116,14 +116,15 @@ class NeuralReward(Reward):
         learner = self._loaded()
         if learner.add(messages, score, context or {}) % self.update_frequency:
             return
-        training = _worker().submit(learner.train)
         try:
             asyncio.get_running_loop()
         except RuntimeError:
-            training.result()
+            _worker().submit(learner.train).result()
             return
-        self._training = training
-        training.add_done_callback(self._note_problem)
+        if self._training is not None and not (self._training.running() or self._training.done()):
+            return  # one that has not begun yet will learn from this too
+        self._training = _worker().submit(learner.train)
+        self._training.add_done_callback(self._note_problem)
 
     def add_feedback(self, trajectory: Trajectory, reward_score: float) -> None:
         """As ``add_trajectory_feedback``, of an episode."""

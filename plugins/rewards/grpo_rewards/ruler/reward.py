@@ -8,9 +8,11 @@ import json
 import random
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from statistics import fmean
 from threading import Lock
 from typing import Any
+from uuid import uuid4
 
 from grpo_rewards.ruler.judge import Judge
 from grpo_rewards.ruler.prompt import DEFAULT_RUBRIC, ending, render
@@ -74,6 +76,7 @@ class RulerReward(GroupReward):
                 raise ValueError(f"ruler: {name} is {value}; give at least {least}")
         if not rubric.strip():
             raise ValueError("ruler: the rubric is empty; leave it out for the default one")
+        self._unnamed = uuid4().hex
         self.usage = JudgeUsage()
         self._judge = Judge(judge, retries=retries, corrections=corrections, pause=pause, usage=self.usage)
         self.rubric = rubric.strip()
@@ -148,10 +151,24 @@ class RulerReward(GroupReward):
         backend = self.judge
         while isinstance(inner := getattr(backend, "backend", None), Backend):
             backend = inner  # of the host's wrappers
-        where = [getattr(backend, name, None) for name in ("base_url", "api_base")]
-        judge = f"{type(backend).__name__} {where} {backend.model.name} {backend.model.adapter}"
+        if hasattr(backend, "base_url") or hasattr(backend, "api_base"):
+            where: Any = [getattr(backend, name, None) for name in ("base_url", "api_base")]
+        elif backend.model.path is not None:
+            files = [
+                file for folder in (backend.model.path, backend.model.adapter) for file in _files(folder)
+            ]
+            where = [files, backend.model.dtype, getattr(backend, "weight_version", None)]
+        else:
+            where = self._unnamed  # what it does, only it knows
+        judge = f"{type(backend).__name__} {where} {backend.model}"
         asked = json.dumps([_PROMPT_VERSION, judge, self.rubric, self.max_chars, order])
         return f"ruler:{hashlib.sha256(asked.encode()).hexdigest()}"
+
+
+def _files(folder: Path | None) -> list[tuple[str, int, int]]:
+    """What tells one state of a model's directory from another."""
+    found = [file for file in folder.iterdir() if file.is_file()] if folder and folder.is_dir() else []
+    return sorted((str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in found)
 
 
 class _RecentVerdicts:

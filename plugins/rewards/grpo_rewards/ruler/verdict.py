@@ -34,11 +34,9 @@ def read_verdicts(answer: str, ids: Sequence[str]) -> dict[str, Verdict]:
     """The verdict on each of ``ids``. Raises ``UnusableAnswerError``: nothing is made up or clipped.
 
     The scores may stand in prose or a code fence, as ``{"scores": [{"id", "score", …}]}``, as the
-    list alone, as its entries alone, or as a mapping of ids to scores. Where several are complete,
-    the last one counts.
+    list alone, as its entries alone, or as a mapping of ids to scores. Where there are several, the
+    last one counts: what stands before it was a draft.
     """
-    found: dict[str, Verdict] | None = None
-    problems: list[str] = []
     sets: list[list[tuple[str, Any, str]]] = []
     loose: list[tuple[str, Any, str]] | None = None
     for value in _json_values(_THINKING.sub("", answer)[-LONGEST:]):
@@ -49,17 +47,12 @@ def read_verdicts(answer: str, ids: Sequence[str]) -> dict[str, Verdict]:
         elif (entries := _entries(value, ids)) is not None:
             sets.append(entries)
             loose = None
-    for entries in sets:
-        verdicts, wrong = _check(entries, ids)
-        if not wrong:
-            found = verdicts
-        else:
-            problems = wrong
-    if found is not None:
-        return found
+    if not sets:
+        raise UnusableAnswerError("there is no JSON object with a list of scores in it")
+    verdicts, problems = _check(sets[-1], ids)
     if problems:
         raise UnusableAnswerError("; ".join(problems[:8]))
-    raise UnusableAnswerError("there is no JSON object with a list of scores in it")
+    return verdicts
 
 
 def _json_values(text: str) -> Iterator[Any]:
@@ -113,7 +106,12 @@ def _entry(identifier: Any, item: Any) -> tuple[str, Any, str]:
         return _identifier(identifier), item, ""
     explanation = item.get("explanation", item.get("reason", ""))
     text = explanation if isinstance(explanation, str) else ""
-    return _identifier(identifier), item.get("score"), " ".join(text.split())[:_EXPLANATION]
+    return _identifier(identifier), item.get("score"), _whole(" ".join(text.split())[:_EXPLANATION])
+
+
+def _whole(text: str) -> str:
+    """``text`` without halves of characters, which JSON can write and nothing can keep."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _identifier(value: Any) -> str:

@@ -160,6 +160,20 @@ def test_it_learns_every_so_many_feedbacks(first):
     assert [counts[index] for index in (48, 49, 98, 99, 119)] == [0, 1, 1, 2, 2]
 
 
+def test_feedback_that_comes_faster_than_it_learns_waits_for_one_lesson(first):
+    reward = NeuralReward(**{**OPTIONS, "update_frequency": 1})
+
+    async def teach():
+        for turns, score in first[:60]:
+            reward.add_trajectory_feedback(turns, score)
+        await reward.settled()
+
+    asyncio.run(teach())
+    assert reward.report()["feedback"] == 60
+    assert 1 <= reward.report()["updates"] < 30
+    assert reward.report()["learned_from"] > 0
+
+
 def test_it_unlearns_what_falls_out_of_the_buffer(first):
     flipped = [(turns, 1.0 - score) for turns, score in first]
     reward = taught([*flipped, *first], buffer_size=200)

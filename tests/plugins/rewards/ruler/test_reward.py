@@ -130,7 +130,11 @@ def test_another_rubric_or_length_is_another_question(judging, change):
 
     cache = Shared()
     first, judge = judging.ruler(cache=cache)
+    judge.base_url = "http://judge.example"  # told apart by where it is, so that a cache can be shared
     judging.score(first, judging.group(10, 20))
+    same, _ = judging.ruler(judge, cache=cache)
+    judging.score(same, judging.group(10, 20))
+    assert len(judge.prompts) == 2
     second, _ = judging.ruler(judge, cache=cache, **change)
     judging.score(second, judging.group(10, 20))
     assert len(judge.prompts) == 4
@@ -142,8 +146,16 @@ def test_another_judge_is_another_question(judging):
             self[key] = value
 
     cache = Shared()
-    for name in ("one", "two"):
+    for name, url in (
+        ("one", "http://a"),
+        ("two", "http://a"),
+        ("two", "http://b"),
+        ("two", None),
+        ("two", None),
+    ):
         judge = judging.Judge(judging.fair, name=name)
+        if url:
+            judge.base_url = url
         judging.score(judging.ruler(judge, cache=cache)[0], judging.group(10, 20))
         assert len(judge.prompts) == 2
 

@@ -108,3 +108,14 @@ def test_the_form_in_the_prompt_is_no_verdict(group):
     for echo in (instructions["content"], correction):
         with pytest.raises(UnusableAnswerError):
             read_verdicts(echo, [str(number + 1) for number in range(group)])
+
+
+@pytest.mark.parametrize("final", [GOOD.replace("0.1", "9"), GOOD[: GOOD.index(', {"id": "2"')]])
+def test_a_draft_does_not_stand_in_for_a_last_word_that_is_no_good(final):
+    with pytest.raises(UnusableAnswerError):
+        read_verdicts(f"Draft: {GOOD} On reflection: {final}", ["1", "2"])
+
+
+def test_an_explanation_can_be_kept_whatever_the_judge_wrote():
+    [verdict] = read_verdicts('{"1": {"score": 1, "explanation": "nice \\ud83d"}}', ["1"]).values()
+    assert verdict.explanation == "nice ?"
