@@ -31,7 +31,9 @@ FIRST_MESSAGE_SECONDS = 5.0
 PROTOCOL = "grpo"
 """The WebSocket subprotocol that browsers name beside ``bearer.<key>``, since one must be chosen."""
 
-_FORWARDED = (b"forwarded", b"x-forwarded-for", b"x-real-ip")
+_FORWARDED = (
+    b"forwarded", b"via", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto", b"x-real-ip"
+)  # fmt: skip
 
 
 class Authentication:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from starlette.responses import Response, StreamingResponse
 
 from grpo_host.chat.store import ConversationRecord
@@ -17,7 +18,15 @@ from grpo_sdk.errors import GrpoError
 
 __all__ = ["endpoints", "make_part"]
 
-Name = Annotated[str, Field(min_length=1, max_length=200)]
+Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00]*$")]
+
+
+def _finite(context: dict[str, Any]) -> dict[str, Any]:
+    json.dumps(context, allow_nan=False)  # raises ValueError: no store keeps what JSON cannot say
+    return context
+
+
+Facts = Annotated[dict[str, Any], AfterValidator(_finite)]
 
 
 class ChatRequest(BaseModel):
@@ -30,7 +39,7 @@ class ChatRequest(BaseModel):
     """None: a new conversation."""
     strategy: Name | None = None
     """A registered strategy's name; it holds from now on. None: the conversation's, or the server's."""
-    context: dict[str, Any] | None = None
+    context: Facts | None = None
     """Facts that a new conversation begins with; the model is told."""
     user_id: Name | None = None
     """Of the caller's own; to find conversations by."""

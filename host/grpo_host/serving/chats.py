@@ -111,7 +111,8 @@ class Chats(Part):
 
     async def record(self, conversation_id: str, key: Key) -> ConversationRecord:
         """A conversation of ``key``. Raises ``ApiError`` 404."""
-        record = await self.store.get(conversation_id)
+        # PostgreSQL keeps no NUL, so there is no conversation of such an id.
+        record = None if "\0" in conversation_id else await self.store.get(conversation_id)
         if record is None or record.owner != key.id:
             raise ApiError(404, "not_found", "there is no such conversation")
         return record

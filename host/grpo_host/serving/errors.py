@@ -11,8 +11,8 @@ from pydantic import BaseModel, ValidationError
 from starlette.responses import Response
 
 from grpo_host.chat.store import ConflictError, ConversationNotFoundError
+from grpo_host.redaction import redact
 from grpo_host.serving.endpoint import ApiError
-from grpo_host.serving.keys import redact
 from grpo_host.storage import StorageError
 from grpo_host.validation import explain, say_location
 from grpo_sdk.errors import CapabilityError, ContextOverflowError, GrpoError

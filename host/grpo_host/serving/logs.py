@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import logging
+import re
 from typing import Any
 
-from grpo_host.serving.keys import redact
+from grpo_host.redaction import redact
+
+_QUERY = re.compile(r'("WebSocket [^"?]*)\?[^"]*')
 
 
 class RedactingFormatter(logging.Formatter):
-    """Leaves out whatever looks like a key, also from tracebacks."""
+    """Leaves out whatever looks like a key, also from tracebacks, and what uvicorn tells of a query."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return redact(super().format(record))
+        return redact(_QUERY.sub(r"\1", super().format(record)))
 
 
 def logging_config(level: str = "INFO") -> dict[str, Any]:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.websockets import WebSocket
 
+from grpo_host.redaction import redact
 from grpo_host.serving.auth import KEY, is_address, is_loopback, refuse_websocket
 from grpo_host.serving.endpoint import ApiError
 from grpo_host.serving.errors import answered, render
-from grpo_host.serving.keys import redact
 from grpo_host.serving.settings import LOOPBACK, ServerSettings
 from grpo_sdk.errors import GrpoError
 

@@ -93,21 +93,29 @@ class _Socket:
                 await self._fail(problem, None)
 
     async def _take(self, message: Any) -> None:
-        text = message.get("text")
-        if text is None:
-            raise ApiError(400, "invalid_request", "messages are JSON texts, not bytes")
-        if len(text.encode("utf-8", "replace")) > self._services.settings.max_message_bytes:
-            raise ApiError(413, "too_large", "the message is too large")
         try:
-            incoming = Incoming.model_validate_json(text, strict=True)
-        except ValidationError as problem:
-            raise invalid(problem, 400) from None
+            incoming = self._read(message.get("text"))
+        except ApiError:
+            await self._services.rates.count(self._key)
+            raise
+        if incoming.type != "chat":
+            await self._services.rates.count(self._key)
         if incoming.type == "ping":
             await self._send({"type": "pong"}, incoming.id)
         elif incoming.type == "cancel":
             await self._cancel(incoming.id)
         elif incoming.type == "chat":
             await self._begin(incoming)
+
+    def _read(self, text: str | None) -> Incoming:
+        if text is None:
+            raise ApiError(400, "invalid_request", "messages are JSON texts, not bytes")
+        if len(text.encode("utf-8", "replace")) > self._services.settings.max_message_bytes:
+            raise ApiError(413, "too_large", "the message is too large")
+        try:
+            return Incoming.model_validate_json(text, strict=True)
+        except ValidationError as problem:
+            raise invalid(problem, 400) from None
 
     async def _begin(self, incoming: Incoming) -> None:
         if len(self._answers) >= MOST_AT_ONCE:
@@ -149,14 +157,14 @@ class _Socket:
             await self._fail(ApiError(500, "internal_error", "the answer failed"), incoming.id)
 
     async def _chat(self, incoming: Incoming) -> None:
-        try:
-            request = ChatRequest.model_validate(incoming.data or {}, strict=True)
-        except ValidationError as problem:
-            raise invalid(problem, 400) from None
         services = self._services
         if not await services.keys.valid(self._key):
             raise unauthorized("this key is not valid any more")
         await services.rates.count(self._key)
+        try:
+            request = ChatRequest.model_validate(incoming.data or {}, strict=True)
+        except ValidationError as problem:
+            raise invalid(problem, 400) from None
         async with (
             services.admission.place(self._key),
             services.chat.open(request.turn(), self._key) as opened,

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 from weakref import WeakKeyDictionary
 
+from grpo_host.redaction import redact
 from grpo_host.telemetry import providers
 from grpo_host.telemetry.agents import error_type
 
@@ -86,7 +87,14 @@ class WatchedApp:
 
     async def _traced(self, scope: Scope, receive: Receive, send: Send) -> None:
         # A query may hold anything, and what is no UTF-8 would end the request here.
-        seen = {**scope, "query_string": b"", _INNER: scope}
+        path = redact(scope.get("path", ""))
+        seen = {
+            **scope,
+            "path": path,
+            "raw_path": path.encode("utf-8", "replace"),
+            "query_string": b"",
+            _INNER: scope,
+        }
         await self._watched(seen, receive, send)
         if _RAISED in seen:
             raise seen[_RAISED]

@@ -24,8 +24,10 @@ def test_without_any_key_this_machine_is_served(serving):
         ("192.0.2.7", {}),
         ("127.0.0.1", {"x-forwarded-for": "192.0.2.7"}),
         ("127.0.0.1", {"forwarded": "for=192.0.2.7"}),
+        ("127.0.0.1", {"via": "1.1 proxy"}),
+        ("127.0.0.1", {"x-forwarded-proto": "https"}),
     ],
-    ids=["another machine", "a proxy", "a proxy of the other kind"],
+    ids=["another machine", "a proxy", "a proxy of the other kind", "a quiet proxy", "a terse proxy"],
 )
 def test_without_any_key_nobody_else_is(serving, address, headers):
     async def work():

@@ -13,6 +13,7 @@ import pytest
 import uvicorn
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from starlette.testclient import TestClient
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
@@ -187,6 +188,30 @@ def test_an_unknown_strategy_is_refused_with_those_that_there_are(serve):
     assert 'Did you mean "customer_service"?' in reply.json()["error"]["message"]
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        r'{"message": "hi", "user_id": "a\u0000b"}',
+        r'{"message": "hi", "conversation_id": "\u0000"}',
+        '{"message": "hi", "context": {"a": NaN}}',
+        '{"message": "hi", "context": {"a": [1e999]}}',
+    ],
+)
+def test_what_no_database_keeps_is_refused(serve, body):
+    """PostgreSQL knows neither NUL nor numbers without end."""
+
+    async def scenario():
+        async with serve() as client:
+            refused = await client.post(
+                "/api/chat", content=body, headers={"content-type": "application/json"}
+            )
+            listed = await client.get("/api/conversations", params={"user_id": "\0"})
+            read = await client.get("/api/conversations/%00")
+            return refused.status_code, listed.status_code, read.status_code
+
+    assert asyncio.run(scenario()) == (422, 422, 404)
+
+
 def test_messages_of_one_conversation_are_answered_in_their_order(serve):
     async def scenario():
         async with serve() as client:
@@ -300,6 +325,15 @@ def test_a_message_over_the_socket_must_have_the_documented_types(socket):
     socket.send_json({"type": "chat", "data": {"message": "hi", "stream": 1}})
     error = socket.receive_json()["data"]
     assert (error["code"], error["message"]) == ("invalid_request", "stream: give true or false")
+
+
+def test_messages_over_the_socket_count_also_where_they_are_no_good(make):
+    here = TestClient(make(rate="5/minute"), base_url="http://127.0.0.1", client=("127.0.0.1", 5000))
+    with here as client, client.websocket_connect("ws://127.0.0.1/ws") as socket:
+        for message in ("{", '{"type": "ping"}', '{"type": "chat", "data": {}}') * 3:
+            socket.send_text(message)
+        replies = [socket.receive_json() for _ in range(9)]
+    assert [reply.get("data", {}).get("code") for reply in replies[5:]] == ["rate_limited"] * 4
 
 
 def test_more_messages_than_may_be_answered_at_once_are_refused(socket):

@@ -7,8 +7,9 @@ import time
 import pytest
 
 from grpo_host import storage
+from grpo_host.redaction import redact
 from grpo_host.serving.endpoint import Scope
-from grpo_host.serving.keys import KeyStore, redact
+from grpo_host.serving.keys import KeyStore
 
 
 @pytest.fixture

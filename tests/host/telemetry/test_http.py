@@ -54,6 +54,14 @@ def test_a_span_has_the_template_of_a_path_and_no_query(telemetry: Any, server: 
     assert "hunter2" not in span.to_json()
 
 
+def test_a_key_in_a_path_is_on_no_span(telemetry: Any, server: Any) -> None:
+    key = f"grpo_{'0' * 16}_{'A' * 43}"
+    server.client.get(f"/v1/{key}")
+
+    assert telemetry.spans
+    assert not any(key in span.to_json() for span in telemetry.spans)
+
+
 def test_a_query_that_is_no_text_reaches_the_app(telemetry: Any, server: Any) -> None:
     sent: list[Any] = []
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Select, func, insert, select, text, update
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from grpo_host.run_directory import new_run_id
 from grpo_host.serving.jobs.record import PLACE, TABLES, Job, JobPlan, State, jobs, places
@@ -204,7 +205,7 @@ class JobStore:
         try:
             async with self._engine.connect() as connection:
                 yield connection
-        except (DBAPIError, OSError) as problem:
+        except (DBAPIError, PoolTimeoutError, OSError) as problem:
             raise unreachable(self._engine, problem) from problem
 
     @asynccontextmanager
@@ -217,7 +218,7 @@ class JobStore:
                 )
                 # The time comes after the lock: it may have been waited for.
                 yield connection, rows.one(), await _now(connection)
-        except (DBAPIError, OSError) as problem:
+        except (DBAPIError, PoolTimeoutError, OSError) as problem:
             raise unreachable(self._engine, problem) from problem
 
 
