@@ -14,6 +14,10 @@ RETRY_SECONDS = 2.0
 """When a refused client may come again: about as long as answers take."""
 
 
+UNKNOWN = 0.25
+"""Of all WebSockets: how many may be open that have not said their key yet."""
+
+
 class Admission:
     """``places`` requests at once; ``queue`` more wait, first come first served, ``seconds`` at most."""
 
@@ -130,6 +134,51 @@ class Admission:
         for task in tasks:
             task.cancel("the server is shutting down")
         return len(tasks)
+
+
+class Seats:
+    """``most`` WebSockets at once, half of them at most of one key; those of no key yet apart."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._share = (most + 1) // 2
+        self._most_unknown = max(1, int(most * UNKNOWN))
+        self._known = 0
+        self._unknown = 0
+        self._of: Counter[str] = Counter()
+
+    @contextmanager
+    def unknown(self) -> Iterator[None]:
+        """For one that has yet to say its key. Raises ``ApiError`` 429."""
+        if self._unknown >= self._most_unknown:
+            raise _overloaded()
+        self._unknown += 1
+        try:
+            yield
+        finally:
+            self._unknown -= 1
+
+    @contextmanager
+    def of(self, key: Key) -> Iterator[None]:
+        """For one of ``key``. Raises ``ApiError`` 429."""
+        if self._known >= self._most:
+            raise _overloaded()
+        if key != ANONYMOUS and self._of[key.id] >= self._share:
+            raise ApiError(
+                429,
+                "too_many_at_once",
+                f"{self._share} WebSockets of this key are open",
+                retry_after=RETRY_SECONDS,
+            )
+        self._known += 1
+        self._of[key.id] += 1
+        try:
+            yield
+        finally:
+            self._known -= 1
+            self._of[key.id] -= 1
+            if not self._of[key.id]:
+                del self._of[key.id]
 
 
 def _overloaded() -> ApiError:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-from contextlib import nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -159,32 +160,35 @@ def is_loopback(text: str) -> bool:
     return is_address(text) and ipaddress.ip_address(text).is_loopback
 
 
-async def authenticate_websocket(websocket: WebSocket, services: Services, scope: Scope) -> Key | None:
-    """The key of an accepted WebSocket; None where it was refused, which is done then.
+async def authenticate_websocket(
+    websocket: WebSocket,
+    services: Services,
+    scope: Scope,
+    unknown: Callable[[], AbstractContextManager[None]],
+) -> Key:
+    """The key of a WebSocket. Raises ``ApiError``.
 
     The key comes in the Authorization header, as the subprotocol ``bearer.<key>`` beside ``grpo``, or
-    in the first message ``{"type": "auth", "data": {"key": "..."}}``, within five seconds.
+    in the first message ``{"type": "auth", "data": {"key": "..."}}``, within five seconds: the socket is
+    accepted for that, and while it is waited for, ``unknown`` is entered.
     """
-    try:
-        if not origin_allowed(websocket.headers, services.settings.allowed_origins):
-            raise ApiError(403, "forbidden", "pages of other origins may not call this server")
-        protocols = websocket.scope.get("subprotocols", [])
-        chosen = PROTOCOL if PROTOCOL in protocols else None
-        token = next((p.removeprefix("bearer.") for p in protocols if p.startswith("bearer.")), None)
-        anonymous = not await services.keys.any_exist()
-        if anonymous or "authorization" in websocket.headers:
-            key = require(await identify(websocket.scope, services), scope)
-        elif token is not None:
-            key = require(await verify(token, websocket.scope, services), scope)
-        else:
-            await services.rates.refuse_after_failures(_address(websocket.scope))
-            await websocket.accept(chosen)
-            return require(await _first_message(websocket, services), scope)
-        await websocket.accept(chosen)
-    except ApiError as error:
-        await refuse_websocket(websocket, error)
-        return None
-    return key
+    if not origin_allowed(websocket.headers, services.settings.allowed_origins):
+        raise ApiError(403, "forbidden", "pages of other origins may not call this server")
+    protocols = websocket.scope.get("subprotocols", [])
+    token = next((p.removeprefix("bearer.") for p in protocols if p.startswith("bearer.")), None)
+    anonymous = not await services.keys.any_exist()
+    if anonymous or "authorization" in websocket.headers:
+        return require(await identify(websocket.scope, services), scope)
+    if token is not None:
+        return require(await verify(token, websocket.scope, services), scope)
+    with unknown():
+        await accept(websocket)
+        return require(await _first_message(websocket, services), scope)
+
+
+async def accept(websocket: WebSocket) -> None:
+    """Accept it, with the one subprotocol that there is where the client names it."""
+    await websocket.accept(PROTOCOL if PROTOCOL in websocket.scope.get("subprotocols", []) else None)
 
 
 async def _first_message(websocket: WebSocket, services: Services) -> Key:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ValidationError
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
-from grpo_host.serving.auth import KEY, authenticate_websocket, refuse_websocket, require
-from grpo_host.serving.endpoint import NOBODY, ApiError, Call, Endpoint, SocketEndpoint
+from grpo_host.serving.admission import Seats
+from grpo_host.serving.auth import KEY, accept, authenticate_websocket, refuse_websocket, require
+from grpo_host.serving.endpoint import NOBODY, ApiError, Call, Endpoint, Key, SocketEndpoint
 from grpo_host.serving.errors import invalid
 from grpo_host.serving.middleware import REQUEST_ID
+from grpo_host.serving.sending import ClientGoneError
 
 if TYPE_CHECKING:
     from starlette.types import Message, Receive, Scope, Send
@@ -24,12 +26,6 @@ if TYPE_CHECKING:
 
 BODY_SECONDS = 30.0
 """How long a client may take to send a body."""
-SEND_SECONDS = 60.0
-"""How long a client may take to read on before it counts as gone."""
-
-
-class ClientGoneError(Exception):
-    """The client has closed the connection, or reads nothing any more."""
 
 
 class EndpointApp:
@@ -52,7 +48,7 @@ class EndpointApp:
                 headers={"allow": self._allow},
             )
         if endpoint.scope is None:
-            await self._answer(endpoint, None, scope, receive, send)
+            await self._answer(endpoint, NOBODY, scope, receive, send)
             return
         # Again, though the middleware has asked: a mistake there must not open this.
         key = require(scope.get(KEY), endpoint.scope)
@@ -60,10 +56,8 @@ class EndpointApp:
         admission.refuse_while_draining()
         with admission.tracked():
             try:
-                body = await _read_body(endpoint, scope, receive, self._services.settings.max_body_bytes)
-                async with admission.place(key) if endpoint.takes_slot else nullcontext():
-                    await self._answer(endpoint, key, scope, receive, send, body)
-            except ClientGoneError:
+                await self._answer(endpoint, key, scope, receive, send)
+            except (ClientGoneError, ClientDisconnect):
                 return
             except asyncio.CancelledError:
                 task = asyncio.current_task()
@@ -72,24 +66,24 @@ class EndpointApp:
                 task.uncancel()
                 admission.refuse_while_draining()
 
-    async def _answer(
-        self, endpoint: Endpoint, key: Any, scope: Scope, receive: Receive, send: Send, body: Any = None
-    ) -> None:
+    async def _answer(self, endpoint: Endpoint, key: Key, scope: Scope, receive: Receive, send: Send) -> None:
+        services = self._services
+        body = await _read_body(endpoint, scope, receive, services.settings.max_body_bytes)
         request = Request(scope, receive)
-        call = Call(
-            request, self._services, key or NOBODY, scope[REQUEST_ID], body, _query(endpoint, request)
-        )
-        if endpoint.scope is None:
-            await _to_response(endpoint, await endpoint.handler(call))(scope, receive, send)
-            return
-        async with _watched(receive) as gone:
+        call = Call(request, services, key, scope[REQUEST_ID], body, _query(endpoint, request))
+        async with _watched(receive) as gone, AsyncExitStack() as place:
+            if endpoint.takes_slot and key is not NOBODY:
+                await place.enter_async_context(services.admission.place(key))
             response = _to_response(endpoint, await endpoint.handler(call))
+            if not _streams(response):
+                await place.aclose()  # the work is done, however slowly it is read
             # The client's going away is noticed here, once, and not by Starlette again.
             scope["asgi"] = {**scope.get("asgi", {}), "spec_version": "2.4"}
             try:
-                await response(scope, gone, _within(send, SEND_SECONDS))
+                await response(scope, gone, send)
             finally:
-                await _close_stream(response)
+                if _streams(response):
+                    await _close_stream(response)
 
 
 class SocketApp:
@@ -98,31 +92,26 @@ class SocketApp:
     def __init__(self, endpoint: SocketEndpoint, services: Services) -> None:
         self.endpoint = endpoint
         self._services = services
-        self._open = 0
+        self._seats = Seats(services.settings.max_websockets)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         websocket = WebSocket(scope, receive, send)
-        services = self._services
+        admission = self._services.admission
         try:
-            services.admission.refuse_while_draining()
-            if self._open >= services.settings.max_websockets:
-                raise ApiError(
-                    429, "overloaded", "too many open WebSockets; try again later", retry_after=5.0
-                )
+            admission.refuse_while_draining()
+            with admission.tracked():
+                await self._serve(websocket)
         except ApiError as error:
             await refuse_websocket(websocket, error)
-            return
-        self._open += 1
-        try:
-            with services.admission.tracked():
-                await self._serve(websocket)
-        finally:
-            self._open -= 1
 
     async def _serve(self, websocket: WebSocket) -> None:
         try:
-            key = await authenticate_websocket(websocket, self._services, self.endpoint.scope)
-            if key is not None:
+            key = await authenticate_websocket(
+                websocket, self._services, self.endpoint.scope, self._seats.unknown
+            )
+            with self._seats.of(key):
+                if websocket.application_state is WebSocketState.CONNECTING:
+                    await accept(websocket)
                 await self.endpoint.handler(websocket, key, self._services)
         except WebSocketDisconnect:
             return
@@ -238,24 +227,12 @@ async def _watched(receive: Receive) -> AsyncIterator[Receive]:
         watcher.cancel()
 
 
-def _within(send: Send, seconds: float) -> Send:
-    """``send`` that gives up on a client that reads nothing: it must not hold a place for ever."""
-
-    async def bounded(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            await send(message)  # goes out with the body
-            return
-        try:
-            async with asyncio.timeout(seconds):
-                await send(message)
-        except TimeoutError:
-            raise ClientGoneError from None
-
-    return bounded
+def _streams(response: Response) -> bool:
+    return hasattr(response, "body_iterator")
 
 
-async def _close_stream(response: Response) -> None:
+async def _close_stream(response: Any) -> None:
     """A stream that was cut short ends now, not when it is collected."""
-    close = getattr(getattr(response, "body_iterator", None), "aclose", None)
+    close = getattr(response.body_iterator, "aclose", None)
     if close is not None:
         await close()

@@ -14,6 +14,7 @@ from grpo_host.redaction import redact
 from grpo_host.serving.auth import KEY, is_address, is_loopback, refuse_websocket
 from grpo_host.serving.endpoint import ApiError
 from grpo_host.serving.errors import answered, render
+from grpo_host.serving.sending import ClientGoneError, within
 from grpo_host.serving.settings import LOOPBACK, ServerSettings
 from grpo_sdk.errors import GrpoError
 
@@ -26,6 +27,8 @@ logger = logging.getLogger("grpo_host.serving")
 access = logging.getLogger("grpo_host.serving.access")
 
 REQUEST_ID = "grpo_request_id"
+CROWDED = "grpo_crowded"
+"""In the ASGI scope of a request whose connection is beyond the limit: it is told so, unless it probes."""
 CLIENT_GONE = 499
 """What is logged where nobody was left to answer, as nginx has it."""
 _GIVEN_ID = re.compile(rb"[A-Za-z0-9._-]{8,128}")
@@ -56,6 +59,7 @@ class Envelope:
             await self._app(scope, receive, send)
             return
         request_id = scope[REQUEST_ID] = _request_id(scope)
+        send = within(send)
         if scope["type"] == "websocket":
             await self._websocket(scope, receive, send)
             return
@@ -70,7 +74,10 @@ class Envelope:
             await send(message)
 
         try:
+            _refuse_crowd(scope)
             await self._app(scope, receive, enveloped)
+        except ClientGoneError:
+            return
         except Exception as problem:
             error = _as_error(problem, request_id)
             if status == 0:
@@ -84,6 +91,8 @@ class Envelope:
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await self._app(scope, receive, send)
+        except ClientGoneError:
+            return
         except Exception as problem:
             _as_error(problem, scope[REQUEST_ID])
             await send({"type": "websocket.close", "code": 1011, "reason": "internal_error"})
@@ -135,6 +144,11 @@ def _without_port(host: str) -> str:
     if host.startswith("["):
         return host[1:].partition("]")[0]
     return host.partition(":")[0]
+
+
+def _refuse_crowd(scope: Scope) -> None:
+    if scope.get(CROWDED) and scope["path"] not in PROBES:
+        raise ApiError(503, "overloaded", "too many open connections; try again later", retry_after=5.0)
 
 
 def _request_id(scope: Scope) -> str:

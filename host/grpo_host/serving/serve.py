@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from uvicorn import Config
 
 FACTORY = "grpo_host.serving.app:from_environment"
-CLOSE_SECONDS = 5
-"""For connections that are still open when everything has been drained."""
+UNREAD_BYTES = 128 * 1024
+"""What the kernel holds of an answer until the client reads on."""
 
 
 def prepare(settings: ServerSettings) -> None:
@@ -84,20 +84,21 @@ def _listen(settings: ServerSettings) -> socket.socket:
             "another address with --host and --port"
         ) from problem
     listener.set_inheritable(True)
+    # Connections inherit it. Else the kernel takes megabytes for each that is not read.
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, UNREAD_BYTES)
     return listener
 
 
 def _config(settings: ServerSettings, app: Any, **options: Any) -> Config:
     import uvicorn
 
-    from grpo_host.serving.protocol import BoundedProtocol
+    from grpo_host.serving.protocol import CLOSE_SECONDS, BoundedProtocol, BoundedWebSocket
 
     return uvicorn.Config(
         app,
         http=BoundedProtocol,
-        ws="websockets-sansio",
+        ws=BoundedWebSocket,
         ws_max_size=settings.max_message_bytes,
-        ws_max_queue=8,
         ws_per_message_deflate=False,  # a small message could unfold to a large one
         lifespan="on",
         log_config=logging_config(),
@@ -106,7 +107,7 @@ def _config(settings: ServerSettings, app: Any, **options: Any) -> Config:
         proxy_headers=False,  # who calls is told by the key, and an address may be made up
         limit_concurrency=settings.max_connections,
         timeout_keep_alive=65,  # longer than most load balancers', so that they close first
-        timeout_graceful_shutdown=CLOSE_SECONDS,
+        timeout_graceful_shutdown=int(CLOSE_SECONDS) + 1,
         timeout_worker_healthcheck=60,  # loading a model holds the interpreter for a while
         **options,
     )

@@ -30,8 +30,6 @@ logger = logging.getLogger("grpo_host.serving")
 
 MOST_AT_ONCE = 8
 """Messages of one socket that are answered at once."""
-SEND_SECONDS = 30.0
-"""How long a client may take to read one message before it counts as gone."""
 
 Id = Annotated[str, Field(max_length=200)] | int
 
@@ -57,18 +55,20 @@ async def serve(websocket: WebSocket, key: Key, services: Services) -> None:
     socket = _Socket(websocket, key, services)
     ending = asyncio.create_task(services.draining.wait())
     hearing = asyncio.create_task(socket.hear())
+    reading = asyncio.create_task(socket.unread.wait())
+    tasks = {ending, hearing, reading}
     try:
-        await asyncio.wait({ending, hearing}, return_when=asyncio.FIRST_COMPLETED)
-        if not hearing.done():
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        if hearing.done():
+            await hearing
+        elif ending.done():
             await socket.finish()
             await websocket.close(1001, "shutting_down")
-            return
-        await hearing
     finally:
-        ending.cancel()
-        hearing.cancel()
+        for task in tasks:
+            task.cancel()
         await socket.stop()
-        await asyncio.gather(ending, hearing, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 class _Socket:
@@ -80,6 +80,8 @@ class _Socket:
         self._services = services
         self._answers: dict[asyncio.Task[None], Id | None] = {}
         self._sending = asyncio.Lock()
+        self.unread = asyncio.Event()
+        """The client does not read what it is sent."""
 
     async def hear(self) -> None:
         """Take messages until the client leaves."""
@@ -186,7 +188,7 @@ class _Socket:
         await self._send({"type": "error", "data": data}, id)
 
     async def _send(self, message: dict[str, Any], id: Id | None) -> None:
-        """One message at a time; a client that does not read holds its own answers back, and then is gone."""
+        """One message at a time; a client that does not read holds its own answers back."""
         if id is not None:
             message["id"] = id
         text = orjson.dumps(message).decode()
@@ -194,10 +196,10 @@ class _Socket:
             if self._websocket.application_state is not WebSocketState.CONNECTED:
                 raise WebSocketDisconnect(1006)
             try:
-                async with asyncio.timeout(SEND_SECONDS):
-                    await self._websocket.send_text(text)
-            except TimeoutError:
-                raise WebSocketDisconnect(1006) from None
+                await self._websocket.send_text(text)
+            except WebSocketDisconnect:
+                self.unread.set()
+                raise
 
     async def finish(self) -> None:
         """Let what is being answered end; the server's drain bounds it."""

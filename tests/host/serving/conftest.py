@@ -11,13 +11,16 @@ from typing import Any
 
 import httpx
 import pytest
+import uvicorn
 from pydantic import BaseModel, ConfigDict
 from starlette.applications import Starlette
 from starlette.responses import StreamingResponse
+from starlette.websockets import WebSocket
 
 from grpo_host.plugins import Registry
 from grpo_host.serving.app import create_app
-from grpo_host.serving.endpoint import Call, Endpoint, Scope
+from grpo_host.serving.endpoint import Call, Endpoint, Key, Scope, SocketEndpoint
+from grpo_host.serving.serve import _config, _listen
 from grpo_host.serving.services import Services
 from grpo_host.serving.settings import ServerSettings
 
@@ -87,6 +90,12 @@ def say_endpoints(handled: list[str]) -> list[Endpoint]:
     ]
 
 
+async def echo(websocket: WebSocket, key: Key, services: Services) -> None:
+    while True:
+        text = await websocket.receive_text()
+        await websocket.send_text(f"{key.name} {text}")
+
+
 @pytest.fixture
 def serving(tmp_path: Path) -> Callable[..., Any]:
     """``async with serving(rate="2/minute") as server``: its rooms are a few endpoints of its own,
@@ -111,5 +120,32 @@ def serving(tmp_path: Path) -> Callable[..., Any]:
             transport = httpx.ASGITransport(app, raise_app_exceptions=True)
             async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
                 yield Server(app, client, handled)
+
+    return start
+
+
+@pytest.fixture
+def listening(serving: Callable[..., Any]) -> Callable[..., Any]:
+    """``async with listening(...) as (server, url)``: over a real socket, as ``grpo-host serve`` listens;
+    ``/ws`` says back what it hears."""
+
+    @asynccontextmanager
+    async def start(**options: Any) -> AsyncIterator[tuple[Server, str]]:
+        options.setdefault("port", 0)
+        options.setdefault("websocket_routes", [SocketEndpoint("/ws", echo, Scope.CHAT, "Echo")])
+        async with serving(**options) as server:
+            config = _config(server.services.settings, server.app)
+            config.lifespan, config.log_config = "off", None
+            runner = uvicorn.Server(config)
+            listener = _listen(server.services.settings)
+            port = listener.getsockname()[1]
+            task = asyncio.create_task(runner._serve([listener]))
+            while not runner.started:  # noqa: ASYNC110 - uvicorn has no event for it
+                await asyncio.sleep(0.01)
+            try:
+                yield server, f"ws://127.0.0.1:{port}/ws"
+            finally:
+                runner.should_exit = True
+                await task
 
     return start

@@ -440,7 +440,7 @@ def test_a_client_that_leaves_a_stream_ends_it(serving):
 
 
 def test_a_client_that_reads_nothing_does_not_hold_its_place(serving, monkeypatch):
-    monkeypatch.setattr("grpo_host.serving.dispatch.SEND_SECONDS", 0.1)
+    monkeypatch.setattr("grpo_host.serving.sending.SEND_SECONDS", 0.1)
 
     async def work():
         async with serving(max_concurrency=1, max_queue=0) as server:
@@ -537,3 +537,19 @@ def say_endpoints():
         seconds: float = 0.0
 
     return [Endpoint("POST", "/api/say", say, Scope.CHAT, "Say it", request=Said, response=Said)]
+
+
+def test_a_client_that_leaves_while_it_waits_leaves_its_seat(serving):
+    async def work():
+        async with serving(max_concurrency=1, max_queue=1) as server:
+            slow = asyncio.create_task(server.client.post("/api/say", json={"text": "slow", "seconds": 0.6}))
+            await asyncio.sleep(0.1)
+            waiting = json.dumps({"text": "left"}).encode()
+            sent = await asyncio.wait_for(request_and_leave(server.app, "POST", "/api/say", waiting, 0.05), 2)
+            assert sent == []
+            assert server.services.admission.waiting == 0
+            assert (await server.client.post("/api/say", json=HELLO)).status_code == 200
+            assert (await slow).status_code == 200
+            assert "say left" not in server.handled
+
+    asyncio.run(work())

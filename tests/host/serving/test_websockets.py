@@ -2,53 +2,12 @@ from __future__ import annotations
 
 import asyncio
 import http.client
-from contextlib import asynccontextmanager
 
 import pytest
-import uvicorn
 import websockets
 from websockets.asyncio.client import connect
 
 from grpo_host.serving.endpoint import Scope, SocketEndpoint
-from grpo_host.serving.protocol import BoundedProtocol
-
-
-async def echo(websocket, key, services):
-    while True:
-        text = await websocket.receive_text()
-        await websocket.send_text(f"{key.name} {text}")
-
-
-ECHO = [SocketEndpoint("/ws", echo, Scope.CHAT, "Echo")]
-
-
-@pytest.fixture
-def listening(serving):
-    """``async with listening(...) as (server, url)``: over a real socket."""
-
-    @asynccontextmanager
-    async def start(**options):
-        async with serving(websocket_routes=options.pop("websocket_routes", ECHO), **options) as server:
-            config = uvicorn.Config(
-                server.app,
-                http=BoundedProtocol,
-                ws="websockets-sansio",
-                port=0,
-                log_config=None,
-                lifespan="off",
-            )
-            listener = uvicorn.Server(config)
-            task = asyncio.create_task(listener._serve())
-            while not listener.started:  # noqa: ASYNC110 - uvicorn has no event for it
-                await asyncio.sleep(0.01)
-            try:
-                port = listener.servers[0].sockets[0].getsockname()[1]
-                yield server, f"ws://127.0.0.1:{port}/ws"
-            finally:
-                listener.should_exit = True
-                await task
-
-    return start
 
 
 async def said(socket, text="hello"):
@@ -236,5 +195,75 @@ def test_a_socket_may_not_be_opened_under_another_name(listening):
                 return status
 
             assert await asyncio.to_thread(handshake) == 400
+
+    asyncio.run(work())
+
+
+async def status_of_refusal(url, **options):
+    with pytest.raises(websockets.InvalidStatus) as refused:
+        await connect(url, **options)
+    return refused.value.response.status_code
+
+
+def test_one_key_has_half_of_the_sockets(listening):
+    async def work():
+        async with listening(max_websockets=4) as (server, url):
+            mine = {"additional_headers": await server.key("chat")}
+            other = {"additional_headers": await server.key("chat")}
+            async with connect(url, **mine), connect(url, **mine) as socket:
+                assert await status_of_refusal(url, **mine) == 429
+                assert await said(socket)
+                async with connect(url, **other) as theirs:
+                    assert await said(theirs)
+
+    asyncio.run(work())
+
+
+def test_sockets_without_a_key_leave_room_for_those_with_one(listening):
+    async def work():
+        async with listening(max_websockets=4) as (server, url):
+            headers = await server.key("chat")
+            token = headers["authorization"].removeprefix("Bearer ")
+            async with connect(url):  # and says nothing
+                assert await status_of_refusal(url) == 429
+                async with connect(url, additional_headers=headers) as socket:
+                    assert await said(socket)
+            await asyncio.sleep(0.1)
+            async with connect(url) as socket:
+                await socket.send(AUTH.format(token))
+                assert await said(socket)
+                async with connect(url):
+                    pass  # who has said its key is not counted with those who have not
+
+    asyncio.run(work())
+
+
+def test_a_first_message_with_a_valid_key_is_good_where_others_of_the_address_failed(listening):
+    async def work():
+        async with listening(failed_rate="2/minute") as (server, url):
+            token = (await server.key("chat"))["authorization"].removeprefix("Bearer ")
+            bad = f"grpo_{'0' * 16}_{'a' * 43}"
+            for expected in ("unauthorized", "unauthorized", "rate_limited"):
+                async with connect(url) as socket:
+                    await socket.send(AUTH.format(bad))
+                    assert f'"code":"{expected}"' in await asyncio.wait_for(socket.recv(), 5)
+            async with connect(url) as socket:
+                await socket.send(AUTH.format(token))
+                assert await said(socket) == "test hello"
+
+    asyncio.run(work())
+
+
+def test_a_socket_of_a_key_that_has_too_many_is_told_so_after_its_first_message(listening):
+    async def work():
+        async with listening(max_websockets=2) as (server, url):
+            headers = await server.key("chat")
+            token = headers["authorization"].removeprefix("Bearer ")
+            async with connect(url, additional_headers=headers), connect(url) as socket:
+                await socket.send(AUTH.format(token))
+                assert '"code":"too_many_at_once"' in await asyncio.wait_for(socket.recv(), 5)
+                with pytest.raises(websockets.ConnectionClosed) as closed:
+                    await socket.recv()
+                assert closed.value.rcvd.code == 1013
 
     asyncio.run(work())
