@@ -79,6 +79,8 @@ _messages = Table(
 
 TABLES = (_conversations, _messages)
 
+_HEAD = [column for column in _conversations.columns if column is not _conversations.c.context]
+
 
 class SqlStore(ConversationStore):
     """Conversations in the database at ``url``; its tables are made on first use.
@@ -156,7 +158,7 @@ class SqlStore(ConversationStore):
             found = rows.all()
             if not found:
                 return None
-            return _record(found[0], [row.body for row in found if row.body is not None])
+            return _record(found[0], found[0].context, [row.body for row in found if row.body is not None])
 
         return await self._read(work)
 
@@ -202,7 +204,7 @@ class SqlStore(ConversationStore):
         limit: int = 100,
         offset: int = 0,
     ) -> Sequence[ConversationRecord]:
-        query = select(_conversations).order_by(_conversations.c.updated.desc(), _conversations.c.id)
+        query = select(*_HEAD).order_by(_conversations.c.updated.desc(), _conversations.c.id)
         if user_id is not None:
             query = query.where(_conversations.c.user_id == user_id)
         if owner is not None:
@@ -210,7 +212,7 @@ class SqlStore(ConversationStore):
 
         async def work(connection: AsyncConnection) -> list[ConversationRecord]:
             rows = await connection.execute(query.limit(limit).offset(offset))
-            return [_record(row, []) for row in rows]
+            return [_record(row, {}, []) for row in rows]
 
         return await self._read(work)
 
@@ -273,12 +275,12 @@ async def _insert(
         await connection.execute(insert(_messages), rows)
 
 
-def _record(row: Any, messages: list[Message]) -> ConversationRecord:
+def _record(row: Any, context: dict[str, Any], messages: list[Message]) -> ConversationRecord:
     return ConversationRecord(
         id=row.id,
         user_id=row.user_id,
         strategy=row.strategy,
-        context=row.context,
+        context=context,
         messages=messages,
         created=row.created,
         updated=row.updated,

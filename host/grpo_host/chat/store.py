@@ -98,7 +98,7 @@ class ConversationStore(ABC):
         limit: int = 100,
         offset: int = 0,
     ) -> Sequence[ConversationRecord]:
-        """Conversations without their messages, the one last spoken in first."""
+        """Conversations without their messages and contexts, the one last spoken in first."""
 
     @abstractmethod
     async def delete(self, conversation_id: str) -> bool:
@@ -169,7 +169,7 @@ class MemoryStore(ConversationStore):
             if user_id in (None, record.user_id) and owner in (None, record.owner)
         ]
         found.sort(key=lambda record: (-record.updated, record.id))
-        return [replace(record, messages=[]) for record in found[offset : offset + limit]]
+        return [replace(record, messages=[], context={}) for record in found[offset : offset + limit]]
 
     async def delete(self, conversation_id: str) -> bool:
         return self._records.pop(conversation_id, None) is not None

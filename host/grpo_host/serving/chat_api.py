@@ -21,12 +21,17 @@ __all__ = ["endpoints", "make_part"]
 Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00]*$")]
 
 
-def _finite(context: dict[str, Any]) -> dict[str, Any]:
-    json.dumps(context, allow_nan=False)  # raises ValueError: no store keeps what JSON cannot say
+CONTEXT_BYTES = 16 * 1024
+
+
+def _storable(context: dict[str, Any]) -> dict[str, Any]:
+    # Raises ValueError: no store keeps what JSON cannot say.
+    if len(json.dumps(context, allow_nan=False)) > CONTEXT_BYTES:
+        raise ValueError(f"give at most {CONTEXT_BYTES} bytes of JSON; the model reads it with every message")
     return context
 
 
-Facts = Annotated[dict[str, Any], AfterValidator(_finite)]
+Facts = Annotated[dict[str, Any], AfterValidator(_storable)]
 
 
 class ChatRequest(BaseModel):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
@@ -106,8 +107,17 @@ class Chats(Part):
                 conversation_id, strategy = record.id, turn.strategy or record.strategy
             try:
                 yield Opened(agent, conversation_id, strategy, turn)
+            except BaseException:
+                if record is None:
+                    await asyncio.shield(self._forget_unanswered(conversation_id))
+                raise
             finally:
                 await agent.end_conversation(conversation_id)  # the store has it, not this process
+
+    async def _forget_unanswered(self, conversation_id: str) -> None:
+        begun = await self.store.get(conversation_id)
+        if begun is not None and not begun.length:
+            await self.store.delete(conversation_id)
 
     async def record(self, conversation_id: str, key: Key) -> ConversationRecord:
         """A conversation of ``key``. Raises ``ApiError`` 404."""

@@ -117,7 +117,8 @@ def test_what_is_not_there(run):
 def test_conversations_are_listed_by_user_and_owner_latest_first(run):
     async def work(store):
         for number, (who, owner) in enumerate([("ann", "k1"), ("bob", "k1"), ("ann", "k2"), (None, "k1")]):
-            await store.create(ConversationRecord(str(number), who, owner=owner, updated=float(number)))
+            record = ConversationRecord(str(number), who, "", {"a": 1}, owner=owner, updated=float(number))
+            await store.create(record)
         await store.append("0", EXCHANGE, expected=0)
 
         async def ids(*by, **page):
@@ -129,7 +130,7 @@ def test_conversations_are_listed_by_user_and_owner_latest_first(run):
         assert await ids("ann", "k2") == ["2"]
         assert await ids(limit=2, offset=1) == ["3", "2"]
         [first, *_] = await store.list()
-        assert (first.messages, first.length) == ([], 4)
+        assert (first.messages, first.context, first.length) == ([], {}, 4)
 
     run(work)
 

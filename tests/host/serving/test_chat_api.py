@@ -6,14 +6,13 @@ import asyncio
 import json
 import threading
 import time
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 
 import httpx
 import pytest
 import uvicorn
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from starlette.testclient import TestClient
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
@@ -212,6 +211,51 @@ def test_what_no_database_keeps_is_refused(serve, body):
     assert asyncio.run(scenario()) == (422, 422, 404)
 
 
+def test_the_context_of_a_conversation_is_bounded(serve):
+    async def scenario():
+        async with serve() as client:
+            taken = await say(client, "hi", context={"a": "x" * 16_000})
+            refused = await say(client, "hi", context={"a": "x" * 17_000})
+            return [answer.json()["error"] for answer in (taken, refused)]
+
+    taken, refused = asyncio.run(scenario())
+    assert taken["code"] == "context_length_exceeded"  # of the model
+    assert refused["message"].startswith("context: give at most 16384 bytes of JSON")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("model", [None, "nothing of this name"])
+def test_a_conversation_whose_first_message_got_no_answer_is_not_kept(serve, stream, model):
+    async def scenario():
+        async with serve() as client:
+            failed = await say(client, "crash", stream=stream, model=model)
+            return failed.status_code, (await client.get("/api/conversations")).json()["conversations"]
+
+    assert asyncio.run(scenario()) == (404 if model else 503, [])
+
+
+def test_a_client_that_leaves_before_the_first_answer_leaves_no_conversation(serve):
+    async def scenario():
+        async with serve() as client:
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.1):
+                    await say(client, "slow")
+            return (await client.get("/api/conversations")).json()["conversations"]
+
+    assert asyncio.run(scenario()) == []
+
+
+def test_a_later_message_that_fails_takes_nothing_of_the_conversation(serve):
+    async def scenario():
+        async with serve() as client:
+            made = (await say(client, "hello")).json()["conversation_id"]
+            assert (await say(client, "crash", conversation_id=made)).status_code == 503
+            read = (await client.get(f"/api/conversations/{made}")).json()
+            return [message["content"] for message in read["history"]]
+
+    assert asyncio.run(scenario()) == ["hello", "You said: hello"]
+
+
 def test_messages_of_one_conversation_are_answered_in_their_order(serve):
     async def scenario():
         async with serve() as client:
@@ -259,12 +303,10 @@ class Socket:
         return json.loads(self._connection.recv(timeout=20))
 
 
-@pytest.fixture
-def server(make):
+@contextmanager
+def listening(app):
     """The port of a uvicorn server in a thread of this process."""
-    server = uvicorn.Server(
-        uvicorn.Config(make(rate=None), port=0, log_level="error", ws="websockets-sansio")
-    )
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", ws="websockets-sansio"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started:
@@ -272,6 +314,12 @@ def server(make):
     yield server.servers[0].sockets[0].getsockname()[1]
     server.should_exit = True
     thread.join(20)
+
+
+@pytest.fixture
+def server(make):
+    with listening(make(rate=None)) as port:
+        yield port
 
 
 @pytest.fixture
@@ -294,6 +342,39 @@ def test_deltas_come_before_the_answer_when_asked_for(socket):
         replies.append(socket.receive_json())
     assert {reply["id"] for reply in replies} == {"x"}
     assert "".join(r["data"]["delta"] for r in replies[:-1]) == replies[-1]["data"]["response"]
+
+
+def test_a_client_that_does_not_read_its_answer_ends_its_socket(make, monkeypatch):
+    monkeypatch.setattr("grpo_host.serving.sending.SEND_SECONDS", 0.2)
+
+    async def scenario():
+        app = make(max_concurrency=1, max_queue=0)
+        async with app.router.lifespan_context(app):
+            told = [
+                {"type": "websocket.connect"},
+                {"type": "websocket.receive", "text": json.dumps(chat("hi"))},
+            ]
+
+            async def receive():
+                return told.pop(0) if told else await asyncio.sleep(3600)
+
+            async def send(message):
+                if message["type"] == "websocket.send":
+                    await asyncio.sleep(3600)
+
+            scope = {
+                "type": "websocket",
+                "asgi": {"version": "3.0", "spec_version": "2.4"},
+                "path": "/ws",
+                "query_string": b"",
+                "headers": [(b"host", b"127.0.0.1")],
+                "client": ("127.0.0.1", 5),
+                "subprotocols": [],
+            }
+            await asyncio.wait_for(app(scope, receive, send), 5)
+            return app.state.services.admission.under_way
+
+    assert asyncio.run(scenario()) == 0
 
 
 def test_a_quick_conversation_does_not_wait_for_a_slow_one(socket):
@@ -328,10 +409,13 @@ def test_a_message_over_the_socket_must_have_the_documented_types(socket):
 
 
 def test_messages_over_the_socket_count_also_where_they_are_no_good(make):
-    here = TestClient(make(rate="5/minute"), base_url="http://127.0.0.1", client=("127.0.0.1", 5000))
-    with here as client, client.websocket_connect("ws://127.0.0.1/ws") as socket:
+    with (
+        listening(make(rate="5/minute")) as port,
+        connect(f"ws://127.0.0.1:{port}/ws") as connection,
+    ):
+        socket = Socket(connection)
         for message in ("{", '{"type": "ping"}', '{"type": "chat", "data": {}}') * 3:
-            socket.send_text(message)
+            socket.send(message)
         replies = [socket.receive_json() for _ in range(9)]
     assert [reply.get("data", {}).get("code") for reply in replies[5:]] == ["rate_limited"] * 4
 
