@@ -23,10 +23,12 @@ PATH = "/v1/chat/completions"
 class BareClient:
     """A pool of kept-alive connections, each with one request under way."""
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, host: str, port: int, key: str = "") -> None:
         self._address = (host, port)
         self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
         self._head = f"POST {PATH} HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Type: application/json\r\n"
+        if key:
+            self._head += f"Authorization: Bearer {key}\r\n"
 
     async def post(self, payload: dict[str, Any]) -> dict[str, Any]:
         """The JSON that answers ``payload``."""

@@ -37,16 +37,16 @@ model: {name: tiny}
 backend: {name: scripted, options: {replies: ["Hello! How can I help you?"]}}
 environment: support_desk
 rewards: [length]
-serving: {rate: null}
+serving: {rate: 10000000/minute}
 """
 PROXY = """
 model_list:
   - model_name: mock
     litellm_params: {model: openai/mock, api_base: "http://127.0.0.1:%d/v1", api_key: none}
 litellm_settings: {telemetry: false, drop_params: true}
+general_settings: {master_key: %s}
 """
-UNKEYED = {"LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true"}
-"""The proxy on loopback without a key, as ours is."""
+PROXY_KEY = "sk-2f6c0a3be19d4e57a8f0"
 PAYLOAD: dict[str, Any] = {"model": "mock", "messages": [{"role": "user", "content": "Where is my order?"}]}
 
 
@@ -79,7 +79,7 @@ class Measured:
 @contextmanager
 def running(command: Sequence[str], url: str, directory: str, **variables: str) -> Iterator[None]:
     """The server of ``command``, with ``variables`` in its environment, once ``url`` answers."""
-    environment = {**os.environ, "LITELLM_LOCAL_MODEL_COST_MAP": "True", **UNKEYED, **variables}
+    environment = {**os.environ, "LITELLM_LOCAL_MODEL_COST_MAP": "True", **variables}
     with subprocess.Popen(
         command,
         cwd=directory,
@@ -115,9 +115,9 @@ def _wait(url: str, process: subprocess.Popen[bytes]) -> None:
     raise RuntimeError(f"{url} does not answer")
 
 
-async def load(port: int) -> Measured:
+async def load(port: int, key: str) -> Measured:
     """``CONCURRENCY`` clients that ask one thing after another for ``SECONDS``."""
-    client = BareClient("127.0.0.1", port)
+    client = BareClient("127.0.0.1", port, key)
     latencies: list[float] = []
 
     async def ask(until: float) -> None:
@@ -137,31 +137,34 @@ async def load(port: int) -> Measured:
     return Measured(len(latencies) / seconds, cuts[49] * 1000, cuts[98] * 1000)
 
 
-def under_load(name: str) -> Measured:
-    """Started, asked, ended; the servers of the peer stand at the same time only where they must."""
+def under_load(name: str, key: str = "") -> Measured:
+    """What the server ``name`` does."""
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
-        return runner.run(load(PORTS[name]))
+        return runner.run(load(PORTS[name], key))
 
 
 def measure() -> Report:
     """Ours, the mock, and the proxy before the mock."""
     with tempfile.TemporaryDirectory() as directory:
         Path(directory, "agent.yaml").write_text(AGENT)
-        Path(directory, "proxy.yaml").write_text(PROXY % PORTS["mock"])
+        Path(directory, "proxy.yaml").write_text(PROXY % (PORTS["mock"], PROXY_KEY))
         bin_ = Path(sys.executable).parent
         host = [str(bin_ / "grpo-host"), "serve", "agent.yaml", "--port", str(PORTS["ours"])]
+        making = [host[0], "keys", "create", "--name", "bench", "--scopes", "chat", "--agent", "agent.yaml"]
+        made = subprocess.run(making, cwd=directory, stdout=subprocess.PIPE, text=True, check=True)
+        key = made.stdout.strip()
         mock = [sys.executable, str(ROOT / "bench" / "mock_openai_server.py"), "--port", str(PORTS["mock"])]
         mock += ["--mean", "0", "--tool-turns", "0"]
         proxy = [str(litellm_proxy()), "--config", "proxy.yaml", "--port", str(PORTS["litellm"])]
         with running(host, _url("ours", "/health/ready"), directory):
-            ours = under_load("ours")
+            ours = under_load("ours", key)
         with running(mock, _url("mock", "/"), directory):
             direct = under_load("mock")
             collector = {"OTEL_TRACES_EXPORTER": "otlp", "OTEL_EXPORTER_OTLP_ENDPOINT": _url("mock", "")}
             with running(host, _url("ours", "/health/ready"), directory, **collector):
-                traced = under_load("ours")
+                traced = under_load("ours", key)
             with running(proxy, _url("litellm", "/health/liveliness"), directory):
-                litellm = under_load("litellm")
+                litellm = under_load("litellm", PROXY_KEY)
     added = {"p50": litellm.p50 - direct.p50, "p99": litellm.p99 - direct.p99}
     rows = [
         Row(
@@ -191,9 +194,9 @@ def measure() -> Report:
     return Report(
         "Serving",
         f"{CONCURRENCY} clients that ask one thing after another for {SECONDS:g} s, in a process beside the "
-        "servers on the same cores. Ours is `grpo-host serve` with all of its middleware, on a backend that "
-        "answers at once, so all of its latency is added; the proxy's is what comes on top of asking the mock "
-        "server directly. Without an exporter ours keeps metrics and makes no spans; exported spans go to the "
+        "servers on the same cores. Ours is `grpo-host serve` with all of its middleware, a key and its rate limit "
+        "on, on a backend that answers at once, so all of its latency is added; the proxy's is what comes on top of asking the mock "
+        "server directly, with its master key and no database. Without an exporter ours keeps metrics and makes no spans; exported spans go to the "
         "mock server, which takes anything.",
         rows,
     )

@@ -74,6 +74,7 @@ class KeyStore:
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
         self._known: TTLCache[str, _Known | None] = TTLCache(CACHED, CACHE_SECONDS)
+        self._lookups: dict[str, asyncio.Task[_Known | None]] = {}
         self._used: dict[str, float] = {}
         self._any = False
         self._checked_any = -math.inf
@@ -161,8 +162,14 @@ class KeyStore:
         try:
             return self._known[identifier]
         except KeyError:
-            known = self._known[identifier] = await self._read(identifier)
-            return known
+            pass
+        # All who wait for the same key wait for one query.
+        reading = self._lookups.get(identifier)
+        if reading is None:
+            reading = self._lookups[identifier] = asyncio.create_task(self._read(identifier))
+            reading.add_done_callback(lambda _: self._lookups.pop(identifier, None))
+        known = self._known[identifier] = await asyncio.shield(reading)
+        return known
 
     @asynccontextmanager
     async def _reading(self) -> AsyncIterator[AsyncConnection]:
