@@ -171,11 +171,11 @@ class _Answering:
 
     async def all(self, tell: Callable[[int], Tell | None] = lambda _: None) -> list[_Answer]:
         """Every answer; where one fails, the others are given up."""
+        if self.request.n in (None, 1):
+            return [await self._one(0, tell(0))]
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = [
-                    group.create_task(self._one(index, tell(index))) for index in range(self.request.n or 1)
-                ]
+                tasks = [group.create_task(self._one(index, tell(index))) for index in range(self.request.n)]
         except ExceptionGroup as problems:
             raise problems.exceptions[0] from None
         return [task.result() for task in tasks]

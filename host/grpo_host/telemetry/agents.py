@@ -16,8 +16,9 @@ from importlib import metadata
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from grpo_host.instruments import Tell
+from grpo_host.instruments import ModelCall, Tell
 from grpo_host.telemetry import content, providers
+from grpo_host.telemetry.metered import MeteredCalls
 from grpo_sdk.backend import Backend, Sampling
 from grpo_sdk.messages import Message, ToolCall, ToolSchema
 from grpo_sdk.tools import MALFORMED_CALL
@@ -55,8 +56,9 @@ class AgentInstruments:
         from opentelemetry.util.genai.completion_hook import load_completion_hook
         from opentelemetry.util.genai.handler import TelemetryHandler
 
+        self._tracers = tracer_provider or providers.tracer_provider()
         self._handler = TelemetryHandler(
-            tracer_provider=tracer_provider or providers.tracer_provider(),
+            tracer_provider=self._tracers,
             meter_provider=meter_provider or providers.meter_provider(),
             logger_provider=logger_provider or providers.logger_provider(),
             completion_hook=load_completion_hook(),
@@ -64,6 +66,7 @@ class AgentInstruments:
             instrumentation_scope_version=metadata.version("grpo-agent-framework"),
         )
         self._captures = self._handler.should_capture_content()
+        self._metered = None if self._captures else MeteredCalls.of(self._handler)
 
     @contextmanager
     def invocation(
@@ -102,9 +105,14 @@ class AgentInstruments:
         tools: Sequence[ToolSchema] = (),
         *,
         conversation_id: str | None = None,
-    ) -> Iterator[_ModelCall]:
+    ) -> Iterator[ModelCall]:
         """The span ``chat {model}``."""
         address, port = _server(backend)
+        # A call to a server may be watched by its client too, which the span keeps from counting it again.
+        if self._metered is not None and address is None and providers.nobody_traces(self._tracers):
+            with self._metered.call(provider_name(backend), backend.model.name, error_type) as call:
+                yield call
+            return
         span = self._handler.inference(
             provider_name(backend),
             request_model=backend.model.name,

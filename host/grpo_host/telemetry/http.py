@@ -211,6 +211,8 @@ def _route(scope: Scope) -> str | None:
     """Such as ``/api/status/{job_id}``; None where nobody serves the path."""
     from starlette.routing import Match
 
+    if (found := scope.get("route")) is not None:
+        return cast("str | None", getattr(found, "path", None))
     for route in getattr(scope.get("app"), "routes", ()):
         if route.matches(scope)[0] is not Match.NONE:
             return cast("str | None", getattr(route, "path", None))

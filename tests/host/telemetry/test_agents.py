@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -327,6 +328,47 @@ def test_a_call_without_an_agent_can_be_watched_and_its_chunks_are_timed(telemet
     (first,) = telemetry.points("gen_ai.client.operation.time_to_first_chunk")
     (each,) = telemetry.points("gen_ai.client.operation.time_per_output_chunk")
     assert (first.count, each.count) == (1, 2)
+
+
+@pytest.mark.parametrize("how", ["whole", "streamed", "failed"])
+def test_the_metrics_of_a_call_are_the_same_whether_it_is_traced_or_not(
+    make_telemetry: Any, how: str
+) -> None:
+    traced, untraced = make_telemetry(), make_telemetry()
+    for providers in traced.providers, {"meter_provider": untraced.meters}:
+        instruments = AgentInstruments(**providers)
+        backend = Scripted(assistant("one two three"))
+        with (
+            suppress(ZeroDivisionError),
+            instruments.model_call(backend, [user("count")], Sampling()) as call,
+        ):
+            if how == "streamed":
+                tell = call.telling(lambda _: None)
+                assert tell is not None
+                for word in ("one", "two", "three"):
+                    tell(word)
+            if how == "failed":
+                raise ZeroDivisionError
+            call.replied(SimpleNamespace(finish_reason="stop", prompt_tokens=7, completion_tokens=3))
+
+    assert traced.spans
+    assert untraced.spans == []
+    assert series(untraced) == series(traced)
+    assert len(series(traced)) == {"whole": 3, "streamed": 5, "failed": 1}[how]
+
+
+def series(telemetry: Any) -> set[Any]:
+    """What the metrics of model calls are kept under: names, units, buckets, attributes, counts."""
+    return {
+        (name, point.explicit_bounds, point.count, *sorted(point.attributes.items()))
+        for name in (
+            "gen_ai.client.operation.duration",
+            "gen_ai.client.token.usage",
+            "gen_ai.client.operation.time_to_first_chunk",
+            "gen_ai.client.operation.time_per_output_chunk",
+        )
+        for point in telemetry.points(name)
+    }
 
 
 def test_a_backend_that_carries_calls_to_another_is_called_what_the_other_is() -> None:

@@ -1,0 +1,88 @@
+"""Model calls where nobody records spans: their metrics alone.
+
+``opentelemetry-util-genai`` prepares a span's attributes also where there is no span to have them. On a
+server whose model answers at once that costs as much as half of all its other work. The metrics, their
+attributes and their buckets are that library's own.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from grpo_host.instruments import Tell
+
+if TYPE_CHECKING:
+    from opentelemetry.metrics import Histogram
+    from opentelemetry.util.genai.handler import TelemetryHandler
+
+    from grpo_host.session import Reply
+
+NAMES = ("operation_duration", "token_usage", "time_to_first_chunk", "time_per_output_chunk")
+"""Of the library's instruments."""
+
+
+class MeteredCalls:
+    """Keeps the metrics of model calls in the instruments of ``handler``."""
+
+    def __init__(self, handler: TelemetryHandler) -> None:
+        # The library gives no other way to them; ``of`` is for a version that has them elsewhere.
+        own: Any = handler._instruments
+        self._duration, self._tokens, self._first_chunk, self._next_chunk = (
+            getattr(own, name) for name in NAMES
+        )
+
+    @classmethod
+    def of(cls, handler: TelemetryHandler) -> MeteredCalls | None:
+        """None where the library has changed inside: then calls go the long way."""
+        try:
+            return cls(handler)
+        except AttributeError:
+            return None
+
+    @contextmanager
+    def call(self, provider: str, model: str, error_type: Callable[[BaseException], str]) -> Iterator[Any]:
+        """One model call; gives what ``ModelCall`` is."""
+        attributes: dict[str, str] = {
+            "gen_ai.operation.name": "chat",
+            "gen_ai.provider.name": provider,
+            "gen_ai.request.model": model,
+        }
+        call = _MeteredCall(attributes, self._first_chunk, self._next_chunk)
+        try:
+            yield call
+        except BaseException as problem:
+            attributes["error.type"] = error_type(problem)
+            raise
+        finally:
+            self._duration.record(time.perf_counter() - call.began, attributes)
+            for kind, count in call.tokens.items():
+                self._tokens.record(count, {**attributes, "gen_ai.token.type": kind})
+
+
+class _MeteredCall:
+    """A model call under way."""
+
+    def __init__(self, attributes: dict[str, str], first_chunk: Histogram, next_chunk: Histogram) -> None:
+        self._attributes, self._first_chunk, self._next_chunk = attributes, first_chunk, next_chunk
+        self.began = time.perf_counter()
+        self.tokens: dict[str, int] = {}
+
+    def telling(self, tell: Tell | None) -> Tell | None:
+        if tell is None:
+            return None
+        last, histogram = self.began, self._first_chunk
+
+        def told(text: str) -> None:
+            nonlocal last, histogram
+            now = time.perf_counter()
+            histogram.record(now - last, self._attributes)
+            last, histogram = now, self._next_chunk
+            tell(text)
+
+        return told
+
+    def replied(self, reply: Reply) -> None:
+        self.tokens = {"input": reply.prompt_tokens, "output": reply.completion_tokens}
