@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import statistics
 import subprocess
 import sys
@@ -17,20 +18,22 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from bench.http_peers import BareClient
 from bench.report import ROOT, Report, Row, Target, publish
 from grpo_host.loop import new_event_loop
 
 CONCURRENCY = 32
-SECONDS = 10.0
+ROUNDS = 4
+SECONDS = 4.0
 WARM_UP = 64
-PORTS = {"ours": 8391, "mock": 8392, "litellm": 8393}
+PORTS = {"ours": 8391, "mock": 8392, "litellm": 8393, "traced": 8394}
 AGENT = """
 name: mock
 model: {name: tiny}
@@ -65,20 +68,28 @@ def litellm_proxy() -> Path:
     return command
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Measured:
-    """One server under load."""
+    """One server under load, in all of its rounds."""
 
-    rate: float
-    """Requests a second."""
-    p50: float
-    """Milliseconds, as is ``p99``."""
-    p99: float
+    seconds: float = 0.0
+    latencies: list[float] = field(default_factory=list)
+
+    @property
+    def rate(self) -> float:
+        """Requests a second."""
+        return len(self.latencies) / self.seconds
+
+    def quantile(self, percent: int) -> float:
+        """Milliseconds."""
+        return statistics.quantiles(self.latencies, n=100)[percent - 1] * 1000
 
 
 @contextmanager
 def running(command: Sequence[str], url: str, directory: str, **variables: str) -> Iterator[None]:
     """The server of ``command``, with ``variables`` in its environment, once ``url`` answers."""
+    with suppress(OSError), socket.create_connection(("127.0.0.1", urlsplit(url).port), timeout=1):
+        raise RuntimeError(f"something else answers at {url}; end it first")
     environment = {**os.environ, "LITELLM_LOCAL_MODEL_COST_MAP": "True", **variables}
     with subprocess.Popen(
         command,
@@ -115,32 +126,33 @@ def _wait(url: str, process: subprocess.Popen[bytes]) -> None:
     raise RuntimeError(f"{url} does not answer")
 
 
-async def load(port: int, key: str) -> Measured:
+async def load(port: int, key: str, measured: Measured) -> None:
     """``CONCURRENCY`` clients that ask one thing after another for ``SECONDS``."""
     client = BareClient("127.0.0.1", port, key)
-    latencies: list[float] = []
 
     async def ask(until: float) -> None:
         while time.perf_counter() < until:
             started = time.perf_counter()
             await client.post(PAYLOAD)
-            latencies.append(time.perf_counter() - started)
+            measured.latencies.append(time.perf_counter() - started)
 
     try:
         await asyncio.gather(*(client.post(PAYLOAD) for _ in range(WARM_UP)))
         started = time.perf_counter()
         await asyncio.gather(*(ask(started + SECONDS) for _ in range(CONCURRENCY)))
-        seconds = time.perf_counter() - started
+        measured.seconds += time.perf_counter() - started
     finally:
         await client.close()
-    cuts = statistics.quantiles(latencies, n=100)
-    return Measured(len(latencies) / seconds, cuts[49] * 1000, cuts[98] * 1000)
 
 
-def under_load(name: str, key: str = "") -> Measured:
-    """What the server ``name`` does."""
-    with asyncio.Runner(loop_factory=new_event_loop) as runner:
-        return runner.run(load(PORTS[name], key))
+def under_load(keys: dict[str, str]) -> dict[str, Measured]:
+    """The servers of ``keys``, one at a time and in turns: the machine is not equally fast all the time."""
+    measured = {name: Measured() for name in keys}
+    for _ in range(ROUNDS):
+        for name, key in keys.items():
+            with asyncio.Runner(loop_factory=new_event_loop) as runner:
+                runner.run(load(PORTS[name], key, measured[name]))
+    return measured
 
 
 def measure() -> Report:
@@ -156,16 +168,17 @@ def measure() -> Report:
         mock = [sys.executable, str(ROOT / "bench" / "mock_openai_server.py"), "--port", str(PORTS["mock"])]
         mock += ["--mean", "0", "--tool-turns", "0"]
         proxy = [str(litellm_proxy()), "--config", "proxy.yaml", "--port", str(PORTS["litellm"])]
-        with running(host, _url("ours", "/health/ready"), directory):
-            ours = under_load("ours", key)
-        with running(mock, _url("mock", "/"), directory):
-            direct = under_load("mock")
-            collector = {"OTEL_TRACES_EXPORTER": "otlp", "OTEL_EXPORTER_OTLP_ENDPOINT": _url("mock", "")}
-            with running(host, _url("ours", "/health/ready"), directory, **collector):
-                traced = under_load("ours", key)
-            with running(proxy, _url("litellm", "/health/liveliness"), directory):
-                litellm = under_load("litellm", PROXY_KEY)
-    added = {"p50": litellm.p50 - direct.p50, "p99": litellm.p99 - direct.p99}
+        traced = [*host[:-1], str(PORTS["traced"])]
+        collector = {"OTEL_TRACES_EXPORTER": "otlp", "OTEL_EXPORTER_OTLP_ENDPOINT": _url("mock", "")}
+        with (
+            running(mock, _url("mock", "/"), directory),
+            running(host, _url("ours", "/health/ready"), directory),
+            running(traced, _url("traced", "/health/ready"), directory, **collector),
+            running(proxy, _url("litellm", "/health/liveliness"), directory),
+        ):
+            all_ = under_load({"ours": key, "traced": key, "litellm": PROXY_KEY, "mock": ""})
+    ours, litellm, direct = all_["ours"], all_["litellm"], all_["mock"]
+    added = {percent: litellm.quantile(percent) - direct.quantile(percent) for percent in (50, 99)}
     rows = [
         Row(
             "our /v1/chat/completions, scripted backend",
@@ -175,29 +188,33 @@ def measure() -> Report:
             "LiteLLM's proxy",
             Target("≥", 20, "ratio"),
         ),
-        Row("ours, with every span exported over OTLP", traced.rate, "requests/s"),
+        Row("ours, with every span exported over OTLP", all_["traced"].rate, "requests/s"),
         Row("LiteLLM's proxy before the mock server", litellm.rate, "requests/s"),
         Row("the mock server, asked directly", direct.rate, "requests/s"),
         *(
             Row(
-                f"latency that ours adds, {name}",
-                value,
+                f"latency that ours adds, p{percent}",
+                ours.quantile(percent),
                 "ms",
-                value / added[name],
+                ours.quantile(percent) / added[percent],
                 "LiteLLM's",
                 Target("≤", 0.1, "ratio"),
             )
-            for name, value in (("p50", ours.p50), ("p99", ours.p99))
+            for percent in added
         ),
-        *(Row(f"latency that LiteLLM's proxy adds, {name}", value, "ms") for name, value in added.items()),
+        *(
+            Row(f"latency that LiteLLM's proxy adds, p{percent}", value, "ms")
+            for percent, value in added.items()
+        ),
     ]
     return Report(
         "Serving",
-        f"{CONCURRENCY} clients that ask one thing after another for {SECONDS:g} s, in a process beside the "
-        "servers on the same cores. Ours is `grpo-host serve` with all of its middleware, a key and its rate limit "
-        "on, on a backend that answers at once, so all of its latency is added; the proxy's is what comes on top of asking the mock "
-        "server directly, with its master key and no database. Without an exporter ours keeps metrics and makes no spans; exported spans go to the "
-        "mock server, which takes anything.",
+        f"{CONCURRENCY} clients that ask one thing after another, {ROUNDS} times {SECONDS:g} s each server in "
+        "its turn, in a process beside the servers on the same cores. Ours is `grpo-host serve` with all of "
+        "its middleware, a key and its rate limit on, on a backend that answers at once, so all of its "
+        "latency is added; the proxy's, with its master key and no database, is what comes on top of asking "
+        "the mock server directly. Without an exporter ours keeps metrics and makes no spans; exported spans "
+        "go to the mock server, which takes anything.",
         rows,
     )
 
