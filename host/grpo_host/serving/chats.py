@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ from grpo_host.serving.endpoint import ApiError, Key
 from grpo_host.serving.services import Part, Services
 from grpo_host.wiring import build_strategy, build_tools
 from grpo_sdk.backend import Sampling
-from grpo_sdk.errors import PluginError, did_you_mean
+from grpo_sdk.errors import GrpoError, PluginError, did_you_mean
 from grpo_sdk.strategy import Strategy
 from grpo_sdk.tools import ToolLimits
 
@@ -115,9 +115,10 @@ class Chats(Part):
                 await agent.end_conversation(conversation_id)  # the store has it, not this process
 
     async def _forget_unanswered(self, conversation_id: str) -> None:
-        begun = await self.store.get(conversation_id)
-        if begun is not None and not begun.length:
-            await self.store.delete(conversation_id)
+        with suppress(GrpoError):  # what went wrong before is what the caller is told
+            begun = await self.store.get(conversation_id)
+            if begun is not None and not begun.length:
+                await self.store.delete(conversation_id)
 
     async def record(self, conversation_id: str, key: Key) -> ConversationRecord:
         """A conversation of ``key``. Raises ``ApiError`` 404."""
