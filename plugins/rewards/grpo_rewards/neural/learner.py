@@ -18,6 +18,8 @@ from grpo_sdk.messages import Message
 
 LEAST_RANKING = 0.6
 """Share of held-out pairs in the right order below which nothing was learned."""
+BEYOND_CHANCE = 2.0
+"""Standard deviations of chance by which that share must be above a half."""
 LEAST_SPREAD = 0.05
 """Standard deviation of the feedback's scores below which there is nothing to learn."""
 
@@ -142,10 +144,11 @@ class Learner:
 
 def _doubt(held_out: HeldOut, slope: float) -> str:
     """Why a trained head is not to be trusted, or an empty text."""
-    if held_out.ranking < LEAST_RANKING or slope <= 0.0:
+    least = max(LEAST_RANKING, 0.5 + BEYOND_CHANCE * held_out.chance)
+    if held_out.ranking < least or slope <= 0.0:
         return (
             f"of held-out feedback it puts {held_out.ranking:.0%} of pairs in the right order, hardly "
-            "more than chance"
+            f"more than chance; so much feedback needs {least:.0%}"
         )
     if held_out.error >= held_out.baseline:
         return (

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from grpo_rewards.neural.calibration import fit_curve, measure
+from grpo_rewards.neural.calibration import HeldOut, fit_curve, measure
+from grpo_rewards.neural.learner import _doubt
 
 
 def sigmoid(z):
@@ -68,3 +69,23 @@ def test_pairs_are_compared_within_a_fold_alone():
     scores = np.array([0.1, 0.9, 0.1, 0.9], np.float32)
     held_out = measure(logits, scores, np.array([0, 0, 1, 1]))
     assert (held_out.ranking, held_out.pairs) == (1.0, 2)
+
+
+def test_few_feedbacks_leave_much_to_chance_and_repeated_ones_are_no_more():
+    few, many = measure(*data(40)).chance, measure(*data(400)).chance
+    assert 0.08 < few < 0.11
+    assert many < few / 3
+    logits, scores, folds = data(40)
+    again = measure(np.tile(logits, 5), np.tile(scores, 5), np.tile(folds, 5)).chance
+    assert again == pytest.approx(few, rel=0.2)
+
+
+@pytest.mark.parametrize(("ranking", "chance", "trusted"), [(0.66, 0.09, False), (0.66, 0.03, True)])
+def test_an_order_that_chance_may_give_is_not_trusted(ranking, chance, trusted):
+    held_out = HeldOut(0.2, 0.25, ranking, 100, chance, 0.05)
+    doubt = _doubt(held_out, slope=1.0)
+    assert (not doubt) is trusted
+    if doubt:
+        assert doubt.endswith(
+            "66% of pairs in the right order, hardly more than chance; so much feedback needs 68%"
+        )
