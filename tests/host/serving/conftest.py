@@ -125,9 +125,10 @@ def serving(tmp_path: Path) -> Callable[..., Any]:
 
 
 @pytest.fixture
-def listening(serving: Callable[..., Any]) -> Callable[..., Any]:
+def listening(serving: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """``async with listening(...) as (server, url)``: over a real socket, as ``grpo-host serve`` listens;
     ``/ws`` says back what it hears."""
+    monkeypatch.setattr("grpo_host.serving.serve.logging_config", lambda: None)  # it would outlast the test
 
     @asynccontextmanager
     async def start(**options: Any) -> AsyncIterator[tuple[Server, str]]:
@@ -135,7 +136,7 @@ def listening(serving: Callable[..., Any]) -> Callable[..., Any]:
         options.setdefault("websocket_routes", [SocketEndpoint("/ws", echo, Scope.CHAT, "Echo")])
         async with serving(**options) as server:
             config = _config(server.services.settings, server.app)
-            config.lifespan, config.log_config = "off", None
+            config.lifespan = "off"
             runner = uvicorn.Server(config)
             listener = _listen(server.services.settings)
             port = listener.getsockname()[1]

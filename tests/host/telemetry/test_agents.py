@@ -23,7 +23,7 @@ from grpo_sdk.messages import Message
 from grpo_sdk.tools import ToolLimits
 
 CAPTURE = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
-SECRET = "my order is 4711"
+SECRET = "my order is Q4711"
 
 
 def order_status(order: str) -> str:
@@ -74,8 +74,8 @@ def called(*calls: tuple[str, dict[str, str]]) -> Message:
 
 
 TWO_ROUNDS = (
-    called(("order_status", {"order": "4711"})),
-    called(("refund", {"order": "4711"}), ("order_status", {"order": "4712"})),
+    called(("order_status", {"order": "Q4711"})),
+    called(("refund", {"order": "Q4711"}), ("order_status", {"order": "Q4712"})),
     assistant("It is on its way."),
 )
 
@@ -179,7 +179,7 @@ def test_nothing_that_was_said_is_captured_by_default(
     talk(agent(telemetry, Scripted(*TWO_ROUNDS)))
 
     exported = everything_exported(telemetry)
-    for said in (SECRET, "4711", "on its way", "You are kind"):
+    for said in (SECRET, "Q4711", "on its way", "You are kind"):
         assert said not in exported
 
 
@@ -201,13 +201,13 @@ def test_content_is_captured_on_spans_where_the_variable_asks_for_it(
     last = json.loads(chats[-1]["gen_ai.input.messages"])
     assert [message["role"] for message in last] == ["user", "assistant", "tool", "assistant", "tool", "tool"]
     assert last[1]["parts"] == [
-        {"arguments": {"order": "4711"}, "name": "order_status", "id": "call-0", "type": "tool_call"}
+        {"arguments": {"order": "Q4711"}, "name": "order_status", "id": "call-0", "type": "tool_call"}
     ]
-    assert last[2]["parts"][0]["response"] == "order 4711 is on its way"
+    assert last[2]["parts"][0]["response"] == "order Q4711 is on its way"
     assert {d["name"] for d in json.loads(chats[0]["gen_ai.tool.definitions"])} == {"order_status", "refund"}
     refunded = telemetry.span("execute_tool refund")
-    assert json.loads(refunded.attributes["gen_ai.tool.call.arguments"]) == {"order": "4711"}
-    assert refunded.status.description == "ValueError: order 4711 is too old"
+    assert json.loads(refunded.attributes["gen_ai.tool.call.arguments"]) == {"order": "Q4711"}
+    assert refunded.status.description == "ValueError: order Q4711 is too old"
 
 
 def test_content_goes_into_events_alone_where_the_variable_says_so(
@@ -253,7 +253,7 @@ def test_a_conversation_that_is_cancelled_says_so(telemetry: Any) -> None:
 
 
 def test_a_tool_that_the_model_made_up_names_neither_span_nor_metric(telemetry: Any) -> None:
-    talk(agent(telemetry, Scripted(called(("delete_all_4711", {})), assistant("No."))))
+    talk(agent(telemetry, Scripted(called(("delete_all_Q4711", {})), assistant("No."))))
 
     span = telemetry.span("execute_tool unknown")
     assert span.attributes["error.type"] == "tool_error"
