@@ -172,6 +172,7 @@ def test_a_value_beyond_json_is_an_error(write, value):
     )
 
 
+@pytest.mark.slow
 def test_bottomless_yaml_is_an_error(write):
     assert errors(write(f"name: {'[' * 1500}")) == ["agent.yaml: nested too deeply"]
 
