@@ -159,7 +159,7 @@ class ChatAgent:
         record = ConversationRecord(
             conversation_id or uuid4().hex, user_id, name, facts, owner=owner, created=time.time()
         )
-        await self.store.create(record)
+        await _to_its_end(self.store.create(record))
         return self._remember(record)
 
     async def respond(
@@ -358,7 +358,7 @@ class _Turns:
 
 
 async def _to_its_end(work: Any) -> None:
-    """Await ``work``, which goes on where the caller is cancelled: what was said is to be kept."""
+    """Await ``work``, which ends before the caller is cancelled: what is written is known then."""
     task = asyncio.ensure_future(work)
     try:
         await asyncio.shield(task)

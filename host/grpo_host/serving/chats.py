@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 from grpo_host.agent import Agent, AgentLimits, TurnLimitError, TurnTimeoutError
 from grpo_host.chat.agent import ChatAgent
@@ -98,14 +99,19 @@ class Chats(Part):
             agent = self._agents.get(lease.entry.id)
             if agent is None:
                 agent = self._agents[lease.entry.id] = self._make(lease.entry.id)
-            if record is None:
-                context = await agent.start_conversation(
-                    turn.user_id, turn.context, strategy=turn.strategy, owner=key.id
-                )
-                conversation_id, strategy = context.conversation_id, context.strategy
-            else:
-                conversation_id, strategy = record.id, turn.strategy or record.strategy
+            conversation_id = uuid4().hex if record is None else record.id
             try:
+                if record is None:
+                    context = await agent.start_conversation(
+                        turn.user_id,
+                        turn.context,
+                        strategy=turn.strategy,
+                        conversation_id=conversation_id,
+                        owner=key.id,
+                    )
+                    strategy = context.strategy
+                else:
+                    strategy = turn.strategy or record.strategy
                 yield Opened(agent, conversation_id, strategy, turn)
             except BaseException:
                 if record is None:

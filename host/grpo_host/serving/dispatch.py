@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ValidationError
@@ -116,9 +116,13 @@ class SocketApp:
         except WebSocketDisconnect:
             return
         except asyncio.CancelledError:
-            if self._services.draining.is_set() and websocket.application_state is WebSocketState.CONNECTED:
-                await websocket.close(1001, "shutting_down")
-            raise
+            task = asyncio.current_task()
+            if not self._services.draining.is_set() or task is None:
+                raise
+            task.uncancel()
+            if websocket.application_state is WebSocketState.CONNECTED:
+                with suppress(WebSocketDisconnect, RuntimeError, OSError):  # gone, or closed, already
+                    await websocket.close(1001, "shutting_down")
 
 
 async def _read_body(endpoint: Endpoint, scope: Scope, receive: Receive, limit: int) -> BaseModel | None:

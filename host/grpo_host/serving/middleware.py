@@ -8,7 +8,7 @@ import time
 import uuid
 from typing import TYPE_CHECKING, Any
 
-from starlette.websockets import WebSocket
+from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from grpo_host.redaction import redact
 from grpo_host.serving.auth import KEY, is_address, is_loopback, refuse_websocket
@@ -74,14 +74,17 @@ class Envelope:
             await send(message)
 
         try:
-            _refuse_crowd(scope)
-            await self._app(scope, receive, enveloped)
+            try:
+                _refuse_crowd(scope)
+                await self._app(scope, receive, enveloped)
+            except ClientGoneError:
+                raise
+            except Exception as problem:
+                error = _as_error(problem, request_id)
+                if status == 0:
+                    await render(error, scope["path"], request_id)(scope, receive, enveloped)
         except ClientGoneError:
             return
-        except Exception as problem:
-            error = _as_error(problem, request_id)
-            if status == 0:
-                await render(error, scope["path"], request_id)(scope, receive, enveloped)
         finally:
             seconds = time.perf_counter() - began
             self._traffic.count(status or CLIENT_GONE, seconds)
@@ -91,7 +94,7 @@ class Envelope:
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await self._app(scope, receive, send)
-        except ClientGoneError:
+        except (ClientGoneError, WebSocketDisconnect):
             return
         except Exception as problem:
             _as_error(problem, scope[REQUEST_ID])

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, cast
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.frames import CloseCode
 
 from grpo_host.serving import sending
 from grpo_host.serving.middleware import CROWDED
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
 
 HEAD_BYTES = 64 * 1024
 HEAD_SECONDS = 15.0
+CROWDED_SECONDS = 2.0
+"""For the head of a request on a connection beyond the limit."""
+MOST_PIPELINED = 16
+"""Requests of one connection that wait for the answers to those before them."""
 LEAST_READ = 16 * 1024
 """What a client must read in half of ``SEND_SECONDS`` where more than that waits for it."""
 RESERVE = 32
@@ -82,9 +87,12 @@ class BoundedProtocol(Unread, HttpToolsProtocol):
     """
 
     _head = True
-    _head_bytes = 0
+    _idle_bytes = 0
+    """What came and was neither a whole head nor a body."""
     _head_timer: asyncio.TimerHandle | None = None
     _crowded = False
+    _running: RequestResponseCycle | None = None
+    """What is being answered; uvicorn's ``cycle`` is what was parsed last."""
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -98,13 +106,12 @@ class BoundedProtocol(Unread, HttpToolsProtocol):
         self.watch_reading()
 
     def data_received(self, data: bytes) -> None:
-        self._head_bytes += len(data)
+        self._idle_bytes += len(data)
         super().data_received(data)
-        if self._head and self._head_bytes:
-            if self._head_bytes > HEAD_BYTES:
-                self._refuse()
-            elif self._head_timer is None:
-                self._start_timer()
+        if self._idle_bytes > HEAD_BYTES:
+            self._refuse()
+        elif self._head and self._idle_bytes and self._head_timer is None:
+            self._start_timer()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -112,19 +119,41 @@ class BoundedProtocol(Unread, HttpToolsProtocol):
             cast("dict[str, Any]", self.scope)[CROWDED] = True
 
     def on_headers_complete(self) -> None:
-        self._head = False
+        self._head, self._idle_bytes = False, 0
         self._stop_timer()
         super().on_headers_complete()
         if self._crowded:
             self.cycle.keep_alive = False
+        if len(self.pipeline) > MOST_PIPELINED:
+            self.cut()
+
+    def on_body(self, body: bytes) -> None:
+        self._idle_bytes = 0
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
-        self._head, self._head_bytes = True, 0
+        self._head, self._idle_bytes = True, 0
+        self._stop_timer()
         super().on_message_complete()
 
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if not self._head and self.cycle.response_complete:
+            self._start_timer()  # nobody waits for the rest of its body any more
+
     def handle_websocket_upgrade(self) -> None:
+        if self._answering() or self.transport.get_write_buffer_size():
+            self.cut()  # the other protocol would not know that its client does not read
+            return
         self.end_watching()  # the other protocol does
         super().handle_websocket_upgrade()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def _answering(self) -> bool:
+        return self._running is not None and not self._running.response_complete
 
     def _should_upgrade(self) -> bool:
         return super()._should_upgrade() and not self._crowded
@@ -142,16 +171,27 @@ class BoundedProtocol(Unread, HttpToolsProtocol):
         self.cut_at_the_end(CLOSE_SECONDS)
 
     def client_is_gone(self) -> None:
-        if self.cycle is not None and not self.cycle.response_complete:
-            self.cycle.disconnected = True
+        self.pipeline.clear()
+        if self._running is not None and not self._running.response_complete:
+            self._running.disconnected = True
+            self._running.message_event.set()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
         self.end_watching()
+        self.client_is_gone()
         super().connection_lost(exc)
 
     def _start_timer(self) -> None:
-        self._head_timer = self.loop.call_later(HEAD_SECONDS, self._refuse)
+        self._stop_timer()
+        seconds = CROWDED_SECONDS if self._crowded else HEAD_SECONDS
+        self._head_timer = self.loop.call_later(seconds, self._late)
+
+    def _late(self) -> None:
+        if self._answering():
+            self._start_timer()  # an answer is not cut short for the request behind it
+        else:
+            self._refuse()
 
     def _stop_timer(self) -> None:
         if self._head_timer is not None:
@@ -202,8 +242,18 @@ class BoundedWebSocket(Unread, WebSocketsSansIOProtocol):
             self._hear(False)
         return message
 
+    async def send(self, message: Any) -> None:
+        await super().send(message)
+        if self._paused:
+            self._hear(False)  # a close hears on
+
     def handle_parser_exception(self) -> None:
-        super().handle_parser_exception()
+        if self.conn.close_sent is None:  # frames before the handshake's answer
+            self.queue.put_nowait({"type": "websocket.disconnect", "code": 1006})
+            self.handshake_complete = True
+            self.transport.abort()
+        else:
+            super().handle_parser_exception()
         self.disconnected = True  # else what the app sends then is taken for its mistake
 
     def keepalive_timeout(self) -> None:
@@ -219,6 +269,8 @@ class BoundedWebSocket(Unread, WebSocketsSansIOProtocol):
     def send_receive_event_to_app(self) -> None:
         if self.queue.qsize() >= MOST_UNHEARD:
             self._refuse("too many messages at once")
+        elif self.curr_msg_data_type == "text" and not _is_text(b"".join(self.frames)):
+            self._refuse("a text must be UTF-8", CloseCode.INVALID_DATA)
         else:
             super().send_receive_event_to_app()
 
@@ -226,9 +278,17 @@ class BoundedWebSocket(Unread, WebSocketsSansIOProtocol):
         if not self.transport.is_closing():
             self.transport.resume_reading() if on else self.transport.pause_reading()
 
-    def _refuse(self, reason: str) -> None:
+    def _refuse(self, reason: str, code: CloseCode = CloseCode.POLICY_VIOLATION) -> None:
         if self.close_sent:
             return
         self.frames = []
-        self.conn.fail(1008, reason)
+        self.conn.fail(code, reason)
         self.handle_parser_exception()
+
+
+def _is_text(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

@@ -17,13 +17,13 @@ class ClientGoneError(OSError):
 
 
 def within(send: Send) -> Send:
-    """``send`` that raises ``ClientGoneError`` where it takes longer than ``SEND_SECONDS``."""
+    """``send`` that raises ``ClientGoneError``, also where it takes longer than ``SEND_SECONDS``."""
 
     async def bounded(message: Message) -> None:
         try:
             async with asyncio.timeout(SEND_SECONDS):
                 await send(message)
-        except TimeoutError:
+        except OSError:  # TimeoutError is one
             raise ClientGoneError from None
 
     return bounded

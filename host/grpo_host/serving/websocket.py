@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import orjson
@@ -142,6 +142,11 @@ class _Socket:
             await self._fail(ApiError(499, "cancelled", "the answer was cancelled"), wanted)
 
     async def _answer(self, incoming: Incoming) -> None:
+        # Telling of a failure fails too where the client has gone.
+        with suppress(WebSocketDisconnect, RuntimeError):
+            await self._chat_or_tell(incoming)
+
+    async def _chat_or_tell(self, incoming: Incoming) -> None:
         telemetry = self._services.telemetry
         carrier = incoming.model_dump(include={"traceparent", "tracestate"}, exclude_none=True)
         try:
@@ -153,7 +158,7 @@ class _Socket:
             if error.status == 401:
                 await self._websocket.close(1008, error.code)
         except WebSocketDisconnect:
-            return
+            raise
         except Exception:
             logger.exception("an answer over a WebSocket failed")
             await self._fail(ApiError(500, "internal_error", "the answer failed"), incoming.id)

@@ -234,12 +234,14 @@ def test_a_conversation_whose_first_message_got_no_answer_is_not_kept(serve, str
     assert asyncio.run(scenario()) == (404 if model else 503, [])
 
 
-def test_a_client_that_leaves_before_the_first_answer_leaves_no_conversation(serve):
+@pytest.mark.parametrize("seconds", [0.002, 0.004, 0.006, 0.01, 0.1])
+def test_a_client_that_leaves_before_the_first_answer_leaves_no_conversation(serve, seconds):
     async def scenario():
         async with serve() as client:
-            with pytest.raises(TimeoutError):
-                async with asyncio.timeout(0.1):
-                    await say(client, "slow")
+            for _ in range(5):
+                with pytest.raises(TimeoutError):
+                    async with asyncio.timeout(seconds):
+                        await say(client, "slow")
             return (await client.get("/api/conversations")).json()["conversations"]
 
     assert asyncio.run(scenario()) == []

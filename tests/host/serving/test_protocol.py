@@ -7,6 +7,7 @@ import os
 import socket
 import struct
 import time
+from contextlib import suppress
 
 import httpx
 import pytest
@@ -269,3 +270,102 @@ def test_a_message_in_many_pieces_is_one_message(listening):
             assert await asyncio.wait_for(client.recv(), 5) == f"anonymous he{'l' * 400}o"
 
     uvloop.run(work())
+
+
+def resets(client):
+    """Close it so that the server sees a reset."""
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    client.close()
+
+
+def say(text, seconds=0.0):
+    body = b'{"text": "%b", "seconds": %g}' % (text.encode(), seconds)
+    head = f"POST /api/say HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(body)}\r\n"
+    return f"{head}Content-Type: application/json\r\n\r\n".encode() + body
+
+
+def test_a_connection_may_ask_a_few_things_ahead_and_not_thousands(listening):
+    async def work():
+        async with listening() as (_, url):
+            few = await unread(url, get("/health/live", times=10), window=65536)
+            answers = b""
+            while answers.count(b"200 OK") < 10:
+                answers += await asyncio.to_thread(few.recv, 65536)
+            few.close()
+            assert await cut(await unread(url, get("/health/live", times=2000), window=65536))
+
+    uvloop.run(work())
+
+
+def test_a_client_that_goes_away_with_requests_ahead_of_it_ends_the_one_that_is_answered(listening, caplog):
+    async def work():
+        async with listening(max_concurrency=1, max_queue=0) as (server, url):
+            client = await unread(url, say("slow", 30) + get("/health/live", times=3))
+            await asyncio.sleep(0.2)
+            resets(client)
+            await asyncio.sleep(0.2)
+            assert server.handled == ["say slow", "cancelled"]
+            assert server.services.admission.under_way == 0
+
+    uvloop.run(work())
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+TRAILERS = b"Transfer-Encoding: chunked\r\n\r\n0\r\n", b"abcd: efgh\r\n" * 6000
+UNFINISHED = b"Content-Length: 1000000\r\n\r\n{", b"x"
+
+
+@pytest.mark.parametrize(("rest", "more", "seconds"), [(*TRAILERS, 30.0), (*UNFINISHED, 0.3)])
+def test_what_follows_an_answer_that_came_early_is_bounded(listening, monkeypatch, rest, more, seconds):
+    monkeypatch.setattr("grpo_host.serving.protocol.HEAD_SECONDS", seconds)
+
+    async def work():
+        async with listening() as (server, url):
+            await server.key("chat")
+            client = await unread(url, b"POST /api/say HTTP/1.1\r\nHost: 127.0.0.1\r\n" + rest, window=65536)
+            assert (await asyncio.to_thread(client.recv, 12)) == b"HTTP/1.1 401"
+            with suppress(OSError):
+                await asyncio.to_thread(client.sendall, more)
+            assert await cut(client)  # and not kept until its client has timed out
+
+    uvloop.run(work())
+
+
+def test_an_answer_is_not_cut_short_for_what_came_behind_its_request(listening, monkeypatch):
+    monkeypatch.setattr("grpo_host.serving.protocol.HEAD_SECONDS", 0.2)
+
+    async def work():
+        async with listening() as (_, url):
+            client = await unread(url, say("slow", 0.8))
+            await asyncio.to_thread(client.sendall, b"\r\n")
+            assert (await asyncio.to_thread(client.recv, 15)) == b"HTTP/1.1 200 OK"
+            client.close()
+
+    uvloop.run(work())
+
+
+def test_a_connection_with_unread_answers_becomes_no_websocket(listening, large):
+    async def work():
+        async with listening(endpoints=large) as (server, url):
+            client = await unread(url, get("/docs"))
+            await asyncio.sleep(0.1)
+            await asyncio.to_thread(client.sendall, HANDSHAKE)
+            assert await cut(client)
+            assert server.services.admission.under_way == 0
+
+    uvloop.run(work())
+
+
+@pytest.mark.parametrize("sent", [HANDSHAKE, HANDSHAKE + frame(PING) * 3, HANDSHAKE + frame(TEXT, b"\xff")])
+def test_what_a_client_does_to_its_websocket_is_no_error_of_ours(listening, caplog, sent):
+    async def work():
+        async with listening() as (server, url):
+            for pause in (0, 0.001, 0.005) * 5:
+                client = await unread(url, sent)
+                await asyncio.sleep(pause)
+                resets(client)
+            await asyncio.sleep(0.2)
+            assert server.services.admission.under_way == 0
+
+    uvloop.run(work())
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []

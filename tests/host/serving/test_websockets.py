@@ -267,3 +267,21 @@ def test_a_socket_of_a_key_that_has_too_many_is_told_so_after_its_first_message(
                 assert closed.value.rcvd.code == 1013
 
     asyncio.run(work())
+
+
+def test_at_the_end_a_busy_socket_is_told_too_and_it_is_no_error(listening, caplog):
+    async def busy(websocket, key, services):
+        await websocket.send_text("busy")
+        await asyncio.sleep(60)
+
+    async def work():
+        routes = [SocketEndpoint("/ws", busy, Scope.CHAT, "Busy")]
+        async with listening(websocket_routes=routes) as (server, url), connect(url) as socket:
+            assert await socket.recv() == "busy"
+            await server.services.drain(0.1)
+            with pytest.raises(websockets.ConnectionClosed) as closed:
+                await asyncio.wait_for(socket.recv(), 5)
+            assert closed.value.rcvd.code == 1001
+
+    asyncio.run(work())
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
