@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import CloseCode
 
@@ -243,7 +244,12 @@ class BoundedWebSocket(Unread, WebSocketsSansIOProtocol):
         return message
 
     async def send(self, message: Any) -> None:
+        if self.transport.is_closing():
+            self.handshake_complete = True  # as far as it ever will be: the app has made no mistake
+            raise ClientDisconnected
         await super().send(message)
+        if self.close_sent:
+            self.handshake_complete = True  # by a refusal too, which uvicorn would log as the app's mistake
         if self._paused:
             self._hear(False)  # a close hears on
 

@@ -36,7 +36,7 @@ def test_the_key_comes_in_a_header_a_subprotocol_or_the_first_message(listening)
 
 
 @pytest.mark.parametrize("how", ["header", "subprotocol", "scope"])
-def test_a_bad_key_is_refused_before_the_socket_is_accepted(listening, how):
+def test_a_bad_key_is_refused_before_the_socket_is_accepted(listening, how, caplog):
     async def work():
         async with listening() as (server, url):
             bad = f"grpo_{'0' * 16}_{'a' * 43}"
@@ -51,6 +51,7 @@ def test_a_bad_key_is_refused_before_the_socket_is_accepted(listening, how):
             assert refused.value.response.status_code == (403 if how == "scope" else 401)
 
     asyncio.run(work())
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
 
 
 @pytest.mark.parametrize(
