@@ -98,15 +98,16 @@ class LocalModel:
         if backend is None:
             raise RuntimeError("the model is not started")
         inner, spec = backend.inner, backend.model
-        files = [
-            file
-            for folder in (spec.path, spec.adapter)
-            if folder and folder.is_dir()
-            for file in _files(folder)
-        ]
         own = "" if isinstance(self._backend, str) else self._unnamed  # what it does, only it knows
         return repr(
-            (type(inner).__qualname__, sorted(self._options.items()), spec, files, own, backend.weights)
+            (
+                type(inner).__qualname__,
+                sorted(self._options.items()),
+                spec,
+                spec.files(),
+                own,
+                backend.weights,
+            )
         )
 
     async def close(self) -> None:
@@ -182,11 +183,6 @@ def _in_a_thread(work: Callable[[], Any]) -> Future[Any]:
 
     threading.Thread(target=run, name="grpo-model-loading", daemon=True).start()
     return future
-
-
-def _files(folder: Path) -> list[tuple[str, int, int]]:
-    """What tells one state of a model's directory from another."""
-    return sorted((str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in folder.iterdir() if f.is_file())
 
 
 def _best_backend() -> str:

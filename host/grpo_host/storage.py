@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Column, Double, Integer, MetaData, String, Table, event, insert, inspect, select, text
 from sqlalchemy.exc import ArgumentError, DBAPIError, InvalidRequestError, NoSuchModuleError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from grpo_sdk.errors import ConfigError, MissingExtraError, RunError
 
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
 BUSY_SECONDS = 30.0
 """How long a SQLite write waits for another process's."""
+
+NO_ANSWER = (DBAPIError, PoolTimeoutError, OSError)
+"""What is raised where a database does not answer; see ``unreachable``."""
 
 _LOCK = 0x67_72_70_6F
 """PostgreSQL's advisory lock of migrations: "grpo"."""
@@ -141,7 +145,7 @@ async def migrate(engine: AsyncEngine) -> None:
             if engine.dialect.name == "postgresql":
                 await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
             await connection.run_sync(_migrate, where)
-    except (DBAPIError, OSError) as problem:
+    except NO_ANSWER as problem:
         # A loop that ends now would end before aiosqlite's thread has told it that the file is closed,
         # and the thread would print a traceback.
         await asyncio.sleep(0.1)

@@ -57,6 +57,19 @@ class ModelSpec:
     context: int = 2048
     """Longest sequence, prompt and completion together, in tokens."""
 
+    def files(self) -> list[tuple[str, int, int]]:
+        """What tells one state of the directories from another: each file's path, size and time (ns)."""
+        return [
+            state
+            for folder in (self.path, self.adapter)
+            if folder and folder.is_dir()
+            for state in sorted(
+                (str(file), file.stat().st_size, file.stat().st_mtime_ns)
+                for file in folder.iterdir()
+                if file.is_file()
+            )
+        ]
+
 
 @dataclass(frozen=True, slots=True)
 class Sampling:

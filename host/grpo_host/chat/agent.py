@@ -159,7 +159,7 @@ class ChatAgent:
         record = ConversationRecord(
             conversation_id or uuid4().hex, user_id, name, facts, owner=owner, created=time.time()
         )
-        await _to_its_end(self.store.create(record))
+        await to_its_end(self.store.create(record))
         return self._remember(record)
 
     async def respond(
@@ -245,7 +245,7 @@ class ChatAgent:
                 name = strategy or record.strategy or self.strategy
                 answer = await self._answer(record, message, name, use_tools, tell)
                 try:
-                    await _to_its_end(
+                    await to_its_end(
                         self.store.append(
                             conversation_id,
                             answer.messages,
@@ -357,7 +357,7 @@ class _Turns:
                 self._waiting.pop(key, None)
 
 
-async def _to_its_end(work: Any) -> None:
+async def to_its_end(work: Any) -> None:
     """Await ``work``, which ends before the caller is cancelled: what is written is known then."""
     task = asyncio.ensure_future(work)
     try:

@@ -24,8 +24,7 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.exc import DBAPIError, IntegrityError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.exc import IntegrityError
 
 from grpo_host.chat.store import (
     ConflictError,
@@ -36,7 +35,7 @@ from grpo_host.chat.store import (
     conflict,
 )
 from grpo_host.loop import LoopThread
-from grpo_host.storage import make_engine, metadata, migrate, unreachable
+from grpo_host.storage import NO_ANSWER, make_engine, metadata, migrate, unreachable
 from grpo_sdk.blocking import call_blocking
 from grpo_sdk.messages import Message
 
@@ -259,7 +258,7 @@ class SqlStore(ConversationStore):
                 return await work(connection)
         except IntegrityError:
             raise
-        except (DBAPIError, PoolTimeoutError, OSError) as problem:
+        except NO_ANSWER as problem:
             raise unreachable(self._engine, problem) from problem
 
 

@@ -25,9 +25,9 @@ class Admission:
         self._free = places
         self._queue = queue
         self._seconds = seconds
-        self._share = max(places, (places + queue) // 2)
-        """Of all that are under way or wait: what one key may have, so that others get in."""
-        self._asking: Counter[str] = Counter()
+        # Of all that are under way or wait: what one key may have, so that others get in.
+        share = max(places, (places + queue) // 2)
+        self._shares = _Shares(share, "requests of this key are under way or wait")
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._idle = asyncio.Event()
@@ -47,24 +47,12 @@ class Admission:
     async def place(self, key: Key) -> AsyncIterator[None]:
         """A place for one request or message of ``key``. Raises ``ApiError`` 429 where there is none."""
         self.refuse_while_draining()
-        if key != ANONYMOUS and self._asking[key.id] >= self._share:
-            raise ApiError(
-                429,
-                "too_many_at_once",
-                f"{self._share} requests of this key are under way or wait",
-                retry_after=RETRY_SECONDS,
-            )
-        self._asking[key.id] += 1
-        try:
+        with self._shares.one(key):
             await self._enter()
             try:
                 yield
             finally:
                 self._release()
-        finally:
-            self._asking[key.id] -= 1
-            if not self._asking[key.id]:
-                del self._asking[key.id]
 
     async def _enter(self) -> None:
         if self._free > 0:
@@ -141,11 +129,10 @@ class Seats:
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._share = (most + 1) // 2
+        self._shares = _Shares((most + 1) // 2, "WebSockets of this key are open")
         self._most_unknown = max(1, int(most * UNKNOWN))
         self._known = 0
         self._unknown = 0
-        self._of: Counter[str] = Counter()
 
     @contextmanager
     def unknown(self) -> Iterator[None]:
@@ -163,19 +150,31 @@ class Seats:
         """For one of ``key``. Raises ``ApiError`` 429."""
         if self._known >= self._most:
             raise _overloaded()
-        if key != ANONYMOUS and self._of[key.id] >= self._share:
-            raise ApiError(
-                429,
-                "too_many_at_once",
-                f"{self._share} WebSockets of this key are open",
-                retry_after=RETRY_SECONDS,
-            )
-        self._known += 1
+        with self._shares.one(key):
+            self._known += 1
+            try:
+                yield
+            finally:
+                self._known -= 1
+
+
+class _Shares:
+    """``most`` at once of each key; ``what`` says in the refusal what there are so many of."""
+
+    def __init__(self, most: int, what: str) -> None:
+        self._most = most
+        self._what = what
+        self._of: Counter[str] = Counter()
+
+    @contextmanager
+    def one(self, key: Key) -> Iterator[None]:
+        """One more of ``key``. Raises ``ApiError`` 429."""
+        if key != ANONYMOUS and self._of[key.id] >= self._most:
+            raise ApiError(429, "too_many_at_once", f"{self._most} {self._what}", retry_after=RETRY_SECONDS)
         self._of[key.id] += 1
         try:
             yield
         finally:
-            self._known -= 1
             self._of[key.id] -= 1
             if not self._of[key.id]:
                 del self._of[key.id]

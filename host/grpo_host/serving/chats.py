@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from grpo_host.agent import Agent, AgentLimits, TurnLimitError, TurnTimeoutError
-from grpo_host.chat.agent import ChatAgent
+from grpo_host.chat.agent import ChatAgent, to_its_end
 from grpo_host.chat.sql_store import SqlStore
 from grpo_host.chat.store import ConversationRecord
 from grpo_host.serving.endpoint import ApiError, Key
@@ -115,7 +114,7 @@ class Chats(Part):
                 yield Opened(agent, conversation_id, strategy, turn)
             except BaseException:
                 if record is None:
-                    await asyncio.shield(self._forget_unanswered(conversation_id))
+                    await to_its_end(self._forget_unanswered(conversation_id))
                 raise
             finally:
                 await agent.end_conversation(conversation_id)  # the store has it, not this process

@@ -17,11 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 from cachetools import TTLCache
 from sqlalchemy import JSON, Column, Double, String, Table, func, insert, select, update
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from grpo_host.serving.endpoint import ANONYMOUS, Key, Scope
-from grpo_host.storage import metadata, unreachable, writing
+from grpo_host.storage import NO_ANSWER, metadata, unreachable, writing
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -176,7 +174,7 @@ class KeyStore:
         try:
             async with self._engine.connect() as connection:
                 yield connection
-        except (DBAPIError, PoolTimeoutError, OSError) as problem:
+        except NO_ANSWER as problem:
             raise unreachable(self._engine, problem) from problem
 
     async def _read(self, identifier: str) -> _Known | None:

@@ -12,6 +12,7 @@ from websockets.frames import CloseCode
 
 from grpo_host.serving import sending
 from grpo_host.serving.middleware import CROWDED
+from grpo_host.serving.serve import CLOSE_SECONDS
 
 if TYPE_CHECKING:
     from websockets.frames import Frame
@@ -26,17 +27,18 @@ LEAST_READ = 16 * 1024
 """What a client must read in half of ``SEND_SECONDS`` where more than that waits for it."""
 RESERVE = 32
 """Connections beyond the limit that are answered, so that a full server can say so."""
-CLOSE_SECONDS = 4.0
-"""For connections that are still open when the server ends and everything has been drained."""
+CUT_SECONDS = CLOSE_SECONDS - 1.0
+"""After which the server's end cuts connections: before it has waited for them long enough."""
 MOST_UNHEARD = 512
 """Messages of one WebSocket that wait, and fragments of one message."""
 
 
-class Unread:
+class Unread(asyncio.Protocol):
     """Aborts a connection whose client does not read what was written to it.
 
     A transport closes only when everything has been read, and asyncio waits for that without end. What
     waits can only shrink where no more is written: while writing is paused, or the transport closes.
+    To be mixed in before a protocol of uvicorn's.
     """
 
     transport: asyncio.Transport
@@ -46,8 +48,27 @@ class Unread:
     """How much waited the last time, where nothing was written since."""
     _look_timer: asyncio.TimerHandle | None = None
 
-    def watch_reading(self) -> None:
-        self._look_timer = self.loop.call_later(sending.SEND_SECONDS / 2, self._look)
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.end_watching()
+        self.client_is_gone()
+        super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._paused, self._waited = True, None
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._paused, self._waited = False, None
+
+    def shutdown(self) -> None:
+        """What is still open after ``CUT_SECONDS`` would hold uvloop's end as long as its client does."""
+        super().shutdown()  # type: ignore[misc]  # asyncio's protocols have none
+        self.loop.call_later(CUT_SECONDS, self.cut)
 
     def end_watching(self) -> None:
         if self._look_timer is not None:
@@ -58,16 +79,12 @@ class Unread:
         self.client_is_gone()  # uvloop resumes writing before it says that the connection is lost
         self.transport.abort()
 
-    def cut_at_the_end(self, seconds: float) -> None:
-        """A connection that is still open in ``seconds`` would hold uvloop's end as long as its client."""
-        self.loop.call_later(seconds, self.cut)
-
     def client_is_gone(self) -> None:
         """Nothing must be written any more."""
         raise NotImplementedError
 
-    def writing_is_paused(self, paused: bool) -> None:
-        self._paused, self._waited = paused, None
+    def _watch(self) -> None:
+        self._look_timer = self.loop.call_later(sending.SEND_SECONDS / 2, self._look)
 
     def _look(self) -> None:
         if not (self._paused or self.transport.is_closing()):
@@ -78,7 +95,7 @@ class Unread:
                 self.cut()
                 return
             self._waited = waits
-        self.watch_reading()
+        self._watch()
 
 
 class BoundedProtocol(Unread, HttpToolsProtocol):
@@ -104,7 +121,6 @@ class BoundedProtocol(Unread, HttpToolsProtocol):
                 transport.abort()
                 return
         self._start_timer()
-        self.watch_reading()
 
     def data_received(self, data: bytes) -> None:
         self._idle_bytes += len(data)
@@ -143,7 +159,7 @@ class BoundedProtocol(Unread, HttpToolsProtocol):
             self._start_timer()  # nobody waits for the rest of its body any more
 
     def handle_websocket_upgrade(self) -> None:
-        if self._answering() or self.transport.get_write_buffer_size():
+        if self._answered() is not None or self.transport.get_write_buffer_size():
             self.cut()  # the other protocol would not know that its client does not read
             return
         self.end_watching()  # the other protocol does
@@ -153,34 +169,21 @@ class BoundedProtocol(Unread, HttpToolsProtocol):
         self._running = cycle
         super()._start_asgi_task(cycle, app)
 
-    def _answering(self) -> bool:
-        return self._running is not None and not self._running.response_complete
+    def _answered(self) -> RequestResponseCycle | None:
+        running = self._running
+        return None if running is None or running.response_complete else running
 
     def _should_upgrade(self) -> bool:
         return super()._should_upgrade() and not self._crowded
 
-    def pause_writing(self) -> None:
-        super().pause_writing()
-        self.writing_is_paused(True)
-
-    def resume_writing(self) -> None:
-        super().resume_writing()
-        self.writing_is_paused(False)
-
-    def shutdown(self) -> None:
-        super().shutdown()
-        self.cut_at_the_end(CLOSE_SECONDS)
-
     def client_is_gone(self) -> None:
         self.pipeline.clear()
-        if self._running is not None and not self._running.response_complete:
-            self._running.disconnected = True
-            self._running.message_event.set()
+        if (running := self._answered()) is not None:
+            running.disconnected = True
+            running.message_event.set()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
-        self.end_watching()
-        self.client_is_gone()
         super().connection_lost(exc)
 
     def _start_timer(self) -> None:
@@ -189,7 +192,7 @@ class BoundedProtocol(Unread, HttpToolsProtocol):
         self._head_timer = self.loop.call_later(seconds, self._late)
 
     def _late(self) -> None:
-        if self._answering():
+        if self._answered() is not None:
             self._start_timer()  # an answer is not cut short for the request behind it
         else:
             self._refuse()
@@ -211,29 +214,15 @@ class BoundedWebSocket(Unread, WebSocketsSansIOProtocol):
     uvicorn's answers pings however many there are, and keeps every message of a batch that has come.
     """
 
-    def connection_made(self, transport: Any) -> None:
-        super().connection_made(transport)
-        self.watch_reading()
-
-    def shutdown(self) -> None:
-        super().shutdown()
-        self.cut_at_the_end(CLOSE_SECONDS)
-
     def client_is_gone(self) -> None:
         self.disconnected = True
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.end_watching()
-        super().connection_lost(exc)
-
     def pause_writing(self) -> None:
         super().pause_writing()
-        self.writing_is_paused(True)
         self._hear(False)
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        self.writing_is_paused(False)
         if not self.read_paused:
             self._hear(True)
 

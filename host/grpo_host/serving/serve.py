@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from uvicorn import Config
 
 FACTORY = "grpo_host.serving.app:from_environment"
+CLOSE_SECONDS = 5
+"""For connections that are still open when everything has been drained."""
 UNREAD_BYTES = 128 * 1024
 """What the kernel holds of an answer until the client reads on."""
 
@@ -92,7 +94,7 @@ def _listen(settings: ServerSettings) -> socket.socket:
 def _config(settings: ServerSettings, app: Any, **options: Any) -> Config:
     import uvicorn
 
-    from grpo_host.serving.protocol import CLOSE_SECONDS, BoundedProtocol, BoundedWebSocket
+    from grpo_host.serving.protocol import BoundedProtocol, BoundedWebSocket
 
     return uvicorn.Config(
         app,
@@ -107,7 +109,7 @@ def _config(settings: ServerSettings, app: Any, **options: Any) -> Config:
         proxy_headers=False,  # who calls is told by the key, and an address may be made up
         limit_concurrency=settings.max_connections,
         timeout_keep_alive=65,  # longer than most load balancers', so that they close first
-        timeout_graceful_shutdown=int(CLOSE_SECONDS) + 1,
+        timeout_graceful_shutdown=CLOSE_SECONDS,
         timeout_worker_healthcheck=60,  # loading a model holds the interpreter for a while
         **options,
     )

@@ -20,9 +20,6 @@ if TYPE_CHECKING:
 
     from grpo_host.session import Reply
 
-NAMES = ("operation_duration", "token_usage", "time_to_first_chunk", "time_per_output_chunk")
-"""Of the library's instruments."""
-
 
 class MeteredCalls:
     """Keeps the metrics of model calls in the instruments of ``handler``."""
@@ -30,9 +27,8 @@ class MeteredCalls:
     def __init__(self, handler: TelemetryHandler) -> None:
         # The library gives no other way to them; ``of`` is for a version that has them elsewhere.
         own: Any = handler._instruments
-        self._duration, self._tokens, self._first_chunk, self._next_chunk = (
-            getattr(own, name) for name in NAMES
-        )
+        self._duration, self._tokens = own.operation_duration, own.token_usage
+        self._first_chunk, self._next_chunk = own.time_to_first_chunk, own.time_per_output_chunk
 
     @classmethod
     def of(cls, handler: TelemetryHandler) -> MeteredCalls | None:

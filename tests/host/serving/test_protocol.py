@@ -96,7 +96,7 @@ def test_a_connection_whose_answers_nobody_reads_is_cut_with_all_that_was_asked_
 @pytest.mark.timeout(30)
 def test_a_client_that_reads_nothing_does_not_hold_the_end_of_the_server(listening, large, monkeypatch):
     monkeypatch.setattr("grpo_host.serving.sending.SEND_SECONDS", 60)
-    monkeypatch.setattr("grpo_host.serving.protocol.CLOSE_SECONDS", 0.5)
+    monkeypatch.setattr("grpo_host.serving.protocol.CUT_SECONDS", 0.5)
     held = []
 
     async def work():

@@ -16,12 +16,10 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Select, func, insert, select, text, update
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from grpo_host.run_directory import new_run_id
 from grpo_host.serving.jobs.record import PLACE, TABLES, Job, JobPlan, State, jobs, places
-from grpo_host.storage import metadata, unreachable, writing
+from grpo_host.storage import NO_ANSWER, metadata, unreachable, writing
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -205,7 +203,7 @@ class JobStore:
         try:
             async with self._engine.connect() as connection:
                 yield connection
-        except (DBAPIError, PoolTimeoutError, OSError) as problem:
+        except NO_ANSWER as problem:
             raise unreachable(self._engine, problem) from problem
 
     @asynccontextmanager
@@ -218,7 +216,7 @@ class JobStore:
                 )
                 # The time comes after the lock: it may have been waited for.
                 yield connection, rows.one(), await _now(connection)
-        except (DBAPIError, PoolTimeoutError, OSError) as problem:
+        except NO_ANSWER as problem:
             raise unreachable(self._engine, problem) from problem
 
 

@@ -8,7 +8,6 @@ import json
 import random
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from statistics import fmean
 from threading import Lock
 from typing import Any
@@ -154,21 +153,12 @@ class RulerReward(GroupReward):
         if hasattr(backend, "base_url") or hasattr(backend, "api_base"):
             where: Any = [getattr(backend, name, None) for name in ("base_url", "api_base")]
         elif backend.model.path is not None:
-            files = [
-                file for folder in (backend.model.path, backend.model.adapter) for file in _files(folder)
-            ]
-            where = [files, backend.model.dtype, getattr(backend, "weight_version", None)]
+            where = [backend.model.files(), backend.model.dtype, getattr(backend, "weight_version", None)]
         else:
             where = self._unnamed  # what it does, only it knows
         judge = f"{type(backend).__name__} {where} {backend.model}"
         asked = json.dumps([_PROMPT_VERSION, judge, self.rubric, self.max_chars, order])
         return f"ruler:{hashlib.sha256(asked.encode()).hexdigest()}"
-
-
-def _files(folder: Path | None) -> list[tuple[str, int, int]]:
-    """What tells one state of a model's directory from another."""
-    found = [file for file in folder.iterdir() if file.is_file()] if folder and folder.is_dir() else []
-    return sorted((str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in found)
 
 
 class _RecentVerdicts:
