@@ -15,7 +15,7 @@ from grpo_host.rendering import Renderer
 from grpo_host.session import Reply, Session, open_session
 from grpo_sdk.backend import Backend, Sampling
 from grpo_sdk.deadline import Deadline
-from grpo_sdk.messages import Message, system
+from grpo_sdk.messages import Message, ToolCall, system
 from grpo_sdk.seeds import derive_seed
 from grpo_sdk.strategy import Strategy
 from grpo_sdk.toolbox import Toolbox
@@ -42,6 +42,15 @@ class AgentLimits:
     """Model calls."""
     turn_seconds: float = 120.0
     tools: ToolLimits = field(default_factory=ToolLimits)
+
+
+@dataclass(frozen=True, slots=True)
+class ToolUse:
+    """A tool call, what the model was answered, and how it went."""
+
+    call: ToolCall
+    answer: Message
+    run: ToolRun
 
 
 @dataclass(frozen=True)
@@ -95,6 +104,8 @@ class Conversation:
         self.seed = seed
         self.id = id
         self.turns: list[Turn] = []
+        self.used: list[ToolUse] = []
+        """Every tool call, in order."""
         self.said: list[Message] = []
         """All that ``act`` heard and brought about, in order."""
         self.prepare: Prepare | None = None
@@ -142,6 +153,7 @@ class Conversation:
         self.said.append(reply.message)
         calls = reply.message.get("tool_calls", [])
         results: list[tuple[Message, ToolRun]] = await self.toolbox.run(calls) if calls else []
+        self.used += [ToolUse(call, *result) for call, result in zip(calls, results, strict=True)]
         self.turns.append(
             Turn(
                 reply.prompt_tokens,

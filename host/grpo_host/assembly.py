@@ -16,7 +16,7 @@ from grpo_sdk.tools import ToolLike, ToolLimits
 from grpo_sdk.trajectory import Task
 
 if TYPE_CHECKING:
-    from grpo_host.config.schema import AgentConfig
+    from grpo_host.config.schema import AgentConfig, LimitsConfig
     from grpo_host.plugins import Registry
 
 
@@ -36,7 +36,7 @@ class Assembly:
         """Load the backend and give the agent that speaks through it."""
         await self.backend.start()
         speaks_tokens = Capability.TOKEN_IDS in self.backend.capabilities
-        limits, sampling = self.config.agent.limits, self.config.sampling
+        sampling = self.config.sampling
         return Agent(
             backend=self.backend,
             renderer=make_renderer(self.backend.tokenizer) if speaks_tokens else None,
@@ -48,11 +48,7 @@ class Assembly:
                 top_p=sampling.top_p,
                 top_k=sampling.top_k,
             ),
-            limits=AgentLimits(
-                turns=limits.turns,
-                turn_seconds=limits.turn_seconds,
-                tools=ToolLimits(limits.tool_seconds, limits.tool_output_chars),
-            ),
+            limits=agent_limits(self.config.agent.limits),
         )
 
     async def close(self) -> None:
@@ -93,6 +89,12 @@ class Assembly:
             return environment.tools()
         finally:
             await environment.close()
+
+
+def agent_limits(limits: LimitsConfig) -> AgentLimits:
+    """What agent.yaml allows one conversation."""
+    tools = ToolLimits(limits.tool_seconds, limits.tool_output_chars)
+    return AgentLimits(limits.turns, limits.turn_seconds, tools)
 
 
 def assemble(

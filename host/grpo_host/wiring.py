@@ -130,6 +130,12 @@ def build_environment(config: AgentConfig, registry: Registry) -> Callable[[], E
     return make
 
 
+def environment_overrides(config: AgentConfig, registry: Registry, method: str) -> bool:
+    """Whether the environment has a ``method`` of its own; told without making it."""
+    factory = registry.get("environment", config.environment.name).factory
+    return getattr(factory, method, None) is not getattr(Environment, method)
+
+
 def build_backend(
     config: AgentConfig, registry: Registry, *, progress: Callable[[str], None] | None = None
 ) -> Backend:

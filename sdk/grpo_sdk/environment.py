@@ -60,6 +60,15 @@ class Environment(ABC):
         """Tools bound to this episode's state; called once, after ``reset``."""
         return ()
 
+    def serving_tools(self) -> Sequence[ToolLike]:
+        """What stands for ``tools`` when the agent is served and there is no episode; empty: nothing.
+
+        Tools of the same names and schemas, on the real system or on data of a demonstration. Called
+        once, on an instance that is never reset and is closed when the server ends; all conversations
+        share them.
+        """
+        return ()
+
     def outcome(self) -> dict[str, Any]:
         """Facts known so far; read when an episode ends by a limit rather than by ``done``."""
         return {}

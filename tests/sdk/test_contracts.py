@@ -93,6 +93,24 @@ class Unanswered(Echo):
         return [[user("Hi"), assistant("", [tool_call("f", "{}", "c")]), assistant("Bye")]]
 
 
+class Renamed(Echo):
+    """Its served tool takes another argument than the model was trained with."""
+
+    def tools(self):
+        def look_up(order: str) -> str:
+            """Look up an order."""
+            return order
+
+        return [look_up]
+
+    def serving_tools(self):
+        def look_up(order_id: str) -> str:
+            """Look up an order."""
+            return order_id
+
+        return [look_up]
+
+
 @pytest.mark.parametrize(
     ("environment", "test", "message"),
     [
@@ -105,6 +123,7 @@ class Unanswered(Echo):
         (Boasting, "test_the_outcome_can_be_read_at_any_time", "empty message is a success"),
         (NoJson, "test_tasks_can_be_written_as_json", "cannot be written as JSON"),
         (Unanswered, "test_demonstrations_are_dialogues_that_can_be_imitated", "is not answered before"),
+        (Renamed, "test_its_serving_tools_look_as_its_tools_do", "has another schema"),
     ],
 )
 def test_the_environment_contract_finds_what_is_broken(environment, test, message):

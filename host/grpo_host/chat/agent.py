@@ -6,8 +6,8 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import uuid4
@@ -177,7 +177,52 @@ class ChatAgent:
         ``TurnTimeoutError``, what the backend raises, and ``ConflictError`` where another process has
         answered in this conversation meanwhile and this answer's tools have run.
         """
-        return await self._respond(conversation_id, message, self._name(strategy), use_tools, None)
+        return (await self.answer(conversation_id, message, strategy, use_tools)).text
+
+    async def answer(
+        self,
+        conversation_id: str,
+        message: str,
+        strategy: str | Strategy | None = None,
+        use_tools: bool = True,
+        *,
+        sampling: Sampling | None = None,
+        tell: Tell | None = None,
+    ) -> Answer:
+        """As ``respond``: the answer with the tools that were called for it.
+
+        ``sampling`` is that of this answer alone. ``tell`` is given the text as it comes, as ``stream`` does.
+        """
+        if not isinstance(message, str):
+            raise TypeError(f"a message is a text, not {type(message).__name__}")
+        asked = self._name(strategy)
+        started = time.perf_counter()
+        async with self._turns.of(conversation_id):
+            for attempt in range(1, _TRIES + 1):
+                record = await self.record(conversation_id)
+                name = asked or record.strategy or self.strategy
+                answer = await self._answer(record, message, name, use_tools, sampling, tell)
+                try:
+                    await to_its_end(
+                        self.store.append(
+                            conversation_id,
+                            answer.messages,
+                            expected=record.length,
+                            strategy=name if name != record.strategy else None,
+                            digest=answer.digest,
+                        )
+                    )
+                    break
+                except ConflictError:
+                    if attempt == _TRIES or not answer.repeatable:
+                        raise
+            self._remember(replace(record, strategy=name))
+        if self.debug:
+            logger.debug(
+                "conversation %s: answered in %.3f s, strategy %s: %s",
+                conversation_id, time.perf_counter() - started, name, answer.messages,
+            )  # fmt: skip
+        return answer
 
     async def stream(
         self,
@@ -191,17 +236,33 @@ class ChatAgent:
         What the model says before it uses a tool is part of it, with a blank line behind; ``respond``
         gives the last message alone. Leaving early cancels the answer.
         """
+        async with aclosing(self.pieces(conversation_id, message, strategy, use_tools)) as pieces:
+            async for piece in pieces:
+                if isinstance(piece, str):
+                    yield piece
+
+    async def pieces(
+        self,
+        conversation_id: str,
+        message: str,
+        strategy: str | Strategy | None = None,
+        use_tools: bool = True,
+        *,
+        sampling: Sampling | None = None,
+    ) -> AsyncGenerator[str | Answer]:
+        """As ``stream``, and at the end the whole ``Answer``."""
         pieces: asyncio.Queue[str | None] = asyncio.Queue()
-        name = self._name(strategy)
         answer = asyncio.ensure_future(
-            self._respond(conversation_id, message, name, use_tools, pieces.put_nowait)
+            self.answer(
+                conversation_id, message, strategy, use_tools, sampling=sampling, tell=pieces.put_nowait
+            )
         )
         answer.add_done_callback(lambda _: pieces.put_nowait(None))
         try:
             while (piece := await pieces.get()) is not None:
                 if piece:
                     yield piece
-            await answer
+            yield await answer
         finally:
             answer.cancel()
             await asyncio.gather(answer, return_exceptions=True)
@@ -233,41 +294,14 @@ class ChatAgent:
         if isinstance(self.model, LocalModel):
             await self.model.close()
 
-    async def _respond(
-        self, conversation_id: str, message: str, strategy: str | None, use_tools: bool, tell: Tell | None
-    ) -> str:
-        if not isinstance(message, str):
-            raise TypeError(f"a message is a text, not {type(message).__name__}")
-        started = time.perf_counter()
-        async with self._turns.of(conversation_id):
-            for attempt in range(1, _TRIES + 1):
-                record = await self.record(conversation_id)
-                name = strategy or record.strategy or self.strategy
-                answer = await self._answer(record, message, name, use_tools, tell)
-                try:
-                    await to_its_end(
-                        self.store.append(
-                            conversation_id,
-                            answer.messages,
-                            expected=record.length,
-                            strategy=name if name != record.strategy else None,
-                            digest=answer.digest,
-                        )
-                    )
-                    break
-                except ConflictError:
-                    if attempt == _TRIES or not answer.repeatable:
-                        raise
-            self._remember(replace(record, strategy=name))
-        if self.debug:
-            logger.debug(
-                "conversation %s: answered in %.3f s, strategy %s: %s",
-                conversation_id, time.perf_counter() - started, name, answer.messages,
-            )  # fmt: skip
-        return answer.text
-
     async def _answer(
-        self, record: ConversationRecord, message: str, strategy: str, use_tools: bool, tell: Tell | None
+        self,
+        record: ConversationRecord,
+        message: str,
+        strategy: str,
+        use_tools: bool,
+        sampling: Sampling | None,
+        tell: Tell | None,
     ) -> Answer:
         chosen = self._strategy(strategy)
         agent = await self.ready()
@@ -283,7 +317,7 @@ class ChatAgent:
             tools = [cached_tool(tool, self._cache) for tool in tools]
             agent = replace(agent, backend=CachedBackend(agent.backend, self._cache, self._identity))
         return await Answering(
-            replace(agent, strategy=chosen, tools=tuple(tools)),
+            replace(agent, strategy=chosen, tools=tuple(tools), sampling=sampling or agent.sampling),
             record,
             message,
             self.window,

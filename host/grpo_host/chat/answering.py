@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal, cast
 
-from grpo_host.agent import Agent, Conversation, TurnLimitError
+from grpo_host.agent import Agent, Conversation, ToolUse, TurnLimitError
 from grpo_host.chat.context import counter, exchanges, fit, older
 from grpo_host.chat.prompt import Examples, about, joined, nearest, recap
 from grpo_host.chat.store import ConversationRecord, Digest
 from grpo_host.chat.summary import summarise
+from grpo_host.chat.voice import Voice
 from grpo_host.instruments import Tell
 from grpo_host.rendering.tool_calls import as_plain_messages, parse_calls
 from grpo_sdk.errors import ContextOverflowError
@@ -72,6 +73,8 @@ class Answer:
     """Where more was put away."""
     repeatable: bool
     """Nobody has seen anything of it and no tool has run."""
+    tools: list[ToolUse] = field(default_factory=list)
+    """What the tools were asked and answered."""
 
 
 class Answering:
@@ -104,7 +107,7 @@ class Answering:
         self._longest = longest
         self._budget = longest - room
         self._examples = examples
-        self._voice = _Voice(tell) if tell is not None else None
+        self._voice = Voice(tell) if tell is not None else None
         self._seed = seed
         self._debug = debug
         self._digest = record.digest
@@ -125,8 +128,8 @@ class Answering:
             text=said["content"],
             messages=conversation.said,
             digest=self._digest if self._digest != self._record.digest else None,
-            repeatable=not any(turn.tools for turn in conversation.turns)
-            and not (self._voice and self._voice.spoke),
+            repeatable=not conversation.used and not (self._voice and self._voice.spoke),
+            tools=conversation.used,
         )
 
     async def _act(self, conversation: Conversation) -> Message:
@@ -228,25 +231,6 @@ class Answering:
         if self._debug:
             logger.debug("conversation %s: the model is shown %s", self._record.id, shown)
         return None if shown == messages else shown
-
-
-class _Voice:
-    """Passes text on, with a blank line between one message and the next."""
-
-    def __init__(self, tell: Tell) -> None:
-        self._tell = tell
-        self._gap = False
-        self.spoke = False
-
-    def next_message(self) -> None:
-        self._gap = self.spoke
-
-    def __call__(self, text: str) -> None:
-        if self._gap:
-            self._gap = False
-            self._tell("\n\n")
-        self.spoke = self.spoke or bool(text)
-        self._tell(text)
 
 
 def _without_system(messages: Sequence[Message]) -> list[Message]:

@@ -14,7 +14,7 @@ from grpo_host.config.backend_checks import (
     check_settings,
 )
 from grpo_host.config.environment_checks import check_environment
-from grpo_host.config.probe import EnvironmentFacts, probe_environment
+from grpo_host.config.probe import EnvironmentFacts, probe_environment, probe_serving_tools
 from grpo_host.config.problems import InvalidConfigError, Problem
 from grpo_host.config.training_checks import (
     check_context,
@@ -29,6 +29,7 @@ from grpo_host.validation import Complaint, Location
 from grpo_host.wiring import (
     build_environment,
     build_strategy,
+    environment_overrides,
     make_chat_backend,
     make_reward,
     make_tool,
@@ -114,6 +115,8 @@ class _Checker:
             self.complaints += check_output(self.config)
         if ("environment",) not in self.bad and self.purpose != "chat":
             self.complaints += self._environment()
+        if ("environment",) not in self.bad and self.purpose == "chat":
+            self.complaints += self._serving_tools()
         self.complaints += self._tools()
         if ("backend",) not in self.bad:
             self.complaints += self._backend()
@@ -168,6 +171,13 @@ class _Checker:
             demonstrations=warm_start,
         )
         return check_environment(self.config, self.facts, training=self.training, evaluates=evaluates)
+
+    def _serving_tools(self) -> Iterator[Complaint]:
+        if not environment_overrides(self.config, self.registry, "serving_tools"):
+            return  # it need not even be made
+        self.facts = probe_serving_tools(build_environment(self.config, self.registry))
+        if self.facts.error is not None:
+            yield Complaint(("environment",), f"its serving tools cannot be had: {self.facts.error}")
 
     def _tools(self) -> Iterator[Complaint]:
         """Tools can be made, have names of their own, and are what the strategy uses."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Coroutine
 from dataclasses import dataclass, field
+from typing import Any
 
 from grpo_host.plugins.record import cause
 from grpo_sdk.environment import HELD_OUT, TRAIN, Environment
@@ -41,10 +42,21 @@ def probe_environment(
     Never raises: what fails, or takes longer than ``seconds``, is the ``error``.
     """
     facts = EnvironmentFacts()
+    return _found(_ask(make, splits, demonstrations, facts), facts, seconds)
 
+
+def probe_serving_tools(
+    make: Callable[[], Environment], *, seconds: float = PROBE_SECONDS
+) -> EnvironmentFacts:
+    """Make an environment for its serving tools alone; as ``probe_environment`` otherwise."""
+    facts = EnvironmentFacts()
+    return _found(_ask_for_serving(make, facts), facts, seconds)
+
+
+def _found(asking: Coroutine[Any, Any, None], facts: EnvironmentFacts, seconds: float) -> EnvironmentFacts:
     def work() -> None:
         try:
-            asyncio.run(_ask(make, splits, demonstrations, facts))
+            asyncio.run(asking)
         except GrpoError as error:
             facts.error = str(error)
         except Exception as error:
@@ -82,6 +94,16 @@ async def _ask(
         if first is not None:
             await environment.reset(first, seed=0)
             facts.tools = [as_tool(tool).name for tool in environment.tools()]
+    finally:
+        await environment.close()
+
+
+async def _ask_for_serving(make: Callable[[], Environment], facts: EnvironmentFacts) -> None:
+    from grpo_sdk.tools import as_tool
+
+    environment = make()
+    try:
+        facts.tools = [as_tool(tool).name for tool in environment.serving_tools()]
     finally:
         await environment.close()
 

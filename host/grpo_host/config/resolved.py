@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from grpo_host.config.references import escape_references
+from grpo_host.config.served_sampling import served_sampling
 from grpo_host.config.uses import backend_options, plugin_uses
 from grpo_host.options import complete_options
 
@@ -27,6 +28,7 @@ def dump_resolved(loaded: LoadedConfig, registry: Registry, *, comments: Iterabl
     for location, kind, use in plugin_uses(loaded.config):
         options = complete_options(registry.get(kind, use.name), use.options)
         _at(values, location)["options"] = options
+    values["serving"]["sampling"] = served_sampling(loaded.config).model_dump(mode="json")
     _leave_out_dtype(values["model"], loaded.config.backend, registry)
     for location, judge in backend_options(loaded.config, registry):
         offer = registry.get("backend", judge.name)

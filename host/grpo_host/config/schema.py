@@ -224,6 +224,17 @@ Rate = Annotated[str, AfterValidator(_rate)]
 Bytes = Annotated[int, Field(ge=1024)]
 
 
+class ServingSamplingConfig(Section):
+    """How a served model is sampled where the request does not say; null: as the agent is measured."""
+
+    max_tokens: Count | None = None
+    """A model call; null: sampling's."""
+    temperature: Temperature | None = None
+    """Null: the evaluation's."""
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    top_k: Annotated[int, Field(ge=0)] | None = None
+
+
 class ServingConfig(Section):
     """How the agent is served."""
 
@@ -232,6 +243,7 @@ class ServingConfig(Section):
     port: Annotated[int, Field(ge=0, lt=2**16)] = 8001
     strategy: Name | None = None
     """Of conversations that ask for none; None: the agent's own."""
+    sampling: ServingSamplingConfig = ServingSamplingConfig()
     allowed_hosts: list[Name] = Field(default_factory=list)
     """Values of the Host header, ``*.example.org`` for all below. Empty: ``host`` and loopback's names
     where a connection comes over loopback, and any from elsewhere."""

@@ -13,6 +13,7 @@ from grpo_sdk.errors import did_you_mean
 
 if TYPE_CHECKING:
     from grpo_host.config.schema import ModelConfig
+    from grpo_host.run_directory import RunDirectory
     from grpo_host.serving.settings import ServerSettings
 
 LOOK_SECONDS = 1.0
@@ -31,23 +32,26 @@ class Entry:
     """It is the agent: its instructions go before the caller's. Not so the plain base model."""
     created: int
     """Unix time."""
+    run: Path | None = None
+    """The directory of the run that trained it; it says how it was measured."""
 
 
 class Catalogue:
     """The agent under its own name, each run's adapter as ``agent/run``, and the base model.
 
-    A run appears when its adapter is there, also while the server runs. ``adapter`` is the one that
-    the agent's own name stands for; ``runs`` False: only the agent and its model.
+    A run appears when its adapter is there, also while the server runs. ``run`` is the one that the
+    agent's own name stands for; ``runs`` False: only the agent and its model.
     """
 
     def __init__(
-        self, settings: ServerSettings, model: ModelConfig, *, adapter: Path | None, runs: bool
+        self, settings: ServerSettings, model: ModelConfig, *, run: RunDirectory | None, runs: bool
     ) -> None:
         self.default = settings.agent
         self._directory = settings.runs / settings.agent if runs else None
         self._started = int(time.time())
         configured = Path(model.adapter) if model.adapter else None
-        self._agent = Entry(self.default, model.name, adapter or configured, True, self._started)
+        adapter = run.trained_adapter() if run else configured
+        self._agent = Entry(self.default, model.name, adapter, True, self._started, run.path if run else None)
         self._base = Entry(model.name, model.name, None, False, self._started)
         self._looked = float("-inf")
         self._runs: dict[str, Entry] = {}
@@ -85,4 +89,5 @@ class Catalogue:
         known = self._runs.get(name)
         if known is not None:
             return known
-        return Entry(name, self._agent.model, path.parent, True, int(path.stat().st_mtime))
+        adapter = path.parent
+        return Entry(name, self._agent.model, adapter, True, int(path.stat().st_mtime), adapter.parent)

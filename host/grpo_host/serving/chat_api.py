@@ -14,6 +14,7 @@ from grpo_host.chat.store import ConversationRecord
 from grpo_host.serving.chats import Opened, Turn, make_part
 from grpo_host.serving.endpoint import ApiError, Call, Endpoint, Scope
 from grpo_host.serving.errors import answered
+from grpo_host.serving.tool_runs import ToolRun, shown
 from grpo_sdk.errors import GrpoError
 
 __all__ = ["endpoints", "make_part"]
@@ -52,6 +53,10 @@ class ChatRequest(BaseModel):
     """One of GET /v1/models; None: the agent."""
     use_tools: bool = True
     stream: bool = False
+    max_tokens: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    """Of each thing that the model says. None, as with the next two: as serving.sampling says."""
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
 
     def turn(self) -> Turn:
         return Turn(**self.model_dump(exclude={"stream"}))
@@ -63,6 +68,8 @@ class ChatResponse(BaseModel):
     response: str
     conversation_id: str
     strategy: str
+    tool_runs: list[ToolRun] = []
+    """The tools that were called for it."""
 
 
 class ChatEvent(BaseModel):
@@ -71,6 +78,8 @@ class ChatEvent(BaseModel):
     delta: str | None = None
     response: str | None = None
     """The whole answer, in the last event."""
+    tool_runs: list[ToolRun] | None = None
+    """The tools that were called for it, in the last event."""
     conversation_id: str
     strategy: str
 
@@ -166,8 +175,13 @@ async def chat(call: Call) -> ChatResponse | Response:
         first = await anext(events)  # what is wrong with the request is told with its status
         return StreamingResponse(_after(first, events), media_type="text/event-stream")
     async with call.services.chat.open(request.turn(), call.key) as opened:
-        response = await opened.answer()
-    return ChatResponse(response=response, conversation_id=opened.conversation_id, strategy=opened.strategy)
+        answer = await opened.answer()
+    return ChatResponse(
+        response=answer.text,
+        conversation_id=opened.conversation_id,
+        strategy=opened.strategy,
+        tool_runs=shown(answer.tools),
+    )
 
 
 async def list_conversations(call: Call) -> ConversationList:
@@ -211,11 +225,12 @@ async def _events(call: Call, request: ChatRequest) -> AsyncIterator[bytes]:
         async with call.services.chat.open(request.turn(), call.key) as opened:
             text = ""
             async for piece in opened.pieces():
-                text += piece
                 begun = True
-                yield _event(opened, delta=piece)
-            begun = True
-            yield _event(opened, response=text)
+                if isinstance(piece, str):
+                    text += piece
+                    yield _event(opened, delta=piece)
+                else:
+                    yield _event(opened, response=text, tool_runs=shown(piece.tools))
     except GrpoError as problem:
         if not begun:
             raise
@@ -226,7 +241,7 @@ async def _events(call: Call, request: ChatRequest) -> AsyncIterator[bytes]:
         yield _failure(ApiError(500, "internal_error", "the answer failed"), call)
 
 
-def _event(opened: Opened, **values: str) -> bytes:
+def _event(opened: Opened, **values: Any) -> bytes:
     event = ChatEvent(conversation_id=opened.conversation_id, strategy=opened.strategy, **values)
     return b"data: %b\n\n" % event.model_dump_json(exclude_none=True).encode()
 

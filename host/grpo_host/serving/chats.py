@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from grpo_host.agent import Agent, AgentLimits, TurnLimitError, TurnTimeoutError
+from grpo_host.agent import Agent
+from grpo_host.assembly import agent_limits
 from grpo_host.chat.agent import ChatAgent, to_its_end
+from grpo_host.chat.answering import Answer
 from grpo_host.chat.sql_store import SqlStore
 from grpo_host.chat.store import ConversationRecord
 from grpo_host.serving.endpoint import ApiError, Key
+from grpo_host.serving.errors import agent_errors
 from grpo_host.serving.services import Part, Services
-from grpo_host.wiring import build_strategy, build_tools
+from grpo_host.wiring import build_strategy
 from grpo_sdk.backend import Sampling
 from grpo_sdk.errors import GrpoError, PluginError, did_you_mean
 from grpo_sdk.strategy import Strategy
-from grpo_sdk.tools import ToolLimits
 
 if TYPE_CHECKING:
+    from grpo_host.serving.catalogue import Entry
     from grpo_host.serving.pool import ModelPool
 
 DEFAULT_STRATEGY = "customer_service"
@@ -39,6 +42,10 @@ class Turn:
     user_id: str | None = None
     context: dict[str, Any] | None = None
     use_tools: bool = True
+    max_tokens: int | None = None
+    """None, as with the next two: as the model is served."""
+    temperature: float | None = None
+    top_p: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,24 +57,28 @@ class Opened:
     strategy: str
     turn: Turn
 
-    async def answer(self) -> str:
+    async def answer(self) -> Answer:
         """The whole answer; it and the message are in the store then."""
-        with _as_api_errors():
-            return await self.agent.respond(
-                self.conversation_id, self.turn.message, self.strategy, self.turn.use_tools
-            )
+        with agent_errors():
+            return await self.agent.answer(*self._asked, sampling=self._sampling)
 
-    async def pieces(self) -> AsyncIterator[str]:
-        """The answer as it comes; when the last piece has come, it is in the store."""
-        stream = self.agent.stream(
-            self.conversation_id, self.turn.message, self.strategy, self.turn.use_tools
-        )
-        try:
-            with _as_api_errors():
-                async for piece in stream:
+    async def pieces(self) -> AsyncIterator[str | Answer]:
+        """The answer as it comes, and at the end the whole; it is in the store then."""
+        with agent_errors():
+            async with aclosing(self.agent.pieces(*self._asked, sampling=self._sampling)) as pieces:
+                async for piece in pieces:
                     yield piece
-        finally:
-            await stream.aclose()  # type: ignore[attr-defined]
+
+    @property
+    def _asked(self) -> tuple[str, str, str, bool]:
+        return self.conversation_id, self.turn.message, self.strategy, self.turn.use_tools
+
+    @property
+    def _sampling(self) -> Sampling:
+        said = {name: getattr(self.turn, name) for name in ("max_tokens", "temperature", "top_p")}
+        return replace(
+            self.agent.sampling, **{name: value for name, value in said.items() if value is not None}
+        )
 
 
 class Chats(Part):
@@ -97,7 +108,7 @@ class Chats(Part):
         async with self._pool.lease(turn.model) as lease:
             agent = self._agents.get(lease.entry.id)
             if agent is None:
-                agent = self._agents[lease.entry.id] = self._make(lease.entry.id)
+                agent = self._agents[lease.entry.id] = self._make(lease.entry)
             conversation_id = uuid4().hex if record is None else record.id
             try:
                 if record is None:
@@ -138,31 +149,29 @@ class Chats(Part):
         await self.record(conversation_id, key)
         await self.store.delete(conversation_id)
 
-    def _make(self, model: str) -> ChatAgent:
+    def _make(self, model: Entry) -> ChatAgent:
         loaded = self._services.loaded
         config = loaded.config if loaded else None
-        sampling, limits, tools, prompt = Sampling(max_tokens=256, temperature=0.7), None, [], ""
-        if config is not None:
-            set_, most = config.sampling, config.agent.limits
-            sampling = Sampling(set_.max_tokens, set_.temperature, set_.top_p, set_.top_k)
-            tool_limits = ToolLimits(most.tool_seconds, most.tool_output_chars)
-            limits = AgentLimits(most.turns, most.turn_seconds, tool_limits)
-            tools = build_tools(config, self._services.registry, Strategy("all"))
-            prompt = config.agent.system_prompt
-        default = self._default()
+        default = self._with_environments_tools(self._default())
         agent = ChatAgent(
-            _Pooled(self._pool, model, self._services),  # type: ignore[arg-type]  # as LocalModel, but shared
+            _Pooled(self._pool, model.id, self._services),  # type: ignore[arg-type]  # as LocalModel, but shared
             store=self.store,
             strategy=default,
-            system_prompt=prompt,
-            tools=tools,
-            sampling=sampling,
-            limits=limits,
+            system_prompt=config.agent.system_prompt if config else "",
+            tools=self._pool.tools.of(Strategy("all")),
+            sampling=self._pool.sampling(model),
+            limits=agent_limits(config.agent.limits) if config else None,
         )
         for strategy in self._strategies.values():
             if strategy.name != default.name:  # which agent.yaml may give options
-                agent.add_strategy(strategy)
+                agent.add_strategy(self._with_environments_tools(strategy))
         return agent
+
+    def _with_environments_tools(self, strategy: Strategy) -> Strategy:
+        if strategy.tools is None:
+            return strategy
+        theirs = [tool.name for tool in self._pool.tools.environments]
+        return replace(strategy, tools=tuple(dict.fromkeys([*strategy.tools, *theirs])))
 
     def _default(self) -> Strategy:
         loaded, asked = self._services.loaded, self._services.settings.strategy
@@ -208,19 +217,6 @@ class _Pooled:
     async def agent(self, **parts: Any) -> Agent:
         async with self._pool.lease(self._name) as lease:
             return replace(lease.agent, instruments=self._instruments, **parts)
-
-
-@contextmanager
-def _as_api_errors() -> Iterator[None]:
-    """What an answer fails of, as an answer of the server."""
-    try:
-        yield
-    except TurnLimitError as problem:
-        raise ApiError(
-            503, "turn_limit", "the agent used all its turns on tools and gave no answer"
-        ) from problem
-    except TurnTimeoutError as problem:
-        raise ApiError(503, "timeout", str(problem), retry_after=5.0) from problem
 
 
 def make_part(services: Services) -> Chats:

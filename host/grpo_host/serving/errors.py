@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import orjson
 from pydantic import BaseModel, ValidationError
 from starlette.responses import Response
 
+from grpo_host.agent import TurnLimitError, TurnTimeoutError
 from grpo_host.chat.store import ConflictError, ConversationNotFoundError
 from grpo_host.redaction import redact
 from grpo_host.serving.endpoint import ApiError
@@ -88,6 +91,19 @@ def api_error(problem: GrpoError) -> ApiError:
             return ApiError(status, code, str(problem))
     # Its words may tell of addresses and paths behind the server: they are for the log.
     return ApiError(503, "unavailable", "the model cannot answer now; try again later", retry_after=5.0)
+
+
+@contextmanager
+def agent_errors() -> Iterator[None]:
+    """What an agent's answer fails of, as an answer of the server."""
+    try:
+        yield
+    except TurnLimitError as problem:
+        raise ApiError(
+            503, "turn_limit", "the agent used all its turns on tools and gave no answer"
+        ) from problem
+    except TurnTimeoutError as problem:
+        raise ApiError(503, "timeout", str(problem), retry_after=5.0) from problem
 
 
 def not_routed(problem: HTTPException) -> ApiError:

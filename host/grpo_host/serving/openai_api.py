@@ -1,8 +1,8 @@
 """``/v1``: the served models for every client that speaks OpenAI's protocol.
 
 The agent's own name, and those of its runs, stand for the agent: its instructions go before the
-caller's system message. Tools are the caller's, and it runs them; those of agent.yaml are used by
-``/api/chat``.
+caller's system message. A caller that brings tools runs them; where it brings none, the agent calls its
+own, which run here, and the answer tells which.
 """
 
 from __future__ import annotations
@@ -10,18 +10,18 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import uuid4
 
 import orjson
 from starlette.responses import Response, StreamingResponse
 
-from grpo_host.agent import Agent
+from grpo_host.agent import Agent, ToolUse
+from grpo_host.chat.voice import Voice
 from grpo_host.serving.endpoint import ApiError, Call, Endpoint, Scope
-from grpo_host.serving.errors import answered, render
+from grpo_host.serving.errors import agent_errors, answered, render
 from grpo_host.serving.openai_models import (
-    MAX_TOKENS,
     CallIn,
     ChatCompletion,
     ChatCompletionChunk,
@@ -35,8 +35,9 @@ from grpo_host.serving.openai_models import (
     TokenLogprob,
     Usage,
 )
-from grpo_host.serving.pool import Lease
+from grpo_host.serving.pool import Lease, ModelPool
 from grpo_host.serving.stops import UntilStop
+from grpo_host.serving.tool_runs import shown
 from grpo_host.session import Reply, Session, open_session
 from grpo_sdk.backend import Capability, Sampling
 from grpo_sdk.errors import ContextOverflowError, GrpoError
@@ -129,6 +130,10 @@ class _Answer:
     session: Session
     text: str
     """Up to the first of the caller's stop texts."""
+    tokens: int
+    """Of its last message alone."""
+    tools: list[ToolUse] = field(default_factory=list)
+    """What was called for it here."""
 
     @property
     def finish_reason(self) -> str:
@@ -143,18 +148,16 @@ class _Answering:
         self._agent = lease.agent
         self._tools = request.offered()
         conversation = request.conversation()
+        models: ModelPool = call.services.models
+        own = lease.entry.instructed
+        self._agents_tools = models.agents_tools if own and request.wants_agents_tools() else ()
         self._check(conversation)
-        loaded = call.services.loaded
-        defaults = Sampling(max_tokens=MAX_TOKENS)
-        instructions = ""
-        if loaded is not None and lease.entry.instructed:
-            set_ = loaded.config.sampling
-            defaults = Sampling(MAX_TOKENS, set_.temperature, set_.top_p, set_.top_k)
-            instructions = call.services.models.instructions
-        self._sampling = request.sampling(defaults)
-        self._messages = _instructed(instructions, conversation)
+        self._sampling = request.sampling(models.sampling(lease.entry))
+        self._messages = _instructed(models.instructions if own else "", conversation)
         telemetry = call.services.telemetry
         self._instruments = telemetry.instruments if telemetry is not None else None
+        self._limits = models.limits
+        self._id = call.request_id
 
     def _check(self, conversation: Sequence[Message]) -> None:
         model = self._agent.backend.model
@@ -166,6 +169,9 @@ class _Answering:
         can = self._agent.backend.capabilities
         if self._tools and not {Capability.TOOLS, Capability.TOKEN_IDS} & can:
             raise ApiError(400, "unsupported", "this model takes no tools", param="tools")
+        if self._agents_tools and not {Capability.TOOLS, Capability.TOKEN_IDS} & can:
+            message = 'this model takes no tools, and the agent has some; send "tool_choice": "none"'
+            raise ApiError(400, "unsupported", message, param="tool_choice")
         if self.request.logprobs and Capability.TOKEN_IDS not in can:
             raise ApiError(400, "unsupported", "this model tells no log-probs", param="logprobs")
 
@@ -184,11 +190,46 @@ class _Answering:
         agent, sampling = self._agent, self._sampling
         if index and sampling.seed is not None:
             sampling = replace(sampling, seed=derive_seed(sampling.seed, index))
+        if self._agents_tools:
+            return await self._with_tools(sampling, tell)
         session = open_session(agent.backend, agent.renderer, self._messages, self._tools)
         until = UntilStop(sampling.stop, tell)
         reply = await self._respond(session, agent, sampling, until if tell else None)
         text = until.end(reply.message["content"])
-        return _Answer(reply, session, text)
+        return _Answer(reply, session, text, reply.completion_tokens)
+
+    async def _with_tools(self, sampling: Sampling, tell: Tell | None) -> _Answer:
+        """The answer of the whole agent: it calls its tools until it speaks."""
+        agent = replace(
+            self._agent,
+            tools=self._agents_tools,
+            sampling=sampling,
+            limits=self._limits,
+            instruments=self._instruments,
+        )
+        conversation = agent.open(history=self._messages, seed=sampling.seed, id=self._id)
+        voice = Voice(tell or (lambda _: None))
+        until = UntilStop(sampling.stop, voice)
+
+        def next_message(_: list[Message]) -> None:
+            nonlocal until
+            if conversation.turns:
+                until.end(next(m["content"] for m in reversed(conversation.said) if m["role"] == "assistant"))
+                voice.next_message()
+                until = UntilStop(sampling.stop, voice)
+
+        conversation.prepare = next_message
+        with agent_errors():
+            message = await conversation.act((), None if tell is None else lambda text: until(text))
+        turns = conversation.turns
+        reply = Reply(
+            message,
+            turns[-1].finish_reason,
+            sum(turn.prompt_tokens for turn in turns),
+            sum(turn.completion_tokens for turn in turns),
+        )
+        text = until.end(message["content"])
+        return _Answer(reply, conversation.session, text, turns[-1].completion_tokens, conversation.used)
 
     async def _respond(self, session: Session, agent: Agent, sampling: Sampling, tell: Tell | None) -> Reply:
         if self._instruments is None:
@@ -201,7 +242,9 @@ class _Answering:
     def choice(self, index: int, answer: _Answer) -> Choice:
         calls = [CallIn.model_validate(item) for item in answer.reply.message.get("tool_calls", ())]
         message = MessageOut(
-            content=answer.text if answer.text or not calls else None, tool_calls=calls or None
+            content=answer.text if answer.text or not calls else None,
+            tool_calls=calls or None,
+            tool_runs=shown(answer.tools) or None,
         )
         return Choice(
             index=index,
@@ -223,7 +266,7 @@ class _Answering:
                 content.append(
                     TokenLogprob(token=text, logprob=logprob, bytes=list(text.encode()), top_logprobs=[])
                 )
-        return Logprobs(content=content)
+        return Logprobs(content=content[len(content) - answer.tokens :])
 
 
 def _instructed(instructions: str, messages: list[Message]) -> list[Message]:
@@ -261,16 +304,8 @@ async def _events(call: Call, request: ChatCompletionRequest, head: _Head) -> As
             answers = await answering.all(tell)
             for index, item in enumerate(answers):
                 choice = answering.choice(index, item)
-                calls = [
-                    {"index": number, **called.model_dump()}
-                    for number, called in enumerate(choice.message.tool_calls or ())
-                ]
-                add(
-                    index,
-                    {"tool_calls": calls} if calls else {},
-                    finish_reason=choice.finish_reason,
-                    logprobs=choice.logprobs,
-                )
+                last = _last_delta(choice.message)
+                add(index, last, finish_reason=choice.finish_reason, logprobs=choice.logprobs)
             if request.stream_options and request.stream_options.include_usage:
                 queue.put_nowait(head.event([], _usage(answers)))
 
@@ -295,6 +330,16 @@ async def _events(call: Call, request: ChatCompletionRequest, head: _Head) -> As
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+
+
+def _last_delta(message: MessageOut) -> dict[str, Any]:
+    """What of ``message`` was not streamed as text."""
+    delta: dict[str, Any] = {}
+    # OpenAI's client puts the entries of a list in deltas together by their index.
+    for name, entries in (("tool_calls", message.tool_calls), ("tool_runs", message.tool_runs)):
+        if entries:
+            delta[name] = [{"index": number, **entry.model_dump()} for number, entry in enumerate(entries)]
+    return delta
 
 
 def _failure(problem: ApiError, call: Call) -> bytes:

@@ -11,11 +11,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from grpo_host.serving.tool_runs import ToolRun
 from grpo_sdk.backend import Sampling
 from grpo_sdk.messages import Message, ToolCall, ToolSchema, assistant, system, user
-
-MAX_TOKENS = 512
-"""Of an answer, where the caller does not say."""
 
 Text = Annotated[str, Field(max_length=1_000_000)]
 Name = Annotated[str, Field(min_length=1, max_length=200)]
@@ -118,8 +116,9 @@ class ChatCompletionRequest(_Strict):
     ) = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
     tools: Annotated[list[ToolDefinition], Field(max_length=128)] | None = None
+    """Of the caller, who runs them. Without any, an agent calls its own tools, and the server runs them."""
     tool_choice: Literal["none", "auto"] | None = None
-    """A tool cannot be forced."""
+    """A tool cannot be forced. none: no tools, the agent's own included."""
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=0)] | None = None
     """Only the sampled token's."""
@@ -152,6 +151,10 @@ class ChatCompletionRequest(_Strict):
             {"type": "function", "function": tool.function.model_dump(exclude={"strict"})}
             for tool in self.tools or ()
         ]
+
+    def wants_agents_tools(self) -> bool:
+        """Whether an agent may call its own."""
+        return self.tools is None and self.tool_choice != "none"
 
     def stops(self) -> tuple[str, ...]:
         """Where an answer ends."""
@@ -205,6 +208,9 @@ class MessageOut(BaseModel):
     content: str | None
     refusal: None = None
     tool_calls: list[CallIn] | None = None
+    """Of the caller's tools."""
+    tool_runs: list[ToolRun] | None = None
+    """Not in OpenAI's protocol, and ignored by its clients: the agent's tools that were called for this."""
 
 
 class Choice(BaseModel):

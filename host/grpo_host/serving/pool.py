@@ -16,10 +16,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from grpo_host.agent import Agent
-from grpo_host.config.schema import ModelConfig, PluginUse
+from grpo_host.agent import Agent, AgentLimits
+from grpo_host.assembly import agent_limits
+from grpo_host.config.schema import ModelConfig, PluginUse, SamplingConfig
+from grpo_host.config.served_sampling import filled_up, sampling_of_run, served_sampling
 from grpo_host.local_model import AUTO, LocalModel
 from grpo_host.run_directory import RunDirectory
+from grpo_host.served_tools import ServedTools, lacks_tools_of_episodes, served_tools
 from grpo_host.serving.catalogue import Catalogue, Entry
 from grpo_host.serving.endpoint import ApiError
 from grpo_host.serving.services import Part, Services
@@ -29,6 +32,7 @@ from grpo_sdk.backend import Backend, Capability, ChatReply, ModelSpec, Sampling
 from grpo_sdk.deadline import Deadline
 from grpo_sdk.errors import GrpoError
 from grpo_sdk.messages import Message, ToolSchema
+from grpo_sdk.strategy import Strategy
 
 if TYPE_CHECKING:
     from grpo_host.plugins import Registry
@@ -40,6 +44,8 @@ T = TypeVar("T")
 
 DEFAULT_MODEL = "smollm2-135m"
 """Served where there is no agent.yaml."""
+UNMEASURED = SamplingConfig(max_tokens=256, temperature=0.7)
+"""How answers are sampled where there is no agent.yaml."""
 SILENCE_SECONDS = 120.0
 """How long a model may say nothing before it counts as hung, where agent.yaml does not tell."""
 CLOSE_SECONDS = 10.0
@@ -69,19 +75,51 @@ class ModelPool(Part):
         self._model = config.model if config else ModelConfig(name=DEFAULT_MODEL, context=2048)
         self._backend = config.backend if config else PluginUse(name=AUTO)
         self._registry = services.registry
-        self.instructions = build_strategy(config, services.registry).instructions if config else ""
+        strategy = build_strategy(config, services.registry) if config else Strategy("plain")
+        self.instructions = strategy.instructions
         """What the agent is told before a conversation."""
+        self.limits = agent_limits(config.agent.limits) if config else AgentLimits()
         self._seconds = config.agent.limits.turn_seconds if config else SILENCE_SECONDS
         self._most = services.settings.max_models
         self._slots: dict[str, _Slot] = {}
         self._closing: set[asyncio.Task[None]] = set()
         self._warming: asyncio.Task[None] | None = None
         self._unready: str | None = "loading the model"
-        adapter = None
+        self.tools = served_tools(config, services.registry) if config else ServedTools()
+        """What agents may call here."""
+        self.agents_tools = self.tools.of(strategy)
+        """What the agent may call under its own strategy."""
+        if config and lacks_tools_of_episodes(config, services.registry):
+            logger.warning(
+                'the environment "%s" has tools in its episodes and offers none for serving: the served '
+                "agent has to do without. Its serving_tools() would offer them, see docs/plugins.md",
+                config.environment.name,
+            )
+        run = None
         if which := services.settings.run:
             runs, agent = services.settings.runs, services.settings.agent
-            adapter = RunDirectory.find(runs, agent, which, trained=True).trained_adapter()
-        self.catalogue = Catalogue(services.settings, self._model, adapter=adapter, runs=self._is_local())
+            run = RunDirectory.find(runs, agent, which, trained=True)
+        self.catalogue = Catalogue(services.settings, self._model, run=run, runs=self._is_local())
+        self._said = services.settings.sampling
+        self._measured = served_sampling(config) if config else UNMEASURED
+        self._samplings: dict[str, Sampling] = {}
+        self.sampling(self.catalogue.find(None))  # what is wrong with it is said before anyone asks
+
+    def sampling(self, entry: Entry) -> Sampling:
+        """How ``entry`` is sampled where a request does not say: as it was measured in its run.
+
+        What agent.yaml says in ``serving.sampling`` comes first. Raises ``ConfigError`` where the run's own
+        agent.yaml cannot be read.
+        """
+        known = self._samplings.get(entry.id)
+        if known is None:
+            measured = self._measured
+            if entry.run is not None and (entry.run / "agent.yaml").is_file():
+                measured = sampling_of_run(entry.run / "agent.yaml")
+            chosen = filled_up(self._said, measured)
+            known = Sampling(chosen.max_tokens, chosen.temperature, chosen.top_p, chosen.top_k)
+            self._samplings[entry.id] = known
+        return known
 
     async def start(self) -> None:
         self._warming = asyncio.create_task(self._warm())
@@ -107,6 +145,8 @@ class ModelPool(Part):
         slots = list(self._slots.values())
         self._slots.clear()
         ends = [asyncio.ensure_future(slot.model.close()) for slot in slots]
+        if self.tools.environment is not None:
+            ends.append(asyncio.ensure_future(self.tools.environment.close()))
         await asyncio.gather(*ends, *self._closing, return_exceptions=True)
 
     @asynccontextmanager

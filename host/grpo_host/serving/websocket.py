@@ -21,6 +21,7 @@ from grpo_host.serving.auth import unauthorized
 from grpo_host.serving.chat_api import ChatRequest
 from grpo_host.serving.endpoint import ApiError, Key, Scope, SocketEndpoint
 from grpo_host.serving.errors import answered, invalid
+from grpo_host.serving.tool_runs import shown
 from grpo_sdk.errors import GrpoError
 
 if TYPE_CHECKING:
@@ -176,14 +177,20 @@ class _Socket:
             services.admission.place(self._key),
             services.chat.open(request.turn(), self._key) as opened,
         ):
-            about = {"conversation_id": opened.conversation_id, "strategy": opened.strategy}
+            about: dict[str, Any] = {"conversation_id": opened.conversation_id, "strategy": opened.strategy}
             if request.stream:
-                text = ""
+                text, runs = "", []
                 async for piece in opened.pieces():
-                    text += piece
-                    await self._send({"type": "chat_delta", "data": {"delta": piece, **about}}, incoming.id)
+                    if isinstance(piece, str):
+                        text += piece
+                        delta = {"delta": piece, **about}
+                        await self._send({"type": "chat_delta", "data": delta}, incoming.id)
+                    else:
+                        runs = piece.tools
             else:
-                text = await opened.answer()
+                answer = await opened.answer()
+                text, runs = answer.text, answer.tools
+        about["tool_runs"] = [run.model_dump() for run in shown(runs)]
         await self._send({"type": "chat_response", "data": {"response": text, **about}}, incoming.id)
 
     async def _fail(self, problem: ApiError, id: Id | None) -> None:

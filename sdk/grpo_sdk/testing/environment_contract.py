@@ -16,7 +16,7 @@ from dataclasses import asdict
 from typing import Any, ClassVar
 
 from grpo_sdk.environment import HELD_OUT, TRAIN, Environment, StepResult
-from grpo_sdk.messages import Message, assistant
+from grpo_sdk.messages import Message, ToolSchema, assistant
 from grpo_sdk.testing.checks import require, require_json, skip
 from grpo_sdk.toolbox import Toolbox
 from grpo_sdk.trajectory import Task
@@ -217,6 +217,25 @@ class EnvironmentContract:
         for schema in asyncio.run(tools(self.make().tasks(self.splits[0])[0])).schemas:
             require_json(schema, f"the schema of the tool {schema['function'].get('name')}")
             require(schema["function"].get("description"), "a tool has no description")
+
+    def test_its_serving_tools_look_as_its_tools_do(self) -> None:
+        """Fix: keep name, parameters and docstring: the model knows the tool as it was trained with it."""
+
+        async def schemas(task: Task) -> tuple[list[ToolSchema], list[ToolSchema]]:
+            environment, serving = self.make(), self.make()
+            await environment.reset(task, seed=1)
+            try:
+                return Toolbox(environment.tools()).schemas, Toolbox(serving.serving_tools()).schemas
+            finally:
+                await environment.close()
+                await serving.close()
+
+        known, served = asyncio.run(schemas(self.make().tasks(self.splits[0])[0]))
+        if not served:
+            skip("the environment has no tools for serving")
+        for schema in served:
+            name = schema["function"]["name"]
+            require(schema in known, f"the serving tool {name} is none of the tools, or has another schema")
 
     def test_close_may_be_called_early_and_twice(self) -> None:
         """Fix: ``reset`` may have failed before: let ``close`` check what is open."""

@@ -3,6 +3,7 @@
 import pytest
 
 from grpo_host.config.schema import ModelConfig
+from grpo_host.run_directory import RunDirectory
 from grpo_host.serving import catalogue
 from grpo_host.serving.catalogue import Catalogue
 from grpo_host.serving.endpoint import ApiError
@@ -17,9 +18,9 @@ def runs(tmp_path, monkeypatch):
     return tmp_path / "runs"
 
 
-def make(runs, *, local=True, adapter=None):
+def make(runs, *, local=True, run=None):
     settings = ServerSettings.of(agent="desk", runs=runs)
-    return Catalogue(settings, ModelConfig(name="tiny"), adapter=adapter, runs=local)
+    return Catalogue(settings, ModelConfig(name="tiny"), run=run, runs=local)
 
 
 def finish_run(runs, name=RUN):
@@ -47,8 +48,10 @@ def test_a_model_behind_http_has_no_runs(runs):
     assert [entry.id for entry in make(runs, local=False)] == ["desk", "tiny"]
 
 
-def test_the_agents_own_name_stands_for_the_run_that_is_served(runs, tmp_path):
-    assert make(runs, adapter=tmp_path).find(None).adapter == tmp_path
+def test_the_agents_own_name_stands_for_the_run_that_is_served(runs):
+    path = finish_run(runs)
+    found = make(runs, run=RunDirectory(path.parent)).find(None)
+    assert (found.adapter, found.run) == (path, path.parent)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,58 @@
+"""How a served agent is sampled: as it was measured, where nothing else is said."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from grpo_host.config.references import resolve_references
+from grpo_host.config.schema import (
+    AgentConfig,
+    EvaluationConfig,
+    SamplingConfig,
+    Section,
+    ServingConfig,
+    ServingSamplingConfig,
+)
+from grpo_host.config.source import read_source
+from grpo_host.validation import say_location, settings_of
+from grpo_sdk.errors import ConfigError
+
+
+def served_sampling(config: AgentConfig) -> SamplingConfig:
+    """``serving.sampling``, filled up with what the evaluation measures with."""
+    return filled_up(config.serving.sampling, _measured(config.sampling, config.evaluation))
+
+
+def filled_up(said: ServingSamplingConfig, rest: SamplingConfig) -> SamplingConfig:
+    """``said``, and ``rest`` where it says nothing."""
+    return rest.model_copy(update=said.model_dump(exclude_none=True))
+
+
+class _Run(Section):
+    """What of a run's agent.yaml says how it was measured."""
+
+    sampling: SamplingConfig = SamplingConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    serving: ServingConfig = ServingConfig()
+
+
+def sampling_of_run(agent_yaml: Path) -> SamplingConfig:
+    """As a run was measured, by its own ``agent_yaml``; plugins and secrets that the rest of it names need
+    not be there.
+
+    Raises ``ConfigError`` where it cannot be read.
+    """
+    values, _ = read_source(agent_yaml)
+    parts, _, complaints = resolve_references({key: values.get(key, {}) for key in _Run.model_fields})
+    if complaints:
+        place = say_location(complaints[0].location)
+        raise ConfigError(f"{agent_yaml}: {place}: {complaints[0].message}")
+    try:
+        run = settings_of(_Run, parts)
+    except ConfigError as problem:
+        raise ConfigError(f"{agent_yaml}: {problem}") from None
+    return filled_up(run.serving.sampling, _measured(run.sampling, run.evaluation))
+
+
+def _measured(sampling: SamplingConfig, evaluation: EvaluationConfig) -> SamplingConfig:
+    return sampling.model_copy(update={"temperature": evaluation.temperature})

@@ -1,0 +1,363 @@
+"""The served agent is the trained one: its sampling, its tools, and what it tells of them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from contextlib import asynccontextmanager
+
+import httpx
+import openai
+import pytest
+from starlette.testclient import TestClient
+
+from grpo_host.config.load import load_config
+from grpo_host.plugins import load_plugins
+from grpo_host.serving.app import create_app
+from grpo_host.serving.settings import ServerSettings
+from grpo_host.serving.tool_runs import MOST_CHARACTERS
+from grpo_sdk.environment import Environment, Observation, StepResult
+from grpo_sdk.errors import ConfigError
+from grpo_sdk.hooks import hookimpl
+from grpo_sdk.messages import assistant, tool_call, user
+from grpo_sdk.strategy import Strategy
+from grpo_sdk.testing import ScriptedBackend
+from grpo_sdk.trajectory import Task
+
+RUN = "20260101-000000-abcd"
+
+
+class Shop(Environment):
+    closed = 0
+
+    def tasks(self, split):
+        return [Task(f"{split}-{number}", split=split) for number in range(40)]
+
+    async def reset(self, task, *, seed):
+        return Observation([user("Where is K482?")])
+
+    async def step(self, action):
+        return StepResult(done=True)
+
+    def tools(self):
+        return (self.lookup_order,)
+
+    def serving_tools(self):
+        return (self.lookup_order,)
+
+    async def lookup_order(self, order_id: str) -> str:
+        """Look up an order."""
+        if order_id == "K000":
+            raise LookupError("the shop has burnt down")
+        return "Monday" if order_id == "K482" else "x" * 3000
+
+    async def close(self):
+        type(self).closed += 1
+
+
+class EpisodesOnly(Shop):
+    serving_tools = Environment.serving_tools
+
+
+def answer(messages, tools):
+    """Looks up the order that is asked for; says which tools and which results it sees."""
+    said = messages[-1]
+    offered = [tool["function"]["name"] for tool in tools]
+    if said["role"] == "tool":
+        return f"It arrives on {said['content'][:40]}."
+    if said["content"] == "tools?":
+        return ", ".join(offered) or "none"
+    words = said["content"].split()
+    if words[0] == "look" and "lookup_order" in offered:
+        calls = [
+            tool_call("lookup_order", json.dumps({"order_id": order}), f"call_{order}") for order in words[1:]
+        ]
+        return assistant("Let me see." if len(calls) > 1 else "", calls)
+    if words[0] == "loop":
+        return assistant("", [tool_call("lookup_order", '{"order_id": "K482"}', "call_0")])
+    return "I do not know."
+
+
+class ShopBackend(ScriptedBackend):
+    samplings: list = []  # noqa: RUF012
+
+    def __init__(self, model):
+        super().__init__(model, script=answer)
+
+    async def chat(self, messages, sampling, tools=()):
+        self.samplings.append(sampling)
+        return await super().chat(messages, sampling, tools)
+
+
+class LocalBackend(ShopBackend):
+    """As if it had loaded the model and adapters of runs itself."""
+
+    local_weights = True
+
+
+class Parts:
+    @hookimpl
+    def grpo_backends(self):
+        return {"shop": ShopBackend, "local": LocalBackend}
+
+    @hookimpl
+    def grpo_environments(self):
+        return {"shop": Shop, "episodes_only": EpisodesOnly}
+
+    @hookimpl
+    def grpo_strategies(self):
+        return {"listener": lambda: Strategy("listener", tools=())}
+
+
+@pytest.fixture
+def make(tmp_path, monkeypatch):
+    """An app on agent.yaml with these lines more."""
+    monkeypatch.setattr(ShopBackend, "samplings", [])
+
+    def make(*lines, backend="shop", environment="shop", run=None):
+        path = tmp_path / "agent.yaml"
+        path.write_text(
+            "\n".join(
+                [
+                    f"name: desk\nmodel: {{name: {tmp_path / 'tiny' if backend == 'local' else 'tiny'}}}",
+                    f"backend: {backend}\nenvironment: {environment}\nrewards: [length]",
+                    f"output: {tmp_path / 'runs'}\nsampling: {{max_tokens: 40}}",
+                    *lines,
+                ]
+            )
+        )
+        registry = load_plugins()
+        registry.register(Parts(), "test-parts")
+        loaded = load_config(path)
+        settings = ServerSettings.of(loaded, state=tmp_path / "state", run=run)
+        return create_app(settings, registry, loaded=loaded)
+
+    return make
+
+
+@pytest.fixture
+def serve(make):
+    @asynccontextmanager
+    async def start(*lines, **options):
+        app = make(*lines, **options)
+        async with app.router.lifespan_context(app):
+            transport = httpx.ASGITransport(app, raise_app_exceptions=True)
+            async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as http:
+                client = openai.AsyncOpenAI(
+                    base_url="http://127.0.0.1/v1", api_key="none", http_client=http, max_retries=0
+                )
+                client.http = http
+                client.models_ = app.state.services.models
+                yield client
+
+    return start
+
+
+def ask(client, text, **options):
+    options.setdefault("model", "desk")
+    return client.chat.completions.create(messages=[{"role": "user", "content": text}], **options)
+
+
+async def chat(client, text, **fields):
+    return await client.http.post("/api/chat", json={"message": text, **fields})
+
+
+FOUND = {"name": "lookup_order", "arguments": '{"order_id": "K482"}', "result": "Monday", "ok": True}
+
+
+def without_seconds(runs):
+    assert all(run.pop("seconds") >= 0 for run in runs)
+    return runs
+
+
+def test_openais_api_calls_the_agents_tools_and_tells_which(serve):
+    async def scenario():
+        async with serve() as client:
+            return await ask(client, "look K482")
+
+    completion = asyncio.run(scenario())
+    message = completion.choices[0].message
+    assert message.content == "It arrives on Monday."
+    assert (message.tool_calls, completion.choices[0].finish_reason) == (None, "stop")
+    assert without_seconds(message.tool_runs) == [FOUND]
+    assert completion.usage.completion_tokens == 4
+
+
+def test_a_stream_of_openais_api_tells_the_tools_in_its_last_piece(serve):
+    async def scenario():
+        async with (
+            serve() as client,
+            client.chat.completions.stream(
+                model="desk", messages=[{"role": "user", "content": "look K482 K483"}]
+            ) as stream,
+        ):
+            async for _ in stream:
+                pass
+            return await stream.get_final_completion()
+
+    message = asyncio.run(scenario()).choices[0].message
+    assert message.content == "Let me see.\n\nIt arrives on " + "x" * 40 + "."
+    assert [(run["index"], run["arguments"]) for run in message.tool_runs] == [
+        (0, '{"order_id": "K482"}'),
+        (1, '{"order_id": "K483"}'),
+    ]
+
+
+def test_a_long_result_is_cut_and_a_failure_is_told(serve):
+    async def scenario():
+        async with serve() as client:
+            return (await ask(client, "look K483 K000")).choices[0].message.tool_runs
+
+    long, failed = asyncio.run(scenario())
+    assert long["result"] == "x" * MOST_CHARACTERS + f"\n[{3000 - MOST_CHARACTERS} characters left out]"
+    assert (failed["ok"], failed["result"]) == (False, "Error: LookupError: the shop has burnt down")
+
+
+@pytest.mark.parametrize(
+    ("options", "seen"),
+    [
+        ({}, "lookup_order"),
+        ({"tool_choice": "none"}, "none"),
+        ({"tools": []}, "none"),
+        ({"model": "tiny"}, "none"),
+        ({"tools": [{"type": "function", "function": {"name": "weather"}}]}, "weather"),
+    ],
+)
+def test_the_agents_tools_are_offered_where_the_caller_brings_none(serve, options, seen):
+    async def scenario():
+        async with serve() as client:
+            return (await ask(client, "tools?", **options)).choices[0].message.content
+
+    assert asyncio.run(scenario()) == seen
+
+
+def test_a_stop_text_ends_the_answer_behind_a_tool_call(serve):
+    async def scenario():
+        async with serve() as client:
+            whole = await ask(client, "look K482 K482", stop=[" on"])
+            stream = await ask(client, "look K482 K482", stop=[" on"], stream=True)
+            pieces = [chunk.choices[0].delta.content or "" async for chunk in stream]
+            return whole.choices[0].message.content, "".join(pieces)
+
+    assert asyncio.run(scenario()) == ("It arrives", "Let me see.\n\nIt arrives")
+
+
+def test_an_agent_that_only_calls_tools_is_a_503_of_its_own(serve):
+    async def scenario():
+        async with serve("agent: {limits: {turns: 3}}") as client:
+            with pytest.raises(openai.InternalServerError) as caught:
+                await ask(client, "loop")
+            return caught.value.body["code"], len(ShopBackend.samplings)
+
+    # The fourth call of a tool is not asked for.
+    assert asyncio.run(scenario()) == ("turn_limit", 3)
+
+
+def test_the_chat_api_tells_the_tools_whole_and_streamed(serve):
+    async def scenario():
+        async with serve() as client:
+            whole = (await chat(client, "look K482")).json()
+            events = (await chat(client, "look K482", stream=True)).text.splitlines()
+            last = json.loads([line for line in events if line.startswith("data: ")][-1][6:])
+            none = (await chat(client, "hello")).json()
+            return whole, last, none
+
+    whole, last, none = asyncio.run(scenario())
+    assert whole["response"] == last["response"] == "It arrives on Monday."
+    assert without_seconds(whole["tool_runs"]) == without_seconds(last["tool_runs"]) == [FOUND]
+    assert none["tool_runs"] == []
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_websocket_tells_the_tools(make, stream):
+    with (
+        TestClient(make(), base_url="http://127.0.0.1", client=("127.0.0.1", 5)) as client,
+        client.websocket_connect("/ws") as socket,
+    ):
+        socket.send_json({"type": "chat", "data": {"message": "look K482", "stream": stream}})
+        while (reply := socket.receive_json())["type"] == "chat_delta":
+            pass
+    assert reply["data"]["response"] == "It arrives on Monday."
+    assert without_seconds(reply["data"]["tool_runs"]) == [FOUND]
+
+
+def test_a_strategy_with_tools_of_its_own_has_the_environments_too(serve):
+    async def scenario():
+        async with serve("agent: {tools: [calculator]}") as client:
+            own = (await chat(client, "tools?")).json()["response"]
+            return own, (await chat(client, "tools?", strategy="listener")).json()["response"]
+
+    assert asyncio.run(scenario()) == ("calculator, lookup_order", "lookup_order")
+
+
+def test_the_environment_behind_the_tools_is_closed_with_the_server(serve):
+    async def scenario():
+        before = Shop.closed
+        async with serve():
+            assert Shop.closed == before
+        return Shop.closed - before
+
+    assert asyncio.run(scenario()) == 1
+
+
+def test_tools_that_only_episodes_have_are_missed_in_the_log(serve, caplog):
+    async def scenario():
+        async with serve(environment="episodes_only") as client:
+            return (await ask(client, "tools?")).choices[0].message.content
+
+    with caplog.at_level(logging.WARNING, "grpo_host.serving"):
+        assert asyncio.run(scenario()) == "none"
+    assert 'the environment "episodes_only" has tools in its episodes and offers none' in caplog.text
+
+
+async def all_ways(client, **said):
+    """How the model was sampled when asked by OpenAI's API, the chat API and in a conversation."""
+    ShopBackend.samplings.clear()
+    await ask(client, "hello", **said)
+    first = (await chat(client, "hello", **said)).json()
+    await chat(client, "hello", conversation_id=first["conversation_id"], **said)
+    return {(s.temperature, s.max_tokens, s.top_p) for s in ShopBackend.samplings}
+
+
+def test_the_agent_is_served_as_it_was_measured_until_a_request_says_otherwise(serve):
+    async def scenario():
+        async with serve() as client:
+            return await all_ways(client), await all_ways(client, temperature=0.5, max_tokens=9, top_p=0.9)
+
+    assert asyncio.run(scenario()) == ({(0.0, 40, 1.0)}, {(0.5, 9, 0.9)})
+
+
+def test_agent_yaml_may_say_how_the_agent_is_served(serve):
+    async def scenario():
+        async with serve("serving: {sampling: {temperature: 0.4, max_tokens: 80}}") as client:
+            return await all_ways(client)
+
+    assert asyncio.run(scenario()) == {(0.4, 80, 1.0)}
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A finished run whose agent.yaml is from before ``serving.sampling`` could be said."""
+    path = tmp_path / "runs" / "desk" / RUN
+    (path / "adapter").mkdir(parents=True)
+    (path / "adapter" / "adapter_config.json").write_text("{}")
+    (path / "agent.yaml").write_text("sampling: {max_tokens: 33}\nevaluation: {temperature: 0.2}\n")
+    return path
+
+
+def test_a_run_is_served_as_it_was_measured_itself(make, run):
+    models = make(backend="local", run="latest").state.services.models
+    for name in (None, f"desk/{RUN}"):
+        sampling = models.sampling(models.catalogue.find(name))
+        assert (sampling.temperature, sampling.max_tokens) == (0.2, 33)
+    models = make("serving: {sampling: {temperature: 0.9}}", backend="local").state.services.models
+    sampling = models.sampling(models.catalogue.find(f"desk/{RUN}"))
+    assert (sampling.temperature, sampling.max_tokens) == (0.9, 33)
+    assert models.sampling(models.catalogue.find(None)).max_tokens == 40
+
+
+def test_a_served_run_whose_agent_yaml_is_broken_is_refused_at_once(make, run):
+    (run / "agent.yaml").write_text("sampling: {max_tokens: none}\n")
+    with pytest.raises(ConfigError, match=r"agent\.yaml: sampling\.max_tokens"):
+        make(backend="local", run="latest")
