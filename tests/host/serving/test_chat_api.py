@@ -346,6 +346,16 @@ def test_deltas_come_before_the_answer_when_asked_for(socket):
     assert "".join(r["data"]["delta"] for r in replies[:-1]) == replies[-1]["data"]["response"]
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_the_answer_over_the_websocket_tells_the_tools_that_were_called(socket, stream):
+    socket.send_json(chat("calculate 6*7", stream=stream))
+    while (reply := socket.receive_json())["type"] == "chat_delta":
+        pass
+    assert reply["data"]["response"] == "It is 42."
+    (run,) = reply["data"]["tool_runs"]
+    assert (run["name"], run["arguments"], run["result"]) == ("calculator", '{"expression": "6*7"}', "42")
+
+
 def test_a_client_that_does_not_read_its_answer_ends_its_socket(make, monkeypatch):
     monkeypatch.setattr("grpo_host.serving.sending.SEND_SECONDS", 0.2)
 
