@@ -90,7 +90,7 @@ async def _measure(backend: Backend) -> RolloutMetrics:
 async def _run(backend: Backend, *, max_tokens: int) -> RolloutMetrics:
     agent = Agent(
         backend,
-        DecreedRenderer(make_renderer(backend.tokenizer)),
+        DecreedRenderer(make_renderer(backend.tokenizer, backend.model)),
         strategy=Strategy("desk", SYSTEM),
         sampling=Sampling(max_tokens=max_tokens, temperature=1.0),
         limits=AgentLimits(turns=TURNS),

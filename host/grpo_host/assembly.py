@@ -39,7 +39,7 @@ class Assembly:
         sampling = self.config.sampling
         return Agent(
             backend=self.backend,
-            renderer=make_renderer(self.backend.tokenizer) if speaks_tokens else None,
+            renderer=make_renderer(self.backend.tokenizer, self.backend.model) if speaks_tokens else None,
             strategy=self.parts.strategy,
             tools=tuple(self.parts.tools),
             sampling=Sampling(

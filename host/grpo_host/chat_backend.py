@@ -40,7 +40,7 @@ class ChatThroughTokens(Backend):
 
     async def start(self) -> None:
         await self.backend.start()
-        self._renderer = make_renderer(self.backend.tokenizer)
+        self._renderer = make_renderer(self.backend.tokenizer, self.backend.model)
 
     async def close(self) -> None:
         await self.backend.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from functools import cache
 from pathlib import Path
@@ -40,8 +40,8 @@ class LocalModel:
 
     ``backend`` is a registered name, a backend that is not started yet, or ``auto``: vLLM where there
     are a GPU and vLLM, else transformers. ``options`` are the backend's. ``context`` None: 2,048
-    tokens, or as many as the model takes. Making one is light. It is loaded by the first ``start``
-    and can be used from several event loops, also one after another.
+    tokens, or as many as the model takes. ``stop`` is that of ``ModelSpec``. Making one is light. It
+    is loaded by the first ``start`` and can be used from several event loops, also one after another.
     """
 
     def __init__(
@@ -53,6 +53,7 @@ class LocalModel:
         adapter: str | Path | None = None,
         dtype: str = "bfloat16",
         context: int | None = None,
+        stop: Sequence[str | int] = (),
         registry: Registry | None = None,
         progress: Callable[[str], None] | None = None,
     ) -> None:
@@ -62,6 +63,7 @@ class LocalModel:
         self._adapter = Path(adapter) if adapter is not None else None
         self._dtype = dtype
         self._context = context
+        self._stop = tuple(stop)
         self._registry = registry
         self._progress = progress
         self._unnamed = uuid4().hex
@@ -130,7 +132,7 @@ class LocalModel:
             await backend.start()
             if Capability.TOKEN_IDS not in backend.capabilities:
                 return backend, None
-            return backend, await call_blocking(make_renderer, backend.tokenizer)
+            return backend, await call_blocking(make_renderer, backend.tokenizer, backend.model)
         except BaseException:
             await backend.close()
             raise
@@ -148,7 +150,8 @@ class LocalModel:
         if self._adapter is not None and Capability.ADAPTERS not in can:
             raise CapabilityError(f'the backend "{name}" loads no adapters; choose transformers or vllm')
         path = self._directory(offer)
-        spec = ModelSpec(self.name, path, self._adapter, self._dtype, self._fitting_context(path))
+        context = self._fitting_context(path)
+        spec = ModelSpec(self.name, path, self._adapter, self._dtype, context, self._stop)
         made: Backend = offer.make(spec, **options)
         return made
 

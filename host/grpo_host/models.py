@@ -200,6 +200,19 @@ def longest_context(directory: Path) -> int | None:
     return tokens if isinstance(tokens, int) and not scaled else None
 
 
+def end_ids(directory: Path) -> tuple[int, ...]:
+    """The ids at which the model in ``directory`` is to stop, by its generation settings."""
+    for file in ("generation_config.json", "config.json"):
+        try:
+            ids = json.loads((directory / file).read_text(encoding="utf-8")).get("eos_token_id")
+        except (OSError, ValueError, AttributeError):
+            continue
+        found = [id for id in (ids if isinstance(ids, list) else [ids]) if isinstance(id, int)]
+        if found:
+            return tuple(found)
+    return ()
+
+
 def _is_built_in(model_type: object) -> bool:
     with _needs_extra("loading a model"):
         from transformers import CONFIG_MAPPING

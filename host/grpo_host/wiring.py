@@ -183,6 +183,7 @@ def model_spec(model: ModelConfig, path: Path | None) -> ModelSpec:
         adapter=Path(model.adapter) if model.adapter else None,
         dtype=model.dtype,
         context=model.context,
+        stop=tuple(model.stop),
     )
 
 

@@ -56,6 +56,8 @@ class ModelSpec:
     dtype: str = "bfloat16"
     context: int = 2048
     """Longest sequence, prompt and completion together, in tokens."""
+    stop: tuple[str | int, ...] = ()
+    """Tokens (texts or ids) that end a turn, in place of those that the chat template writes."""
 
     def files(self) -> list[tuple[str, int, int]]:
         """What tells one state of the directories from another: each file's path, size and time (ns)."""

@@ -46,6 +46,8 @@ def command(
 
     loaded = load_config(agent_yaml, overrides)
     report = check(loaded, registry, purpose=purpose).raise_for_problems()
+    for warning in report.warnings:
+        click.echo(f"warning: {warning}", err=True)
     click.echo(dump_resolved(loaded, registry) if resolved else _summary(loaded.config, report, purpose))
 
 

@@ -89,6 +89,12 @@ def check_settings(
             (*at, "model", "dtype"),
             f'the backend "{use.name}" calls a model elsewhere and cannot set its dtype. Leave dtype out',
         )
+    if model.stop and Capability.TOKEN_IDS not in backend.capabilities:
+        yield Complaint(
+            (*at, "model", "stop"),
+            f'the backend "{use.name}" speaks messages, whose ends are known where the model runs. '
+            f"Leave stop out",
+        )
 
 
 def _check_requirements(use: PluginUse, backend: type[Backend], at: Location) -> Iterator[Complaint]:

@@ -16,6 +16,7 @@ from grpo_host.config.backend_checks import (
 from grpo_host.config.environment_checks import check_environment
 from grpo_host.config.probe import EnvironmentFacts, probe_environment, probe_serving_tools
 from grpo_host.config.problems import InvalidConfigError, Problem
+from grpo_host.config.rendering_checks import check_rendering
 from grpo_host.config.training_checks import (
     check_context,
     check_dialogues,
@@ -56,6 +57,8 @@ class Report:
     """Split → number of tasks; empty where the environment was not asked."""
     tools: list[str] = field(default_factory=list)
     """Names, the environment's included."""
+    warnings: list[str] = field(default_factory=list)
+    """What is no mistake, and should be known."""
 
     def raise_for_problems(self) -> Report:
         """Itself. Raises ``InvalidConfigError`` with all problems, if there are any."""
@@ -76,6 +79,7 @@ def check(loaded: LoadedConfig, registry: Registry, *, purpose: Purpose = "train
         problems=[loaded.origin.problem(complaint) for complaint in ordered],
         tasks={split: len(ids) for split, ids in checker.facts.tasks.items()},
         tools=checker.tools,
+        warnings=checker.warnings,
     )
 
 
@@ -91,6 +95,7 @@ class _Checker:
         self.complaints: list[Complaint] = []
         self.facts = EnvironmentFacts()
         self.tools: list[str] = []
+        self.warnings: list[str] = []
         self.bad: set[Location] = set()
         """Where a plugin or its options are wrong, so that it cannot be made."""
 
@@ -241,6 +246,9 @@ class _Checker:
             yield from check_settings(self.config.model, use, backend)
         yield from check_installed(self.config, backend, training=self.training)
         yield from check_model(self.config.model, backend)
+        wrong, doubts = check_rendering(self.config.model, backend)
+        yield from wrong
+        self.warnings += [f"model {self.config.model.name}: {doubt}" for doubt in doubts]
         try:
             offer.make(model_spec(self.config.model, None), **read_options(offer, use.options))
         except GrpoError as error:

@@ -73,6 +73,10 @@ class ModelConfig(Named):
     """Tokens, prompt and completion together."""
     adapter: str | None = None
     """A PEFT adapter directory to start from."""
+    stop: list[Annotated[str, Field(min_length=1)] | Annotated[int, Field(ge=0)]] = Field(
+        default_factory=list
+    )
+    """Tokens (texts or ids) that end a turn, the one that a warm start teaches first; empty: found."""
 
 
 class OwnModelConfig(ModelConfig):

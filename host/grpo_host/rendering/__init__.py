@@ -6,19 +6,24 @@ model, and otherwise one on top of the tokenizer's own chat template.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Protocol
 
 from grpo_host.rendering.reading import TextReader
-from grpo_sdk.backend import Tokenizer
+from grpo_sdk.backend import ModelSpec, Tokenizer
 from grpo_sdk.messages import Message, ToolCall, ToolSchema
+
+logger = logging.getLogger("grpo_host.rendering")
 
 
 class Renderer(Protocol):
     """Both directions between messages and token ids for one tokenizer."""
 
     stop_ids: tuple[int, ...]
-    """Ids that end an assistant message."""
+    """Ids that end an assistant message; the first is the one that is taught."""
+    doubts: tuple[str, ...]
+    """What could not be proven of the model's chat template when it was loaded, in words."""
 
     def prompt(self, messages: Sequence[Message], tools: Sequence[ToolSchema]) -> list[int]:
         """Ids of the whole conversation, ready for the assistant to speak."""
@@ -45,9 +50,25 @@ class Renderer(Protocol):
         """Ids that a policy would have sampled to say ``message``, its end included."""
 
 
-def make_renderer(tokenizer: Tokenizer) -> Renderer:
-    """The best renderer for ``tokenizer``. Raises ``ModelError`` where it has no chat template."""
+def make_renderer(tokenizer: Tokenizer, model: ModelSpec | None = None) -> Renderer:
+    """The best renderer for ``tokenizer``, of ``model``; what cannot be proven of it is logged.
+
+    Raises ``ModelError`` where it has no chat template, or no token that ends a turn.
+    """
+    renderer = find_renderer(tokenizer, model)
+    for doubt in renderer.doubts:
+        logger.warning("model %s: %s", model.name if model else "", doubt)
+    return renderer
+
+
+def find_renderer(tokenizer: Tokenizer, model: ModelSpec | None = None) -> Renderer:
+    """As ``make_renderer``, without a word."""
+    from grpo_host.models import end_ids
     from grpo_host.rendering.library import library_renderer
     from grpo_host.rendering.template import TemplateRenderer
 
-    return library_renderer(tokenizer) or TemplateRenderer(tokenizer)
+    stop = model.stop if model else ()
+    if not stop and (known := library_renderer(tokenizer)) is not None:
+        return known
+    configured = end_ids(model.path) if model and model.path else ()
+    return TemplateRenderer(tokenizer, configured=configured, stop=stop)

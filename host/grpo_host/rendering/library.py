@@ -32,6 +32,8 @@ def library_renderer(tokenizer: Tokenizer) -> LibraryRenderer | None:
 class LibraryRenderer:
     """Adapts one renderer of the library."""
 
+    doubts: tuple[str, ...] = ()
+
     def __init__(self, renderer: Any) -> None:
         self._renderer = renderer
         self.stop_ids: tuple[int, ...] = tuple(renderer.get_stop_token_ids())

@@ -69,6 +69,10 @@ class PlainText:
             return self._encode(text)
         return self._encode_plain(text)
 
+    def encode_markers(self, text: str) -> list[int]:
+        """The ids of what a template writes of its own."""
+        return self._encode(text)
+
     def _in_parts(self, rendered: str, originals: dict[str, str] | None = None) -> list[int]:
         """The special tokens of ``rendered`` and the texts between them, each encoded by itself."""
         assert self._pattern is not None
@@ -104,7 +108,12 @@ def _replaced(text: str, originals: dict[str, str], break_with: str = "") -> str
 
 
 def _special_texts(tokenizer: Any) -> Sequence[str]:
+    return added_texts(tokenizer, special=True)
+
+
+def added_texts(tokenizer: Any, *, special: bool = False) -> Sequence[str]:
+    """The tokens that were added to the vocabulary as a whole; with ``special`` those alone that are."""
     added = getattr(tokenizer, "added_tokens_decoder", None)
     if added is not None:
-        return [token.content for token in added.values() if token.special and token.content]
+        return [token.content for token in added.values() if (token.special or not special) and token.content]
     return [text for text in getattr(tokenizer, "all_special_tokens", ()) if text]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from typing import Protocol
 
+from grpo_host.rendering.call_scan import scan
+from grpo_host.rendering.tool_calls import CLOSING, OPENING
 from grpo_sdk.backend import Tokenizer
-
-_OPEN, _CLOSE = "<tool_call>", "</tool_call>"
 
 
 class TextReader(Protocol):
@@ -55,7 +55,6 @@ class PlainReader:
         self._start = self._end = 0
         self._pending = ""
         self._space = ""
-        self._in_call = False
         self._begun = False
 
     def feed(self, ids: Sequence[int]) -> str:
@@ -89,20 +88,6 @@ class PlainReader:
         return text
 
     def _outside_calls(self) -> str:
-        shown = ""
-        while True:
-            tag = _CLOSE if self._in_call else _OPEN
-            before, found, after = self._pending.partition(tag)
-            if not found:
-                held = _unfinished(before, tag)
-                self._pending = before[len(before) - held :]
-                return shown if self._in_call else shown + before[: len(before) - held]
-            shown += "" if self._in_call else before
-            self._pending = after
-            self._in_call = not self._in_call
-
-
-def _unfinished(text: str, tag: str) -> int:
-    """How many of ``text``'s last characters may be the beginning of ``tag``."""
-    longest = min(len(text), len(tag) - 1)
-    return next((n for n in range(longest, 0, -1) if tag.startswith(text[-n:])), 0)
+        found = scan(self._pending, OPENING, CLOSING, whole=False)
+        self._pending = found.rest
+        return found.shown

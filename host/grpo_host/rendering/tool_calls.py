@@ -8,14 +8,14 @@ The Hermes form, which Qwen and many open models are trained on::
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from typing import Any
 
+from grpo_host.rendering.call_scan import scan
 from grpo_sdk.messages import Message, ToolCall, ToolSchema, tool_call
 from grpo_sdk.tools import MALFORMED_CALL
 
-_CALL = re.compile(r"<tool_call>(.*?)(?:</tool_call>|\Z)", re.DOTALL)
+OPENING, CLOSING = "<tool_call>", "</tool_call>"
 
 
 def describe_tools(tools: Sequence[ToolSchema]) -> str:
@@ -49,23 +49,35 @@ def render_call(call: ToolCall) -> str:
 
 def parse_calls(text: str) -> tuple[str, list[ToolCall]]:
     """The text outside of tool calls, and the calls; one that is not valid JSON is kept as malformed."""
-    if "<tool_call>" not in text:
-        return text.strip(), []
-    calls = [_parse_call(raw.strip(), index) for index, raw in enumerate(_CALL.findall(text))]
-    return _CALL.sub("", text).strip(), calls
+    found = scan(text, OPENING, CLOSING, whole=True)
+    return found.shown.strip(), [_parse_call(raw.strip(), index) for index, raw in enumerate(found.calls)]
 
 
 def _parse_call(raw: str, index: int) -> ToolCall:
     try:
-        parsed = json.loads(raw)
-        name, arguments = parsed["name"], parsed.get("arguments", {})
-        if not isinstance(name, str) or not isinstance(arguments, dict):
-            raise TypeError
-        text = json.dumps(arguments, ensure_ascii=False)
-        f"{name}{text}".encode()  # JSON can write half a surrogate pair, which no text can hold
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return read_call(json.loads(raw), f"call_{index}")
+    except (ValueError, TypeError, RecursionError):
         return tool_call(MALFORMED_CALL, raw, f"call_{index}")
-    return tool_call(name, text, f"call_{index}")
+
+
+def read_call(written: Any, call_id: str) -> ToolCall:
+    """The call that ``written`` says, a JSON value.
+
+    Its arguments may be called parameters, as Llama does, be a JSON text, or be missing. Raises
+    ``ValueError`` or ``TypeError`` where it says none.
+    """
+    if not isinstance(written, dict) or not isinstance(written.get("name"), str):
+        raise TypeError("a call is an object with a name")
+    arguments = written.get("arguments", written.get("parameters"))
+    if isinstance(arguments, str):
+        arguments = json.loads(arguments) if arguments.strip() else None
+    if arguments is None:
+        arguments = {}
+    if not isinstance(arguments, dict):
+        raise TypeError("arguments are an object")
+    text = json.dumps(arguments, ensure_ascii=False, allow_nan=False)
+    f"{written['name']}{text}".encode()  # JSON can write half a surrogate pair, which no text can hold
+    return tool_call(written["name"], text, call_id)
 
 
 def as_plain_messages(messages: Sequence[Message], tools: Sequence[ToolSchema]) -> list[dict[str, str]]:

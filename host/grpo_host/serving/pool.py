@@ -205,6 +205,7 @@ class ModelPool(Part):
             adapter=entry.adapter,
             dtype=self._model.dtype,
             context=self._model.context,
+            stop=self._model.stop if entry.model == self._model.name else (),
             registry=self._registry,
         )
         slot = self._slots[entry.id] = _Slot(entry, model)

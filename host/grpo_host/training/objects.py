@@ -59,7 +59,8 @@ class ObjectAssembly(Assembly):
             return self.agent
         await backend.start()
         speaks_tokens = Capability.TOKEN_IDS in backend.capabilities
-        return replace(self.agent, renderer=make_renderer(backend.tokenizer) if speaks_tokens else None)
+        renderer = make_renderer(backend.tokenizer, backend.model) if speaks_tokens else None
+        return replace(self.agent, renderer=renderer)
 
     async def close(self) -> None:
         if self.owned:

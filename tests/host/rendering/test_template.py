@@ -139,9 +139,9 @@ def test_a_tokenizer_without_a_template_is_refused(fakes):
 
 
 def test_a_tokenizer_without_an_end_token_is_refused(fakes):
-    tokenizer = fakes.PieceTokenizer()
+    tokenizer = fakes.PieceTokenizer(lambda messages: "".join(m["content"] for m in messages))
     tokenizer.eos_token_id = None
-    with pytest.raises(ModelError, match="no end token; set eos_token"):
+    with pytest.raises(ModelError, match=r"no end token, .*; set eos_token .*or model.stop"):
         make_renderer(tokenizer)
 
 

@@ -47,12 +47,55 @@ def test_a_call_whose_end_was_cut_off_is_read_as_far_as_it_goes():
     "raw",
     [
         "", "lookup", "null", "[]", "7", '"lookup"', '{"arguments": {}}', '{"name": 7}', '{"name": "a"',
-        '{"name": "a", "arguments": "b"}', '{"name": "a", "arguments": null}', "[" * 5000,
+        '{"name": "a", "arguments": "b"}', '{"name": "a", "arguments": []}', "[" * 5000,
+        '{"name": "a", "arguments": {"x": NaN}}', '{"name": "a", "arguments": {"x": [-Infinity]}}',
+        '{"name": "a", "arguments": {"x": 1e999}}', '{"name": "a", "arguments": "[]"}',
+        '{"name": "a"}}', '{"name": "a"} {"name": "b"}',
         "9" * 5000, r'{"name": "a", "arguments": {"x": "\ud800"}}', r'{"name": "\ud800"}',
     ],
 )  # fmt: skip
 def test_a_malformed_call_is_kept_as_it_was_written(raw):
     assert functions(f"Hm. <tool_call>{raw}</tool_call>") == ("Hm.", [(MALFORMED_CALL, raw)])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "read"),
+    [
+        ('"parameters": {"order": "A12"}', '{"order": "A12"}'),
+        (r'"arguments": "{\"order\": \"A12\"}"', '{"order": "A12"}'),
+        ('"arguments": null', "{}"),
+        ('"arguments": ""', "{}"),
+        ('"arguments": "null"', "{}"),
+    ],
+)
+def test_arguments_may_be_written_as_other_models_do(arguments, read):
+    assert functions(f'<tool_call>{{"name": "lookup", {arguments}}}</tool_call>') == ("", [("lookup", read)])
+
+
+QUOTING = '{"text": "write </tool_call> or <tool_call>"}'
+
+
+def test_a_tag_in_an_argument_is_part_of_it():
+    call = f'<tool_call>{{"name": "save", "arguments": {QUOTING}}}</tool_call>'
+    assert functions(f"First. {call} Then.{call}") == ("First.  Then.", [("save", QUOTING)] * 2)
+
+
+def test_a_call_with_a_tag_in_it_that_was_cut_off_shows_nothing():
+    said, [(name, raw)] = functions('<tool_call>{"name": "save", "arguments": {"text": "</tool_call> and')
+    assert (said, name) == ("", MALFORMED_CALL)
+    assert raw.endswith("</tool_call> and")
+
+
+def test_a_call_whose_closing_tag_was_forgotten_ends_before_the_next():
+    assert functions('<tool_call>{"name": "a"}<tool_call>{"name": "b"}</tool_c') == (
+        "",
+        [("a", "{}"), ("b", "{}")],
+    )
+
+
+def test_what_is_no_json_ends_with_the_next_closing_tag():
+    said, calls = functions('<tool_call>{"name": "</tool_call>", oops}</tool_call>Sorry.')
+    assert (said, calls) == ("Sorry.", [(MALFORMED_CALL, '{"name": "</tool_call>", oops}')])
 
 
 @given(st.text(alphabet='<>/_tolca{}[]":\\un0d8 ', max_size=60))
@@ -69,8 +112,6 @@ def test_whatever_a_model_writes_can_be_parsed(text):
 def test_a_rendered_call_is_parsed_back(name, arguments):
     text = json.dumps(arguments, ensure_ascii=False)
     written = render_call(tool_call(name, text, "call_0"))
-    if "tool_call>" in name + text:
-        return  # A call cannot quote its own end.
     [call] = parse_calls(written)[1]
     assert call["function"]["name"] == name
     assert json.loads(call["function"]["arguments"]) == arguments

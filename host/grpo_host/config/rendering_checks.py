@@ -1,0 +1,46 @@
+"""Can conversations with the model be rendered exactly? Its tokenizer is read; no weights are loaded."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from grpo_host.validation import Complaint
+from grpo_sdk.backend import Backend, Capability
+from grpo_sdk.errors import ModelError
+
+if TYPE_CHECKING:
+    from grpo_host.config.schema import ModelConfig
+
+
+def check_rendering(model: ModelConfig, backend: type[Backend]) -> tuple[list[Complaint], tuple[str, ...]]:
+    """What is wrong, and what could not be proven. Nothing where the model's files are not here yet."""
+    if not (backend.local_weights and Capability.TOKEN_IDS in backend.capabilities):
+        return [], ()
+    directory = _directory(model.name)
+    if directory is None or find_spec("transformers") is None:
+        return [], ()
+    from transformers import AutoTokenizer
+
+    from grpo_host.rendering import find_renderer
+    from grpo_host.wiring import model_spec
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(directory)
+    except (OSError, ValueError, KeyError, AttributeError, ImportError) as problem:
+        what = f"its tokenizer cannot be loaded: {' '.join(str(problem).split())[:300]}"
+        return [Complaint(("model", "name"), what)], ()
+    try:
+        return [], find_renderer(tokenizer, model_spec(model, directory)).doubts
+    except ModelError as problem:
+        return [Complaint(("model", "stop" if model.stop else "name"), str(problem))], ()
+
+
+def _directory(name: str) -> Path | None:
+    from grpo_host.models import list_models
+
+    listed = {info.alias: info.path for info in list_models()}
+    directory = listed.get(name) or Path(name).expanduser()
+    files = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")
+    return directory if any((directory / file).is_file() for file in files) else None
