@@ -19,6 +19,7 @@ BENCHES = {
     "dialogues": "index and search of 100,000 dialogues (three minutes)",
     "rollouts": "trajectories/s of vllm, transformers and TRL's own loop (five minutes)",
     "grpo_step": "a GRPO step of support_desk against a plain TRL script (ten minutes)",
+    "visible_update": "how much of a small LoRA update bfloat16 shows (three minutes)",
     "serving": "what serving adds to a model that answers at once, beside LiteLLM's proxy (a minute)",
     "soak": "ten minutes of chats with a server that is killed in the middle",
     "examples": "what the two examples learn, and how long it takes (half an hour)",

@@ -39,16 +39,19 @@ HEAD_ROWS = 512
 
 
 class _LoraLinear(torch.autograd.Function):
-    """A frozen linear layer and its adapter, added in place, with no copy of the input in float32."""
+    """A frozen linear layer and its adapter as one product, with no copy of the input in float32.
+
+    Added to a product that is rounded to bfloat16 already, the adapter's would mostly round away.
+    """
 
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, scale: float
     ) -> Tensor:
         rows = x.reshape(-1, x.size(-1))
-        a_, b_ = a.to(x.dtype), b.to(x.dtype)
+        a_, b_ = a.to(x.dtype), (b * scale).to(x.dtype)
         low = rows @ a_.t()
-        out = functional.linear(rows, weight, bias).addmm_(low, b_.t(), alpha=scale)
+        out = functional.linear(torch.cat([rows, low], dim=1), torch.cat([weight, b_], dim=1), bias)
         ctx.save_for_backward(rows, weight, a_, b_, low)
         ctx.scale, ctx.dtype = scale, a.dtype
         return out.view(*x.shape[:-1], -1)
@@ -58,7 +61,7 @@ class _LoraLinear(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         rows, weight, a, b, low = ctx.saved_tensors
         out = grad.reshape(-1, grad.size(-1))
-        grad_low = out @ b * ctx.scale
+        grad_low = out @ b
         grad_x = None
         if ctx.needs_input_grad[0]:
             grad_x = (out @ weight).addmm_(grad_low, a).view(*grad.shape[:-1], -1)

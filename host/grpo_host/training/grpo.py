@@ -143,7 +143,9 @@ class GrpoRollouts:
         """Timings and counts of the last step, for its line of metrics.jsonl."""
         rollout = self.metrics.as_dict()
         rollout.pop("seconds")
+        visible = self.policy.visible_update
         return {
+            **({"weights/visible_update": visible} if visible is not None else {}),
             **{f"seconds/{name}": value for name, value in self.seconds.items()},
             **{f"rollouts/{name}": value for name, value in rollout.items()},
         }

@@ -13,6 +13,7 @@ from grpo_host.config.schema import LoraConfig as LoraSettings
 from grpo_host.training.weights import served_weights
 from grpo_sdk.backend import Backend
 from grpo_sdk.errors import BusyError, ModelError, RunError
+from grpo_sdk.weights import VisibleUpdate, check_mergeable, load_model
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -31,11 +32,13 @@ class Policy:
     """A PEFT model where an adapter is trained."""
     tokenizer: Any
     dtype: str = "bfloat16"
-    """In which it is sampled from, and saved where it is trained whole."""
+    """In which it is sampled from."""
     autocast: bool = False
     """Its float32 weights are multiplied in bfloat16."""
     version: int = 0
     """Counts the weights that the backend has been given."""
+    visible_update: float | None = None
+    """How much of the adapter's change is in the weights that the backend was given last; 1 is all."""
 
     @property
     def has_adapter(self) -> bool:
@@ -52,8 +55,11 @@ class Policy:
         last = time.monotonic() + IDLE_SECONDS
         while True:
             try:
-                weights = served_weights(self.model, self.dtype)
-                return await backend.update_weights(weights, version=self.version)
+                visible = VisibleUpdate()
+                weights = served_weights(self.model, self.dtype, visible)
+                await backend.update_weights(weights, version=self.version)
+                self.visible_update = visible.share
+                return
             except BusyError:
                 if time.monotonic() > last:
                     raise
@@ -70,8 +76,7 @@ class Policy:
             if self.has_adapter:
                 self.model.save_pretrained(str(partial), safe_serialization=True)
             else:
-                weights = dict(served_weights(self.model, self.dtype))
-                self.model.save_pretrained(str(partial), state_dict=weights)
+                self.model.save_pretrained(str(partial))  # as it was trained: float32 if that is mixed
                 self.tokenizer.save_pretrained(str(partial))
             shutil.rmtree(path, ignore_errors=True)
             partial.replace(path)
@@ -115,7 +120,7 @@ def load_policy(
     """
     import torch
     from peft import LoraConfig, PeftModel, TaskType, get_peft_model
-    from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
+    from transformers import AutoTokenizer, set_seed
 
     from grpo_host.training.fast_model import speed_up
 
@@ -125,9 +130,9 @@ def load_policy(
     if whole and adapter is not None:
         start, merged = (path, adapter) if (adapter / ADAPTER).is_file() else (adapter, None)
     try:
-        model = AutoModelForCausalLM.from_pretrained(
+        model = load_model(
             start,
-            dtype=torch.float32 if whole and mixed_precision else getattr(torch, dtype),
+            torch.float32 if whole and mixed_precision else getattr(torch, dtype),
             attn_implementation=_attention(),
         )
         tokenizer = AutoTokenizer.from_pretrained(path)
@@ -137,7 +142,9 @@ def load_policy(
         model = model.to("cuda")
     if lora is None:
         if merged is not None:
-            model = PeftModel.from_pretrained(model, str(merged)).merge_and_unload()
+            adapted = PeftModel.from_pretrained(model, str(merged))
+            check_mergeable(adapted)
+            model = adapted.merge_and_unload()
         autocast = mixed_precision and dtype == "bfloat16"
         return Policy(model.requires_grad_(True), tokenizer, dtype, autocast)
     if adapter is not None:
@@ -156,6 +163,7 @@ def load_policy(
             ),
             autocast_adapter_dtype=mixed_precision,
         )
+    check_mergeable(model)
     speed_up(model)
     return Policy(model, tokenizer, dtype)
 

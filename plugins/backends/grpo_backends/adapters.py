@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from grpo_sdk import weights
 from grpo_sdk.errors import MissingExtraError, ModelError
+from grpo_sdk.weights import load_model
 
 if TYPE_CHECKING:
     import torch
@@ -30,17 +32,19 @@ def merged_weights(model: Path, adapter: Path, dtype: str) -> Iterator[tuple[str
     try:
         import torch
         from peft import PeftModel
-        from transformers import AutoModelForCausalLM
     except ImportError as problem:
         package = problem.name or "peft"
         raise MissingExtraError("loading an adapter", package, "train") from problem
-    base = AutoModelForCausalLM.from_pretrained(model, dtype=getattr(torch, dtype))
+    base = load_model(model, getattr(torch, dtype))
     try:
-        merged = PeftModel.from_pretrained(base, adapter).merge_and_unload()
+        adapted = PeftModel.from_pretrained(base, adapter)
     except (ValueError, RuntimeError, KeyError, OSError) as problem:
         first_line = str(problem).strip().partition("\n")[0]
         raise ModelError(
             f"{adapter}: the adapter does not fit the model in {model}: {first_line}. "
             "Use the model that it was trained on"
         ) from problem
-    yield from merged.state_dict().items()
+    try:
+        yield from weights.merged_weights(adapted)
+    except ModelError as problem:
+        raise ModelError(f"{adapter}: {problem}") from problem

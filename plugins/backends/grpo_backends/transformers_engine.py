@@ -24,6 +24,7 @@ from grpo_sdk import (
     derive_seed,
 )
 from grpo_sdk.errors import BusyError
+from grpo_sdk.weights import load_model
 
 if TYPE_CHECKING:
     from grpo_backends.transformers_batch import BatchEngine, Row
@@ -159,7 +160,7 @@ class TransformersBackend(Backend):
     def _make(self) -> BatchEngine:
         try:
             import torch
-            from transformers import AutoModelForCausalLM, AutoTokenizer
+            from transformers import AutoTokenizer
 
             from grpo_backends.transformers_batch import BatchEngine
         except ImportError as problem:
@@ -167,9 +168,7 @@ class TransformersBackend(Backend):
             raise MissingExtraError("the backend transformers", package, self.extra) from problem
         try:
             tokenizer = AutoTokenizer.from_pretrained(self._directory)
-            model = AutoModelForCausalLM.from_pretrained(
-                self._directory, dtype=getattr(torch, self.model.dtype)
-            )
+            model = load_model(self._directory, getattr(torch, self.model.dtype))
         except (OSError, ValueError, RuntimeError, KeyError, AttributeError) as problem:
             raise ModelError(
                 f'the backend transformers cannot load "{self.model.name}" from '

@@ -24,6 +24,7 @@ from grpo_sdk import (
     TokenReply,
 )
 from grpo_sdk.errors import BusyError
+from grpo_sdk.weights import stored_weights, stored_wider
 
 if TYPE_CHECKING:
     import torch
@@ -96,6 +97,8 @@ class VllmBackend(Backend):
             self._thread = thread
             if self.model.adapter is not None:
                 await self.load_adapter(self.model.adapter)
+            else:
+                await self._load_wider()
         except BaseException:
             self._thread = None
             thread.stop()
@@ -170,6 +173,14 @@ class VllmBackend(Backend):
         """
         weights = merged_weights(self._directory, path, self.model.dtype)
         await self.update_weights(weights, version=self.weight_version)
+
+    async def _load_wider(self) -> None:
+        """Replace what vLLM has rounded to the nearest: the small updates of a model trained in float32."""
+        import torch
+
+        dtype = getattr(torch, self.model.dtype)
+        if stored_wider(self._directory, dtype):
+            await self.update_weights(stored_weights(self._directory, dtype), version=self.weight_version)
 
     @property
     def _directory(self) -> Path:

@@ -256,3 +256,20 @@ def test_prompts_that_differ_only_in_padding_are_different():
     attention = torch.tensor([[0, 1, 1], [1, 1, 1]])
     packing = pack(ids, attention, 1)
     assert sorted(packing.ids[:3].tolist()) == [0, 5, 5]
+
+
+def test_a_small_update_is_seen_by_a_bfloat16_layer_as_by_a_float32_one():
+    from peft.tuners.lora import Linear
+
+    torch.manual_seed(0)
+    base = torch.nn.Linear(64, 128, bias=False, dtype=torch.bfloat16)
+    layer = Linear(base, "default", LoraConfig(r=4, lora_alpha=8), r=4, lora_alpha=8)
+    layer.lora_A.float(), layer.lora_B.float()
+    torch.nn.init.normal_(layer.lora_B["default"].weight, std=1e-4)
+    x = torch.randn(1024, 64).bfloat16()
+    with torch.no_grad():
+        wanted = 2 * layer.lora_B["default"](layer.lora_A["default"](x.float()))
+        stock = layer(x).float() - base(x).float()
+        ours = speed_up(layer)(x).float() - base(x).float()
+    assert float((ours * wanted).sum() / wanted.square().sum()) == pytest.approx(1, abs=0.1)
+    assert float((stock * wanted).sum() / wanted.square().sum()) < 0.5

@@ -7,7 +7,7 @@ import pytest
 
 from grpo_host.config.schema import LoraConfig
 from grpo_sdk import Backend, ModelSpec
-from grpo_sdk.errors import BusyError
+from grpo_sdk.errors import BusyError, ModelError
 
 pytestmark = pytest.mark.model
 
@@ -126,3 +126,40 @@ def test_a_backend_that_is_never_idle_is_told_of(path, monkeypatch):
     monkeypatch.setattr("grpo_host.training.policy.IDLE_SECONDS", 0.1)
     with pytest.raises(BusyError):
         asyncio.run(load(path).sync(Busy(1000)))
+
+
+def test_a_whole_model_is_saved_as_it_was_trained(path, tmp_path):
+    import json
+
+    policy = load(path, lora=None)
+    before = disturb(policy)
+    policy.save(tmp_path / "model")
+    assert same(trained(load(path, lora=None, adapter=tmp_path / "model")), before)
+    assert json.loads((tmp_path / "model" / "config.json").read_text())["dtype"] == "float32"
+
+
+def test_an_adapter_is_trained_on_a_whole_model_as_it_was_sampled_from(path, tmp_path):
+    from grpo_host.training.weights import served_weights
+
+    whole = load(path, lora=None)
+    disturb(whole)
+    whole.save(tmp_path / "model")
+    base = load(tmp_path / "model").model.get_base_model().state_dict()
+    for name, weight in served_weights(whole.model, "bfloat16"):
+        owner, _, leaf = name.rpartition(".")
+        assert weight.equal(base.get(name, base.get(f"{owner}.base_layer.{leaf}"))), name
+
+
+@pytest.mark.filterwarnings("ignore:.*tie:UserWarning")
+def test_an_adapter_on_tied_embeddings_is_refused_before_the_first_step(path):
+    with pytest.raises(ModelError, match=r"embed_tokens.*lm_head.*training\.lora\.target_modules"):
+        load(path, lora=LoraConfig(r=4, target_modules=["embed_tokens", "q_proj"]))
+
+
+def test_a_sync_says_how_much_of_the_update_the_backend_got(path):
+    policy = load(path)
+    asyncio.run(policy.sync(Busy(0)))
+    assert policy.visible_update is None
+    disturb(policy)
+    asyncio.run(policy.sync(Busy(0)))
+    assert policy.visible_update == pytest.approx(1, abs=0.05)

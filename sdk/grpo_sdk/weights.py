@@ -1,0 +1,216 @@
+"""A model's weights as they are sampled from: adapters merged in, rounded so that small updates survive.
+
+An update that is small beside its weight is lost where the sum is rounded to the nearest bfloat16.
+``rounded`` goes up or down with the probability that keeps the sum right on average. What it draws
+hangs on the weight's name alone: trainer, server and export make the same weights of the same adapter.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from grpo_sdk.errors import ModelError
+from grpo_sdk.seeds import derive_seed
+
+if TYPE_CHECKING:
+    import torch
+    from peft import PeftModel
+    from transformers import PreTrainedModel
+
+SAMPLED_ROWS = 8
+"""One row in so many is looked at for ``VisibleUpdate``: a look at all costs a third of the merge."""
+
+
+@dataclass
+class VisibleUpdate:
+    """How much of the change that adapters ask for is in the merged and rounded weights."""
+
+    seen: Any = 0.0
+    wanted: Any = 0.0
+
+    def add(self, before: torch.Tensor, exact: torch.Tensor, after: torch.Tensor) -> None:
+        """Count a weight: ``before`` the merge, after it as it should be, and as it was rounded."""
+        before, exact, after = (part[::SAMPLED_ROWS].float() for part in (before, exact, after))
+        change = exact - before
+        self.seen = self.seen + ((after - before) * change).sum()
+        self.wanted = self.wanted + change.square().sum()
+
+    @property
+    def share(self) -> float | None:
+        """The projection of the change made onto the one wanted: 1 if nothing is lost. None without one."""
+        return float(self.seen / self.wanted) if float(self.wanted) else None
+
+
+def rounded(tensor: torch.Tensor, dtype: torch.dtype, name: str) -> torch.Tensor:
+    """``tensor`` in ``dtype``, rounded up or down by chance, right on average; drawn from ``name``.
+
+    What ``dtype`` can hold stays as it is.
+    """
+    import torch
+
+    tensor = tensor.detach()
+    if not tensor.is_floating_point():
+        return tensor
+    if dtype.itemsize >= tensor.dtype.itemsize:
+        return tensor.to(dtype)
+    exact = tensor.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
+    draws = _draws(exact, derive_seed("rounding", name))
+    if dtype == torch.bfloat16:  # the upper half of a float32
+        bits = exact.view(torch.int32)
+        return bits.add_(draws).bitwise_right_shift_(16).to(torch.int16).view(dtype)
+    nearest = exact.to(dtype)
+    error = exact - nearest.float()
+    beyond = torch.nextafter(nearest, torch.where(error > 0, torch.inf, -torch.inf).to(dtype))
+    gap = (beyond.float() - nearest.float()).abs()
+    return torch.where(draws < error.abs() / gap * 2**16, beyond, nearest)
+
+
+def _draws(like: torch.Tensor, seed: int) -> torch.Tensor:
+    """Integers below 2**16 in the shape of ``like``."""
+    import numpy as np
+    import torch
+
+    if like.device.type != "cpu":
+        generator = torch.Generator(like.device).manual_seed(seed)
+        return torch.randint(2**16, like.shape, generator=generator, device=like.device, dtype=torch.int32)
+    # Several times faster than torch's generator on CPU.
+    words = np.random.SFC64(seed).random_raw(-(-like.numel() // 4)).view(np.uint16)
+    return torch.from_numpy(words[: like.numel()].astype(np.int32)).view(like.shape)
+
+
+def rounded_weights(
+    weights: Iterable[tuple[str, torch.Tensor]], dtype: torch.dtype
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """``weights`` of a model, in ``dtype``; those that share memory (tied) stay equal."""
+    names: dict[tuple[int, torch.Size], str] = {}
+    for name, tensor in weights:
+        first = names.setdefault((tensor.data_ptr(), tensor.shape), name)
+        yield name, rounded(tensor, dtype, first)
+
+
+def merged_weights(
+    model: PeftModel, visible: VisibleUpdate | None = None
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """``(name, tensor)`` of every base weight, under the base model's names, adapters merged.
+
+    Each layer is merged as PEFT does it, in float32 and in a copy, and rounded to the base weight's
+    dtype: the model itself is left alone. Raises ``ModelError`` as ``check_mergeable`` does.
+    """
+    import torch
+
+    check_mergeable(model)
+    base = model.get_base_model()
+    adapted = _adapted(base)
+    merged = set()
+    with torch.no_grad():
+        for name, tensor in base.state_dict().items():
+            owner = _owner(name, adapted)
+            if owner is None:
+                yield name, tensor
+            elif owner not in merged:
+                merged.add(owner)
+                before, after = _merge(adapted[owner])
+                for leaf, exact in after.items():
+                    weight = rounded(exact, before[leaf].dtype, f"{owner}.{leaf}")
+                    if visible is not None and exact.is_floating_point():
+                        visible.add(before[leaf], exact, weight)
+                    yield f"{owner}.{leaf}", weight
+
+
+def check_mergeable(model: PeftModel) -> None:
+    """Raise ``ModelError`` where adapters train what cannot become a weight of the base model."""
+    for config in model.peft_config.values():
+        if config.is_prompt_learning:
+            raise ModelError(
+                f"an adapter of type {config.peft_type.value} cannot be merged into the model's weights, "
+                "so it could be neither sampled from nor served. Use LoRA"
+            )
+    base = model.get_base_model()
+    adapted = _adapted(base)
+    places: dict[int, list[tuple[str, str | None]]] = {}
+    for name, parameter in base.named_parameters(remove_duplicate=False):
+        owner = _owner(name, adapted)
+        places.setdefault(id(parameter), []).append((owner or name.rpartition(".")[0], owner))
+    for shared in places.values():
+        changed = next((owner for _, owner in shared if owner is not None), None)
+        if changed is not None and len(shared) > 1:
+            other = next(module for module, _ in shared if module != changed)
+            raise ModelError(
+                f"the adapter changes {changed}, whose weight is also that of {other} (tied): served as one "
+                f'weight, it would not be the model that was trained. Leave "{changed.rpartition(".")[2]}" '
+                "out of target_modules (training.lora.target_modules), or use a model that does not tie them"
+            )
+
+
+def load_model(path: Path, dtype: torch.dtype, **options: Any) -> PreTrainedModel:
+    """The causal language model in the directory ``path``, rounded by ``rounded`` if its files are float32.
+
+    Raises what transformers raises.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    if not stored_wider(path, dtype):
+        return AutoModelForCausalLM.from_pretrained(path, dtype=dtype, **options)
+    model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, **options)
+    for name, parameter in model.named_parameters():
+        parameter.data = rounded(parameter, dtype, name)
+    model.config.dtype = dtype
+    return model
+
+
+def stored_wider(path: Path, dtype: torch.dtype) -> bool:
+    """Whether the files at ``path`` are float32, as those of a model trained whole, and ``dtype`` is less."""
+    import torch
+    from safetensors import safe_open
+
+    found = False
+    if dtype.itemsize < torch.float32.itemsize:
+        for file in path.glob("*.safetensors"):
+            with safe_open(file, framework="pt") as weights:
+                if any(weights.get_slice(name).get_dtype() != "F32" for name in weights.keys()):  # noqa: SIM118
+                    return False
+                found = True
+    return found
+
+
+def stored_weights(path: Path, dtype: torch.dtype) -> Iterator[tuple[str, torch.Tensor]]:
+    """The weights in the files at ``path``, in ``dtype``."""
+    from safetensors.torch import load_file
+
+    for file in sorted(path.glob("*.safetensors")):
+        for name, tensor in load_file(file).items():
+            yield name, rounded(tensor, dtype, name)
+
+
+def _adapted(base: Any) -> dict[str, Any]:
+    """Modules of ``base`` that PEFT has put in the place of its own, by their name."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils.other import AuxiliaryTrainingWrapper
+
+    found: dict[str, Any] = {}
+    for name, module in base.named_modules():
+        if isinstance(module, BaseTunerLayer | AuxiliaryTrainingWrapper) and _owner(name, found) is None:
+            found[name] = module
+    return found
+
+
+def _owner(name: str, modules: Collection[str]) -> str | None:
+    """Which of ``modules`` holds ``name``."""
+    while name and name not in modules:
+        name = name.rpartition(".")[0]
+    return name or None
+
+
+def _merge(module: Any) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """The state of the module that ``module`` stands for: as it was, and merged, in float32."""
+    whole = copy.deepcopy(module).float()
+    if hasattr(module, "get_base_layer"):
+        whole.merge()
+        return module.get_base_layer().state_dict(), whole.get_base_layer().state_dict()
+    merged = whole.unload_and_optionally_merge_module(merge=True, safe_merge=False, adapter_names=None)
+    return module.original_module.state_dict(), merged.state_dict()
