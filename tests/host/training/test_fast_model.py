@@ -262,7 +262,7 @@ def test_a_small_update_is_seen_by_a_bfloat16_layer_as_by_a_float32_one():
     from peft.tuners.lora import Linear
 
     torch.manual_seed(0)
-    base = torch.nn.Linear(64, 128, bias=False, dtype=torch.bfloat16)
+    base = torch.nn.Linear(64, 128, bias=False, dtype=torch.bfloat16).requires_grad_(False)
     layer = Linear(base, "default", LoraConfig(r=4, lora_alpha=8), r=4, lora_alpha=8)
     layer.lora_A.float(), layer.lora_B.float()
     torch.nn.init.normal_(layer.lora_B["default"].weight, std=1e-4)

@@ -90,7 +90,7 @@ def small_update(tiny, **options):
     policy.float()
     for name, parameter in policy.named_parameters():
         if "lora_B" in name:
-            torch.nn.init.normal_(parameter, std=3e-4)
+            torch.nn.init.normal_(parameter, std=2e-4)
         if "lora_" not in name:
             parameter.data = parameter.data.bfloat16()
     return policy
@@ -120,7 +120,7 @@ def test_a_small_update_is_seen_in_bfloat16_as_in_float32(tiny):
     }
     lost = seen_logprobs(tiny, nearest) - before
     assert share(made, wanted) == pytest.approx(1, abs=0.25)
-    assert share(lost, wanted) < 0.5
+    assert share(lost, wanted) < 0.6
 
 
 def plain(policy):
