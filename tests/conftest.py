@@ -10,8 +10,9 @@ import shutil
 import subprocess
 import tempfile
 import threading
+import time
 import warnings
-from collections.abc import Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -30,6 +31,27 @@ T = TypeVar("T")
 settings.register_profile("same", deadline=None, derandomize=True)
 settings.register_profile("hunt", deadline=None)  # pytest --hypothesis-profile=hunt: others at each run
 settings.load_profile("same")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say the seed of the order, which pytest-randomly says in a header that ``-q`` leaves out."""
+    seed = config.getoption("randomly_seed", None)
+    if seed is not None:
+        terminalreporter.write_line(f"the order of the tests: --randomly-seed={seed}")
+
+
+async def wait_until(holds: Callable[[], object], seconds: float = 120.0) -> None:
+    """Return as soon as ``holds()``, however slow the machine is; fail after ``seconds``."""
+    ends = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < ends, "it has not come to that"
+        await asyncio.sleep(0.005)
+
+
+@pytest.fixture(scope="session")
+def eventually() -> Callable[..., Awaitable[None]]:
+    """``await eventually(lambda: ...)`` where a fixed sleep would be a guess at how fast the machine is."""
+    return wait_until
 
 
 class LoopThread:
@@ -209,9 +231,9 @@ def running() -> type[RunningBackend]:
     return RunningBackend
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def vllm_backend(model_path: Path) -> Iterator[RunningBackend]:
-    """The embedded model on vLLM in bfloat16, started once: ``run`` its coroutines."""
+    """The embedded model on vLLM in bfloat16, started once a file: ``run`` its coroutines."""
     need("vllm")
     from grpo_backends.vllm_engine import VllmBackend
 

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 
 import pytest
 
@@ -157,11 +156,9 @@ def test_a_hanging_tool_is_an_answer(kind):
     tool = hang if kind == "sync" else sleep
     backend = ScriptedBackend(replies=[calls((tool.__name__, "{}")), "Sorry."])
     limits = AgentLimits(tools=ToolLimits(seconds=0.05))
-    started = time.perf_counter()
     conversation = act(Agent(backend, tools=(tool,), limits=limits), "Hi")
     over.set()
     assert tool_texts(conversation) == ["Error: no answer within 0.05 s"]
-    assert time.perf_counter() - started < 5
 
 
 def test_ten_megabytes_of_tool_output_are_cut():
@@ -208,13 +205,13 @@ def test_a_timeout_of_the_backends_own_is_not_called_ours():
 def test_the_time_of_tools_is_not_the_models():
     async def think() -> str:
         """Take a while."""
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(1.2)
         return ""
 
     backend = ScriptedBackend(replies=[calls(("think", "{}")), "Done."])
-    conversation = act(Agent(backend, tools=(think,), limits=AgentLimits(turn_seconds=0.1)), "Hi")
-    assert conversation.turns[0].seconds < 0.1
-    assert conversation.turns[0].tools[0].seconds >= 0.2
+    conversation = act(Agent(backend, tools=(think,), limits=AgentLimits(turn_seconds=1.0)), "Hi")
+    assert conversation.turns[0].tools[0].seconds >= 1.2
+    assert conversation.turns[0].seconds < conversation.turns[0].tools[0].seconds
 
 
 def test_tools_of_one_conversation_are_not_those_of_another():

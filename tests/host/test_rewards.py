@@ -3,7 +3,6 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import threading
-import time
 
 import pytest
 
@@ -134,18 +133,16 @@ def test_an_endless_error_is_recorded_short():
 
 def test_a_hanging_sync_reward_is_a_recorded_failure():
     over = threading.Event()
-    started = time.perf_counter()
     record = one(lambda t: over.wait(), seconds=0.05)
     over.set()
     assert record == RewardRecord(None, error="TimeoutError: no score within 0.05 s")
-    assert time.perf_counter() - started < 5
 
 
 def test_a_hanging_async_reward_is_a_recorded_failure():
     async def hang(trajectory):
         await asyncio.Event().wait()
 
-    assert one(hang, seconds=0.05).error == "TimeoutError: no score within 0.05 s"
+    assert one(hang, seconds=0.5).error == "TimeoutError: no score within 0.5 s"
 
 
 def test_a_timeout_of_the_rewards_own_is_its_own_error():

@@ -222,12 +222,13 @@ def test_a_tool_of_one_episode_can_wait_for_the_end_of_another(fakes):
     assert ended == [("quick", 0), ("slow", 0)]
 
 
-def test_a_group_is_scored_when_its_last_episode_ends(fakes):
+def test_a_group_is_scored_when_its_last_episode_ends(fakes, eventually):
     order = []
 
     class Slow(fakes.Talk):
         async def reset(self, task, *, seed):
-            await asyncio.sleep(0.3 if task.id == "slow" else 0)
+            if task.id == "slow":
+                await eventually(lambda: order.count("scored quick") == 2)
             return await super().reset(task, seed=seed)
 
     def score(trajectory):

@@ -77,7 +77,7 @@ def test_a_deadline_may_be_given_more_time_when_it_is_up():
     with pytest.raises(TimeoutError):
         asyncio.run(work())
     assert len(asked) == 3
-    assert 0.14 < time.monotonic() - began < 3
+    assert time.monotonic() - began > 0.14
 
 
 async def leaves():

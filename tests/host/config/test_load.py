@@ -129,10 +129,10 @@ def test_malformed_yaml_comes_with_the_likeliest_cause(write, line, hint):
 
 def test_aliases_of_aliases_are_not_followed_for_ever(write):
     levels = [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 9)]
-    began = time.monotonic()
+    began = time.thread_time()
     [said] = errors(write("\n".join(["a0: &a0 [x, x, x]", *levels]) + "\n"))
     assert said == "agent.yaml: more than 100,000 settings. Use fewer aliases (*name)"
-    assert time.monotonic() - began < 30
+    assert time.thread_time() - began < 30
 
 
 def test_characters_that_yaml_forbids_are_an_error(write):

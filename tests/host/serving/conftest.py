@@ -41,6 +41,8 @@ class Server:
     client: httpx.AsyncClient
     handled: list[str]
     """What reached a handler, and how it ended."""
+    release: asyncio.Event
+    """Lets ``/api/hold`` answer."""
 
     @property
     def services(self) -> Services:
@@ -57,7 +59,12 @@ class Server:
         return httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1")
 
 
-def say_endpoints(handled: list[str]) -> list[Endpoint]:
+def say_endpoints(handled: list[str], release: asyncio.Event) -> list[Endpoint]:
+    async def hold(call: Call) -> Said:
+        handled.append(f"hold {call.body.text}")
+        await release.wait()
+        return call.body
+
     async def say(call: Call) -> Said:
         handled.append(f"say {call.body.text}")
         try:
@@ -84,6 +91,7 @@ def say_endpoints(handled: list[str]) -> list[Endpoint]:
     return [
         Endpoint("POST", "/api/say", say, Scope.CHAT, "Say it", request=Said, response=Said),
         Endpoint("POST", "/v1/say", say, Scope.CHAT, "Say it", request=Said, response=Said),
+        Endpoint("POST", "/api/hold", hold, Scope.CHAT, "Say it later", request=Said, response=Said),
         Endpoint("GET", "/api/count", count, Scope.CHAT, "Count", stream=Said),
         Endpoint("GET", "/api/fail", fail, Scope.TRAIN, "Fail", response=Said),
         Endpoint("DELETE", "/api/things/{thing_id}", fail, Scope.ADMIN, "Fail", response=Said),
@@ -106,20 +114,21 @@ def serving(tmp_path: Path) -> Callable[..., Any]:
         from grpo_host.serving import pages
 
         handled: list[str] = []
+        release = asyncio.Event()
         parts = {name: options.pop(name, None) for name in NO_ROOMS}
         sockets = options.pop("websocket_routes", [])
         settings = ServerSettings.of(**{"state": tmp_path / "state", **options})
         app = create_app(
             settings,
             Registry(),
-            endpoints=[*pages.endpoints(), *(endpoints or say_endpoints(handled))],
+            endpoints=[*pages.endpoints(), *(endpoints or say_endpoints(handled, release))],
             websocket_routes=sockets,
             **parts,
         )
         async with app.router.lifespan_context(app):
             transport = httpx.ASGITransport(app, raise_app_exceptions=True)
             async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
-                yield Server(app, client, handled)
+                yield Server(app, client, handled, release)
 
     return start
 

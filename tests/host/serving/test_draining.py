@@ -14,13 +14,13 @@ import httpx
 import pytest
 
 
-def test_while_draining_new_requests_are_refused_and_those_under_way_end(serving):
+def test_while_draining_new_requests_are_refused_and_those_under_way_end(serving, eventually):
     async def work():
         async with serving() as server:
-            slow = asyncio.create_task(server.client.post("/api/say", json={"text": "slow", "seconds": 0.3}))
-            await asyncio.sleep(0.1)
-            drain = asyncio.create_task(server.services.drain(5))
-            await asyncio.sleep(0.05)
+            slow = asyncio.create_task(server.client.post("/api/hold", json={"text": "slow"}))
+            await eventually(lambda: server.handled)
+            drain = asyncio.create_task(server.services.drain(120))
+            await eventually(server.services.draining.is_set)
             new = await server.client.post("/api/say", json={"text": "new"})
             assert (new.status_code, new.json()["error"]["code"]) == (503, "shutting_down")
             assert int(new.headers["retry-after"]) >= 1
@@ -28,21 +28,22 @@ def test_while_draining_new_requests_are_refused_and_those_under_way_end(serving
             assert (ready.status_code, ready.json()) == (503, {"status": "shutting_down"})
             assert (await server.client.get("/health/live")).status_code == 200
             assert not drain.done()
+            server.release.set()
             assert (await slow).status_code == 200
-            await asyncio.wait_for(drain, 1)
+            await drain
+            assert "cancelled" not in server.handled
 
     asyncio.run(work())
 
 
-def test_what_does_not_end_in_time_is_cancelled_and_told(serving):
+def test_what_does_not_end_in_time_is_cancelled_and_told(serving, eventually):
     async def work():
         async with serving(max_concurrency=1) as server:
-            running = asyncio.create_task(server.client.post("/api/say", json={"text": "a", "seconds": 30}))
-            waiting = asyncio.create_task(server.client.post("/api/say", json={"text": "b", "seconds": 30}))
-            await asyncio.sleep(0.1)
-            began = time.monotonic()
+            running = asyncio.create_task(server.client.post("/api/say", json={"text": "a", "seconds": 3600}))
+            await eventually(lambda: server.handled)
+            waiting = asyncio.create_task(server.client.post("/api/say", json={"text": "b", "seconds": 3600}))
+            await eventually(lambda: server.services.admission.waiting == 1)
             await server.services.drain(0.2)
-            assert time.monotonic() - began < 1
             for answer in (await running, await waiting):
                 assert (answer.status_code, answer.json()["error"]["code"]) == (503, "shutting_down")
             assert server.handled == ["say a", "cancelled"]
@@ -78,9 +79,7 @@ def test_a_part_that_does_not_end_does_not_keep_the_server(serving, monkeypatch)
             assert (await server.client.get("/health/ready")).json() == {"status": "stuck"}
             await server.services.drain(0.1)
 
-    began = time.monotonic()
     asyncio.run(work())
-    assert time.monotonic() - began < 2
     assert part.events == ["start", "drain", "close"]
 
 
@@ -107,6 +106,7 @@ def test_where_a_part_cannot_start_the_others_are_closed(serving):
 
 SERVER = """
     import asyncio, sys
+    from pathlib import Path
     from pydantic import BaseModel
     from grpo_host.plugins import Registry
     from grpo_host.serving import pages
@@ -116,10 +116,12 @@ SERVER = """
     from grpo_host.serving.settings import ServerSettings
 
     class Wait(BaseModel):
-        seconds: float
+        text: str
 
     async def wait(call):
-        await asyncio.sleep(call.body.seconds)
+        Path("begun").touch()
+        while not Path("released").exists():
+            await asyncio.sleep(0.02)
         return call.body
 
     settings = ServerSettings.of(state=sys.argv[1], port=int(sys.argv[2]), drain_seconds=float(sys.argv[3]))
@@ -145,7 +147,7 @@ def process(tmp_path):
         script = tmp_path / "server.py"
         script.write_text(textwrap.dedent(SERVER))
         arguments = [sys.executable, str(script), str(tmp_path / "state"), str(port), str(drain_seconds)]
-        child = subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True)
+        child = subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
         started.append(child)
         url = f"http://127.0.0.1:{port}"
         wait_until_ready(url, child)
@@ -158,7 +160,7 @@ def process(tmp_path):
         child.communicate()
 
 
-def wait_until_ready(url, child, seconds=30):
+def wait_until_ready(url, child, seconds=120):
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         assert child.poll() is None, child.stderr.read()
@@ -172,47 +174,45 @@ def wait_until_ready(url, child, seconds=30):
 
 
 @pytest.mark.slow
-def test_sigterm_lets_requests_end_refuses_new_ones_and_then_the_process_ends(process):
-    url, child = process(10)
+def test_sigterm_lets_requests_end_refuses_new_ones_and_then_the_process_ends(process, tmp_path, eventually):
+    url, child = process(120)
 
     async def work():
-        async with httpx.AsyncClient(base_url=url, timeout=20) as client:
-            slow = asyncio.create_task(client.post("/api/wait", json={"seconds": 1.5}))
-            await asyncio.sleep(0.5)
+        async with httpx.AsyncClient(base_url=url, timeout=120) as client:
+            slow = asyncio.create_task(client.post("/api/wait", json={"text": "slow"}))
+            await eventually((tmp_path / "begun").exists)
             child.send_signal(signal.SIGTERM)
-            await asyncio.sleep(0.3)
-            async with httpx.AsyncClient(base_url=url) as other:  # on a connection of its own
-                assert (await other.get("/health/ready")).status_code == 503
+            async with httpx.AsyncClient(base_url=url, timeout=120) as other:  # on a connection of its own
+                while (await other.get("/health/ready")).status_code != 503:  # noqa: ASYNC110
+                    await asyncio.sleep(0.02)
                 assert (await other.get("/health/live")).status_code == 200
-                refused = await other.post("/api/wait", json={"seconds": 0})
+                refused = await other.post("/api/wait", json={"text": "new"})
                 assert (refused.status_code, refused.json()["error"]["code"]) == (503, "shutting_down")
-            assert (await slow).json() == {"seconds": 1.5}
+            (tmp_path / "released").touch()
+            assert (await slow).json() == {"text": "slow"}
 
     asyncio.run(work())
-    assert child.wait(5) in (0, -signal.SIGTERM)
+    assert child.wait(120) in (0, -signal.SIGTERM)
 
 
 @pytest.mark.parametrize("second", [False, True], ids=["once", "twice"])
 @pytest.mark.slow
-def test_the_end_is_bounded_whatever_is_under_way(process, second):
+def test_the_end_is_bounded_whatever_is_under_way(process, second, tmp_path, eventually):
     url, child = process(1.0)
 
     async def work():
-        async with httpx.AsyncClient(base_url=url, timeout=30) as client:
-            hung = asyncio.create_task(client.post("/api/wait", json={"seconds": 3600}))
-            await asyncio.sleep(0.5)
-            began = time.monotonic()
+        async with httpx.AsyncClient(base_url=url, timeout=120) as client:
+            hung = asyncio.create_task(client.post("/api/wait", json={"text": "hung"}))
+            await eventually((tmp_path / "begun").exists)
             child.send_signal(signal.SIGTERM)
             if second:
                 await asyncio.sleep(0.2)
                 child.send_signal(signal.SIGTERM)
             answer = await hung
             assert (answer.status_code, answer.json()["error"]["code"]) == (503, "shutting_down")
-            return began
 
-    began = asyncio.run(work())
-    child.wait(15)
-    assert time.monotonic() - began < 10
+    asyncio.run(work())
+    child.wait(120)  # what hangs hangs for ever
 
 
 def send_until_refused(connection, piece, most):

@@ -82,12 +82,14 @@ async def cut(client):
 
 
 @pytest.mark.parametrize("path", ["/api/large", "/docs", "/api/endless"])
-def test_a_connection_whose_answers_nobody_reads_is_cut_with_all_that_was_asked_on_it(listening, large, path):
+def test_a_connection_whose_answers_nobody_reads_is_cut_with_all_that_was_asked_on_it(
+    listening, large, path, eventually
+):
     async def work():
         async with listening(endpoints=large, max_concurrency=3) as (server, url):
             clients = [await unread(url, get(path, times=50)) for _ in range(3)]
             await asyncio.sleep(1.5)
-            assert server.services.admission.under_way == 0
+            await eventually(lambda: server.services.admission.under_way == 0)
             assert all([await cut(client) for client in clients])
 
     uvloop.run(work())
@@ -110,7 +112,7 @@ def test_a_client_that_reads_nothing_does_not_hold_the_end_of_the_server(listeni
         client.close()
 
 
-def test_an_answer_that_is_done_holds_no_place_while_it_is_read(listening, large, monkeypatch):
+def test_an_answer_that_is_done_holds_no_place_while_it_is_read(listening, large, monkeypatch, eventually):
     monkeypatch.setattr("grpo_host.serving.sending.SEND_SECONDS", 30)
 
     async def work():
@@ -119,8 +121,7 @@ def test_an_answer_that_is_done_holds_no_place_while_it_is_read(listening, large
             httpx.AsyncClient(base_url=f"http://127.0.0.1:{port_of(url)}") as client,
         ):
             slow = await unread(url, get("/api/large", times=2))
-            await asyncio.sleep(0.2)
-            assert server.services.admission.under_way == 1
+            await eventually(lambda: server.services.admission.under_way == 1)
             assert (await client.get("/api/large")).status_code == 200
             slow.close()
 
@@ -180,7 +181,7 @@ def test_beyond_the_reserve_connections_are_cut(listening, monkeypatch):
             await asyncio.sleep(0.05)
             reader, writer = await asyncio.open_connection("127.0.0.1", port_of(url))
             with pytest.raises((ConnectionResetError, asyncio.IncompleteReadError)):
-                await asyncio.wait_for(reader.readexactly(1), 5)
+                await asyncio.wait_for(reader.readexactly(1), 60)
             for _, other in [*held, (reader, writer)]:
                 other.close()
 
@@ -213,7 +214,9 @@ async def sent_before_it_blocks_or_ends(client, data, most):
 
 
 @pytest.mark.parametrize("sent", [frame(PING, b"x" * 100) * 300, frame(TEXT, b"x" * 1000) * 30])
-def test_a_websocket_that_sends_and_never_reads_is_not_heard_on_and_cut(listening, monkeypatch, sent):
+def test_a_websocket_that_sends_and_never_reads_is_not_heard_on_and_cut(
+    listening, monkeypatch, sent, eventually
+):
     monkeypatch.setattr("grpo_host.serving.sending.SEND_SECONDS", 2)
 
     async def work():
@@ -223,8 +226,7 @@ def test_a_websocket_that_sends_and_never_reads_is_not_heard_on_and_cut(listenin
             size = await sent_before_it_blocks_or_ends(client, sent, most)
             assert size < most / 4
             await cut(client)
-            await asyncio.sleep(0.1)
-            assert server.services.admission.under_way == 0
+            await eventually(lambda: server.services.admission.under_way == 0)
 
     uvloop.run(work())
 
@@ -233,9 +235,9 @@ def test_a_websocket_that_reads_may_ping_as_often_as_it_likes(listening):
     async def work():
         async with listening() as (_, url), connect(url) as client:
             pongs = [await client.ping(os.urandom(8)) for _ in range(2000)]
-            await asyncio.wait_for(asyncio.gather(*pongs), 10)
+            await asyncio.wait_for(asyncio.gather(*pongs), 60)
             await client.send("hello")
-            assert await asyncio.wait_for(client.recv(), 5) == "anonymous hello"
+            assert await asyncio.wait_for(client.recv(), 60) == "anonymous hello"
 
     uvloop.run(work())
 
@@ -247,18 +249,17 @@ def test_a_websocket_that_reads_may_ping_as_often_as_it_likes(listening):
         (frame(FRAGMENT) + frame(MORE) * 2000, b"too many fragments"),
     ],
 )
-def test_a_websocket_cannot_heap_up_what_waits_to_be_heard(listening, sent, reason):
+def test_a_websocket_cannot_heap_up_what_waits_to_be_heard(listening, sent, reason, eventually):
     async def work():
         async with listening() as (server, url):
             reader, writer = await asyncio.open_connection("127.0.0.1", port_of(url))
             writer.write(HANDSHAKE)
             await reader.readuntil(b"\r\n\r\n")
             writer.write(sent)
-            heard = await asyncio.wait_for(reader.read(), 5)
+            heard = await asyncio.wait_for(reader.read(), 60)
             assert heard.endswith(struct.pack("!BBH", 0x88, 2 + len(reason), 1008) + reason)
             writer.close()
-            await asyncio.sleep(0.05)
-            assert server.services.admission.under_way == 0
+            await eventually(lambda: server.services.admission.under_way == 0)
 
     uvloop.run(work())
 
@@ -267,7 +268,7 @@ def test_a_message_in_many_pieces_is_one_message(listening):
     async def work():
         async with listening() as (_, url), connect(url) as client:
             await client.send(["he", *["l"] * 400, "o"])
-            assert await asyncio.wait_for(client.recv(), 5) == f"anonymous he{'l' * 400}o"
+            assert await asyncio.wait_for(client.recv(), 60) == f"anonymous he{'l' * 400}o"
 
     uvloop.run(work())
 
@@ -297,15 +298,16 @@ def test_a_connection_may_ask_a_few_things_ahead_and_not_thousands(listening):
     uvloop.run(work())
 
 
-def test_a_client_that_goes_away_with_requests_ahead_of_it_ends_the_one_that_is_answered(listening, caplog):
+def test_a_client_that_goes_away_with_requests_ahead_of_it_ends_the_one_that_is_answered(
+    listening, caplog, eventually
+):
     async def work():
         async with listening(max_concurrency=1, max_queue=0) as (server, url):
-            client = await unread(url, say("slow", 30) + get("/health/live", times=3))
-            await asyncio.sleep(0.2)
+            client = await unread(url, say("slow", 3600) + get("/health/live", times=3))
+            await eventually(lambda: server.handled == ["say slow"])
             resets(client)
-            await asyncio.sleep(0.2)
-            assert server.handled == ["say slow", "cancelled"]
-            assert server.services.admission.under_way == 0
+            await eventually(lambda: server.handled == ["say slow", "cancelled"])
+            await eventually(lambda: server.services.admission.under_way == 0)
 
     uvloop.run(work())
     assert [record for record in caplog.records if record.levelname == "ERROR"] == []
@@ -357,7 +359,7 @@ def test_a_connection_with_unread_answers_becomes_no_websocket(listening, large)
 
 
 @pytest.mark.parametrize("sent", [HANDSHAKE, HANDSHAKE + frame(PING) * 3, HANDSHAKE + frame(TEXT, b"\xff")])
-def test_what_a_client_does_to_its_websocket_is_no_error_of_ours(listening, caplog, sent):
+def test_what_a_client_does_to_its_websocket_is_no_error_of_ours(listening, caplog, sent, eventually):
     async def work():
         async with listening() as (server, url):
             for pause in (0, 0.001, 0.005) * 5:
@@ -365,7 +367,7 @@ def test_what_a_client_does_to_its_websocket_is_no_error_of_ours(listening, capl
                 await asyncio.sleep(pause)
                 resets(client)
             await asyncio.sleep(0.2)
-            assert server.services.admission.under_way == 0
+            await eventually(lambda: server.services.admission.under_way == 0)
 
     uvloop.run(work())
     assert [record for record in caplog.records if record.levelname == "ERROR"] == []

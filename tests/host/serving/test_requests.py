@@ -335,17 +335,20 @@ def test_more_requests_than_places_wait_and_more_than_may_wait_are_refused(servi
     asyncio.run(work())
 
 
-def test_one_key_cannot_take_all_the_places_and_keep_others_out(serving):
+def test_one_key_cannot_take_all_the_places_and_keep_others_out(serving, eventually):
     async def work():
         async with serving(max_concurrency=2, max_queue=6) as server:
             ann, bob = await server.key("chat"), await server.key("chat")
-            slow = {"text": "slow", "seconds": 0.2}
+            slow = {"text": "slow"}
             crowd = [
-                asyncio.ensure_future(server.client.post("/api/say", json=slow, headers=ann))
+                asyncio.ensure_future(server.client.post("/api/hold", json=slow, headers=ann))
                 for _ in range(8)
             ]
-            await asyncio.sleep(0.05)
-            other = await server.client.post("/api/say", json=HELLO, headers=bob)
+            await eventually(lambda: sum(task.done() for task in crowd) == 4)
+            turn = asyncio.ensure_future(server.client.post("/api/say", json=HELLO, headers=bob))
+            await eventually(lambda: server.services.admission.waiting == 3)
+            server.release.set()
+            other = await turn
             statuses = [answer.status_code for answer in await asyncio.gather(*crowd)]
             again = await server.client.post("/api/say", json=HELLO, headers=ann)
             return other.status_code, sorted(statuses), again.status_code
@@ -353,14 +356,14 @@ def test_one_key_cannot_take_all_the_places_and_keep_others_out(serving):
     assert asyncio.run(work()) == (200, [200] * 4 + [429] * 4, 200)
 
 
-def test_who_waits_too_long_is_told_so_and_the_place_is_not_lost(serving):
+def test_who_waits_too_long_is_told_so_and_the_place_is_not_lost(serving, eventually):
     async def work():
         async with serving(max_concurrency=1, max_queue=5, queue_seconds=0.1) as server:
-            slow = {"text": "slow", "seconds": 0.3}
-            first, second = await asyncio.gather(
-                server.client.post("/api/say", json=slow), server.client.post("/api/say", json=slow)
-            )
-            assert (first.status_code, second.status_code) == (200, 429)
+            first = asyncio.create_task(server.client.post("/api/hold", json={"text": "slow"}))
+            await eventually(lambda: server.handled)
+            assert (await server.client.post("/api/say", json=HELLO)).status_code == 429
+            server.release.set()
+            assert (await first).status_code == 200
             for _ in range(3):
                 assert (await server.client.post("/api/say", json=HELLO)).status_code == 200
 
@@ -386,8 +389,8 @@ def test_an_endpoint_that_only_waits_takes_no_place(serving):
     asyncio.run(run())
 
 
-async def request_and_leave(app, method, path, body, after):
-    """Send a request straight to the app, and go away after ``after`` seconds; what was sent."""
+async def request_and_leave(app, method, path, body, leave):
+    """Send a request straight to the app, and go away after ``await leave(sent)``; what was sent."""
     sent, asked = [], False
 
     async def receive():
@@ -395,7 +398,7 @@ async def request_and_leave(app, method, path, body, after):
         if not asked:
             asked = True
             return {"type": "http.request", "body": body}
-        await asyncio.sleep(after)
+        await leave(sent)
         return {"type": "http.disconnect"}
 
     async def send(message):
@@ -414,11 +417,15 @@ async def request_and_leave(app, method, path, body, after):
     return sent
 
 
-def test_a_client_that_goes_away_cancels_what_was_done_for_it(serving):
+def test_a_client_that_goes_away_cancels_what_was_done_for_it(serving, eventually):
     async def work():
         async with serving(max_concurrency=1, max_queue=0) as server:
-            body = json.dumps({"text": "slow", "seconds": 30}).encode()
-            sent = await asyncio.wait_for(request_and_leave(server.app, "POST", "/api/say", body, 0.05), 2)
+
+            async def leave(_):
+                await eventually(lambda: server.handled)
+
+            body = json.dumps({"text": "slow", "seconds": 3600}).encode()
+            sent = await request_and_leave(server.app, "POST", "/api/say", body, leave)
             assert sent == []
             assert server.handled == ["say slow", "cancelled"]
             assert server.services.admission.under_way == 0
@@ -427,10 +434,13 @@ def test_a_client_that_goes_away_cancels_what_was_done_for_it(serving):
     asyncio.run(work())
 
 
-def test_a_client_that_leaves_a_stream_ends_it(serving):
+def test_a_client_that_leaves_a_stream_ends_it(serving, eventually):
+    async def leave(sent):
+        await eventually(lambda: len(sent) > 1)
+
     async def work():
         async with serving(max_concurrency=1, max_queue=0) as server:
-            sent = await asyncio.wait_for(request_and_leave(server.app, "GET", "/api/count", b"", 0.05), 2)
+            sent = await request_and_leave(server.app, "GET", "/api/count", b"", leave)
             assert sent[0]["status"] == 200
             assert 1 < len(sent) < 50
             assert server.handled == ["stream closed"]
@@ -466,7 +476,7 @@ def test_a_client_that_reads_nothing_does_not_hold_its_place(serving, monkeypatc
                 "headers": [(b"host", b"127.0.0.1")],
                 "client": ("127.0.0.1", 5),
             }
-            await asyncio.wait_for(server.app(scope, receive, stuck), 5)
+            await server.app(scope, receive, stuck)
             assert server.handled == ["stream closed"]
             assert (await server.client.post("/api/say", json=HELLO)).status_code == 200
 
@@ -496,7 +506,9 @@ def test_a_place_given_to_a_client_that_left_in_the_same_moment_is_passed_on(ser
             bodies = [json.dumps({"text": str(n), "seconds": 0.01}).encode() for n in range(40)]
             await asyncio.gather(
                 *(
-                    request_and_leave(server.app, "POST", "/api/say", body, 0.012 * (n % 5))
+                    request_and_leave(
+                        server.app, "POST", "/api/say", body, lambda _, n=n: asyncio.sleep(0.012 * (n % 5))
+                    )
                     for n, body in enumerate(bodies)
                 )
             )
@@ -507,15 +519,19 @@ def test_a_place_given_to_a_client_that_left_in_the_same_moment_is_passed_on(ser
     asyncio.run(work())
 
 
-def test_the_server_tells_what_it_has_answered(serving):
+def test_the_server_tells_what_it_has_answered(serving, eventually):
     async def work():
         from grpo_host.serving import traffic
 
         async with serving([*traffic.endpoints(), *say_endpoints()]) as server:
             await server.client.post("/api/say", json=HELLO)
             await server.client.get("/nothing")
-            body = json.dumps({"text": "slow", "seconds": 30}).encode()
-            await request_and_leave(server.app, "POST", "/api/say", body, 0.02)
+
+            async def leave(_):
+                await eventually(lambda: server.services.admission.under_way == 1)
+
+            body = json.dumps({"text": "slow", "seconds": 3600}).encode()
+            await request_and_leave(server.app, "POST", "/api/say", body, leave)
             told = (await server.client.get("/api/metrics")).json()
             assert told["requests"]["total"] == 3
             assert told["requests"]["by_status"] == {"200": 1, "404": 1, "499": 1}
@@ -539,16 +555,24 @@ def say_endpoints():
     return [Endpoint("POST", "/api/say", say, Scope.CHAT, "Say it", request=Said, response=Said)]
 
 
-def test_a_client_that_leaves_while_it_waits_leaves_its_seat(serving):
+def test_a_client_that_leaves_while_it_waits_leaves_its_seat(serving, eventually):
     async def work():
         async with serving(max_concurrency=1, max_queue=1) as server:
-            slow = asyncio.create_task(server.client.post("/api/say", json={"text": "slow", "seconds": 0.6}))
-            await asyncio.sleep(0.1)
+            admission = server.services.admission
+
+            async def leave(_):
+                await eventually(lambda: admission.waiting == 1)
+
+            slow = asyncio.create_task(server.client.post("/api/hold", json={"text": "slow"}))
+            await eventually(lambda: server.handled)
             waiting = json.dumps({"text": "left"}).encode()
-            sent = await asyncio.wait_for(request_and_leave(server.app, "POST", "/api/say", waiting, 0.05), 2)
+            sent = await request_and_leave(server.app, "POST", "/api/say", waiting, leave)
             assert sent == []
-            assert server.services.admission.waiting == 0
-            assert (await server.client.post("/api/say", json=HELLO)).status_code == 200
+            assert admission.waiting == 0
+            next_ = asyncio.create_task(server.client.post("/api/say", json=HELLO))
+            await eventually(lambda: admission.waiting == 1)
+            server.release.set()
+            assert (await next_).status_code == 200
             assert (await slow).status_code == 200
             assert "say left" not in server.handled
 

@@ -317,9 +317,9 @@ def test_long_sentences_are_read_in_pieces_that_overlap():
     "text", ["you " * 5000, "a b c d " * 2500, "give me " * 2500, "1a" * 10_000, "you are " * 2500]
 )
 def test_no_text_takes_long(text, patterns):
-    started = time.perf_counter()
+    started = time.thread_time()
     value(patterns, text[:LONGEST])
-    assert time.perf_counter() - started < 2.0
+    assert time.thread_time() - started < 2.0
 
 
 def test_the_known_statements_are_of_known_kinds_and_safe_ones_have_no_unsafe_wording():

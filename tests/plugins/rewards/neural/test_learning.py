@@ -198,7 +198,7 @@ def test_training_leaves_the_event_loop_free(first):
 
     before, ticks, ready = asyncio.run(feed())
     assert before == 0
-    assert ticks > 10
+    assert ticks > 1, "training that blocked the loop would leave it one"
     assert ready
 
 
