@@ -160,7 +160,7 @@ def process(tmp_path):
         child.communicate()
 
 
-def wait_until_ready(url, child, seconds=120):
+def wait_until_ready(url, child, seconds=240):
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         assert child.poll() is None, child.stderr.read()
