@@ -32,6 +32,8 @@ class RolloutMetrics:
     turns: int = 0
     prompt_tokens: int = 0
     sampled_tokens: int = 0
+    cut: int = 0
+    """Turns that ended at the sampling's max_tokens, or at the end of the context."""
     tool_calls: int = 0
     tool_errors: int = 0
     forks: int = 0
@@ -47,6 +49,7 @@ class RolloutMetrics:
         for turn in trajectory.turns:
             self.prompt_tokens += turn.prompt_tokens
             self.sampled_tokens += turn.completion_tokens
+            self.cut += turn.finish_reason == "length"
             self.tool_calls += len(turn.tools)
         self.tool_errors += trajectory.tool_errors
         self.forks += trajectory.ledger.forks if trajectory.ledger else 0
@@ -63,6 +66,8 @@ class RolloutMetrics:
             "tokens_per_second": self.sampled_tokens / seconds,
             "turns_per_episode": self.turns / max(1, self.episodes),
             "sampled_tokens": self.sampled_tokens,
+            "tokens_per_turn": self.sampled_tokens / max(1, self.turns),
+            "cut": self.cut / max(1, self.turns),
             "tool_calls": self.tool_calls,
             "tool_errors": self.tool_errors,
             "forks": self.forks,

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -10,7 +11,8 @@ from grpo_host.rendering.template import TemplateRenderer
 from grpo_host.rewards import RewardSet, WeightedReward
 from grpo_host.rollouts import RolloutEngine, RolloutMetrics, group_requests
 from grpo_sdk import Observation, Sampling, Task, TokenReply, assistant, derive_seed, reward, tool_call, user
-from grpo_sdk.testing import ScriptedBackend
+from grpo_sdk.testing import ScriptedBackend, make_trajectory
+from grpo_sdk.trajectory import Turn
 
 TASKS = [Task("a"), Task("b"), Task("c")]
 
@@ -358,6 +360,14 @@ def test_metrics_count_what_happened(fakes):
     run(running)
     assert running.total.episodes == 12
     assert running.total.seconds > metrics.seconds
+
+
+def test_metrics_tell_how_many_replies_were_cut_and_how_long_they_are():
+    metrics = RolloutMetrics()
+    turns = [Turn(10, 64, 0.1, "length"), Turn(10, 6, 0.1, "tool_calls"), Turn(10, 20, 0.1, "stop")]
+    metrics.add(replace(make_trajectory("Hello"), turns=turns))
+    values = metrics.as_dict()
+    assert (values["cut"], values["tokens_per_turn"]) == (pytest.approx(1 / 3), 30)
 
 
 def test_metrics_of_nothing_are_zero():

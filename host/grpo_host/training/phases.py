@@ -14,6 +14,7 @@ from grpo_host.progress import Reporter
 from grpo_host.rollouts import Observer, RolloutMetrics
 from grpo_host.run_directory import RunDirectory
 from grpo_host.training.distributed import Ranks
+from grpo_host.training.health import Health
 from grpo_host.training.interrupt import Interrupt, StopTraining
 from grpo_host.training.report import Timer, describe_step, draw_curves
 from grpo_sdk.trajectory import Task
@@ -267,15 +268,21 @@ class TrainingRun:
         return early
 
     def _show(self, advance: Callable[[], None]) -> Callable[[int, Mapping[str, Any]], None]:
-        rewards: list[float] = [
-            line["reward"] for line in self.directory.read_metrics() if line.get("reward") is not None
-        ]
+        earlier = self.directory.read_metrics()
+        rewards: list[float] = [line["reward"] for line in earlier if line.get("reward") is not None]
+        health = Health()
+        for line in earlier:
+            health.look(line)
+        self._report(warnings=health.as_list())
 
         def show(step: int, line: Mapping[str, Any]) -> None:
             advance()
             if line.get("reward") is not None:
                 rewards.append(line["reward"])
             self.reporter.line(describe_step(line, self.config.training.steps, rewards))
+            for warning in health.look(line):
+                self.reporter.line(f"warning: {warning.message}")
+                self._report(warnings=health.as_list())
             if self.registry:
                 self.registry.notify_step(step, line)
 

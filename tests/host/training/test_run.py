@@ -115,6 +115,9 @@ def test_a_run_leaves_all_that_other_tools_read(agent_yaml: Path) -> None:
     assert b"rewards/task_success/mean" in board.read_bytes()
     assert "trl 1.16" in run.agent_yaml.read_text(), "versions are recorded"
     assert "mean held_out reward" in output
+    [cut] = [warning for warning in report["warnings"] if warning["kind"] == "cut"]
+    assert cut["step"] == 3, "three steps in a row show it"
+    assert f"warning: {cut['message']}" in output.splitlines()
 
 
 def test_ctrl_c_saves_and_resume_goes_on(agent_yaml: Path) -> None:
