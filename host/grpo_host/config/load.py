@@ -116,7 +116,7 @@ def _elsewhere(message: str, key: str) -> str:
     places: dict[str, str] = {}
     pending: list[tuple[str, Any]] = [("", AgentConfig)]
     while pending:
-        prefix, model = pending.pop()
+        prefix, model = pending.pop(0)  # the sections nearest to the top first
         for name, info in model.model_fields.items():
             places.setdefault(name, f"{prefix}{name}")
             below = _section_in(info.annotation)

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pydantic import BaseModel
 
 from grpo_host.agent import ToolUse
+from grpo_sdk.tools import MALFORMED_CALL
 
 MOST_CHARACTERS = 1000
 """Of a result that is shown; the model saw all of it."""
@@ -16,6 +17,7 @@ class ToolRun(BaseModel):
     """A tool that the server ran for this answer."""
 
     name: str
+    """Empty: what the model wrote could not be read as a call; ``arguments`` is that text."""
     arguments: str
     """A JSON text, as the model wrote it."""
     result: str
@@ -29,7 +31,7 @@ def shown(uses: Iterable[ToolUse]) -> list[ToolRun]:
     """``uses``, in their order."""
     return [
         ToolRun(
-            name=use.run.name,
+            name="" if use.run.name == MALFORMED_CALL else use.run.name,
             arguments=use.call["function"]["arguments"],
             result=_cut(use.answer["content"]),
             ok=use.run.error is None,

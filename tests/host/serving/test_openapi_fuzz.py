@@ -47,7 +47,15 @@ CHECKS = [
 AGENT = """
 name: fuzzed
 model: scripted
-backend: scripted
+backend:
+  name: scripted
+  options:
+    replies:
+      - role: assistant
+        content: ""
+        tool_calls:
+          - {id: call_0, type: function, function: {name: calculator, arguments: '{"expression": "6*7"}'}}
+      - It is 42.
 environment: arithmetic
 rewards: [length]
 agent: {tools: [calculator]}

@@ -96,9 +96,11 @@ class LocalBackend(ShopBackend):
 
 
 class Parts:
+    backends = {"shop": ShopBackend, "local": LocalBackend}  # noqa: RUF012
+
     @hookimpl
     def grpo_backends(self):
-        return {"shop": ShopBackend, "local": LocalBackend}
+        return self.backends
 
     @hookimpl
     def grpo_environments(self):
@@ -110,16 +112,35 @@ class Parts:
 
 
 @pytest.fixture
+def speak(fakes, monkeypatch):
+    """Let the backend ``tokens`` sample these replies, token by token."""
+
+    def speak(*replies):
+        class Tokens(fakes.TokenBackend):
+            local_weights = True
+
+            def __init__(self, model):
+                super().__init__(fakes.PieceTokenizer(), *replies)
+
+        monkeypatch.setattr(Parts, "backends", {**Parts.backends, "tokens": Tokens})
+
+    return speak
+
+
+@pytest.fixture
 def make(tmp_path, monkeypatch):
     """An app on agent.yaml with these lines more."""
     monkeypatch.setattr(ShopBackend, "samplings", [])
 
     def make(*lines, backend="shop", environment="shop", run=None):
+        (tmp_path / "tiny").mkdir(exist_ok=True)
+        (tmp_path / "tiny" / "config.json").write_text("{}")
+        (tmp_path / "tiny" / "model.safetensors").touch()
         path = tmp_path / "agent.yaml"
         path.write_text(
             "\n".join(
                 [
-                    f"name: desk\nmodel: {{name: {tmp_path / 'tiny' if backend == 'local' else 'tiny'}}}",
+                    f"name: desk\nmodel: {{name: {tmp_path / 'tiny' if backend != 'shop' else 'tiny'}}}",
                     f"backend: {backend}\nenvironment: {environment}\nrewards: [length]",
                     f"output: {tmp_path / 'runs'}\nsampling: {{max_tokens: 40}}",
                     *lines,
@@ -229,6 +250,45 @@ def test_the_agents_tools_are_offered_where_the_caller_brings_none(serve, option
             return (await ask(client, "tools?", **options)).choices[0].message.content
 
     assert asyncio.run(scenario()) == seen
+
+
+CALL = '<tool_call>{"name": "lookup_order", "arguments": {"order_id": "K482"}}</tool_call>'
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_model_that_samples_tokens_calls_the_tools_and_only_its_answers_logprobs_are_told(
+    serve, speak, stream
+):
+    speak(CALL, "Monday")
+
+    async def scenario():
+        async with serve(backend="tokens") as client:
+            got = await ask(client, "look K482", logprobs=True, stream=stream, max_tokens=200)
+            if not stream:
+                choice = got.choices[0]
+                return choice.message.content, choice.message.tool_runs, choice.logprobs
+            chunks = [chunk.choices[0] async for chunk in got]
+            text = "".join(chunk.delta.content or "" for chunk in chunks)
+            return text, chunks[-1].delta.tool_runs, chunks[-1].logprobs
+
+    text, runs, logprobs = asyncio.run(scenario())
+    assert text == "Monday"
+    assert [(run["name"], run["arguments"], run["result"]) for run in runs] == [
+        ("lookup_order", '{"order_id": "K482"}', "Monday")
+    ]
+    assert "".join(token.token for token in logprobs.content) == "Monday<|im_end|>"
+
+
+def test_what_cannot_be_read_as_a_call_is_told_without_an_internal_name(serve, speak):
+    speak("<tool_call>oops</tool_call>", "Sorry")
+
+    async def scenario():
+        async with serve(backend="tokens") as client:
+            return (await ask(client, "look K482")).choices[0].message.tool_runs
+
+    (run,) = asyncio.run(scenario())
+    assert (run["name"], run["arguments"], run["ok"]) == ("", "oops", False)
+    assert "not valid JSON" in run["result"]
 
 
 def test_a_stop_text_ends_the_answer_behind_a_tool_call(serve):
