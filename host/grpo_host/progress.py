@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import IO
+from contextlib import contextmanager, suppress
+from typing import IO, Any, cast
 
 from rich.console import Console
 from rich.progress import (
@@ -24,12 +25,39 @@ PLAIN_SECONDS = 15.0
 Advance = Callable[[], None]
 
 
+class _Lasting:
+    """A file that may go away: what nobody can read any more is lost, and the work goes on.
+
+    A closed terminal first sends SIGHUP, on which a run saves a checkpoint and says so.
+    """
+
+    def __init__(self, file: IO[str]) -> None:
+        self._file = file
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            self._file.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._file.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
 class Reporter:
     """Prints lines, and shows phases of work with their progress."""
 
     def __init__(self, file: IO[str] | None = None, *, quiet: bool = False) -> None:
         self.console = Console(
-            file=file, highlight=False, markup=False, emoji=False, quiet=quiet, soft_wrap=True
+            file=cast("IO[str]", _Lasting(file or sys.stdout)),
+            highlight=False,
+            markup=False,
+            emoji=False,
+            quiet=quiet,
+            soft_wrap=True,
         )
         self._bars: Progress | None = None
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
+import itertools
 import json
 import os
 import secrets
 import shutil
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, cast
 
@@ -18,8 +20,12 @@ from filelock import FileLock, Timeout
 from grpo_sdk.errors import RunError
 from grpo_sdk.trajectory import Trajectory
 
+STAMP = "%Y%m%d-%H%M%S"
+SECOND = timedelta(seconds=1)
 ROTATE_BYTES = 64 * 1024 * 1024
 """Size at which trajectories.jsonl is compressed and begun anew."""
+FULL_BYTES = 1024 * 1024
+"""A disk with less room than this is taken to be full where the writer does not say why it failed."""
 
 
 class RunDirectory:
@@ -60,8 +66,8 @@ class RunDirectory:
 
     @classmethod
     def create(cls, output: Path, agent: str) -> RunDirectory:
-        """A new, locked run directory; its id sorts by time. Raises ``RunError`` where none can be made."""
-        path = output / agent / new_run_id()
+        """A new, locked run directory, the last by its name. Raises ``RunError`` where none can be made."""
+        path = output / agent / new_run_id(after=(run.name for run in (output / agent).glob("*")))
         try:
             path.mkdir(parents=True)
         except OSError as problem:
@@ -137,15 +143,18 @@ class RunDirectory:
         """metrics.jsonl; a last line cut short by a crash is left out."""
         return list(_json_lines(self.metrics))
 
-    def forget_after(self, step: int) -> None:
-        """Forget the metrics and episodes of later steps: training goes on from there and plays them anew."""
+    def forget_after(self, step: int, measured: Collection[str] = ()) -> None:
+        """Forget what a run that goes on after ``step`` does anew.
+
+        These are metrics and episodes of later steps, and episodes of evaluations other than ``measured``.
+        """
         kept = [line for line in self.read_metrics() if line.get("step", 0) <= step]
         with kept_if_full(self.metrics):
             write_text(self.metrics, "".join(json.dumps(line) + "\n" for line in kept))
         for path in [self.trajectories, *reversed(self._rotated())]:
             with kept_if_full(path):
-                if not _forget_episodes(path, step):
-                    return  # what is older is of earlier steps
+                if not _forget_episodes(path, step, measured):
+                    return  # what is older is of earlier steps, and of evaluations before them
 
     def append_trajectory(self, trajectory: Trajectory) -> None:
         """One more line of trajectories.jsonl; a full file is compressed and begun anew."""
@@ -177,9 +186,16 @@ class RunDirectory:
         self.trajectories.write_bytes(b"")
 
 
-def new_run_id() -> str:
-    """Names a run directory; later ones sort after earlier ones."""
-    return f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+def new_run_id(after: Iterable[str] = ()) -> str:
+    """Names a run directory by the time (UTC); it sorts after the run ids in ``after``.
+
+    Where the clock went back, or two runs begin within a second, that is a second after the last of them.
+    """
+    began = datetime.now(UTC)
+    for name in after:
+        with suppress(ValueError):
+            began = max(began, datetime.strptime(name[:15], STAMP).replace(tzinfo=UTC) + SECOND)
+    return f"{began.strftime(STAMP)}-{secrets.token_hex(2)}"
 
 
 def write_text(path: Path, text: str) -> None:
@@ -200,8 +216,26 @@ def kept_if_full(path: Path) -> Iterator[None]:
     except OSError as problem:
         raise RunError(
             f"cannot write {path}: {problem.strerror or problem}; what was written before is kept. "
-            "Make room and run again with --resume"
+            f"{remedy(problem, path)} and run again with --resume"
         ) from problem
+
+
+def remedy(problem: BaseException, path: Path) -> str:
+    """What to do where ``path`` could not be written: "Make room" only where there is none left."""
+    return "Make room" if _disk_is_full(problem, path) else "Mend that"
+
+
+def _disk_is_full(problem: BaseException, path: Path) -> bool:
+    """Writers of tensors have errors of their own, which at best quote the system's."""
+    full = {number: os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT)}
+    cause: BaseException | None = problem
+    while cause is not None:
+        said = isinstance(cause, OSError) and cause.errno in full
+        if said or any(text in str(cause) for text in full.values()):
+            return True
+        cause = cause.__cause__ or cause.__context__
+    existing = next(place for place in (path, *path.absolute().parents) if place.exists())
+    return shutil.disk_usage(existing).free < FULL_BYTES
 
 
 def _cut_half_line(path: Path) -> None:
@@ -219,25 +253,21 @@ def _open(path: Path, mode: Literal["rb", "wb"] = "rb") -> BinaryIO:
     return cast("BinaryIO", gzip.open(path, mode, 5) if path.suffix == ".gz" else path.open(mode))
 
 
-def _forget_episodes(path: Path, step: int) -> bool:
-    """Take the episodes of later steps out of a file of trajectories; whether to look further back."""
+def _forget_episodes(path: Path, step: int, measured: Collection[str]) -> bool:
+    """Take what ``forget_after`` forgets out of a file of trajectories; whether to look further back."""
     if not path.is_file():
         return True
     with _open(path) as file:
         lines = [line for line in file if line.endswith(b"\n")]
-    steps = [_step(json.loads(line)["id"]) for line in lines]
-    if max(steps, default=0) > step:
+    # In front of an episode's id is the step that played it, or the name of an evaluation.
+    played = [json.loads(line)["id"].partition("/")[0] for line in lines]
+    stay = [int(label) <= step if label.isdecimal() else label in measured for label in played]
+    if not all(stay):
         partial = path.with_name(f".partial.{path.name}")
         with _open(partial, "wb") as file:
-            file.writelines(line for line, played in zip(lines, steps, strict=True) if played <= step)
+            file.writelines(itertools.compress(lines, stay))
         partial.replace(path)
-    return not any(0 < played <= step for played in steps)
-
-
-def _step(episode: str) -> int:
-    """The step that played the episode: it is in front of its id. 0: an evaluation did."""
-    first = episode.partition("/")[0]
-    return int(first) if first.isdecimal() else 0
+    return not any(label.isdecimal() for label in itertools.compress(played, stay))
 
 
 def _json_lines(path: Path) -> Iterator[dict[str, Any]]:

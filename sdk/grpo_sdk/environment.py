@@ -46,7 +46,11 @@ class Environment(ABC):
 
     @abstractmethod
     def tasks(self, split: str) -> Sequence[Task]:
-        """The tasks of ``split`` (``train``, ``held_out``), in a stable order. Splits are disjoint."""
+        """The tasks of ``split``, in a stable order. Splits are disjoint.
+
+        They are ``train``, ``held_out`` and, if offered, ``validation``, by which early stopping chooses.
+        Raises ``ValueError`` for any other.
+        """
 
     @abstractmethod
     async def reset(self, task: Task, *, seed: int) -> Observation:

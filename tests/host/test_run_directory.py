@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
+import errno
 import json
 import re
 import subprocess
@@ -41,6 +43,34 @@ def test_a_run_lies_under_its_agent_by_time(directory, tmp_path):
             directory.checkpoints, directory.adapter, directory.report,
         )
     } == {"agent.yaml", "metrics.jsonl", "trajectories.jsonl", "checkpoints", "adapter", "report.json"}  # fmt: skip
+
+
+class Clock(datetime.datetime):
+    """One that stands, wherever it is asked."""
+
+    @classmethod
+    def now(cls, tz=None):
+        return datetime.datetime(2026, 3, 29, 0, 30, tzinfo=datetime.UTC).astimezone(tz)
+
+
+@pytest.mark.parametrize(
+    ("there", "made"),
+    [
+        ([], "20260329-003000"),
+        (["20260101-000000-ffff", "notes"], "20260329-003000"),
+        (["20260329-003000-ffff"], "20260329-003001"),
+        (["20260329-023000-ffff", "20260101-000000-ffff"], "20260329-023001"),
+    ],
+    ids=["the first", "a later", "within a second", "after the clock went back"],
+)
+def test_the_last_that_began_is_the_last_by_its_name_which_is_in_utc(tmp_path, monkeypatch, there, made):
+    monkeypatch.setattr(run_directory, "datetime", Clock)
+    monkeypatch.setenv("TZ", "America/New_York")
+    for name in there:
+        (tmp_path / "desk" / name).mkdir(parents=True)
+    begun = RunDirectory.create(tmp_path, "desk")
+    begun.release()
+    assert begun.path.name[:15] == made
 
 
 def test_a_directory_that_cannot_be_made_says_what_to_set(tmp_path):
@@ -151,10 +181,22 @@ def test_episodes_after_a_step_are_forgotten_and_others_kept(directory, monkeypa
     played = ["before/t1", "1/t1/0", "1/t1/1", "2/t1/0", "3/t1/0", "3/t2/0", "4/t1/0", "after/t1"]
     for name in played:
         directory.append_trajectory(trajectory(name))
-    directory.forget_after(2)
+    directory.forget_after(2, {"before", "after"})
     assert ids(directory) == ["before/t1", "1/t1/0", "1/t1/1", "2/t1/0", "after/t1"]
     directory.append_trajectory(trajectory("3/t1/0"))
     assert ids(directory)[-1] == "3/t1/0"
+
+
+@pytest.mark.parametrize("rotate_bytes", [1, 10**6], ids=["each alone", "one file"])
+def test_episodes_of_evaluations_that_were_not_finished_are_forgotten(directory, monkeypatch, rotate_bytes):
+    monkeypatch.setattr(run_directory, "ROTATE_BYTES", rotate_bytes)
+    played = ["before/t1", "1/t1/0", "2/t1/0", "step-2/t1", "3/t1/0", "step-3/t1", "step-3/t2"]
+    for name in played:
+        directory.append_trajectory(trajectory(name))
+    directory.forget_after(2, {"before", "step-2"})
+    assert ids(directory) == ["before/t1", "1/t1/0", "2/t1/0", "step-2/t1"]
+    directory.forget_after(0)
+    assert ids(directory) == []
 
 
 def test_trajectories_come_back_as_they_were(directory):
@@ -215,6 +257,28 @@ def test_a_full_disk_is_an_error_that_says_what_to_do(directory, monkeypatch):
             directory.append_trajectory(trajectory(1))
     assert ids(directory) == ["0"]
     assert directory.read_metrics() == [{"step": 1}]
+
+
+@pytest.mark.parametrize(
+    ("problem", "says"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "Make room"),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), "Make room"),
+        (RuntimeError('IoError(Os { code: 28, message: "No space left on device" })'), "Make room"),
+        (PermissionError(errno.EACCES, "Permission denied"), "Mend that"),
+        (ValueError("GenerationConfig is invalid"), "Mend that"),
+    ],
+)
+def test_room_is_to_be_made_only_on_a_full_disk(tmp_path, problem, says):
+    assert run_directory.remedy(problem, tmp_path / "not" / "there") == says
+    around = RuntimeError("cannot save")
+    around.__cause__ = problem
+    assert run_directory.remedy(around, tmp_path) == says
+
+
+def test_a_disk_without_room_is_full_whatever_its_writer_says(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_directory, "FULL_BYTES", 2**62)
+    assert run_directory.remedy(RuntimeError("file write failed"), tmp_path) == "Make room"
 
 
 def test_the_report_is_json_that_others_can_read(directory):

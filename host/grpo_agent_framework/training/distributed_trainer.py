@@ -232,7 +232,7 @@ class DistributedGRPOTrainer:
                 },
                 "evaluation": {
                     "episodes": given.eval_episodes if measures else 0,
-                    "before": before or given.early_stopping,
+                    "before": before,
                     "after": given.run_post_eval,
                     "split": self._measured,
                 },

@@ -156,7 +156,8 @@ class WarmStartConfig(Section):
 
 
 class EarlyStoppingConfig(Section):
-    """Stop where the reward of the evaluation's tasks does not rise any more; the best weights are kept."""
+    """Stop where the reward does not rise any more on tasks that are neither trained on nor those of the
+    evaluation; the best weights are kept."""
 
     patience: Count = 50
     """Steps without a better reward."""

@@ -13,13 +13,15 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from grpo_host.run_directory import RunDirectory, write_text
+from grpo_host.run_directory import RunDirectory, remedy, write_text
 from grpo_host.training.early_stopping import EarlyStopping
-from grpo_host.training.interrupt import Interrupt
+from grpo_host.training.interrupt import Interrupt, StopTraining
 from grpo_sdk.errors import RunError
 
 COMPLETE = "grpo_state.json"
 """Written last into a checkpoint: without it the checkpoint is half and is not resumed from."""
+
+KEPT_CHECKPOINTS = 2
 
 
 class StepMetrics(TrainerCallback):  # type: ignore[misc]
@@ -39,6 +41,7 @@ class StepMetrics(TrainerCallback):  # type: ignore[misc]
         if not logs or "loss" not in logs:
             return
         values = {name: _json_number(value) for name, value in logs.items()}
+        values.pop("epoch", None)  # of the rows in hand, which are only the rest where a run goes on
         phases = self._phases()
         spent = sum(value for name, value in phases.items() if name.startswith("seconds/"))
         # TRL's step_time holds all of a step, rollouts included.
@@ -65,13 +68,18 @@ class StopOnSignal(TrainerCallback):  # type: ignore[misc]
 
 
 class StopEarly(TrainerCallback):  # type: ignore[misc]
-    """Ends training where the held-out reward has stopped rising."""
+    """Ends training where the reward has stopped rising on tasks that are not trained on."""
 
     def __init__(self, early: EarlyStopping) -> None:
         self._early = early
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
-        if self._early.after_step(state.global_step):
+        try:
+            stops = self._early.after_step(state.global_step)
+        except StopTraining:
+            # The step is done and is saved; it is measured when the run goes on.
+            stops = True
+        if stops:
             control.should_save = control.should_training_stop = True
         return control
 
@@ -83,16 +91,22 @@ class CompleteCheckpoints(TrainerCallback):  # type: ignore[misc]
         self._state = state
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        checkpoints = Path(args.output_dir)
-        try:
-            mark_complete(checkpoint_path(checkpoints, state.global_step), self._state())
-        except OSError as problem:
-            raise checkpoint_error(problem, checkpoints) from problem
+        complete_checkpoint(Path(args.output_dir), state.global_step, self._state())
 
 
 def checkpoint_path(checkpoints: Path, step: int) -> Path:
     """Where the trainer saves after ``step``."""
     return checkpoints / f"checkpoint-{step}"
+
+
+def complete_checkpoint(checkpoints: Path, step: int, state: Mapping[str, Any]) -> None:
+    """Mark the checkpoint of ``step`` as complete, and only then remove older ones. Raises ``RunError``."""
+    try:
+        mark_complete(checkpoint_path(checkpoints, step), state)
+    except OSError as problem:
+        raise checkpoint_error(problem, checkpoints) from problem
+    for path in _by_step(checkpoints)[:-KEPT_CHECKPOINTS]:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def mark_complete(checkpoint: Path, state: Mapping[str, Any]) -> None:
@@ -113,9 +127,14 @@ def read_state(checkpoint: Path) -> dict[str, Any]:
 
 
 def latest_checkpoint(checkpoints: Path) -> Path | None:
-    """The newest complete checkpoint."""
-    found = [path for path in checkpoints.glob("checkpoint-*") if (path / COMPLETE).is_file()]
-    return max(found, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+    """The complete checkpoint of the last step."""
+    found = [path for path in _by_step(checkpoints) if (path / COMPLETE).is_file()]
+    return found[-1] if found else None
+
+
+def _by_step(checkpoints: Path) -> list[Path]:
+    """All checkpoints; not by their files' times, since clocks go back."""
+    return sorted(checkpoints.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
 
 
 def remove_incomplete(checkpoints: Path) -> None:
@@ -127,11 +146,12 @@ def remove_incomplete(checkpoints: Path) -> None:
 
 def checkpoint_error(problem: Exception, checkpoints: Path) -> RunError:
     """What to tell a user whose checkpoint could not be written; the half of it is removed."""
+    what = remedy(problem, checkpoints)
     remove_incomplete(checkpoints)
     kept = latest_checkpoint(checkpoints)
     last = f"the last complete checkpoint is {kept}" if kept else "there was no checkpoint before"
     return RunError(
-        f"cannot save a checkpoint in {checkpoints}: {problem}; {last}. Make room and run again with --resume"
+        f"cannot save a checkpoint in {checkpoints}: {problem}; {last}. {what} and run again with --resume"
     )
 
 

@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 STOP_SECONDS = 600
 """How long ranks that were asked to stop may take to end their step and save it."""
-EXPECTED = (2, 130, 143)
+EXPECTED = (2, 129, 130, 143)
 """Exit codes of a rank that has said itself why it ended."""
 
 

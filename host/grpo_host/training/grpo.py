@@ -29,7 +29,7 @@ from grpo_host.training.callbacks import (
     StopEarly,
     StopOnSignal,
     checkpoint_path,
-    mark_complete,
+    complete_checkpoint,
 )
 from grpo_host.training.devices import largest_share, precision_arguments
 from grpo_host.training.distributed import Ranks
@@ -202,7 +202,7 @@ def grpo_arguments(
         logging_steps=1,
         save_strategy="steps" if saves else "no",
         save_steps=training.save_every,
-        save_total_limit=2,
+        save_total_limit=None,  # transformers goes by the files' times; complete_checkpoint by steps
         report_to=training.report_to or [],
         disable_tqdm=True,
         gradient_checkpointing=False,
@@ -301,8 +301,8 @@ def train_grpo(
 def _save_now(trainer: HostGRPOTrainer, checkpoints: Path, state: dict[str, Any]) -> None:
     """Save the last finished step; nothing to do before the first one."""
     step = trainer.state.global_step
-    checkpoint = checkpoint_path(checkpoints, step)
-    if step == 0 or checkpoint.exists():
+    if step == 0 or checkpoint_path(checkpoints, step).exists():
         return
+    trainer.state.num_input_tokens_seen = trainer.tokens_before  # the step that was left is done anew
     trainer._save_checkpoint(trainer.model, None)
-    mark_complete(checkpoint, state)
+    complete_checkpoint(checkpoints, step, state)

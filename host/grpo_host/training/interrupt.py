@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM during training: save where it stands, then stop."""
+"""Ctrl-C, SIGTERM and a closed terminal during training: save where it stands, then stop."""
 
 from __future__ import annotations
 
@@ -53,7 +53,10 @@ class Interrupt:
 
     @contextmanager
     def listening(self, announce: Callable[[str], None]) -> Iterator[Interrupt]:
-        """Take SIGINT and SIGTERM while the block runs. For the main thread."""
+        """Take SIGINT, SIGTERM and SIGHUP while the block runs. For the main thread.
+
+        A SIGHUP that is ignored stays so: under nohup a run outlasts its terminal.
+        """
 
         def handle(number: int, _: FrameType | None) -> None:
             if self.requested:
@@ -63,7 +66,10 @@ class Interrupt:
             self.signal = number
             announce("stopping: saving a checkpoint first (once more to stop without)")
 
-        before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        taken = [signal.SIGINT, signal.SIGTERM]
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            taken.append(signal.SIGHUP)
+        before = {number: signal.signal(number, handle) for number in taken}
         try:
             yield self
         finally:

@@ -74,14 +74,20 @@ class TrainingRun:
         if self.ranks.main:
             remove_incomplete(self.directory.checkpoints)
         checkpoint = self.ranks.agree(latest_checkpoint(self.directory.checkpoints))
+        first_step = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
+        if self.ranks.main:
+            self.directory.forget_after(first_step, self._measured(first_step))
         with self._timed("start"), self.reporter.phase("loading the model"):
             agent = self.loop.run(self.assembly.start(), check=self.interrupt.check)
             policy = self.policy = self._load_policy(checkpoint)
+        if self.ranks.main:
+            self.directory.checkpoints.mkdir(exist_ok=True)
+            policy.try_saving(self.directory.checkpoints)
         if self.config.evaluation.before:
             self._evaluate_once("before", agent, policy)
         if self.config.training.warm_start and checkpoint is None:
             self._warm_start_once(agent, policy)
-        finished = self._train(agent, policy, checkpoint)
+        finished = self._train(agent, policy, checkpoint, first_step)
         self.interrupt.check_together()
         if finished:
             if self.ranks.main:
@@ -94,6 +100,11 @@ class TrainingRun:
     def result(self) -> Path:
         """Where the trained adapter, or the whole model, is put."""
         return self.directory.adapter if self.config.training.lora else self.directory.whole_model
+
+    def _measured(self, step: int) -> set[str]:
+        """The evaluations that were finished up to ``step``; all others are played anew."""
+        steps = self.report.get("early_stopping", {}).get("rewards", {})
+        return set(self.report) | {_measurement(int(at)) for at in steps if int(at) <= step}
 
     def _load_policy(self, checkpoint: Path | None) -> Policy:
         from grpo_host.training.callbacks import read_state
@@ -121,28 +132,29 @@ class TrainingRun:
         if name in self.report or self.config.evaluation.episodes == 0:
             return
         self.interrupt.check_together()
-        evaluation = self._measure(name, agent, policy)
+        split = self.config.evaluation.split
+        evaluation = self._measure(name, agent, policy, split, self.assembly.tasks(split))
         self.reporter.line(f"{name}: {evaluation}")
-        held_out = self.config.evaluation.split == "held_out"
-        self._report(**{name: evaluation.as_dict(), "held_out": held_out})
+        self._report(**{name: evaluation.as_dict(), "held_out": split == "held_out"})
 
-    def _measure(self, label: str, agent: Agent, policy: Policy) -> Evaluation:
-        """Play the evaluation's tasks with the weights as they are, each rank its share."""
+    def _measure(
+        self, label: str, agent: Agent, policy: Policy, split: str, tasks: Sequence[Task]
+    ) -> Evaluation:
+        """Play the first of ``tasks`` with the weights as they are, each rank its share."""
         from grpo_host.training.grpo import gather_played
 
         settings = self.config.evaluation
         observers: list[Observer] = [self.directory.append_trajectory] if self.ranks.main else []
         with self._timed("evaluation"):
             self.loop.run(policy.sync(agent.backend), check=self.interrupt.check)
-            tasks = self.assembly.tasks(settings.split)[: settings.episodes]
-            own = tasks[self.ranks.rank :: self.ranks.size]
+            own = tasks[: settings.episodes][self.ranks.rank :: self.ranks.size]
             with self.reporter.phase(f"evaluating ({label})", len(own)) as advance:
                 evaluation, played = self.loop.run(
                     evaluate(
                         self.assembly.engine(self.assembly.evaluating(agent), observers),
                         own,
                         seed=self.config.seed,
-                        split=settings.split,
+                        split=split,
                         label=label,
                         policy_version=policy.version,
                         on_episode=advance,
@@ -155,7 +167,7 @@ class TrainingRun:
             everyone = gather_played(played, self.ranks, observers)
             for trajectory in everyone:
                 metrics.add(trajectory)
-            return summarise(everyone, settings.split, metrics)
+            return summarise(everyone, split, metrics)
 
     def _warm_start_once(self, agent: Agent, policy: Policy) -> None:
         from grpo_host.training.warm_start import demonstrations, tokenize, warm_start
@@ -194,20 +206,16 @@ class TrainingRun:
         if self.config.evaluation.before:
             self._evaluate_once("warm_start", agent, policy)
 
-    def _train(self, agent: Agent, policy: Policy, checkpoint: Path | None) -> bool:
+    def _train(self, agent: Agent, policy: Policy, checkpoint: Path | None, first_step: int) -> bool:
         from grpo_host.training.grpo import GrpoRollouts, task_order, train_grpo
         from grpo_host.training.telemetry import training_telemetry
 
         training = self.config.training
-        first_step = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
-        if self.ranks.main:
-            self.directory.forget_after(first_step)
-        early = self._early_stopping(agent, policy, first_step)
+        early, tasks = self._early_stopping(agent, policy, first_step)
         if first_step >= training.steps or (early and early.stopped_at is not None):
             if early:
                 early.restore_best(first_step)
             return True
-        tasks: Sequence[Task] = self.assembly.tasks("train")
         observers: list[Observer] = []
         if self.ranks.main:
             observers = [self.directory.append_trajectory]
@@ -240,18 +248,25 @@ class TrainingRun:
             early.restore_best(early.stopped_at or training.steps)
         return finished
 
-    def _early_stopping(self, agent: Agent, policy: Policy, first_step: int) -> EarlyStopping | None:
-        from grpo_host.training.early_stopping import EarlyStopping
+    def _early_stopping(
+        self, agent: Agent, policy: Policy, first_step: int
+    ) -> tuple[EarlyStopping | None, Sequence[Task]]:
+        """Early stopping, if it is asked for, and the tasks that are left to train on."""
+        from grpo_host.training.early_stopping import EarlyStopping, choosing
 
         settings = self.config.training.early_stopping
         if settings is None:
-            return None
+            return None, self.assembly.tasks("train")
+        chosen = choosing(
+            self.assembly.parts.environment(),
+            seed=self.config.seed,
+            reported=self.config.evaluation.split,
+        )
 
         def measure(step: int) -> float | None:
-            evaluation = self._measure(f"step-{step}", agent, policy)
-            reward = evaluation.reward.mean if evaluation.reward else None
-            self.reporter.line(f"{self.config.evaluation.split} reward after step {step}: {evaluation}")
-            return reward
+            evaluation = self._measure(_measurement(step), agent, policy, chosen.split, chosen.tasks)
+            self.reporter.line(f"after step {step}: {evaluation}")
+            return evaluation.reward.mean if evaluation.reward else None
 
         early = EarlyStopping(
             settings,
@@ -259,13 +274,13 @@ class TrainingRun:
             self.directory.checkpoints,
             measure,
             lambda: self._report(early_stopping=early.as_dict()),
+            split=chosen.split,
             last_step=self.config.training.steps,
             ranks=self.ranks,
             report=self.report.get("early_stopping"),
         )
-        first = self.report.get("warm_start") or self.report.get("before") or {}
-        early.begin(first_step, (first.get("reward") or {}).get("mean"))
-        return early
+        early.begin(first_step)
+        return early, chosen.train
 
     def _show(self, advance: Callable[[], None]) -> Callable[[int, Mapping[str, Any]], None]:
         earlier = self.directory.read_metrics()
@@ -308,3 +323,8 @@ class TrainingRun:
 
     def _timed(self, phase: str) -> Timer:
         return Timer(self.seconds, phase)
+
+
+def _measurement(step: int) -> str:
+    """What early stopping's evaluation after ``step`` is called."""
+    return f"step-{step}"

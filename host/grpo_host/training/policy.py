@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from grpo_host.config.schema import LoraConfig as LoraSettings
+from grpo_host.run_directory import remedy
 from grpo_host.training.weights import served_weights
 from grpo_sdk.backend import Backend
 from grpo_sdk.errors import BusyError, ModelError, RunError
@@ -81,10 +83,26 @@ class Policy:
             shutil.rmtree(path, ignore_errors=True)
             partial.replace(path)
         except Exception as problem:  # a full disk has as many types as there are writers
+            what = remedy(problem, path)
             shutil.rmtree(partial, ignore_errors=True)
             raise RunError(
                 f"cannot write the {'adapter' if self.has_adapter else 'model'} to {path}: {problem}; what "
-                "was written before is kept. Make room and run again with --resume"
+                f"was written before is kept. {what} and run again with --resume"
+            ) from problem
+
+    def try_saving(self, directory: Path) -> None:
+        """Write all of the policy but its weights into ``directory`` and remove it, before a first step.
+
+        Raises ``RunError`` for a model that its own library will not save.
+        """
+        try:
+            with tempfile.TemporaryDirectory(dir=directory, prefix=".try-") as place:
+                self.model.save_pretrained(place, state_dict={})
+                self.tokenizer.save_pretrained(place)
+        except Exception as problem:  # each library has errors of its own
+            raise RunError(
+                f"what is trained could not be saved in {directory}: {problem}. "
+                f"{remedy(problem, directory)} and begin again; nothing has been trained yet"
             ) from problem
 
     def load(self, path: Path) -> None:

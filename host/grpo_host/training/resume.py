@@ -23,13 +23,15 @@ KEPT = (
 
 But not the seconds of a reward: after one that was too slow, more are needed.
 """
+THERE_OR_NOT = ("training.early_stopping",)
+"""May change, but neither come nor go: with it, some tasks are not trained on."""
 
 
 def go_on(directory: RunDirectory, described: str) -> list[str]:
     """The settings in which ``described`` (its agent.yaml now) is not as the run began; it has them now.
 
     With other ``training.steps`` the run ends elsewhere, and is measured there anew. Raises ``RunError``
-    for a setting of ``KEPT``.
+    for a setting of ``KEPT``, or one of ``THERE_OR_NOT`` that comes or goes.
     """
     changed = sorted(set(_differing(_values(directory.agent_yaml.read_text("utf-8")), _values(described))))
     kept = [name for name in changed if _is_kept(name)]
@@ -50,7 +52,7 @@ def go_on(directory: RunDirectory, described: str) -> list[str]:
 
 def _is_kept(name: str) -> bool:
     below = tuple(f"{part}{sign}" for part in KEPT for sign in ".[")
-    return name in KEPT or (name.startswith(below) and not name.endswith("].seconds"))
+    return name in KEPT + THERE_OR_NOT or (name.startswith(below) and not name.endswith("].seconds"))
 
 
 def _values(text: str) -> Any:

@@ -24,6 +24,7 @@ from trl import GRPOConfig
 from grpo_host.training.callbacks import checkpoint_error
 from grpo_host.training.fast_model import FastGRPOTrainer
 from grpo_host.training.rows import make_row, reward_columns
+from grpo_sdk.seeds import derive_seed
 from grpo_sdk.trajectory import Trajectory
 
 if TYPE_CHECKING:
@@ -76,6 +77,8 @@ class HostGRPOTrainer(FastGRPOTrainer):
             optimizers=(optimizer, None),
         )
         self.rollout = rollout
+        self.tokens_before = 0
+        """How many tokens were seen before the step under way."""
         self.saving: Callable[[], AbstractContextManager[object]] = nullcontext
         """Gives the context in which a checkpoint is written."""
         self.reward_names = list(reward_names)
@@ -85,7 +88,26 @@ class HostGRPOTrainer(FastGRPOTrainer):
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         self._rows = inputs
-        return super()._generate_and_score_completions(inputs)  # type: ignore[no-any-return]
+        self.tokens_before = self.state.num_input_tokens_seen
+        scored = super()._generate_and_score_completions(inputs)
+        # TRL shuffles the rows next, and sums depend on their order: a step that is done again after an
+        # interruption, or in a process that drew other numbers before, is to be the same step.
+        torch.manual_seed(derive_seed(self.args.seed, self.state.global_step, self.accelerator.process_index))
+        return scored  # type: ignore[no-any-return]
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is None:
+            return
+        # A run that goes on does so with the settings that it is given now, not the checkpoint's.
+        self.state.compute_steps(self.args, self.state.max_steps)  # how often to save
+        scheduler, groups = self.lr_scheduler, self.optimizer.param_groups
+        scheduler.base_lrs = [self.args.learning_rate] * len(groups)
+        scheduler._last_lr = [
+            rate(scheduler.last_epoch) * self.args.learning_rate for rate in scheduler.lr_lambdas
+        ]
+        for group, rate in zip(groups, scheduler.get_last_lr(), strict=True):
+            group.update(initial_lr=self.args.learning_rate, lr=rate)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         try:

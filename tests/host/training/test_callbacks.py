@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import errno
 import json
+import os
 import signal
 from types import SimpleNamespace
 
@@ -8,6 +10,7 @@ import pytest
 
 from grpo_host.run_directory import RunDirectory
 from grpo_host.training.interrupt import Interrupt, StopTraining
+from grpo_sdk import RunError
 
 pytestmark = pytest.mark.model
 
@@ -46,13 +49,13 @@ def test_each_step_is_one_line_of_metrics_with_its_phases(callbacks, directory):
         "reward": 0.5,
         "rewards/tone/mean": float("nan"),
         "kl": float("inf"),
-        "epoch": None,
+        "epoch": 0.5,
     }
     metrics.on_log(None, SimpleNamespace(global_step=3), None, logs=logs)
     [line] = directory.read_metrics()
     assert line.pop("time") > 0
     assert line == {
-        "step": 3, "loss": 0.1, "reward": 0.5, "rewards/tone/mean": None, "kl": None, "epoch": None,
+        "step": 3, "loss": 0.1, "reward": 0.5, "rewards/tone/mean": None, "kl": None,
         "seconds/rollouts": 1.5, "seconds/training": 2.5,
     }  # fmt: skip
     assert shown[0][0] == 3
@@ -98,6 +101,40 @@ def test_the_newest_complete_checkpoint_counts_not_the_longest_name(callbacks, t
     (tmp_path / "warm-start").mkdir()
     assert callbacks.latest_checkpoint(tmp_path) == tmp_path / "checkpoint-10"
     assert callbacks.latest_checkpoint(tmp_path / "none") is None
+
+
+def test_the_checkpoints_of_the_last_two_steps_are_kept_whatever_the_clock_says(callbacks, tmp_path):
+    for step in (2, 9, 10):
+        os.utime(checkpoint(tmp_path, step, complete=True), (2e9 - step, 2e9 - step))
+    checkpoint(tmp_path, 11, complete=False)
+    callbacks.complete_checkpoint(tmp_path, 11, {})
+    assert {path.name for path in tmp_path.iterdir()} == {"checkpoint-10", "checkpoint-11"}
+    assert callbacks.latest_checkpoint(tmp_path) == tmp_path / "checkpoint-11"
+
+
+def test_no_checkpoint_is_removed_before_the_new_one_is_complete(callbacks, tmp_path, monkeypatch):
+    for step in (1, 2):
+        checkpoint(tmp_path, step, complete=True)
+    checkpoint(tmp_path, 3, complete=False)
+
+    def fail(*_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(RunError, match=r"Input/output error; .*checkpoint-2\. Mend that and run again"):
+        callbacks.complete_checkpoint(tmp_path, 3, {})
+    assert {path.name for path in tmp_path.iterdir()} == {"checkpoint-1", "checkpoint-2"}
+
+
+def test_what_cuts_off_a_measurement_lets_the_step_be_logged_and_saved(callbacks):
+    def cut_off(step):
+        raise StopTraining
+
+    control = SimpleNamespace(should_save=False, should_training_stop=False)
+    stop = callbacks.StopEarly(SimpleNamespace(after_step=cut_off))
+    assert stop.on_step_end(None, SimpleNamespace(global_step=3), control) == SimpleNamespace(
+        should_save=True, should_training_stop=True
+    )
 
 
 def test_only_half_checkpoints_are_removed(callbacks, tmp_path):

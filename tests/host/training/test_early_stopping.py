@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from grpo_host.config.schema import EarlyStoppingConfig
-from grpo_host.training.early_stopping import EarlyStopping
+from grpo_host.training.early_stopping import EarlyStopping, choosing
+from grpo_sdk import Environment, Task
 
 
 class Weights:
@@ -23,24 +24,24 @@ class Weights:
 
 
 def train(tmp_path, rewards, *, start=0.5, steps=None, begin=0, report=None, **settings):
-    """Train until ``rewards`` (by step, from ``begin`` + 1) or the patience runs out."""
+    """Train until ``rewards`` (by step, from ``begin`` + 1) or the patience runs out; ``start``: at ``begin``."""
     policy = Weights()
     policy.value = begin
-    given = dict(enumerate(rewards, begin + 1))
+    given = {begin: start, **dict(enumerate(rewards, begin + 1))}
     early = EarlyStopping(
         EarlyStoppingConfig(**{"every": 1, "patience": 2, **settings}),
         policy,
         tmp_path,
-        given.get,
+        given.__getitem__,
+        split="validation",
         last_step=steps or begin + len(rewards),
         report=report,
     )
-    early.begin(begin, start)
+    early.begin(begin)
     last = begin
-    for last in given:
-        policy.value = last
-        if early.after_step(last):
-            break
+    while not early.stopped_at and last < begin + len(rewards):
+        last = policy.value = last + 1
+        early.after_step(last)
     early.restore_best(last)
     return early, policy
 
@@ -108,8 +109,84 @@ def test_what_was_measured_after_the_checkpoint_is_forgotten(tmp_path):
 
 def test_a_run_that_had_stopped_stays_stopped(tmp_path):
     first, _ = train(tmp_path, [0.1, 0.1])
-    second, _ = train(tmp_path, [], begin=2, report=first.as_dict())
+    second, policy = train(tmp_path, [0.9], begin=2, report=first.as_dict())
     assert first.stopped_at == second.stopped_at == 2
+    assert policy.value == 0
+
+
+def test_a_run_that_had_stopped_goes_on_with_more_patience(tmp_path):
+    first, _ = train(tmp_path, [0.1, 0.1])
+    second, policy = train(tmp_path, [0.9], begin=2, report=first.as_dict(), patience=3)
+    assert second.stopped_at is None
+    assert policy.value == second.best_step == 3
+
+
+def test_a_measurement_that_an_interruption_cut_off_is_made_before_training_goes_on(tmp_path):
+    first, _ = train(tmp_path, [0.6])
+    second, policy = train(tmp_path, [0.8], start=0.9, begin=2, report=first.as_dict())
+    assert second.history == {0: 0.5, 1: 0.6, 2: 0.9, 3: 0.8}
+    assert policy.value == 2
+
+
+def test_between_two_measurements_none_is_made_where_a_run_goes_on(tmp_path):
+    first, _ = train(tmp_path, [0.6, 0.7], every=2)
+    second, _ = train(tmp_path, [0.8], begin=3, every=2, report=first.as_dict())
+    assert list(second.history) == [0, 2, 4]
+
+
+def test_what_was_measured_on_other_tasks_does_not_count(tmp_path):
+    first, _ = train(tmp_path, [0.9, 0.9])
+    second, _ = train(tmp_path, [0.6], begin=2, report={**first.as_dict(), "split": "held_out"})
+    assert second.history == {2: 0.5, 3: 0.6}
+
+
+class Tasks(Environment):
+    """An environment that is nothing but its tasks."""
+
+    def __init__(self, **splits):
+        self.splits = splits
+
+    def tasks(self, split):
+        if split not in self.splits:
+            raise ValueError(f'no split "{split}"')
+        return [Task(f"{split}-{number}", split=split) for number in range(self.splits[split])]
+
+    async def reset(self, task, *, seed):
+        raise NotImplementedError
+
+    async def step(self, action):
+        raise NotImplementedError
+
+
+def test_weights_are_chosen_on_the_validation_split_where_there_is_one():
+    environment = Tasks(train=30, held_out=5, validation=7)
+    made = choosing(environment, seed=0, reported="held_out")
+    assert made.split == "validation"
+    assert made.tasks == environment.tasks("validation")
+    assert made.train == environment.tasks("train")
+
+
+@pytest.mark.parametrize("splits", [{}, {"validation": 0}])
+def test_else_on_a_tenth_of_the_training_tasks_that_is_not_trained_on(splits):
+    environment = Tasks(train=30, held_out=5, **splits)
+    made = choosing(environment, seed=0, reported="held_out")
+    assert made.split == "train, held back"
+    assert (len(made.train), len(made.tasks)) == (27, 3)
+    assert {task.id for task in [*made.train, *made.tasks]} == {t.id for t in environment.tasks("train")}
+    assert made == choosing(environment, seed=0, reported="held_out")
+    assert made.tasks != choosing(environment, seed=1, reported="held_out").tasks
+
+
+def test_weights_are_not_chosen_on_what_the_evaluation_reports():
+    made = choosing(Tasks(train=30, validation=7), seed=0, reported="validation")
+    assert made.split == "train, held back"
+
+
+def test_of_a_handful_of_training_tasks_none_is_held_back_and_that_is_said():
+    made = choosing(Tasks(train=4, held_out=0), seed=0, reported="train")
+    assert made.split == "train"
+    assert made.tasks == made.train
+    assert len(choosing(Tasks(train=5), seed=0, reported="train").tasks) == 1
 
 
 def test_only_the_best_weights_are_kept_on_disk(tmp_path):

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import os
+import pty
 import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -9,7 +12,9 @@ from grpo_host.training.distributed import Ranks
 from grpo_host.training.interrupt import Interrupt, StopTraining
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGHUP, 129), (signal.SIGINT, 130), (signal.SIGTERM, 143)]
+)
 def test_a_signal_is_remembered_and_announced(number, code):
     said: list[str] = []
     with Interrupt().listening(said.append) as interrupt:
@@ -20,6 +25,53 @@ def test_a_signal_is_remembered_and_announced(number, code):
             interrupt.check()
     assert said == ["stopping: saving a checkpoint first (once more to stop without)"]
     assert interrupt.exit_code == code
+
+
+def test_a_run_under_nohup_outlasts_its_terminal():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Interrupt().listening(print) as interrupt:
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert not interrupt.requested
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+IN_A_TERMINAL = """
+import fcntl, pathlib, sys, termios, time
+from grpo_host.progress import Reporter
+from grpo_host.training.interrupt import Interrupt
+
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+reporter = Reporter()
+with Interrupt().listening(reporter.line) as interrupt, reporter.phase("training", 9) as advance:
+    reporter.line("ready")
+    while not interrupt.requested:
+        time.sleep(0.01)
+    advance()
+    reporter.line("saved")
+pathlib.Path(sys.argv[1]).write_text(str(interrupt.exit_code))
+"""
+
+
+def test_a_run_saves_although_the_terminal_that_it_would_tell_so_is_closed(tmp_path):
+    terminal, own = pty.openpty()
+    result = tmp_path / "result"
+    process = subprocess.Popen(
+        [sys.executable, "-c", IN_A_TERMINAL, str(result)],
+        stdin=own,
+        stdout=own,
+        stderr=own,
+        start_new_session=True,
+    )
+    os.close(own)
+    seen = b""
+    while b"ready" not in seen:
+        seen += os.read(terminal, 1000)
+    os.close(terminal)
+    process.wait(timeout=60)
+    assert result.read_text() == "129"
 
 
 def test_a_second_signal_stops_at_once():

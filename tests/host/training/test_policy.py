@@ -7,7 +7,7 @@ import pytest
 
 from grpo_host.config.schema import LoraConfig
 from grpo_sdk import Backend, ModelSpec
-from grpo_sdk.errors import BusyError, ModelError
+from grpo_sdk.errors import BusyError, ModelError, RunError
 
 pytestmark = pytest.mark.model
 
@@ -163,3 +163,25 @@ def test_a_sync_says_how_much_of_the_update_the_backend_got(path):
     disturb(policy)
     asyncio.run(policy.sync(Busy(0)))
     assert policy.visible_update == pytest.approx(1, abs=0.05)
+
+
+@pytest.mark.parametrize("lora", [LORA, None])
+def test_saving_is_tried_without_weights_and_leaves_nothing(path, tmp_path, lora):
+    policy = load(path, lora=lora)
+    before = trained(policy)
+    place = tmp_path / "checkpoints"
+    place.mkdir()
+    policy.try_saving(place)
+    assert list(place.iterdir()) == []
+    assert same(trained(policy), before)
+
+
+def test_a_model_that_its_library_will_not_save_is_refused_for_what_it_is(path, tmp_path):
+    policy = load(path, lora=None)
+    policy.model.generation_config.temperature = -1.0
+    with pytest.raises(RunError) as error:
+        policy.try_saving(tmp_path)
+    said = str(error.value)
+    assert said.startswith(f"what is trained could not be saved in {tmp_path}: ")
+    assert "temperature" in said
+    assert said.endswith("Mend that and begin again; nothing has been trained yet")

@@ -543,3 +543,67 @@ def test_a_completion_longer_than_trls_limit_is_not_cut(make):
     """TRL 11: max_completion_length is not enforced on rollouts; the backend's context is the limit."""
     trainer = make([trajectory(LONGER, r=0.0), trajectory(PLAIN, r=1.0)], max_completion_length=2)
     assert loss_mask(scored(trainer))[0].sum() == 6
+
+
+def several(count):
+    """Batches of one group, whose rows are of different lengths: their sums hang on the rows' order."""
+    rows = [sequence([2, 3, 4], [10 + i, 20, *range(30, 30 + i), END]) for i in range(4)]
+    return [[trajectory(row, r=i * 0.3 + step) for i, row in enumerate(rows)] for step in range(count)]
+
+
+@pytest.fixture
+def going_on(make, tmp_path):
+    """Train ``first`` on batches, and with ``then`` on the rest of them from the checkpoint of ``step``."""
+    import torch
+
+    def going_on(batches, step, *, first=None, then=None):
+        same = {"micro": 2, "group": 4, "save_strategy": "steps", "save_steps": 1, "ignore_data_skip": True}
+        first = {**same, "max_steps": len(batches), **(first or {})}
+        begun = make(*batches[: first["max_steps"]], **first)
+        begun.train()
+        torch.rand(7)  # another process has drawn other numbers until here
+        again = make(*batches[step:], **{**same, "max_steps": len(batches), **(then or {})})
+        again.train(resume_from_checkpoint=str(tmp_path / "checkpoints" / f"checkpoint-{step}"))
+        return begun, again
+
+    return going_on
+
+
+def logged(trainer):
+    """What was logged of each step, without what is of the process."""
+    lines = [line for line in trainer.state.log_history if "loss" in line]
+    return {
+        line["step"]: {k: v for k, v in line.items() if k not in ("epoch", "step_time")} for line in lines
+    }
+
+
+def test_a_step_that_is_done_again_is_the_same_to_the_last_bit(going_on):
+    begun, again = going_on(several(4), 1)
+
+    assert logged(begun) == logged(again)
+    ends = [dict(trainer.model.named_parameters()) for trainer in (begun, again)]
+    assert all(ends[0][name].equal(ends[1][name]) for name in ends[0])
+
+
+def test_a_run_that_goes_on_takes_the_rate_that_it_is_given(going_on):
+    _, again = going_on(several(3), 2, first={"max_steps": 2}, then={"learning_rate": 4e-3})
+
+    assert [line["learning_rate"] for line in logged(again).values()] == [1e-2, 1e-2, 4e-3]
+    assert [group["lr"] for group in again.optimizer.param_groups] == [4e-3] * len(
+        again.optimizer.param_groups
+    )
+
+
+def test_a_schedule_is_that_of_all_steps_also_where_more_are_given(going_on):
+    linear = {"lr_scheduler_type": "linear"}
+    _, again = going_on(several(5), 2, first={"max_steps": 2, **linear}, then=linear)
+
+    rates = [line["learning_rate"] for line in logged(again).values()]
+    assert rates[2:] == pytest.approx([6e-3, 4e-3, 2e-3])
+
+
+def test_a_run_that_goes_on_saves_as_often_as_it_is_told_now(going_on, tmp_path):
+    going_on(several(4), 1, first={"max_steps": 1}, then={"save_steps": 3})
+
+    saved = {path.name for path in (tmp_path / "checkpoints").glob("checkpoint-*")}
+    assert saved == {"checkpoint-1", "checkpoint-3", "checkpoint-4"}
