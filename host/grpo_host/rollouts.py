@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
@@ -58,12 +58,10 @@ class RolloutMetrics:
 
     def as_dict(self) -> dict[str, float]:
         """Flat numbers for logs."""
-        seconds = self.seconds or float("inf")
         return {
             "episodes": self.episodes,
             "seconds": self.seconds,
-            "trajectories_per_second": self.episodes / seconds,
-            "tokens_per_second": self.sampled_tokens / seconds,
+            **rates([self]),
             "turns_per_episode": self.turns / max(1, self.episodes),
             "sampled_tokens": self.sampled_tokens,
             "tokens_per_turn": self.sampled_tokens / max(1, self.turns),
@@ -75,6 +73,15 @@ class RolloutMetrics:
             "failed": self.statuses["failed"],
             "truncated": self.statuses["truncated"],
         }
+
+
+def rates(batches: Collection[RolloutMetrics]) -> dict[str, float]:
+    """Episodes and sampled tokens a second, over all of ``batches``."""
+    seconds = sum(batch.seconds for batch in batches) or float("inf")
+    return {
+        "trajectories_per_second": sum(batch.episodes for batch in batches) / seconds,
+        "tokens_per_second": sum(batch.sampled_tokens for batch in batches) / seconds,
+    }
 
 
 class RolloutEngine:

@@ -5,29 +5,27 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from grpo_host.config.schema import TrainingConfig
 from grpo_host.prompts import PromptEnvironment, as_environment, prompt_task
 from grpo_host.responders import as_agent, is_trainable
 from grpo_host.reward_functions import as_rewards
 from grpo_host.rewards import RewardSet
-from grpo_host.rollouts import RolloutEngine, RolloutMetrics, group_requests
+from grpo_host.rollouts import RolloutEngine, RolloutMetrics, group_requests, rates
+from grpo_host.training.online import FEW_UPDATES, OnlineTrainer
 from grpo_host.validation import settings_of
 from grpo_sdk.errors import CapabilityError, ConfigError
 from grpo_sdk.rewards import GroupReward
 from grpo_sdk.seeds import derive_seed
 from grpo_sdk.trajectory import Task, Trajectory
 
-if TYPE_CHECKING:
-    from grpo_host.training.online import OnlineTrainer
-
-GROUP_SIZE = 4
-"""Episodes a prompt where the agent is trained: what GRPO compares."""
+RECENT = 8
+"""The last iterations, which rates are told of: the first ones load and warm up."""
 
 OF_A_RUN = frozenset(
     {
@@ -54,7 +52,7 @@ class ComputationalEngine:
         **training: Any,
     ) -> None:
         """``train`` None: train if the agent can be. ``training``: keys of agent.yaml's ``training``
-        that concern one update.
+        that concern one update; by default ``group_size`` is 8 and ``learning_rate`` 1e-3.
 
         Raises ``ConfigError`` for what is no agent, environment, reward or setting.
         """
@@ -66,7 +64,7 @@ class ComputationalEngine:
                 f"{', '.join(foreign)}: of a whole run, and train_iteration makes one update. Leave it out, "
                 "or train with DistributedGRPOTrainer"
             )
-        self.settings = settings_of(TrainingConfig, {"group_size": GROUP_SIZE, **training})
+        self.settings = settings_of(TrainingConfig, {**FEW_UPDATES, **training})
         self._environment = as_environment(environment)
         self._prompted = isinstance(self._environment(), PromptEnvironment)
         self._rewards = RewardSet(as_rewards(reward_function, steps_are_rewarded=self._prompted))
@@ -78,6 +76,7 @@ class ComputationalEngine:
         self._rollouts: RolloutEngine | None = None
         self._trainer: OnlineTrainer | None = None
         self._iterations = 0
+        self._recent: deque[RolloutMetrics] = deque(maxlen=RECENT)
         self._last: dict[str, Any] = {}
 
     async def train_iteration(self, prompts: Sequence[str | Task]) -> dict[str, Any]:
@@ -107,6 +106,7 @@ class ComputationalEngine:
             groups, rollouts = await engine.run(
                 group_requests(tasks, samples, seed=self._seed_of, label=str(self._iterations))
             )
+        self._recent.append(rollouts)
         played = [trajectory for group in groups for trajectory in group]
         self._last = {
             **metrics,
@@ -120,7 +120,8 @@ class ComputationalEngine:
 
     def get_metrics(self) -> dict[str, Any]:
         """``active_workers`` (episodes that may run at a time), ``busy_workers`` (that do),
-        ``engine_metrics`` over all iterations, and the last iteration's numbers."""
+        ``engine_metrics`` (counts over all iterations; what is a second, over the last eight), and the
+        last iteration's numbers."""
         total = self._rollouts.total if self._rollouts else RolloutMetrics()
         trainer = self._trainer
         return {
@@ -130,7 +131,11 @@ class ComputationalEngine:
             "updates": trainer.updates if trainer else 0,
             "policy_version": trainer.policy.version if trainer and trainer.policy else 0,
             "trainable": trainer is not None,
-            "engine_metrics": {**total.as_dict(), "prompt_tokens": total.prompt_tokens},
+            "engine_metrics": {
+                **total.as_dict(),
+                "prompt_tokens": total.prompt_tokens,
+                **rates(self._recent),
+            },
             "last_iteration": self._last,
         }
 
@@ -180,8 +185,6 @@ class ComputationalEngine:
             episode_seconds=self._episode_seconds,
         )
         if trains:
-            from grpo_host.training.online import OnlineTrainer
-
             self._trainer = OnlineTrainer(engine, self.settings, seed=self._seed)
         self._rollouts = engine
         return engine

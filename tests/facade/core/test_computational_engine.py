@@ -6,7 +6,7 @@ import math
 import pytest
 
 from grpo_agent_framework.core.agent import Agent
-from grpo_agent_framework.core.computational_engine import create_computational_engine
+from grpo_agent_framework.core.computational_engine import RECENT, create_computational_engine
 from grpo_agent_framework.core.environment import Environment
 from grpo_agent_framework.core.multiturn_agent import MultiTurnAgent
 from grpo_environments.arithmetic.environment import ArithmeticEnvironment
@@ -81,6 +81,31 @@ def test_metrics_tell_workers_throughput_and_failures():
     assert metrics["engine_metrics"]["episodes"] == 3
     assert metrics["engine_metrics"]["trajectories_per_second"] > 0
     assert metrics["engine_metrics"]["failed"] == 0
+
+
+def test_the_rate_is_that_of_the_last_iterations_and_not_of_all():
+    class WarmsUp(MyEnvironment):
+        seconds = 1.0
+
+        async def step(self, action):
+            await asyncio.sleep(WarmsUp.seconds)
+            return {"reward": 0.5, "done": True}
+
+    async def main():
+        engine = make(environment=WarmsUp())
+        await engine.train_iteration(PROMPTS)
+        slow = engine.get_metrics()["engine_metrics"]
+        WarmsUp.seconds = 0.0
+        for _ in range(RECENT):
+            await engine.train_iteration(PROMPTS)
+        return slow, engine.get_metrics()["engine_metrics"]
+
+    slow, now = asyncio.run(main())
+    assert slow["trajectories_per_second"] == slow["episodes"] / slow["seconds"]
+    assert now["episodes"] == 3 * (1 + RECENT)
+    recent = now["seconds"] - slow["seconds"]
+    assert now["trajectories_per_second"] == pytest.approx(3 * RECENT / recent)
+    assert now["trajectories_per_second"] > now["episodes"] / now["seconds"]
 
 
 def test_answers_are_judged_in_groups_where_a_reward_compares_them():
@@ -199,7 +224,7 @@ def test_an_agent_that_can_be_trained_is_updated_and_goes_on_chatting(heavy, tin
 
     results, answer, metrics = asyncio.run(main())
     assert [result["updated"] for result in results] == [True, True]
-    assert [len(result["rewards"]) for result in results] == [12, 8], "groups of four"
+    assert [len(result["rewards"]) for result in results] == [24, 16], "groups of eight"
     assert all(result["grad_norm"] > 0 and "loss" in result for result in results)
     assert results[0]["seconds_by_phase"].keys() == {"rollouts", "training", "weight_sync"}
     assert isinstance(answer, str)
