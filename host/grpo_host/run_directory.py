@@ -80,7 +80,7 @@ class RunDirectory:
     def find(cls, output: Path, agent: str, which: str = "latest", *, trained: bool = False) -> RunDirectory:
         """An existing run, unlocked: ``latest``, a run id, or a path. Raises ``RunError``.
 
-        ``trained``: the latest that has an adapter; one that still runs, or was cut off, has none.
+        ``trained``: the latest that has trained something; one that still runs, or was cut off, has not.
         """
         if which != "latest":
             for path in (Path(which), output / agent / which):
@@ -89,21 +89,14 @@ class RunDirectory:
             raise RunError(f"no run at {which} or {output / agent / which}")
         runs = sorted(p for p in (output / agent).glob("*") if (p / "agent.yaml").is_file())
         if trained:
-            runs = [path for path in runs if cls(path).adapter.is_dir()] or runs
+            runs = [path for path in runs if cls(path).is_trained()] or runs
         if not runs:
             raise RunError(f"{output / agent} holds no run yet; start one with grpo-host run")
         return cls(runs[-1])
 
-    def trained_adapter(self) -> Path:
-        """The adapter that the run has trained. Raises ``RunError`` where there is none."""
-        if self.adapter.is_dir():
-            return self.adapter
-        if self.whole_model.is_dir():
-            raise RunError(
-                f"the run {self.path} trained the whole model, not an adapter; name it as the model: "
-                f"--set model.name={self.whole_model}"
-            )
-        raise RunError(f"the run {self.path} has no adapter yet; finish it with --resume")
+    def is_trained(self) -> bool:
+        """Whether the run has come to an end with an adapter or a whole model."""
+        return self.adapter.is_dir() or self.whole_model.is_dir()
 
     def acquire(self) -> RunDirectory:
         """Hold the directory until ``release`` or the end of the process. Raises ``RunError`` if in use."""

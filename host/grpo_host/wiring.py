@@ -166,16 +166,17 @@ def _make_backend(
     progress: Callable[[str], None] | None,
 ) -> Backend:
     offer, options = choose("backend", use, registry)
-    path = None
+    path = hub_id = None
     if resolve and getattr(offer.factory, "local_weights", False):
         from grpo_host.models import resolve_model
 
-        path = resolve_model(model.name, progress=progress).path
-    made: Backend = offer.make(model_spec(model, path), **options)
+        resolved = resolve_model(model.name, progress=progress)
+        path, hub_id = resolved.path, resolved.hub_id
+    made: Backend = offer.make(model_spec(model, path, hub_id), **options)
     return made
 
 
-def model_spec(model: ModelConfig, path: Path | None) -> ModelSpec:
+def model_spec(model: ModelConfig, path: Path | None, hub_id: str | None = None) -> ModelSpec:
     """``model`` as a backend takes it, its weights in the directory ``path``."""
     return ModelSpec(
         name=model.name,
@@ -184,6 +185,7 @@ def model_spec(model: ModelConfig, path: Path | None) -> ModelSpec:
         dtype=model.dtype,
         context=model.context,
         stop=tuple(model.stop),
+        hub_id=hub_id,
     )
 
 

@@ -58,6 +58,8 @@ class ModelSpec:
     """Longest sequence, prompt and completion together, in tokens."""
     stop: tuple[str | int, ...] = ()
     """Tokens (texts or ids) that end a turn, in place of those that the chat template writes."""
+    hub_id: str | None = None
+    """The model's name on the hub, wherever its directory lies; None where it has none that is known."""
 
     def files(self) -> list[tuple[str, int, int]]:
         """What tells one state of the directories from another: each file's path, size and time (ns)."""

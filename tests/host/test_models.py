@@ -8,6 +8,7 @@ import pytest
 
 from grpo_host import models
 from grpo_host.models import list_models, resolve_model
+from grpo_sdk.adapters import hub_id
 from grpo_sdk.errors import MissingExtraError, ModelError
 
 
@@ -50,6 +51,7 @@ def test_the_embedded_model_is_converted_once(package, monkeypatch):
     second = resolve_model("smollm2-135m", progress=told.append)
     assert first == second
     assert first.source == "embedded"
+    assert (first.hub_id, first.license) == ("HuggingFaceTB/SmolLM2-135M-Instruct", "apache-2.0")
     assert (first.path / "model.safetensors").exists()
     assert calls == ["<|im_end|>"]
     assert len(told) == 1
@@ -159,6 +161,25 @@ def test_a_directory_that_is_no_model(tmp_path, files, message):
         resolve_model(str(directory))
 
 
+@pytest.mark.parametrize(
+    "tokenizer",
+    [
+        {"model": {"vocab": {"a": 0, "b": 99}}, "added_tokens": [{"id": 100, "content": "<end>"}]},
+        {"model": {"vocab": [["a", 0.0]] * 101}},
+    ],
+)
+def test_a_tokenizer_larger_than_the_embedding_is_refused(tmp_path, tokenizer):
+    directory = write_model(tmp_path / "mine", vocab_size=101)
+    (directory / "tokenizer.json").write_text(json.dumps(tokenizer))
+    assert resolve_model(str(directory)).path == directory
+    write_model(directory, vocab_size=100)
+    (directory / "tokenizer.json").write_text(json.dumps(tokenizer))
+    with pytest.raises(
+        ModelError, match=r"its tokenizer has ids up to 100, and its embedding 100 rows.*resize"
+    ):
+        resolve_model(str(directory))
+
+
 def test_a_model_with_code_of_its_own_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(models, "_is_built_in", lambda model_type: model_type == "llama")
     resolve_model(str(write_model(tmp_path / "known", auto_map={})))
@@ -180,7 +201,7 @@ def test_a_hub_model(tmp_path, monkeypatch):
 
     monkeypatch.setitem(sys.modules, "huggingface_hub", Hub)
     model = resolve_model("org/tiny")
-    assert (model.path, model.source) == (snapshot, "hub")
+    assert (model.path, model.source, model.hub_id) == (snapshot, "hub", "org/tiny")
     assert asked[0][0] == "org/tiny"
     assert not any(pattern.endswith((".bin", ".py")) for pattern in asked[0][1])
     assert [info.alias for info in list_models()] == ["smollm2-135m", "org/tiny"]
@@ -297,7 +318,7 @@ def test_the_real_embedded_model_answers(monkeypatch):
     ],
 )
 def test_a_hub_id_is_told_by_where_the_hubs_client_keeps_the_model(path, expected):
-    assert models.hub_id(path) == expected
+    assert hub_id(path) == expected
 
 
 @pytest.mark.parametrize(

@@ -88,15 +88,6 @@ def test_the_adapter_of_a_run_that_has_none_is_an_error(agent_yaml, capsys):
     assert "has no adapter yet; finish it with --resume" in capsys.readouterr().err
 
 
-def test_a_run_that_trained_the_whole_model_is_named_as_the_model(agent_yaml, capsys):
-    Path("runs/desk/20260101-000000-0000/model").mkdir(parents=True)
-    Path("runs/desk/20260101-000000-0000/agent.yaml").write_text("")
-
-    assert main(["eval", str(agent_yaml), "--run", "latest"]) == 2
-    told = capsys.readouterr().err
-    assert "--set model.name=runs/desk/20260101-000000-0000/model" in told
-
-
 @pytest.mark.parametrize("command", [["eval"], ["rollout", "--out", "out.jsonl"]])
 def test_where_everything_fails_the_cause_is_told_and_the_status_is_1(agent_yaml, capsys, command):
     unreachable = ["--set", "backend=openai", "--set", "backend.options.base_url=http://127.0.0.1:9/v1"]

@@ -17,8 +17,8 @@ from grpo_host.cli.command import (
 )
 
 if TYPE_CHECKING:
-    from grpo_host.config.overrides import Override
     from grpo_host.plugins import Registry
+    from grpo_host.trained_model import TrainedModel
 
 
 @click.command(
@@ -35,7 +35,9 @@ if TYPE_CHECKING:
 @click.option("--backend", metavar="NAME", help="Another backend, with its default options.")
 @click.option("--model", metavar="NAME", help="Another model.")
 @click.option("--adapter", metavar="DIR", help="A PEFT adapter to put on the model.")
-@click.option("--run", metavar="RUN", help="Take the adapter of this run: its id, or latest.")
+@click.option(
+    "--run", metavar="RUN", help="Take the model of this run, as it was trained: its id, or latest."
+)
 @click.option("--episodes", type=click.IntRange(1), help="How many tasks to play.")
 @click.option("--split", metavar="SPLIT", help="Which tasks: held_out, train, …")
 @click.option("--resume", is_flag=True, help="Go on where an interrupted evaluation stopped.")
@@ -57,14 +59,20 @@ def command(
     registry: Registry,
 ) -> int:
     """Measure the agent of an agent.yaml: mean reward and success, with confidence intervals."""
+    from grpo_host.config.overrides import Override
+
     if adapter is not None and run is not None:
         raise click.UsageError("--adapter and --run both name an adapter. Give one of them.")
-    if run is not None:
-        adapter = adapter_of_run(agent_yaml, overrides, run)
+    trained = None if run is None else model_of_run(agent_yaml, overrides, run)
     changes: list[str | Override] = [
         *option_override("--backend", ("backend",), backend and {"name": backend}),
+        *(option_override("--run", ("model", "name"), trained.name) if trained else []),
         *option_override("--model", ("model", "name"), model),
-        *option_override("--adapter", ("model", "adapter"), adapter),
+        *(
+            [Override(("model", "adapter"), trained.adapter and str(trained.adapter), "--run")]
+            if trained
+            else option_override("--adapter", ("model", "adapter"), adapter)
+        ),
         *option_override("--episodes", ("evaluation", "episodes"), episodes),
         *option_override("--split", ("evaluation", "split"), split),
         *overrides,
@@ -78,11 +86,12 @@ def command(
     return run_eval(loaded, registry, resume=resume, out=out, as_json=as_json)
 
 
-def adapter_of_run(agent_yaml: Path, overrides: tuple[str, ...], run: str) -> str:
-    """The adapter of one of the agent's runs; ``latest``: of those that have one. Raises ``RunError``."""
+def model_of_run(agent_yaml: Path, overrides: tuple[str, ...], run: str) -> TrainedModel:
+    """What one of the agent's runs has trained; ``latest``: of those that have. Raises ``RunError``."""
     from grpo_host.config.load import load_config
     from grpo_host.run_directory import RunDirectory
+    from grpo_host.trained_model import trained_model
 
     config = load_config(agent_yaml, overrides).config
     found = RunDirectory.find(Path(config.output), config.name, run, trained=True)
-    return str(found.trained_adapter())
+    return trained_model(found)

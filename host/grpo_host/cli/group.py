@@ -8,7 +8,7 @@ import click
 
 from grpo_host.cli.command import Command, ExamplesFirst, PluginChoice
 
-COMMANDS = ("run", "check", "eval", "rollout", "serve", "keys", "new", "plugins", "models")
+COMMANDS = ("run", "check", "eval", "rollout", "serve", "export", "keys", "new", "plugins", "models")
 """In the order of the help. Each is ``command`` in the module of its name."""
 
 

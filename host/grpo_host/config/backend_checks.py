@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from grpo_host.validation import Complaint, Location
-from grpo_sdk.backend import TRAINABLE, Backend, Capability
+from grpo_sdk.adapters import check_base
+from grpo_sdk.backend import TRAINABLE, Backend, Capability, ModelSpec
 from grpo_sdk.errors import MissingExtraError, ModelError, did_you_mean
 
 if TYPE_CHECKING:
@@ -123,6 +124,7 @@ def check_model(model: ModelConfig, backend: type[Backend], at: Location = ()) -
             f"{adapter} is no PEFT adapter: it holds no adapter_config.json of one. "
             f"Give the adapter folder of a run",
         )
+        adapter = None
     if not backend.local_weights:
         return
     from grpo_host.models import checked_directory, list_models, longest_context
@@ -148,6 +150,12 @@ def check_model(model: ModelConfig, backend: type[Backend], at: Location = ()) -
             (*at, "model", "name"),
             f'no model "{name}".{hint} Or give a hub id (owner/name) or a directory',
         )
+    hub_id = models[name].hub_id if name in models else None
+    if adapter and (directory or hub_id):
+        try:
+            check_base(Path(adapter), ModelSpec(name, directory, hub_id=hub_id))
+        except ModelError as error:
+            yield Complaint((*at, "model", "adapter"), str(error))
     longest = longest_context(directory) if directory else None
     if longest is not None and model.context > longest:
         yield Complaint(

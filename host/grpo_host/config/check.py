@@ -14,6 +14,7 @@ from grpo_host.config.backend_checks import (
     check_settings,
 )
 from grpo_host.config.environment_checks import check_environment
+from grpo_host.config.model_checks import check_lora
 from grpo_host.config.probe import EnvironmentFacts, probe_environment, probe_serving_tools
 from grpo_host.config.problems import InvalidConfigError, Problem
 from grpo_host.config.rendering_checks import check_rendering
@@ -116,6 +117,7 @@ class _Checker:
         if self.training:
             self.complaints += check_training(self.config)
             self.complaints += check_dialogues(self.config)
+            self.complaints += check_lora(self.config)
         if self.purpose in ("train", "eval"):
             self.complaints += check_output(self.config)
         if ("environment",) not in self.bad and self.purpose != "chat":

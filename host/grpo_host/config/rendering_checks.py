@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from grpo_host.models import directory_here
 from grpo_host.validation import Complaint
 from grpo_sdk.backend import Backend, Capability
 from grpo_sdk.errors import ModelError
@@ -18,8 +19,8 @@ def check_rendering(model: ModelConfig, backend: type[Backend]) -> tuple[list[Co
     """What is wrong, and what could not be proven. Nothing where the model's files are not here yet."""
     if not (backend.local_weights and Capability.TOKEN_IDS in backend.capabilities):
         return [], ()
-    directory = _directory(model.name)
-    if directory is None or find_spec("transformers") is None:
+    directory = directory_here(model.name)
+    if directory is None or not _has_tokenizer(directory) or find_spec("transformers") is None:
         return [], ()
     from transformers import AutoTokenizer
 
@@ -37,10 +38,6 @@ def check_rendering(model: ModelConfig, backend: type[Backend]) -> tuple[list[Co
         return [Complaint(("model", "stop" if model.stop else "name"), str(problem))], ()
 
 
-def _directory(name: str) -> Path | None:
-    from grpo_host.models import list_models
-
-    listed = {info.alias: info.path for info in list_models()}
-    directory = listed.get(name) or Path(name).expanduser()
+def _has_tokenizer(directory: Path) -> bool:
     files = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")
-    return directory if any((directory / file).is_file() for file in files) else None
+    return any((directory / file).is_file() for file in files)

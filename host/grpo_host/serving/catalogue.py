@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from grpo_host.run_directory import RunDirectory
 from grpo_host.serving.endpoint import ApiError
+from grpo_host.trained_model import TrainedModel, trained_model
 from grpo_sdk.errors import did_you_mean
 
 if TYPE_CHECKING:
     from grpo_host.config.schema import ModelConfig
-    from grpo_host.run_directory import RunDirectory
     from grpo_host.serving.settings import ServerSettings
 
 LOOK_SECONDS = 1.0
@@ -26,7 +27,8 @@ class Entry:
 
     id: str
     model: str
-    """What is loaded: an alias, a hub id, a path, a provider's name."""
+    """What is loaded: an alias, a hub id, a path, a provider's name. Empty of a run that nobody has asked
+    for yet: its agent.yaml tells."""
     adapter: Path | None
     instructed: bool
     """It is the agent: its instructions go before the caller's. Not so the plain base model."""
@@ -39,8 +41,9 @@ class Entry:
 class Catalogue:
     """The agent under its own name, each run's adapter as ``agent/run``, and the base model.
 
-    A run appears when its adapter is there, also while the server runs. ``run`` is the one that the
-    agent's own name stands for; ``runs`` False: only the agent and its model.
+    A run appears when its adapter is there, also while the server runs, on the model that it was
+    trained on. ``run`` is the one that the agent's own name stands for; ``runs`` False: only the agent
+    and its model.
     """
 
     def __init__(
@@ -49,9 +52,10 @@ class Catalogue:
         self.default = settings.agent
         self._directory = settings.runs / settings.agent if runs else None
         self._started = int(time.time())
-        configured = Path(model.adapter) if model.adapter else None
-        adapter = run.trained_adapter() if run else configured
-        self._agent = Entry(self.default, model.name, adapter, True, self._started, run.path if run else None)
+        configured = TrainedModel(model.name, Path(model.adapter) if model.adapter else None)
+        served = trained_model(run) if run else configured
+        directory = run.path if run else None
+        self._agent = Entry(self.default, served.name, served.adapter, True, self._started, directory)
         self._base = Entry(model.name, model.name, None, False, self._started)
         self._looked = float("-inf")
         self._runs: dict[str, Entry] = {}
@@ -68,7 +72,7 @@ class Catalogue:
             raise ApiError(
                 404, "model_not_found", f'there is no model "{name}".{hint} GET /v1/models lists them'
             )
-        return found
+        return self._on_its_own_model(found)
 
     def __iter__(self) -> Iterator[Entry]:
         yield self._agent
@@ -84,10 +88,17 @@ class Catalogue:
         self._runs = {entry.id: entry for entry in map(self._run, paths)}
         return self._runs
 
+    def _on_its_own_model(self, entry: Entry) -> Entry:
+        """The run ``entry`` on the model that it was trained on, which it may be the first to ask for."""
+        if not entry.model and entry.run is not None:
+            own = trained_model(RunDirectory(entry.run)).name
+            entry = self._runs[entry.id] = replace(entry, model=own)
+        return entry
+
     def _run(self, path: Path) -> Entry:
         name = f"{self.default}/{path.parent.parent.name}"
         known = self._runs.get(name)
         if known is not None:
             return known
         adapter = path.parent
-        return Entry(name, self._agent.model, adapter, True, int(path.stat().st_mtime), adapter.parent)
+        return Entry(name, "", adapter, True, int(path.stat().st_mtime), adapter.parent)

@@ -179,12 +179,17 @@ async def train_in_ranks(run: ObjectRun) -> Path:
 def _trained_policy(run: ObjectRun, result: Path) -> Policy:
     from grpo_host.training.policy import load_policy
 
-    path = run.agent.backend.model.path
-    if path is None:
+    spec = run.agent.backend.model
+    if spec.path is None:
         raise ValueError("a trainable backend has a local model")
     config = run.config
     return load_policy(
-        path, dtype=config.model.dtype, lora=config.training.lora, adapter=result, seed=config.seed
+        spec.path,
+        dtype=config.model.dtype,
+        lora=config.training.lora,
+        adapter=result,
+        seed=config.seed,
+        hub_id=spec.hub_id,
     )
 
 

@@ -148,6 +148,7 @@ class OnlineTrainer:
             adapter=spec.adapter,
             seed=self.seed,
             mixed_precision=self.settings.mixed_precision,
+            hub_id=spec.hub_id,
         )
 
     def _update(self, policy: Policy, groups: Sequence[Sequence[Trajectory]]) -> dict[str, float]:

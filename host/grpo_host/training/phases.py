@@ -122,6 +122,7 @@ class TrainingRun:
             adapter=checkpoint or (warm if warm.is_dir() else spec.adapter),
             seed=self.config.seed,
             mixed_precision=training.mixed_precision,
+            hub_id=spec.hub_id,
         )
         if checkpoint is not None:
             policy.version = read_state(checkpoint)["policy_version"]

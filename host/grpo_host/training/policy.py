@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from grpo_host.config.schema import LoraConfig as LoraSettings
 from grpo_host.run_directory import remedy
 from grpo_host.training.weights import served_weights
-from grpo_sdk.backend import Backend
+from grpo_sdk.adapters import CONFIG, check_adapter, name_base
+from grpo_sdk.backend import Backend, ModelSpec
 from grpo_sdk.errors import BusyError, ModelError, RunError
 from grpo_sdk.weights import VisibleUpdate, check_mergeable, load_model
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 IDLE_SECONDS = 60.0
 """How long new weights wait for requests under way to end."""
-ADAPTER = "adapter_config.json"
+ADAPTER = CONFIG
 """In a directory of weights, tells an adapter from a whole model."""
 
 
@@ -41,6 +42,8 @@ class Policy:
     """Counts the weights that the backend has been given."""
     visible_update: float | None = None
     """How much of the adapter's change is in the weights that the backend was given last; 1 is all."""
+    hub_id: str | None = None
+    """The base model's name on the hub: an adapter says by it what it belongs to, wherever caches lie."""
 
     @property
     def has_adapter(self) -> bool:
@@ -77,6 +80,8 @@ class Policy:
         try:
             if self.has_adapter:
                 self.model.save_pretrained(str(partial), safe_serialization=True)
+                if self.hub_id is not None:
+                    name_base(partial, self.hub_id)
             else:
                 self.model.save_pretrained(str(partial))  # as it was trained: float32 if that is mixed
                 self.tokenizer.save_pretrained(str(partial))
@@ -129,20 +134,24 @@ def load_policy(
     adapter: Path | None,
     seed: int,
     mixed_precision: bool = True,
+    hub_id: str | None = None,
 ) -> Policy:
     """The model at ``path`` with the adapter at ``adapter``, or a new one that changes nothing yet.
 
     Without ``lora`` the whole model is trained, from the weights at ``adapter`` where that
     directory holds a whole model, or with the adapter there merged in. With ``mixed_precision`` the
-    weights that are trained are float32 whatever ``dtype`` is.
+    weights that are trained are float32 whatever ``dtype`` is. ``hub_id`` is the name of the model at
+    ``path`` on the hub. Raises ``ModelError`` where the adapter belongs to another model.
     """
     import torch
-    from peft import LoraConfig, PeftModel, TaskType, get_peft_model
+    from peft import PeftModel
     from transformers import AutoTokenizer, set_seed
 
     from grpo_host.training.fast_model import speed_up
 
     set_seed(seed)
+    if adapter is not None and (adapter / ADAPTER).is_file():
+        check_adapter(adapter, ModelSpec(str(path), path, hub_id=hub_id))
     whole = lora is None
     start, merged = path, None
     if whole and adapter is not None:
@@ -154,7 +163,7 @@ def load_policy(
             attn_implementation=_attention(),
         )
         tokenizer = AutoTokenizer.from_pretrained(path)
-    except (OSError, ValueError) as problem:
+    except (OSError, ValueError, RuntimeError, KeyError) as problem:
         raise ModelError(f"cannot load the model at {start}: {problem}") from problem
     if torch.cuda.is_available():
         model = model.to("cuda")
@@ -170,20 +179,14 @@ def load_policy(
             model, str(adapter), is_trainable=True, autocast_adapter_dtype=mixed_precision
         )
     else:
-        model = get_peft_model(
-            model,
-            LoraConfig(
-                r=lora.r,
-                lora_alpha=lora.alpha,
-                lora_dropout=lora.dropout,
-                target_modules=lora.target_modules,
-                task_type=TaskType.CAUSAL_LM,
-            ),
-            autocast_adapter_dtype=mixed_precision,
-        )
+        from grpo_host.training.lora import add_adapter
+
+        model = add_adapter(model, lora, mixed_precision=mixed_precision)
+    # Where it says a hub's name, each checkpoint would ask the hub for the model's configuration.
+    model.peft_config[model.active_adapter].base_model_name_or_path = str(path)
     check_mergeable(model)
     speed_up(model)
-    return Policy(model, tokenizer, dtype)
+    return Policy(model, tokenizer, dtype, hub_id=hub_id)
 
 
 def _attention() -> str:

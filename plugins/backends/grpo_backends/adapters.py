@@ -14,21 +14,11 @@ if TYPE_CHECKING:
     import torch
 
 
-def check_adapter(path: Path) -> None:
-    """Raise ``ModelError`` where ``path`` is no directory that PEFT wrote."""
-    if not (path / "adapter_config.json").is_file():
-        raise ModelError(
-            f"{path}: no adapter_config.json in it. Give the directory that save_pretrained() of "
-            "a PEFT model wrote, e.g. runs/<agent>/<run id>/adapter"
-        )
-
-
 def merged_weights(model: Path, adapter: Path, dtype: str) -> Iterator[tuple[str, torch.Tensor]]:
     """The weights of ``model`` with ``adapter`` merged in, by the base model's names.
 
     Raises ``ModelError`` where the adapter does not fit the model.
     """
-    check_adapter(adapter)
     try:
         import torch
         from peft import PeftModel

@@ -9,7 +9,7 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from grpo_backends.adapters import check_adapter, merged_weights
+from grpo_backends.adapters import merged_weights
 from grpo_backends.engine_thread import EngineThread
 from grpo_backends.limits import room_for_answer
 from grpo_sdk import (
@@ -23,6 +23,8 @@ from grpo_sdk import (
     TokenReply,
     derive_seed,
 )
+from grpo_sdk.adapters import check_adapter
+from grpo_sdk.blocking import call_blocking
 from grpo_sdk.errors import BusyError
 from grpo_sdk.weights import load_model
 
@@ -68,13 +70,13 @@ class TransformersBackend(Backend):
 
     async def start(self) -> None:
         if self.model.adapter is not None:
-            check_adapter(self.model.adapter)
+            await call_blocking(check_adapter, self.model.adapter, self.model)
         thread = EngineThread(self._make, lambda _: None)
         try:
             await thread.start()
             self._thread = thread
             if self.model.adapter is not None:
-                await self.load_adapter(self.model.adapter)
+                await self._merge(self.model.adapter)
         except BaseException:
             self._thread = None
             thread.stop()
@@ -143,7 +145,11 @@ class TransformersBackend(Backend):
 
         Raises ``ModelError`` where the adapter cannot be read or does not fit.
         """
-        weights = merged_weights(self._directory, path, self.model.dtype)
+        await call_blocking(check_adapter, path, self.model)
+        await self._merge(path)
+
+    async def _merge(self, adapter: Path) -> None:
+        weights = merged_weights(self._directory, adapter, self.model.dtype)
         await self.update_weights(weights, version=self.weight_version)
 
     @property

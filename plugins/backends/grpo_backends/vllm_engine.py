@@ -9,7 +9,7 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from grpo_backends.adapters import check_adapter, merged_weights
+from grpo_backends.adapters import merged_weights
 from grpo_backends.engine_thread import EngineThread
 from grpo_backends.limits import room_for_answer
 from grpo_backends.vllm_cpu import skip_compiling, use_inverse_sampling
@@ -23,6 +23,8 @@ from grpo_sdk import (
     Sampling,
     TokenReply,
 )
+from grpo_sdk.adapters import check_adapter
+from grpo_sdk.blocking import call_blocking
 from grpo_sdk.errors import BusyError
 from grpo_sdk.weights import stored_weights, stored_wider
 
@@ -90,13 +92,13 @@ class VllmBackend(Backend):
 
     async def start(self) -> None:
         if self.model.adapter is not None:
-            check_adapter(self.model.adapter)
+            await call_blocking(check_adapter, self.model.adapter, self.model)
         thread = EngineThread(self._make, _dispose)
         try:
             await thread.start()
             self._thread = thread
             if self.model.adapter is not None:
-                await self.load_adapter(self.model.adapter)
+                await self._merge(self.model.adapter)
             else:
                 await self._load_wider()
         except BaseException:
@@ -171,7 +173,11 @@ class VllmBackend(Backend):
         Requests with an unmerged adapter run six times slower on CPU. Raises ``ModelError`` where
         the adapter cannot be read or does not fit.
         """
-        weights = merged_weights(self._directory, path, self.model.dtype)
+        await call_blocking(check_adapter, path, self.model)
+        await self._merge(path)
+
+    async def _merge(self, adapter: Path) -> None:
+        weights = merged_weights(self._directory, adapter, self.model.dtype)
         await self.update_weights(weights, version=self.weight_version)
 
     async def _load_wider(self) -> None:
@@ -231,7 +237,6 @@ class VllmBackend(Backend):
         except ImportError as problem:
             package = problem.name or "vllm"
             raise MissingExtraError("the backend vllm", package, self.extra) from problem
-        self._tokenizer = AutoTokenizer.from_pretrained(self._directory)
         device: dict[str, Any] = {"gpu_memory_utilization": self.gpu_memory_utilization}
         if on_cpu:
             kv_bytes = int(self.kv_cache_gib * _GIB)
@@ -244,6 +249,7 @@ class VllmBackend(Backend):
             }
         set_threads = torch.set_num_threads
         try:
+            self._tokenizer = AutoTokenizer.from_pretrained(self._directory)
             engine = LLMEngine.from_engine_args(
                 EngineArgs(
                     model=str(self._directory),

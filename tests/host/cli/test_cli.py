@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import click
 import pytest
 
 from grpo_host.cli import group, main
+from grpo_host.cli.evaluate import model_of_run
 from grpo_sdk import RunError
 
 PLUGIN = """
@@ -229,7 +231,7 @@ def test_a_misspelt_command_is_an_error_with_a_suggestion(capsys):
 def test_an_unknown_command_is_an_error_with_the_list(capsys):
     assert main(["xyzzy"]) == 2
     assert (
-        'Error: no command "xyzzy". There are: run, check, eval, rollout, serve, keys, new, plugins, models.\n'
+        'Error: no command "xyzzy". There are: run, check, eval, rollout, serve, export, keys, new, plugins, models.\n'
     ) in capsys.readouterr().err
 
 
@@ -278,17 +280,32 @@ def test_an_evaluation_takes_other_parts(agent_yaml, called, tmp_path):
     assert arguments == {"resume": True, "as_json": True}
 
 
-def test_an_evaluation_takes_the_adapter_of_a_run(agent_yaml, called, tmp_path, capsys):
+def finished_run(tmp_path, trained):
+    """A run of another model than agent.yaml names by now."""
     run = tmp_path / "runs" / "desk" / "20261122-1"
-    run.mkdir(parents=True)
-    (run / "agent.yaml").write_text(AGENT)
+    (run / trained).mkdir(parents=True)
+    (run / "agent.yaml").write_text(AGENT.replace("some/model", "its/own") + "seed: ${GRPO_NOT_SET}\n")
+    return run
+
+
+def test_an_evaluation_takes_the_adapter_of_a_run_and_its_model(agent_yaml, called, tmp_path, capsys):
+    run = finished_run(tmp_path, "checkpoints")
     assert main(["eval", agent_yaml, "--run", "latest"]) == 2
     assert "has no adapter yet; finish it with --resume" in capsys.readouterr().err
     (run / "adapter").mkdir()
     (run / "adapter" / "adapter_config.json").write_text('{"peft_type": "LORA"}')
     # This backend loads none, which is how the adapter is seen to have been found.
     assert main(["eval", agent_yaml, "--run", "latest"]) == 2
-    assert 'error: --adapter: the backend "trainable" loads no adapters' in capsys.readouterr().err
+    assert 'error: --run: the backend "trainable" loads no adapters' in capsys.readouterr().err
+    found = model_of_run(Path(agent_yaml), (), "latest")
+    assert (found.name, found.adapter) == ("its/own", Path("runs/desk/20261122-1/adapter"))
+
+
+def test_an_evaluation_takes_the_whole_model_that_a_run_trained(agent_yaml, called, tmp_path):
+    finished_run(tmp_path, "model")
+    assert main(["eval", agent_yaml, "--run", "20261122-1"]) == 7
+    [(_, loaded, _)] = called
+    assert (loaded.config.model.name, loaded.config.model.adapter) == ("runs/desk/20261122-1/model", None)
 
 
 def test_a_wrong_option_of_an_evaluation_is_named_as_it_was_written(agent_yaml, called, capsys):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import warnings
 
 import pytest
 
@@ -377,6 +379,79 @@ def test_an_adapter_must_be_one(problems):
         "--set model.adapter: lora is no PEFT adapter: it holds no adapter_config.json of one. "
         "Give the adapter folder of a run"
     ]
+
+
+def test_an_adapter_of_another_model_is_named(problems, tmp_path):
+    (tmp_path / "lora").mkdir()
+    settings = {"peft_type": "LORA", "base_model_name_or_path": "org/large"}
+    (tmp_path / "lora" / "adapter_config.json").write_text(json.dumps(settings))
+    [said] = problems("model.adapter=lora")
+    assert said.startswith(
+        "--set model.adapter: lora: the adapter belongs to the model org/large, not to ./model. Use the model"
+    )
+    settings["base_model_name_or_path"] = str(tmp_path / "model")
+    (tmp_path / "lora" / "adapter_config.json").write_text(json.dumps(settings))
+    assert problems("model.adapter=lora") == []
+
+
+def test_a_tokenizer_larger_than_the_embedding_is_a_problem(problems, tmp_path):
+    (tmp_path / "model" / "config.json").write_text('{"vocab_size": 3}')
+    (tmp_path / "model" / "tokenizer.json").write_text('{"model": {"vocab": {"a": 0, "b": 3}}}')
+    [said] = problems()
+    assert said.startswith(
+        'agent.yaml:2: model.name: model "./model" cannot be had: its tokenizer has ids up to 3, and its '
+        "embedding 3 rows"
+    )
+
+
+@pytest.fixture
+def llama(tmp_path):
+    """Gives the shop's agent a model whose modules are known."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for module in ("torch", "transformers", "peft"):
+            pytest.importorskip(module)
+    config = {"model_type": "llama", "vocab_size": 8, "hidden_size": 8, "intermediate_size": 8}
+    config |= {"num_hidden_layers": 1, "num_attention_heads": 1, "tie_word_embeddings": False}
+    (tmp_path / "model" / "config.json").write_text(json.dumps(config))
+
+
+@pytest.mark.model
+@pytest.mark.parametrize("targets", ["[q_proj, v_proj]", '".*mlp.*_proj"', "all-linear"])
+def test_modules_that_the_model_has_can_be_adapted(problems, llama, targets):
+    assert problems(f"training.lora.target_modules={targets}", "model.context=128") == []
+
+
+@pytest.mark.model
+def test_modules_that_the_model_has_not_are_a_problem(problems, llama):
+    [said] = problems("training.lora.target_modules=[query_key_value]", "model.context=128")
+    assert said.startswith("--set training.lora.target_modules: Target modules {'query_key_value'} not found")
+    assert said.endswith(
+        "The model has: down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj; or all-linear for all"
+    )
+
+
+@pytest.mark.model
+def test_an_output_layer_that_training_would_pass_by_is_a_problem(problems, llama):
+    [said] = problems("training.lora.target_modules=[q_proj, lm_head]", "model.context=128")
+    assert said.startswith("--set training.lora.target_modules: the output layer (lm_head) cannot be adapted")
+
+
+@pytest.mark.model
+def test_an_embedding_that_is_also_the_output_layer_is_a_problem(problems, llama, tmp_path):
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    (tmp_path / "model" / "config.json").write_text(json.dumps({**config, "tie_word_embeddings": True}))
+    [said] = problems("training.lora.target_modules=[q_proj, embed_tokens]", "model.context=128")
+    assert said.startswith(
+        "--set training.lora.target_modules: the adapter changes model.embed_tokens, whose"
+    )
+
+
+@pytest.mark.model
+def test_a_model_of_no_known_kind_is_a_problem_where_its_modules_are_asked_for(problems, llama, tmp_path):
+    (tmp_path / "model" / "config.json").write_text('{"model_type": "unheard-of"}')
+    [said] = problems("training.lora.target_modules=[q_proj]", "model.context=128")
+    assert "model.name: model/config.json makes no language model: " in said
 
 
 def test_a_setting_that_the_backend_cannot_honour_is_a_problem(problems, agent_yaml, tmp_path):

@@ -27,6 +27,7 @@ def finish_run(runs, name=RUN):
     path = runs / "desk" / name / "adapter"
     path.mkdir(parents=True)
     (path / "adapter_config.json").write_text("{}")
+    (path.parent / "agent.yaml").write_text("model: tiny\n")
     return path
 
 
@@ -52,6 +53,22 @@ def test_the_agents_own_name_stands_for_the_run_that_is_served(runs):
     path = finish_run(runs)
     found = make(runs, run=RunDirectory(path.parent)).find(None)
     assert (found.adapter, found.run) == (path, path.parent)
+
+
+def test_a_run_is_served_on_the_model_that_it_was_trained_on(runs):
+    path = finish_run(runs)
+    (path.parent / "agent.yaml").write_text('model: {name: large, adapter: null}\nrewards: ["${KEY}"]\n')
+    models = make(runs)
+    assert models.find(f"desk/{RUN}").model == "large"
+    assert models.find(None).model == "tiny"
+    assert make(runs, run=RunDirectory(path.parent)).find(None).model == "large"
+
+
+def test_a_model_that_a_run_trained_whole_is_served_as_it_is(runs):
+    whole = runs / "desk" / RUN / "model"
+    whole.mkdir(parents=True)
+    found = make(runs, run=RunDirectory(whole.parent)).find(None)
+    assert (found.model, found.adapter) == (str(whole), None)
 
 
 @pytest.mark.parametrize(

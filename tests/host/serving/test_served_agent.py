@@ -388,7 +388,9 @@ def run(tmp_path):
     path = tmp_path / "runs" / "desk" / RUN
     (path / "adapter").mkdir(parents=True)
     (path / "adapter" / "adapter_config.json").write_text("{}")
-    (path / "agent.yaml").write_text("sampling: {max_tokens: 33}\nevaluation: {temperature: 0.2}\n")
+    (path / "agent.yaml").write_text(
+        "model: tiny\nsampling: {max_tokens: 33}\nevaluation: {temperature: 0.2}\n"
+    )
     return path
 
 
@@ -404,6 +406,6 @@ def test_a_run_is_served_as_it_was_measured_itself(make, run):
 
 
 def test_a_served_run_whose_agent_yaml_is_broken_is_refused_at_once(make, run):
-    (run / "agent.yaml").write_text("sampling: {max_tokens: none}\n")
+    (run / "agent.yaml").write_text("model: tiny\nsampling: {max_tokens: none}\n")
     with pytest.raises(ConfigError, match=r"agent\.yaml: sampling\.max_tokens"):
         make(backend="local", run="latest")

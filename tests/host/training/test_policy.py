@@ -98,6 +98,44 @@ def test_a_whole_model_can_start_from_an_adapter(path, tmp_path):
         assert weight.allclose(merged[name], atol=1e-6), name
 
 
+@pytest.mark.parametrize(
+    ("targets", "said"),
+    [
+        (["nowhere"], "target_modules: Target modules .*The model has: down_proj"),
+        (["lm_head"], "output layer"),
+    ],
+)
+def test_modules_that_cannot_be_adapted_are_named_right_after_loading(tiny, path, targets, said):
+    from grpo_sdk import ConfigError
+
+    tiny.model(tie_word_embeddings=False).save_pretrained(path)
+    with pytest.raises(ConfigError, match=rf"training\.lora\.{said}|the {said}"):
+        load(path, lora=LoraConfig(target_modules=targets))
+
+
+def test_an_adapter_of_another_model_is_refused(tiny, path, tmp_path):
+    load(path).save(tmp_path / "adapter")
+    other = tmp_path / "other"
+    tiny.model(seed=9).save_pretrained(other)
+    tiny.tokenizer().save_pretrained(other)
+    with pytest.raises(ModelError, match=r"the adapter belongs to the model .*base, not to .*other"):
+        load(other, adapter=tmp_path / "adapter")
+    with pytest.raises(ModelError, match="belongs to the model"):
+        load(other, adapter=tmp_path / "adapter", lora=None)
+
+
+def test_an_adapter_says_by_its_hub_id_what_it_belongs_to_wherever_caches_lie(path, tmp_path):
+    from grpo_sdk.adapters import adapter_settings
+
+    policy = load(path, hub_id="org/tiny")
+    policy.save(tmp_path / "adapter")
+    assert adapter_settings(tmp_path / "adapter")["base_model_name_or_path"] == "org/tiny"
+    moved = path.rename(tmp_path / "moved")
+    again = load(moved, hub_id="org/tiny", adapter=tmp_path / "adapter")
+    config = again.model.peft_config["default"]
+    assert config.base_model_name_or_path == str(moved), "a checkpoint asks no hub"
+
+
 class Busy(Backend):
     """Has requests under way for so many calls."""
 

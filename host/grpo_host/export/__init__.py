@@ -1,0 +1,1 @@
+"""Taking a trained run away: a directory that stands alone, its model card, and the hub."""
