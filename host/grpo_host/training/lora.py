@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING
 
 from grpo_sdk.errors import ConfigError
@@ -26,18 +27,18 @@ def add_adapter(model: PreTrainedModel, lora: LoraSettings, *, mixed_precision: 
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     there = _linear_layers(model)
+    settings = LoraConfig(
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=lora.target_modules,
+        task_type=TaskType.CAUSAL_LM,
+    )
     try:
-        adapted = get_peft_model(
-            model,
-            LoraConfig(
-                r=lora.r,
-                lora_alpha=lora.alpha,
-                lora_dropout=lora.dropout,
-                target_modules=lora.target_modules,
-                task_type=TaskType.CAUSAL_LM,
-            ),
-            autocast_adapter_dtype=mixed_precision,
-        )
+        with warnings.catch_warnings():
+            # Of tied weights, which are an error below.
+            warnings.filterwarnings("ignore", "Model has `tie_word_embeddings=True`", UserWarning)
+            adapted = get_peft_model(model, settings, autocast_adapter_dtype=mixed_precision)
     except ValueError as problem:
         first_line = str(problem).strip().partition("\n")[0].rstrip(". ")
         raise ConfigError(

@@ -397,11 +397,11 @@ def test_an_adapter_of_another_model_is_named(problems, tmp_path):
 def test_a_tokenizer_larger_than_the_embedding_is_a_problem(problems, tmp_path):
     (tmp_path / "model" / "config.json").write_text('{"vocab_size": 3}')
     (tmp_path / "model" / "tokenizer.json").write_text('{"model": {"vocab": {"a": 0, "b": 3}}}')
-    [said] = problems()
-    assert said.startswith(
+    said = (
         'agent.yaml:2: model.name: model "./model" cannot be had: its tokenizer has ids up to 3, and its '
         "embedding 3 rows"
     )
+    assert any(line.startswith(said) for line in problems())
 
 
 @pytest.fixture
