@@ -15,7 +15,7 @@ from grpo_host.agent import Agent, Conversation, TurnLimitError, TurnTimeoutErro
 from grpo_sdk.deadline import Deadline
 from grpo_sdk.environment import Environment
 from grpo_sdk.errors import ContextOverflowError
-from grpo_sdk.messages import Message
+from grpo_sdk.messages import Message, as_messages
 from grpo_sdk.trajectory import Status, Task, Trajectory
 
 logger = logging.getLogger(__name__)
@@ -117,7 +117,7 @@ async def _play(
     policy_version: int,
 ) -> None:
     observation = await environment.reset(request.task, seed=request.environment_seed)
-    new = progress.opening = observation.messages
+    new = progress.opening = as_messages(observation.messages)
     history: list[Message] = []
     if new and new[0]["role"] == "system":
         history, new = new[:1], new[1:]
@@ -132,11 +132,11 @@ async def _play(
         result = await environment.step(message)
         progress.outcome.update(result.outcome)
         if result.done:
-            conversation.session.messages.extend(result.messages)
+            conversation.session.messages.extend(as_messages(result.messages))
             return
         if not result.messages:
             raise ValueError("the environment is not done but has nothing to say to the agent")
-        new = result.messages
+        new = as_messages(result.messages)
 
 
 def _timed_out(problem: TimeoutError, seconds: float, elapsed: float) -> tuple[str, str]:

@@ -43,19 +43,33 @@ class ToolSchema(TypedDict):
     function: dict[str, Any]
 
 
+def whole_text(text: str) -> str:
+    """``text`` with U+FFFD for each lone surrogate, which no tokenizer, JSON or UTF-8 takes.
+
+    File names that are not UTF-8 bring them (``os.fsdecode``), and JSON that was cut in an emoji.
+    """
+    if text.isascii():
+        return text
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
 def system(content: str) -> Message:
     """A system message."""
-    return {"role": "system", "content": content}
+    return {"role": "system", "content": whole_text(content)}
 
 
 def user(content: str) -> Message:
     """A user message."""
-    return {"role": "user", "content": content}
+    return {"role": "user", "content": whole_text(content)}
 
 
 def assistant(content: str, tool_calls: list[ToolCall] | None = None) -> Message:
     """An assistant message, with the tools that it calls."""
-    message: Message = {"role": "assistant", "content": content}
+    message: Message = {"role": "assistant", "content": whole_text(content)}
     if tool_calls:
         message["tool_calls"] = tool_calls
     return message
@@ -65,7 +79,7 @@ def tool_result(call: ToolCall, content: str) -> Message:
     """The tool message that answers ``call``."""
     return {
         "role": "tool",
-        "content": content,
+        "content": whole_text(content),
         "name": call["function"]["name"],
         "tool_call_id": call["id"],
     }
@@ -79,7 +93,8 @@ def tool_call(name: str, arguments: str, call_id: str) -> ToolCall:
 def as_messages(messages: Sequence[Mapping[str, Any]]) -> list[Message]:
     """Copies of ``messages`` that others wrote: each with a known role and its content as a text.
 
-    Content that is None (an assistant that only calls tools) becomes an empty text. Raises
+    Content that is None (an assistant that only calls tools) becomes an empty text, and what is no
+    character in a text U+FFFD. Raises
     ``ValueError`` that names the first message that is none.
     """
     if isinstance(messages, str | Mapping):
@@ -98,4 +113,4 @@ def _as_message(index: int, message: Any) -> Message:
         content = ""
     if not isinstance(content, str):
         raise ValueError(f"{where} has the content {content!r:.80}, which is no text")
-    return cast("Message", {**message, "role": role, "content": content})
+    return cast("Message", {**message, "role": role, "content": whole_text(content)})

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from typing import Any, TypeAlias
 
 from grpo_sdk.deadline import Deadline
-from grpo_sdk.messages import Message, ToolCall, ToolSchema, tool_result
+from grpo_sdk.messages import Message, ToolCall, ToolSchema, tool_result, whole_text
 from grpo_sdk.tools import MALFORMED_CALL, BoundTool, ToolCallError, ToolLike, ToolLimits, bind
 from grpo_sdk.trajectory import ToolRun
 
@@ -114,6 +114,7 @@ class Toolbox:
         except Exception as problem:
             error = f"{type(problem).__name__}: {problem}"[:500]
         if error is not None:
+            error = whole_text(error)
             text = f"Error: {error}"
         seconds = time.perf_counter() - started
         record = ToolRun(name, call["id"], seconds, error=error, truncated=truncated)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
 
 import pytest
@@ -285,3 +286,26 @@ def test_what_an_environment_reports_can_always_be_written(fakes):
     read = Trajectory.from_json(play(Odd()).to_json())
     assert read.outcome["order"].startswith("<object")
     assert read.outcome["text"] == "?"
+
+
+@pytest.mark.parametrize("where", ["reset", "step", "end"])
+def test_an_environment_may_say_what_is_no_character(fakes, where):
+    lone, whole = os.fsdecode(b"See \xff"), "See \ufffd"
+
+    class Reader(fakes.Talk):
+        async def reset(self, task, *, seed):
+            return Observation([{"role": "user", "content": lone if where == "reset" else "Hi"}])
+
+        async def step(self, action):
+            self.heard.append(action)
+            done = len(self.heard) == 2
+            here = where == ("end" if done else "step")
+            return StepResult([{"role": "user", "content": lone if here else "And?"}], done=done)
+
+    tokenizer = fakes.PieceTokenizer()
+    agent = Agent(fakes.TokenBackend(tokenizer, "Yes."), TemplateRenderer(tokenizer))
+    trajectory = play(Reader(), agent)
+    assert trajectory.status == "completed"
+    assert whole in [message["content"] for message in trajectory.messages]
+    assert lone not in [message["content"] for message in trajectory.messages]
+    assert Trajectory.from_json(trajectory.to_json()).messages == trajectory.messages

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -84,3 +85,26 @@ def test_messages_of_others_are_copied_and_filled_in():
 def test_what_is_no_message_is_named(messages, complaint):
     with pytest.raises(ValueError, match=complaint):
         as_messages(messages)
+
+
+@pytest.mark.parametrize(
+    ("text", "whole"),
+    [
+        ("", ""),
+        ("naïve 🙂", "naïve 🙂"),
+        ("\ufeffa", "\ufeffa"),
+        (os.fsdecode(b"\xff.txt"), "\ufffd.txt"),
+        ("a\ud83db", "a\ufffdb"),
+        ("\ud83d\ude00", "😀"),
+    ],
+)
+def test_what_is_no_character_is_replaced(text, whole):
+    call = tool_call("f", "{}", "c")
+    made = [system(text), user(text), assistant(text), tool_result(call, text)]
+    made += as_messages([{"role": "user", "content": text}])
+    assert {message["content"] for message in made} == {whole}
+
+
+@given(st.text(alphabet=st.characters(), max_size=9))
+def test_any_text_of_a_message_can_be_encoded(text):
+    user(text)["content"].encode()

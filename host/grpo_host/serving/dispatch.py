@@ -18,6 +18,7 @@ from grpo_host.serving.endpoint import NOBODY, ApiError, Call, Endpoint, Key, So
 from grpo_host.serving.errors import invalid
 from grpo_host.serving.middleware import REQUEST_ID
 from grpo_host.serving.sending import ClientGoneError
+from grpo_host.serving.surrogates import whole_json
 
 if TYPE_CHECKING:
     from starlette.types import Message, Receive, Scope, Send
@@ -136,7 +137,7 @@ async def _read_body(endpoint: Endpoint, scope: Scope, receive: Receive, limit: 
     if content_type.partition(b";")[0].strip().lower() != b"application/json":
         raise ApiError(415, "unsupported_media_type", "send the body as Content-Type: application/json")
     try:
-        return endpoint.request.model_validate_json(raw, strict=True)
+        return endpoint.request.model_validate_json(whole_json(raw), strict=True)
     except ValidationError as problem:
         raise invalid(problem, _invalid_status(scope)) from None
 

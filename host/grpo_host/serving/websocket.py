@@ -21,6 +21,7 @@ from grpo_host.serving.auth import unauthorized
 from grpo_host.serving.chat_api import ChatRequest
 from grpo_host.serving.endpoint import ApiError, Key, Scope, SocketEndpoint
 from grpo_host.serving.errors import answered, invalid
+from grpo_host.serving.surrogates import whole_json
 from grpo_host.serving.tool_runs import shown
 from grpo_sdk.errors import GrpoError
 
@@ -113,10 +114,11 @@ class _Socket:
     def _read(self, text: str | None) -> Incoming:
         if text is None:
             raise ApiError(400, "invalid_request", "messages are JSON texts, not bytes")
-        if len(text.encode("utf-8", "replace")) > self._services.settings.max_message_bytes:
+        raw = text.encode("utf-8", "replace")
+        if len(raw) > self._services.settings.max_message_bytes:
             raise ApiError(413, "too_large", "the message is too large")
         try:
-            return Incoming.model_validate_json(text, strict=True)
+            return Incoming.model_validate_json(whole_json(raw), strict=True)
         except ValidationError as problem:
             raise invalid(problem, 400) from None
 

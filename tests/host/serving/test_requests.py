@@ -21,7 +21,6 @@ HELLO = {"text": "hello"}
         (b"", "application/json", 400, "invalid_json"),
         (b"{", "application/json", 400, "invalid_json"),
         (b"\xff", "application/json", 400, "invalid_json"),
-        (b'{"text": "\\ud800"}', "application/json", 400, "invalid_json"),
         (b"[" * 100_000, "application/json", 400, "invalid_json"),
         (b"[]", "application/json", 422, "invalid_request"),
         (b"{}", "application/json", 422, "invalid_request"),
@@ -575,5 +574,31 @@ def test_a_client_that_leaves_while_it_waits_leaves_its_seat(serving, eventually
             assert (await next_).status_code == 200
             assert (await slow).status_code == 200
             assert "say left" not in server.handled
+
+    asyncio.run(work())
+
+
+@pytest.mark.parametrize(
+    ("written", "taken"),
+    [
+        (r"\ud83d", "\ufffd"),
+        (r"a\uD83Db", "a\ufffdb"),
+        (r"\ude00\ud83d", "\ufffd\ufffd"),
+        (r"\ud83d\ud83d\ude00", "\ufffd\U0001f600"),
+        (r"\ud83d\ude00", "\U0001f600"),
+        (r"\\ud83d", r"\ud83d"),
+        (r"\\\ud83d", "\\\ufffd"),
+        (r"\"\ud83d\"", '"\ufffd"'),
+    ],
+)
+def test_half_a_surrogate_pair_is_taken_as_no_character(serving, written, taken):
+    async def work():
+        async with serving() as server:
+            body = f'{{"text": "{written}"}}'.encode()
+            answer = await server.client.post(
+                "/api/say", content=body, headers={"content-type": "application/json"}
+            )
+            assert answer.status_code == 200
+            assert server.handled == [f"say {taken}"]
 
     asyncio.run(work())
