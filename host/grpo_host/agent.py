@@ -6,10 +6,11 @@ One implementation of a turn for all three drivers: rollouts, serving and embedd
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 
+from grpo_host.call_ids import call_ids
 from grpo_host.instruments import Instruments, Tell
 from grpo_host.rendering import Renderer
 from grpo_host.session import Reply, Session, open_session
@@ -86,23 +87,31 @@ class Agent:
         """
         toolbox = self._toolbox.extended(tools)
         messages = _with_instructions(self.strategy.instructions, history)
+        ids = call_ids(seed)
         session = open_session(
-            self.backend, self.renderer, messages, toolbox.schemas, policy_version=policy_version
+            self.backend, self.renderer, messages, toolbox.schemas, ids, policy_version=policy_version
         )
-        return Conversation(self, session, toolbox, seed, id)
+        return Conversation(self, session, toolbox, seed, id, ids)
 
 
 class Conversation:
     """One agent talking: its session, its tools, and the turns it has taken."""
 
     def __init__(
-        self, agent: Agent, session: Session, toolbox: Toolbox, seed: int | None, id: str | None = None
+        self,
+        agent: Agent,
+        session: Session,
+        toolbox: Toolbox,
+        seed: int | None,
+        id: str | None = None,
+        call_ids: Iterator[str] | None = None,
     ) -> None:
         self.agent = agent
         self.session = session
         self.toolbox = toolbox
         self.seed = seed
         self.id = id
+        self._call_ids = call_ids
         self.turns: list[Turn] = []
         self.used: list[ToolUse] = []
         """Every tool call, in order."""
@@ -129,7 +138,7 @@ class Conversation:
     def begin_again(self, messages: Sequence[Message]) -> None:
         """Go on as if all there was until now were ``messages``, the system message included."""
         agent, session = self.agent, self.session
-        self.session = open_session(agent.backend, agent.renderer, messages, session.tools)
+        self.session = open_session(agent.backend, agent.renderer, messages, session.tools, self._call_ids)
 
     async def _act(self, new: Sequence[Message], tell: Tell | None) -> Message:
         pending = new

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
+from grpo_host.call_ids import call_ids, identified
 from grpo_host.instruments import Tell
 from grpo_host.rendering import Renderer
 from grpo_sdk.backend import Backend, Capability, ChatReply, Sampling, TokenReply
 from grpo_sdk.errors import ContextOverflowError
 from grpo_sdk.messages import Message, ToolSchema, assistant
+from grpo_sdk.tools import MALFORMED_CALL
 from grpo_sdk.trajectory import Ledger, TokenSequence
 
 R = TypeVar("R")
@@ -30,9 +32,15 @@ class Reply:
 class Session(ABC):
     """Holds a conversation's messages and asks for the next assistant message."""
 
-    def __init__(self, messages: Sequence[Message], tools: Sequence[ToolSchema]) -> None:
+    def __init__(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[ToolSchema],
+        ids: Iterator[str] | None = None,
+    ) -> None:
         self.messages: list[Message] = list(messages)
         self.tools = tools
+        self._call_ids = ids or call_ids()
 
     async def respond(self, new: Sequence[Message], sampling: Sampling, tell: Tell | None = None) -> Reply:
         """Hear ``new`` messages and answer. Both are part of ``messages`` afterwards.
@@ -42,6 +50,7 @@ class Session(ABC):
         """
         self.messages.extend(new)
         reply = await self._generate(new, sampling, tell)
+        reply.message = identified(reply.message, self.messages, self._call_ids)
         self.messages.append(reply.message)
         return reply
 
@@ -57,8 +66,14 @@ class Session(ABC):
 class ChatSession(Session):
     """A conversation with a backend that speaks messages."""
 
-    def __init__(self, backend: Backend, messages: Sequence[Message], tools: Sequence[ToolSchema]) -> None:
-        super().__init__(messages, tools)
+    def __init__(
+        self,
+        backend: Backend,
+        messages: Sequence[Message],
+        tools: Sequence[ToolSchema],
+        ids: Iterator[str] | None = None,
+    ) -> None:
+        super().__init__(messages, tools, ids)
         self._backend = backend
 
     async def _generate(self, new: Sequence[Message], sampling: Sampling, tell: Tell | None) -> Reply:
@@ -85,10 +100,11 @@ class TokenSession(Session):
         renderer: Renderer,
         messages: Sequence[Message],
         tools: Sequence[ToolSchema],
+        ids: Iterator[str] | None = None,
         *,
         policy_version: int = 0,
     ) -> None:
-        super().__init__(messages, tools)
+        super().__init__(messages, tools, ids)
         self._backend = backend
         self._renderer = renderer
         self._version = policy_version
@@ -127,7 +143,8 @@ class TokenSession(Session):
         text, calls = self._renderer.parse(sampled.ids, self.tools)
         if told is not None:
             told.rest_of(text)
-        finish = "tool_calls" if calls else sampled.finish_reason
+        parsed = any(call["function"]["name"] != MALFORMED_CALL for call in calls)
+        finish = "tool_calls" if parsed else sampled.finish_reason
         return Reply(assistant(text, calls), finish, prompt_tokens, len(sampled.ids))
 
     async def _stream(self, sampling: Sampling, told: _Told) -> TokenReply:
@@ -227,10 +244,14 @@ def open_session(
     renderer: Renderer | None,
     messages: Sequence[Message],
     tools: Sequence[ToolSchema],
+    ids: Iterator[str] | None = None,
     *,
     policy_version: int = 0,
 ) -> Session:
-    """The session that fits ``backend``: by token ids wherever it speaks them."""
+    """The session that fits ``backend``: by token ids wherever it speaks them.
+
+    ``ids`` are for the tool calls to come.
+    """
     if renderer is not None and Capability.TOKEN_IDS in backend.capabilities:
-        return TokenSession(backend, renderer, messages, tools, policy_version=policy_version)
-    return ChatSession(backend, messages, tools)
+        return TokenSession(backend, renderer, messages, tools, ids, policy_version=policy_version)
+    return ChatSession(backend, messages, tools, ids)

@@ -12,6 +12,7 @@ from uuid import uuid4
 
 from grpo_sdk.blocking import call_blocking
 from grpo_sdk.messages import ToolSchema
+from grpo_sdk.schemas import inlinable, object_schema
 
 if TYPE_CHECKING:
     from langchain_core.tools import BaseTool
@@ -21,7 +22,10 @@ ToolLike: TypeAlias = "BaseTool | BoundTool | Callable[..., Any]"
 
 
 MALFORMED_CALL = "malformed_tool_call"
-"""Name of a call that could not be parsed; its arguments hold what the model wrote."""
+"""Name of a call that could not be parsed; its arguments hold what the model wrote, marks of a call included.
+
+It is for trajectories and the agent's own loop. What leaves for others has the text instead.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +69,25 @@ def _has_google_docstring(function: Callable[..., Any]) -> bool:
 
 def tool_schema(tool: BaseTool) -> ToolSchema:
     """What the model is shown of ``tool``; injected arguments are left out."""
-    from langchain_core.utils.function_calling import convert_to_openai_tool
+    from langchain_core.utils.function_calling import convert_to_openai_function
+    from langchain_core.utils.json_schema import dereference_refs
 
-    return cast(ToolSchema, convert_to_openai_tool(tool))
+    shown: Any = tool.tool_call_schema
+    if isinstance(shown, dict):
+        theirs = object_schema(shown)
+    else:  # pydantic 1 has no model_json_schema
+        theirs = shown.model_json_schema() if hasattr(shown, "model_json_schema") else {}
+    if not inlinable(theirs):  # LangChain would leave out what a reference names
+        parameters = theirs
+    elif isinstance(shown, dict):  # of another server, say
+        parameters = dereference_refs(theirs)
+        parameters.pop("$defs", None)
+        parameters.pop("definitions", None)
+    else:
+        return {"type": "function", "function": convert_to_openai_function(tool)}
+    parameters = {key: said for key, said in parameters.items() if key not in ("title", "description")}
+    function = {"name": tool.name, "description": tool.description, "parameters": parameters}
+    return {"type": "function", "function": function}
 
 
 class ToolCallError(Exception):
@@ -88,6 +108,11 @@ class BoundTool:
     """How long its results may be used again; None: never."""
     origin: str = ""
     """Tells the code behind it from other code under the same name: part of what a cache goes by."""
+
+    def __post_init__(self) -> None:
+        function = self.schema["function"]
+        whole = {**function, "parameters": object_schema(function.get("parameters"))}
+        object.__setattr__(self, "schema", {"type": "function", "function": whole})
 
 
 @dataclass(frozen=True, slots=True)

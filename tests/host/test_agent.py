@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 
 import pytest
@@ -238,3 +239,56 @@ def test_each_turn_samples_with_a_seed_of_its_own_that_comes_again(fakes):
     assert seeds(7) == seeds(7) == [derive_seed(7, 0), derive_seed(7, 1)]
     assert seeds(7) != seeds(8)
     assert seeds(None) == [None, None]
+
+
+def call_ids_of(seed):
+    agent = Agent(ScriptedBackend(script=lambda m, t: calls_without_ids(m)), tools=(look_up,))
+    conversation = act(agent, "A12?", "B7?", seed=seed)
+    return [call["id"] for m in conversation.session.messages for call in m.get("tool_calls", [])]
+
+
+def calls_without_ids(messages):
+    call = tool_call("look_up", '{"order": "A12"}', "")
+    return assistant("", [call, call]) if messages[-1]["role"] == "user" else "Done."
+
+
+def test_the_ids_of_calls_come_from_the_seed():
+    first, again, other = call_ids_of(7), call_ids_of(7), call_ids_of(8)
+    assert first == again
+    assert len({*first, *other}) == 8
+
+
+def test_without_a_seed_no_two_conversations_have_an_id_in_common():
+    assert len({*call_ids_of(None), *call_ids_of(None)}) == 8
+
+
+def test_a_conversation_that_begins_again_goes_on_with_its_ids():
+    async def run():
+        agent = Agent(ScriptedBackend(script=lambda m, t: calls_without_ids(m)), tools=(look_up,))
+        conversation = agent.open(seed=7)
+        await conversation.act([user("A12?")])
+        conversation.begin_again([])
+        await conversation.act([user("B7?")])
+        return [call["id"] for m in conversation.said for call in m.get("tool_calls", [])]
+
+    assert asyncio.run(run()) == call_ids_of(7)
+
+
+def file_name() -> str:
+    """Name a file."""
+    return os.fsdecode(b"\xff.txt")
+
+
+def no_file() -> str:
+    """Open a file."""
+    raise FileNotFoundError(os.fsdecode(b"\xff.txt"))
+
+
+@pytest.mark.parametrize("tool", [file_name, no_file])
+def test_a_file_name_that_is_not_utf8_reaches_the_model(tool):
+    backend = ScriptedBackend(replies=[calls((tool.__name__, "{}")), "I see."])
+    conversation = act(Agent(backend, tools=(tool,)), "Which file?")
+    [text] = tool_texts(conversation)
+    assert text.endswith("\ufffd.txt")
+    [run] = conversation.turns[0].tools
+    assert (run.error or "").isascii() or run.error.endswith("\ufffd.txt")

@@ -144,7 +144,7 @@ def test_tool_calls_are_parsed_and_malformed_ones_are_kept(fakes):
     good, bad, done = converse(
         session, [user("Where is A12?")], [tool_result(tool_call("lookup", "{}", "c"), "x")], [user("?")]
     )
-    assert good.finish_reason == bad.finish_reason == "tool_calls"
+    assert (good.finish_reason, bad.finish_reason) == ("tool_calls", "stop")
     assert good.message["content"] == "Wait."
     assert good.message["tool_calls"][0]["function"] == {"name": "lookup", "arguments": '{"order": "A12"}'}
     assert bad.message["tool_calls"][0]["function"]["name"] == MALFORMED_CALL
@@ -364,3 +364,31 @@ def test_a_failed_answer_after_a_fork_forks_once(fakes):
     ledger = session.ledger()
     assert ledger.forks == 1
     assert [sequence.sampled for sequence in ledger.sequences] == [3, 3]
+
+
+def ids_of(session):
+    return [call["id"] for message in session.messages for call in message.get("tool_calls", [])]
+
+
+def test_calls_have_ids_that_no_other_of_the_conversation_has(fakes):
+    _, session = token_session(fakes, CALL + CALL, CALL, tools=TOOLS)
+    converse(session, [user("Hi")], [user("And?")], [user("And?")])
+    ids = ids_of(session)
+    assert len(set(ids)) == len(ids) == 4
+    assert all(id.isalnum() and len(id) == 9 for id in ids)
+
+
+def test_an_id_that_a_server_gives_twice_is_replaced_once():
+    replies = [assistant("", [tool_call("lookup", "{}", id)]) for id in ("a", "b", "a", "")]
+    session = ChatSession(ScriptedBackend(replies=replies), [], TOOLS)
+    converse(session, *[[user("Hi")]] * 4)
+    first, second, *others = ids_of(session)
+    assert (first, second) == ("a", "b")
+    assert len(set(others)) == 2
+    assert not {"a", "b", ""} & set(others)
+
+
+def test_a_call_that_was_cut_off_ends_for_that_reason(fakes):
+    _, session = token_session(fakes, BROKEN, tools=TOOLS)
+    cut, whole = converse(session, [user("Hi")], max_tokens=9) + converse(session, [user("Hi")])
+    assert (cut.finish_reason, whole.finish_reason) == ("length", "stop")

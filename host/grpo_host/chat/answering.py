@@ -14,7 +14,7 @@ from grpo_host.chat.store import ConversationRecord, Digest
 from grpo_host.chat.summary import summarise
 from grpo_host.chat.voice import Voice
 from grpo_host.instruments import Tell
-from grpo_host.rendering.tool_calls import as_plain_messages, parse_calls
+from grpo_host.rendering.tool_calls import as_plain_messages, as_written, parse_calls
 from grpo_sdk.errors import ContextOverflowError
 from grpo_sdk.messages import Message, assistant, system, user
 from grpo_sdk.strategy import Strategy
@@ -126,7 +126,7 @@ class Answering:
         said = await self._act(conversation)
         return Answer(
             text=said["content"],
-            messages=conversation.said,
+            messages=list(map(as_written, conversation.said)),
             digest=self._digest if self._digest != self._record.digest else None,
             repeatable=not conversation.used and not (self._voice and self._voice.spoke),
             tools=conversation.used,

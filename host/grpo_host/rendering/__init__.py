@@ -41,7 +41,10 @@ class Renderer(Protocol):
         """
 
     def parse(self, completion: Sequence[int], tools: Sequence[ToolSchema]) -> tuple[str, list[ToolCall]]:
-        """The text and the tool calls that sampled ids say; malformed calls are kept as such."""
+        """The text and the tool calls that sampled ids say; malformed calls are kept as such.
+
+        A call has the id that the model wrote, or an empty one: the session gives it one.
+        """
 
     def reader(self, tools: Sequence[ToolSchema]) -> TextReader:
         """What shows the text of a reply while it is sampled."""

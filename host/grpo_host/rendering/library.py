@@ -9,6 +9,7 @@ from typing import Any
 
 from grpo_host.models import hub_id
 from grpo_host.rendering.reading import GrowingReader, TextReader
+from grpo_host.rendering.tool_calls import as_written
 from grpo_sdk.backend import Tokenizer
 from grpo_sdk.messages import Message, ToolCall, ToolSchema, tool_call
 from grpo_sdk.tools import MALFORMED_CALL
@@ -26,7 +27,7 @@ def library_renderer(tokenizer: Tokenizer) -> LibraryRenderer | None:
         return None
     named: Any = copy.copy(tokenizer)
     named.name_or_path = name  # the library goes by it; backends load from a directory
-    return LibraryRenderer(create_renderer(named))
+    return LibraryRenderer(create_renderer(named), tokenizer)
 
 
 class LibraryRenderer:
@@ -34,13 +35,14 @@ class LibraryRenderer:
 
     doubts: tuple[str, ...] = ()
 
-    def __init__(self, renderer: Any) -> None:
+    def __init__(self, renderer: Any, tokenizer: Tokenizer) -> None:
         self._renderer = renderer
+        self._tokenizer = tokenizer
         self.stop_ids: tuple[int, ...] = tuple(renderer.get_stop_token_ids())
 
     def prompt(self, messages: Sequence[Message], tools: Sequence[ToolSchema]) -> list[int]:
-        ids = self._renderer.render_ids(list(messages), tools=_specs(tools), add_generation_prompt=True)
-        return list(ids)
+        shown = list(map(as_written, messages))
+        return list(self._renderer.render_ids(shown, tools=_specs(tools), add_generation_prompt=True))
 
     def extension(
         self,
@@ -59,7 +61,17 @@ class LibraryRenderer:
 
     def parse(self, completion: Sequence[int], tools: Sequence[ToolSchema]) -> tuple[str, list[ToolCall]]:
         parsed = self._renderer.parse_response(list(completion), tools=_specs(tools))
-        return parsed.content, [_call(attempt, index) for index, attempt in enumerate(parsed.tool_calls)]
+        return parsed.content, [self._call(attempt, completion) for attempt in parsed.tool_calls]
+
+    def _call(self, attempt: Any, completion: Sequence[int]) -> ToolCall:
+        id = attempt.id or ""  # some models write one
+        if attempt.status != "ok" or not attempt.name:
+            span = attempt.token_span  # with the marks of a call, which ``raw`` lacks
+            raw = self._tokenizer.decode(list(completion[slice(*span)])) if span else attempt.raw
+            return tool_call(MALFORMED_CALL, raw, id)
+        arguments = attempt.arguments
+        text = arguments if isinstance(arguments, str) else json.dumps(arguments or {})
+        return tool_call(attempt.name, text, id)
 
     def reader(self, tools: Sequence[ToolSchema]) -> TextReader:
         return GrowingReader(lambda ids: self.parse(ids, tools)[0], tools=bool(tools))
@@ -77,12 +89,3 @@ class LibraryRenderer:
 
 def _specs(tools: Sequence[ToolSchema]) -> list[dict[str, Any]] | None:
     return [tool["function"] for tool in tools] or None
-
-
-def _call(attempt: Any, index: int) -> ToolCall:
-    call_id = attempt.id or f"call_{index}"
-    if attempt.status != "ok" or not attempt.name:
-        return tool_call(MALFORMED_CALL, attempt.raw, call_id)
-    arguments = attempt.arguments
-    text = arguments if isinstance(arguments, str) else json.dumps(arguments or {})
-    return tool_call(attempt.name, text, call_id)

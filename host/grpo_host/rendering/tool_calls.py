@@ -8,56 +8,53 @@ The Hermes form, which Qwen and many open models are trained on::
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from typing import Any
 
 from grpo_host.rendering.call_scan import scan
-from grpo_sdk.messages import Message, ToolCall, ToolSchema, tool_call
+from grpo_host.rendering.signatures import describe_tools
+from grpo_sdk.messages import Message, ToolCall, ToolSchema, assistant, tool_call
 from grpo_sdk.tools import MALFORMED_CALL
 
 OPENING, CLOSING = "<tool_call>", "</tool_call>"
+_CLOSED = re.compile(rf"\s*{CLOSING}")
 
-
-def describe_tools(tools: Sequence[ToolSchema]) -> str:
-    """What a system prompt says of ``tools``: short, for small models and short contexts."""
-    lines = [_signature(tool["function"]) for tool in tools]
-    form = '<tool_call>{"name": "...", "arguments": {...}}</tool_call>'
-    return "\n".join(["Tools:", *lines, f"To use a tool, reply only with: {form}"])
-
-
-def _signature(function: dict[str, Any]) -> str:
-    """``lookup(order_id: string): Look up an order.``; the JSON schema where that cannot say it."""
-    parameters = function.get("parameters", {})
-    properties: dict[str, Any] = parameters.get("properties", {})
-    simple = {"string", "integer", "number", "boolean"}
-    if any(field.get("type") not in simple for field in properties.values()):
-        return json.dumps(function, ensure_ascii=False)
-    required = set(parameters.get("required", ()))
-    arguments = ", ".join(
-        f"{name}{'' if name in required else '?'}: {field['type']}" for name, field in properties.items()
-    )
-    return f"{function['name']}({arguments}): {function.get('description', '')}".rstrip(": ")
+_LONGEST_NAME = 200
+"""Of a tool; a longer one is a model that repeats itself."""
 
 
 def render_call(call: ToolCall) -> str:
-    """``call`` as the model is to write it."""
+    """``call`` as the model is to write it; a malformed one as it wrote it."""
     function = call["function"]
+    if function["name"] == MALFORMED_CALL:
+        return function["arguments"]
     name = json.dumps(function["name"], ensure_ascii=False)
     arguments = function["arguments"].strip() or "{}"
     return f'<tool_call>{{"name": {name}, "arguments": {arguments}}}</tool_call>'
 
 
 def parse_calls(text: str) -> tuple[str, list[ToolCall]]:
-    """The text outside of tool calls, and the calls; one that is not valid JSON is kept as malformed."""
+    """The text outside of tool calls, and the calls, which have no ids yet.
+
+    One that is not valid JSON is kept as malformed, with all that the model wrote.
+    """
     found = scan(text, OPENING, CLOSING, whole=True)
-    return found.shown.strip(), [_parse_call(raw.strip(), index) for index, raw in enumerate(found.calls)]
+    calls: list[ToolCall] = []
+    position = 0
+    for raw in found.calls:
+        start = text.index(f"{OPENING}{raw}", position)
+        position = start + len(OPENING) + len(raw)
+        closed = _CLOSED.match(text, position)
+        calls.append(_parse_call(raw, text[start : closed.end() if closed else position]))
+    return found.shown.strip(), calls
 
 
-def _parse_call(raw: str, index: int) -> ToolCall:
+def _parse_call(raw: str, written: str) -> ToolCall:
     try:
-        return read_call(json.loads(raw), f"call_{index}")
+        return read_call(json.loads(raw), "")
     except (ValueError, TypeError, RecursionError):
-        return tool_call(MALFORMED_CALL, raw, f"call_{index}")
+        return tool_call(MALFORMED_CALL, written, "")
 
 
 def read_call(written: Any, call_id: str) -> ToolCall:
@@ -109,3 +106,22 @@ def assistant_text(message: Message) -> str:
     parts = [message["content"]] if message["content"] else []
     parts += [render_call(call) for call in message.get("tool_calls", ())]
     return "\n".join(parts)
+
+
+def as_written(message: Message) -> Message:
+    """``message`` for others: what is no call that could be made is text, as the model wrote it."""
+    if message.get("name") == MALFORMED_CALL:  # the answer to one
+        answer = message.copy()
+        del answer["name"]
+        return answer
+    calls = message.get("tool_calls", [])
+    made = [call for call in calls if _can_be_made(call)]
+    if len(made) == len(calls):
+        return message
+    written = [render_call(call) for call in calls if call not in made]
+    return assistant("\n".join(filter(None, [message["content"], *written])), made)
+
+
+def _can_be_made(call: ToolCall) -> bool:
+    name = call["function"]["name"]
+    return bool(name) and len(name) <= _LONGEST_NAME and name != MALFORMED_CALL

@@ -19,6 +19,7 @@ from starlette.responses import Response, StreamingResponse
 
 from grpo_host.agent import Agent, ToolUse
 from grpo_host.chat.voice import Voice
+from grpo_host.rendering.tool_calls import as_written
 from grpo_host.serving.endpoint import ApiError, Call, Endpoint, Scope
 from grpo_host.serving.errors import agent_errors, answered, render
 from grpo_host.serving.openai_models import (
@@ -127,6 +128,7 @@ class _Answer:
     """One of the answers."""
 
     reply: Reply
+    """What is no call that the caller could make is text in it."""
     session: Session
     text: str
     """Up to the first of the caller's stop texts."""
@@ -137,7 +139,9 @@ class _Answer:
 
     @property
     def finish_reason(self) -> str:
-        return "stop" if self.text != self.reply.message["content"] else self.reply.finish_reason
+        message, reason = self.reply.message, self.reply.finish_reason
+        cut = self.text != message["content"]
+        return "stop" if cut or (reason == "tool_calls" and not message.get("tool_calls")) else reason
 
 
 class _Answering:
@@ -195,6 +199,7 @@ class _Answering:
         session = open_session(agent.backend, agent.renderer, self._messages, self._tools)
         until = UntilStop(sampling.stop, tell)
         reply = await self._respond(session, agent, sampling, until if tell else None)
+        reply = replace(reply, message=as_written(reply.message))
         text = until.end(reply.message["content"])
         return _Answer(reply, session, text, reply.completion_tokens)
 

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from grpo_host.serving.tool_runs import ToolRun
 from grpo_sdk.backend import Sampling
 from grpo_sdk.messages import Message, ToolCall, ToolSchema, assistant, system, user
+from grpo_sdk.schemas import object_schema
 
 Text = Annotated[str, Field(max_length=1_000_000)]
 Name = Annotated[str, Field(min_length=1, max_length=200)]
@@ -76,9 +77,18 @@ MessageIn = Annotated[
 
 class FunctionDefinition(_Strict):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
-    description: Annotated[str, Field(max_length=10_000)] = ""
-    parameters: dict[str, Any] = Field(default_factory=lambda: {"type": "object", "properties": {}})
+    description: Annotated[str, Field(max_length=10_000)] | None = None
+    parameters: dict[str, Any] | bool | Annotated[list[Any], Field(max_length=0)] | None = None
+    """A JSON schema. An empty list is PHP's empty object."""
     strict: bool | None = None
+
+    def shown(self) -> dict[str, Any]:
+        """The function as a model is shown it."""
+        return {
+            "name": self.name,
+            "description": self.description or "",
+            "parameters": object_schema(self.parameters),
+        }
 
 
 class ToolDefinition(_Strict):
@@ -147,10 +157,7 @@ class ChatCompletionRequest(_Strict):
         """The tools that the model is shown."""
         if self.tool_choice == "none":
             return []
-        return [
-            {"type": "function", "function": tool.function.model_dump(exclude={"strict"})}
-            for tool in self.tools or ()
-        ]
+        return [{"type": "function", "function": tool.function.shown()} for tool in self.tools or ()]
 
     def wants_agents_tools(self) -> bool:
         """Whether an agent may call its own."""

@@ -28,6 +28,7 @@ from grpo_sdk import (
     user,
 )
 from grpo_sdk.testing import ScriptedBackend
+from grpo_sdk.tools import MALFORMED_CALL
 
 
 def calls(*named):
@@ -640,3 +641,17 @@ def test_a_record_of_another_store_without_a_strategy_gets_the_agents(chat):
     talk.id = "old"
     talk.say("Hi")
     assert talk.system == "Be kind."
+
+
+def test_a_call_that_could_not_be_parsed_is_kept_as_the_text_that_it_was(chat):
+    written = '<tool_call>{"name": "look_up"'
+
+    def script(messages, tools):
+        return calls((MALFORMED_CALL, written)) if messages[-1]["role"] == "user" else "Sorry."
+
+    talk = chat(script, tools=[look_up])
+    assert talk.say("Where is A12?") == "Sorry."
+    assert "is not valid JSON of the form" in talk.shown[-1][-1]["content"]
+    _, tried, answer, _ = talk.history
+    assert tried == assistant(written)
+    assert (answer["role"], answer.get("name")) == ("tool", None)

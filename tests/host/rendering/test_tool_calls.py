@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from grpo_host.rendering.signatures import describe_tools
 from grpo_host.rendering.tool_calls import (
     as_plain_messages,
+    as_written,
     assistant_text,
-    describe_tools,
     parse_calls,
     render_call,
 )
@@ -29,10 +30,10 @@ def test_calls_and_the_text_around_them_are_told_apart():
     assert functions("  Hello.  ") == ("Hello.", [])
 
 
-def test_several_calls_have_ids_of_their_own():
+def test_several_calls_are_told_apart():
     said, calls = parse_calls(f"{CALL} and {CALL}")
     assert said == "and"
-    assert [call["id"] for call in calls] == ["call_0", "call_1"]
+    assert len(calls) == 2
 
 
 def test_a_call_without_arguments_has_none():
@@ -55,7 +56,10 @@ def test_a_call_whose_end_was_cut_off_is_read_as_far_as_it_goes():
     ],
 )  # fmt: skip
 def test_a_malformed_call_is_kept_as_it_was_written(raw):
-    assert functions(f"Hm. <tool_call>{raw}</tool_call>") == ("Hm.", [(MALFORMED_CALL, raw)])
+    assert functions(f"Hm. <tool_call>{raw}</tool_call>") == (
+        "Hm.",
+        [(MALFORMED_CALL, f"<tool_call>{raw}</tool_call>")],
+    )
 
 
 @pytest.mark.parametrize(
@@ -95,7 +99,8 @@ def test_a_call_whose_closing_tag_was_forgotten_ends_before_the_next():
 
 def test_what_is_no_json_ends_with_the_next_closing_tag():
     said, calls = functions('<tool_call>{"name": "</tool_call>", oops}</tool_call>Sorry.')
-    assert (said, calls) == ("Sorry.", [(MALFORMED_CALL, '{"name": "</tool_call>", oops}')])
+    written = '<tool_call>{"name": "</tool_call>", oops}</tool_call>'
+    assert (said, calls) == ("Sorry.", [(MALFORMED_CALL, written)])
 
 
 @given(st.text(alphabet='<>/_tolca{}[]":\\un0d8 ', max_size=60))
@@ -120,25 +125,6 @@ def test_a_rendered_call_is_parsed_back(name, arguments):
 def search(query: str, limit: int = 3) -> str:
     """Search the manual."""
     return query * limit
-
-
-def save(tags: list[str]) -> str:
-    """Save tags."""
-    return ""
-
-
-def test_tools_are_described_shortly_where_that_says_all():
-    text = describe_tools([tool_schema(as_tool(search))])
-    assert text.splitlines() == [
-        "Tools:",
-        "search(query: string, limit?: integer): Search the manual.",
-        'To use a tool, reply only with: <tool_call>{"name": "...", "arguments": {...}}</tool_call>',
-    ]
-
-
-def test_a_tool_with_nested_arguments_is_described_by_its_schema():
-    line = describe_tools([tool_schema(as_tool(save))]).splitlines()[1]
-    assert json.loads(line)["parameters"]["properties"]["tags"]["type"] == "array"
 
 
 def test_messages_become_system_user_and_assistant_alone():
@@ -182,3 +168,30 @@ def test_an_assistant_says_its_words_before_its_calls():
     assert assistant_text(assistant("", [tool_call("now", "", "c")])) == (
         '<tool_call>{"name": "now", "arguments": {}}</tool_call>'
     )
+
+
+def test_a_malformed_call_is_shown_to_the_model_as_it_was_written():
+    written = "<tool_call>{lookup</tool_call>"
+    [call] = parse_calls(written)[1]
+    assert assistant_text(assistant("Hm.", [call])) == f"Hm.\n{written}"
+
+
+@pytest.mark.parametrize("name", [MALFORMED_CALL, "", "x" * 201])
+def test_what_is_no_call_is_text_for_others(name):
+    good, bad = tool_call("lookup", "{}", "a"), tool_call(name, "<tool_call>{", "b")
+    said = as_written(assistant("Hm.", [good, bad]))
+    assert said == assistant(f"Hm.\n{render_call(bad)}", [good])
+    assert as_written(assistant("", [bad])) == assistant(render_call(bad))
+
+
+def test_the_answer_to_what_is_no_call_has_no_name_for_others():
+    bad = tool_call(MALFORMED_CALL, "{", "b")
+    assert "name" not in as_written(tool_result(bad, "Error"))
+    for message in (tool_result(tool_call("lookup", "{}", "a"), "x"), user("Hi"), assistant("Hi")):
+        assert as_written(message) == message
+
+
+def test_of_several_malformed_calls_each_is_kept_as_it_was_written():
+    calls = [CALL, "<tool_call></tool_call>", "<tool_call>[]\n</tool_call>", "<tool_call>{"]
+    _, found = functions(" ".join(calls))
+    assert found[1:] == [(MALFORMED_CALL, call) for call in calls[1:]]

@@ -287,7 +287,7 @@ def test_what_cannot_be_read_as_a_call_is_told_without_an_internal_name(serve, s
             return (await ask(client, "look K482")).choices[0].message.tool_runs
 
     (run,) = asyncio.run(scenario())
-    assert (run["name"], run["arguments"], run["ok"]) == ("", "oops", False)
+    assert (run["name"], run["arguments"], run["ok"]) == ("", "<tool_call>oops</tool_call>", False)
     assert "not valid JSON" in run["result"]
 
 
