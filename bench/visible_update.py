@@ -196,8 +196,8 @@ def main() -> None:
     """Parse the command line and publish."""
     parser = argparse.ArgumentParser(prog="python -m bench.visible_update", description=__doc__)
     parser.add_argument("--model", default="smollm2-135m")
-    parser.add_argument("--rows", type=int, default=32)
-    parser.add_argument("--answer", type=int, default=48, help="tokens of an answer")
+    parser.add_argument("--rows", type=int, default=16)
+    parser.add_argument("--answer", type=int, default=32, help="tokens of an answer")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     warnings.simplefilter("ignore")

@@ -34,9 +34,8 @@ class VisibleUpdate:
 
     def add(self, before: torch.Tensor, exact: torch.Tensor, after: torch.Tensor) -> None:
         """Count a weight: ``before`` the merge, after it as it should be, and as it was rounded."""
-        before, exact, after = (part[::SAMPLED_ROWS].float() for part in (before, exact, after))
-        change = exact - before
-        self.seen = self.seen + ((after - before) * change).sum()
+        change = exact - before.float()
+        self.seen = self.seen + ((after.float() - before.float()) * change).sum()
         self.wanted = self.wanted + change.square().sum()
 
     @property
@@ -50,14 +49,22 @@ def rounded(tensor: torch.Tensor, dtype: torch.dtype, name: str) -> torch.Tensor
 
     What ``dtype`` can hold stays as it is.
     """
-    import torch
 
     tensor = tensor.detach()
+    if tensor.is_floating_point() and dtype.itemsize < tensor.dtype.itemsize:
+        tensor = tensor.clone()
+    return _rounded_in_place(tensor, dtype, name)
+
+
+def _rounded_in_place(tensor: torch.Tensor, dtype: torch.dtype, name: str) -> torch.Tensor:
+    """``rounded``, for a ``tensor`` that nobody needs any more if it is wider than ``dtype``."""
+    import torch
+
     if not tensor.is_floating_point():
         return tensor
     if dtype.itemsize >= tensor.dtype.itemsize:
         return tensor.to(dtype)
-    exact = tensor.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
+    exact = tensor.float().contiguous()
     draws = _draws(exact, derive_seed("rounding", name))
     if dtype == torch.bfloat16:  # the upper half of a float32
         bits = exact.view(torch.int32)
@@ -115,9 +122,10 @@ def merged_weights(
                 merged.add(owner)
                 before, after = _merge(adapted[owner])
                 for leaf, exact in after.items():
-                    weight = rounded(exact, before[leaf].dtype, f"{owner}.{leaf}")
-                    if visible is not None and exact.is_floating_point():
-                        visible.add(before[leaf], exact, weight)
+                    rows = exact[::SAMPLED_ROWS].clone()
+                    weight = _rounded_in_place(exact, before[leaf].dtype, f"{owner}.{leaf}")
+                    if visible is not None and exact is not before[leaf]:
+                        visible.add(before[leaf][::SAMPLED_ROWS], rows, weight[::SAMPLED_ROWS])
                     yield f"{owner}.{leaf}", weight
 
 
@@ -207,10 +215,27 @@ def _owner(name: str, modules: Collection[str]) -> str | None:
 
 
 def _merge(module: Any) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-    """The state of the module that ``module`` stands for: as it was, and merged, in float32."""
-    whole = copy.deepcopy(module).float()
+    """The state of the module that ``module`` stands for: as it was, and merged, in float32 of its own."""
     if hasattr(module, "get_base_layer"):
+        before = dict(module.get_base_layer().state_dict())
+        if (delta := _plain_delta(module)) is not None:
+            return before, {**before, "weight": delta.float().add_(before["weight"])}
+        whole = copy.deepcopy(module).float()
         whole.merge()
-        return module.get_base_layer().state_dict(), whole.get_base_layer().state_dict()
+        return before, whole.get_base_layer().state_dict()
+    whole = copy.deepcopy(module).float()
     merged = whole.unload_and_optionally_merge_module(merge=True, safe_merge=False, adapter_names=None)
     return module.original_module.state_dict(), merged.state_dict()
+
+
+def _plain_delta(module: Any) -> torch.Tensor | None:
+    """What a plain LoRA layer adds to its weight: a merge without a copy of the layer takes half the time."""
+    from peft.tuners.lora import Linear
+
+    if type(module) is not Linear or module.merged:
+        return None
+    active = [name for name in module.active_adapters if name in module.lora_A]
+    if not active or any(name in module.lora_variant or module.lora_bias[name] for name in active):
+        return None
+    first, *others = (module.get_delta_weight(name).float() for name in active)
+    return sum(others, first)
