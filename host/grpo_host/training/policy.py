@@ -105,8 +105,9 @@ class Policy:
                 self.model.save_pretrained(place, state_dict={})
                 self.tokenizer.save_pretrained(place)
         except Exception as problem:  # each library has errors of its own
+            said = " ".join(str(problem).split()).rstrip(".")
             raise RunError(
-                f"what is trained could not be saved in {directory}: {problem}. "
+                f"what is trained could not be saved in {directory}: {said}. "
                 f"{remedy(problem, directory)} and begin again; nothing has been trained yet"
             ) from problem
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import warnings
 from collections import Counter
@@ -17,6 +18,7 @@ from grpo_host.config.load import load_config
 from grpo_host.plugins import load_plugins
 from grpo_host.progress import Advance, Reporter
 from grpo_host.run_directory import RunDirectory
+from grpo_sdk import RunError
 
 pytestmark = pytest.mark.model
 
@@ -146,3 +148,17 @@ def test_the_report_says_on_which_tasks_weights_were_chosen(runs: list[RunDirect
     assert report["early_stopping"]["split"] == "train, held back"
     assert len(chosen) == 4
     assert not chosen & others, "chosen by what was neither trained on nor reported"
+
+
+def test_a_model_that_cannot_be_saved_is_refused_before_anything_is_played(
+    heavy: None, tiny_model_path: Path, tmp_path: Path
+) -> None:
+    from grpo_host.training.run import run_training
+
+    model = shutil.copytree(tiny_model_path, tmp_path / "model")
+    (model / "generation_config.json").write_text('{"do_sample": false, "temperature": 0.5}')
+    text = AGENT.format(model=model, save_every=2, output=tmp_path / "runs")
+    (tmp_path / "agent.yaml").write_text(text.replace("lora: {dropout: 0.1}", "lora: null"))
+    with pytest.raises(RunError, match=r"could not be saved .*`temperature`.* Mend that and begin again"):
+        run_training(load_config(tmp_path / "agent.yaml"), load_plugins(), reporter=Reporter(quiet=True))
+    assert not list(RunDirectory.find(tmp_path / "runs", "tiny").read_trajectories())

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from grpo_host.run_directory import RunDirectory
-from grpo_host.training.resume import KEPT, go_on
+from grpo_host.training.resume import KEPT, THERE_OR_NOT, go_on
 from grpo_sdk import RunError
 
 YAML = """\
@@ -12,7 +12,7 @@ name: desk
 seed: 0
 model: {name: x, context: 512}
 rewards: [{name: kind, seconds: 30.0, options: {word: sorry}}]
-training: {steps: 9, save_every: 10, lora: {r: 16}, warm_start: null}
+training: {steps: 9, save_every: 10, early_stopping: null, lora: {r: 16}, warm_start: null}
 """
 
 
@@ -40,6 +40,7 @@ def test_a_run_goes_on_with_its_settings(directory):
         ("[{name: kind, seconds: 30.0, options: {word: sorry}}]", "[]", "rewards"),
         ("lora: {r: 16}", "lora: null", "training.lora"),
         ("warm_start: null", "warm_start: {epochs: 2}", "training.warm_start"),
+        ("early_stopping: null", "early_stopping: {patience: 2}", "training.early_stopping"),
     ],
 )
 def test_what_a_runs_results_hang_on_stays(directory, then, now, name):
@@ -64,6 +65,14 @@ def test_a_reward_that_was_too_slow_may_be_given_more_time(directory):
     assert go_on(directory, YAML.replace("seconds: 30.0", "seconds: 90.0")) == ["rewards[0].seconds"]
 
 
+def test_early_stopping_may_change_where_it_is_there(directory):
+    then = YAML.replace("early_stopping: null", "early_stopping: {patience: 2}")
+    directory.agent_yaml.write_text(then)
+    assert go_on(directory, then.replace("patience: 2", "patience: 9")) == [
+        "training.early_stopping.patience"
+    ]
+
+
 def test_with_more_steps_the_end_is_measured_anew(directory):
     assert go_on(directory, YAML.replace("steps: 9", "steps: 20")) == ["training.steps"]
     assert directory.read_report() == {"before": 1}
@@ -77,4 +86,4 @@ def test_what_stays_is_the_name_of_a_setting():
     from grpo_host.config.schema import AgentConfig, TrainingConfig
 
     known = {*AgentConfig.model_fields, *(f"training.{name}" for name in TrainingConfig.model_fields)}
-    assert known >= set(KEPT)
+    assert known >= {*KEPT, *THERE_OR_NOT}
