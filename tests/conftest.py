@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import pytest
 from hypothesis import settings
 
+from grpo_host.precision import fast_dtype
 from grpo_sdk import Embedder, ModelError, ModelSpec, sentence_embedder
 from grpo_sdk.backend import Backend
 
@@ -233,11 +234,12 @@ def running() -> type[RunningBackend]:
 
 @pytest.fixture(scope="module")
 def vllm_backend(model_path: Path) -> Iterator[RunningBackend]:
-    """The embedded model on vLLM in bfloat16, started once a file: ``run`` its coroutines."""
+    """The embedded model on vLLM, in what this machine multiplies fast, started once a file: ``run`` its
+    coroutines."""
     need("vllm")
     from grpo_backends.vllm_engine import VllmBackend
 
-    model = ModelSpec("smollm2-135m", path=model_path, context=1024)
+    model = ModelSpec("smollm2-135m", path=model_path, dtype=fast_dtype(), context=1024)
     with RunningBackend(VllmBackend(model, kv_cache_gib=0.5)) as running:
         yield running
 

@@ -16,6 +16,7 @@ from grpo_host.agent import Agent
 from grpo_host.any_loop import AnyLoopBackend
 from grpo_host.models import ResolvedModel, longest_context, resolve_model
 from grpo_host.plugins import Registry, load_plugins
+from grpo_host.precision import resolve_dtype
 from grpo_host.rendering import Renderer, make_renderer
 from grpo_sdk.backend import Backend, Capability, ModelSpec
 from grpo_sdk.blocking import call_blocking
@@ -51,7 +52,7 @@ class LocalModel:
         backend: str | Backend = AUTO,
         options: Mapping[str, Any] | None = None,
         adapter: str | Path | None = None,
-        dtype: str = "bfloat16",
+        dtype: str = AUTO,
         context: int | None = None,
         stop: Sequence[str | int] = (),
         registry: Registry | None = None,
@@ -61,7 +62,7 @@ class LocalModel:
         self._backend = backend
         self._options = dict(options or {})
         self._adapter = Path(adapter) if adapter is not None else None
-        self._dtype = dtype
+        self._dtype = resolve_dtype(dtype)
         self._context = context
         self._stop = tuple(stop)
         self._registry = registry

@@ -14,6 +14,7 @@ from pydantic import Field, ValidationError
 
 from grpo_host.agent import Agent
 from grpo_host.config.schema import AgentConfig, Count, Positive, Section, Temperature
+from grpo_host.precision import fast_dtype
 from grpo_host.prompts import PromptEnvironment, as_environment
 from grpo_host.responders import as_agent, is_trainable
 from grpo_host.reward_functions import as_rewards
@@ -49,8 +50,9 @@ class TrainingConfig(Settings):
     """Train a LoRA adapter; else the whole model."""
     lora_r: Count = 16
     lora_alpha: Count = 32
-    bf16: bool = True
-    """The model in training computes in bfloat16; else in float32. The agent samples in its own dtype."""
+    bf16: bool | None = None
+    """The model in training computes in bfloat16, or in float32; None: in what this machine multiplies
+    fast. The agent samples in its own dtype."""
     gradient_clipping: Positive = 1.0
     """The gradient's norm is scaled down to this."""
     per_device_batch_size: Count | None = None
@@ -180,6 +182,8 @@ class DistributedGRPOTrainer:
     def _precision(self) -> tuple[str, bool]:
         mixed = self.distributed_config.mixed_precision
         bf16 = self.training_config.bf16
+        if bf16 is None:
+            bf16 = mixed or fast_dtype() == "bfloat16"
         if mixed and not bf16:
             raise ConfigError("mixed_precision computes in bfloat16, and bf16 is off. Set both, or neither")
         return "bfloat16" if bf16 else "float32", bf16 if mixed is None else mixed

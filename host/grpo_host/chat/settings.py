@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from grpo_host.local_model import AUTO, LocalModel, installed_plugins
+from grpo_host.precision import resolve_dtype
 from grpo_host.validation import settings_of
 from grpo_sdk.backend import Backend, Sampling
 from grpo_sdk.errors import ConfigError
@@ -35,7 +36,7 @@ class ModelSettings(BaseModel):
     backend_options: dict[str, Any] = Field(default_factory=dict)
     adapter: Path | None = None
     """A PEFT adapter's directory."""
-    dtype: str = Field("bfloat16", min_length=1)
+    dtype: Annotated[str, BeforeValidator(resolve_dtype)] = Field(AUTO, validate_default=True)
     context: int | None = Field(None, ge=16)
     """Longest sequence, in tokens."""
     temperature: float = Field(0.7, ge=0)

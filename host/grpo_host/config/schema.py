@@ -9,12 +9,15 @@ from typing import Annotated, Any, Literal
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     ValidationInfo,
     field_validator,
     model_validator,
 )
+
+from grpo_host.precision import AUTO, resolve_dtype
 
 Name = Annotated[str, Field(min_length=1)]
 Seconds = Annotated[float, Field(gt=0)]
@@ -68,7 +71,10 @@ class RewardUse(PluginUse):
 class ModelConfig(Named):
     """The model that is trained, evaluated or served; ``name``: alias, hub id, path, provider's name."""
 
-    dtype: Literal["bfloat16", "float32", "float16"] = "bfloat16"
+    dtype: Annotated[Literal["bfloat16", "float32", "float16"], BeforeValidator(resolve_dtype)] = Field(
+        AUTO, validate_default=True
+    )
+    """``auto``, the default, becomes what this machine multiplies fast: bfloat16 or float32."""
     context: Annotated[int, Field(ge=16)] = 1024
     """Tokens, prompt and completion together."""
     adapter: str | None = None

@@ -12,6 +12,7 @@ import pytest
 
 from grpo_host.cli import group, main
 from grpo_host.cli.evaluate import model_of_run
+from grpo_host.precision import fast_dtype
 from grpo_sdk import RunError
 
 PLUGIN = """
@@ -184,7 +185,7 @@ def test_a_good_agent_is_summed_up(agent_yaml, capsys):
     assert main(["check", agent_yaml, "--set", "rewards[0].weight=0.5"]) == 0
     assert capsys.readouterr().out == (
         "agent        desk\n"
-        "model        some/model (bfloat16, 1024 tokens)\n"
+        f"model        some/model ({fast_dtype()}, 1024 tokens)\n"
         "backend      trainable\n"
         "environment  room (32 train, 32 held_out tasks)\n"
         "tools        none\n"

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from grpo_environments.order_desk.environment import OrderDeskEnvironment
-from grpo_environments.order_desk.orders import says_not_found, stated
+from grpo_environments.order_desk.orders import FIELDS, says_not_found, stated
 from grpo_environments.order_desk.phrases import ANSWERS, ASKS_ID, NOT_FOUND
 from grpo_sdk import Environment, Task, assistant
 from grpo_sdk.testing import EnvironmentContract
@@ -73,6 +73,9 @@ def test_looking_up_and_answering_is_a_success():
         (["K482"], "Your order is delayed.", 0.5),
         (["K482"], "It is shipped, packed, delayed or paid.", 0.5),
         (["K482"], "It is not shipped.", 0.5),
+        (["K482"], "It is shipped and comes on Friday.", 1.0),
+        (["K482"], "A lamp, shipped, Friday, DHL.", 0.5),
+        (["K482"], '{"item": "lamp", "status": "shipped"}', 0.5),
         (["X999", "K482"], "It is shipped.", 1.0),
         (["#k482 "], "It is SHIPPED, it was not delayed.", 1.0),
     ],
@@ -162,7 +165,9 @@ def test_facts_cannot_be_told_from_the_question():
 
 
 def test_demonstrations_succeed_at_their_own_tasks():
-    environment = OrderDeskEnvironment(missing_rate=0.3, withhold_id_rate=0.3, questions=3, train_tasks=100)
+    environment = OrderDeskEnvironment(
+        missing_rate=0.3, withhold_id_rate=0.3, questions=3, train_tasks=100, demonstrations="whole"
+    )
     tasks = environment.tasks("train")
     for task, dialogue in zip(tasks, environment.demonstrations("train"), strict=True):
 
@@ -182,6 +187,16 @@ def test_demonstrations_succeed_at_their_own_tasks():
         result = asyncio.run(replay())
         assert result.done
         assert result.outcome["success"] is True, dialogue
+
+
+def test_demonstrations_of_the_form_show_one_kind_of_question_and_none_of_the_tasks():
+    environment = OrderDeskEnvironment()
+    dialogues = environment.demonstrations("train")
+    assert {len(dialogue) for dialogue in dialogues} == {4}, "a question, a call, its result, an answer"
+    values = [stated(dialogue[-1]["content"], field) for dialogue in dialogues for field in FACTS]
+    assert {value for found in values for value in found} == set(FIELDS["status"])
+    asked = {task.data["questions"][0]["text"] for task in environment.tasks("train")}
+    assert not asked & {dialogue[0]["content"] for dialogue in dialogues}
 
 
 def test_phrases_mean_what_they_are_for():

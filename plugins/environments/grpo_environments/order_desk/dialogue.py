@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from grpo_environments.order_desk.orders import normalized, says_not_found, stated
+from grpo_environments.order_desk.orders import normalized, reads_out, says_not_found, stated
 
 CALLED, RIGHT, ANSWERED = 0.15, 0.35, 0.5
 """What calling the tool, looking up the right order and answering rightly add to a question's score."""
@@ -110,4 +110,4 @@ class OrderDialogue:
         facts = self.orders.get(question.order)
         if facts is None:
             return not values and says_not_found(text)
-        return values == {facts[question.field]}
+        return values == {facts[question.field]} and not reads_out(text, question.field)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from grpo_environments.order_desk.demonstrations import demonstrate
 from grpo_environments.order_desk.dialogue import OrderDialogue
@@ -16,11 +16,15 @@ from grpo_sdk.tools import ToolLike
 from grpo_sdk.trajectory import Task
 
 
+FORM_FIELDS = ("status",)
+"""What demonstrations of the form ask about: all other answers are left to be found."""
+
+
 class OrderDeskEnvironment(Environment):
     """A customer asks about orders; the agent calls ``lookup_order`` and answers from the result.
 
     A question is answered where the right order was looked up and the message states the fact
-    asked for, and no other value of that field. ``outcome``: ``success`` (every question
+    asked for, no other value of that field, and does not read the whole record out. ``outcome``: ``success`` (every question
     answered), ``score`` (partial credit, a mean over the questions), ``called_tool``,
     ``right_order``, ``answered`` (shares of the questions), ``lookups``.
 
@@ -39,6 +43,7 @@ class OrderDeskEnvironment(Environment):
         train_tasks: int = 512,
         held_out_tasks: int = 128,
         task_seed: int = 0,
+        demonstrations: Literal["form", "whole"] = "form",
     ) -> None:
         """Options.
 
@@ -46,6 +51,8 @@ class OrderDeskEnvironment(Environment):
         for. ``same_order_rate``: share of further questions about the same order.
         ``missing_rate``: share of orders that do not exist; the agent has to say so.
         ``withhold_id_rate``: share of customers who name their order only when asked.
+        ``demonstrations``: ``form`` shows only how the tool is called, on single questions about a
+        status; ``whole`` shows whole tasks of the same kind as those that are posed.
         ``task_seed``: other tasks. Raises ``ValueError`` for an unknown field or a share
         outside [0, 1].
         """
@@ -62,6 +69,9 @@ class OrderDeskEnvironment(Environment):
         self._options = TaskOptions(
             questions, tuple(fields), same_order_rate, missing_rate, withhold_id_rate, task_seed
         )
+        self._demonstrated = self._options
+        if demonstrations == "form":
+            self._demonstrated = TaskOptions(1, FORM_FIELDS, 0.0, 0.0, 0.0, task_seed + 1)
         self._counts = (train_tasks, held_out_tasks)
         self._dialogue: OrderDialogue | None = None
 
@@ -69,7 +79,7 @@ class OrderDeskEnvironment(Environment):
         return make_tasks(split, self._counts[is_held_out(split)], self._options)
 
     def demonstrations(self, split: str) -> Sequence[list[Message]]:
-        return demonstrate(self.tasks(split))
+        return demonstrate(make_tasks(split, self._counts[is_held_out(split)], self._demonstrated))
 
     async def reset(self, task: Task, *, seed: int) -> Observation:
         self._dialogue = OrderDialogue.of(task.data)

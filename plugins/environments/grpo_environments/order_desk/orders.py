@@ -49,6 +49,14 @@ def stated(text: str, field: str) -> set[str]:
     }
 
 
+def reads_out(text: str, field: str) -> bool:
+    """Whether ``text`` reads the record out rather than answer a question about ``field``.
+
+    It copies the tool's result, or states more than one fact that nobody asked for.
+    """
+    return "{" in text or sum(bool(stated(text, other)) for other in FIELDS if other != field) > 1
+
+
 def says_not_found(text: str) -> bool:
     """Whether ``text`` says that there is no such order."""
     return bool(_NOT_FOUND.search(text.replace("\u2019", "'")))
