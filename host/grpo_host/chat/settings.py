@@ -36,7 +36,7 @@ class ModelSettings(BaseModel):
     backend_options: dict[str, Any] = Field(default_factory=dict)
     adapter: Path | None = None
     """A PEFT adapter's directory."""
-    dtype: Annotated[str, BeforeValidator(resolve_dtype)] = Field(AUTO, validate_default=True)
+    dtype: Annotated[str, BeforeValidator(resolve_dtype)] = Field(default=AUTO, validate_default=True)
     context: int | None = Field(None, ge=16)
     """Longest sequence, in tokens."""
     temperature: float = Field(0.7, ge=0)

@@ -72,7 +72,7 @@ class ModelConfig(Named):
     """The model that is trained, evaluated or served; ``name``: alias, hub id, path, provider's name."""
 
     dtype: Annotated[Literal["bfloat16", "float32", "float16"], BeforeValidator(resolve_dtype)] = Field(
-        AUTO, validate_default=True
+        default=AUTO, validate_default=True
     )
     """``auto``, the default, becomes what this machine multiplies fast: bfloat16 or float32."""
     context: Annotated[int, Field(ge=16)] = 1024

@@ -16,7 +16,8 @@ from grpo_host.run_directory import RunDirectory
 from grpo_host.training.distributed import Ranks
 from grpo_host.training.health import Health
 from grpo_host.training.interrupt import Interrupt, StopTraining
-from grpo_host.training.report import Timer, describe_step, draw_curves
+from grpo_host.training.report import Timer, describe_step, draw_curves, next_commands
+from grpo_host.training.transcripts import Transcript, compare, transcripts
 from grpo_sdk.trajectory import Task
 
 if TYPE_CHECKING:
@@ -134,14 +135,18 @@ class TrainingRun:
             return
         self.interrupt.check_together()
         split = self.config.evaluation.split
-        evaluation = self._measure(name, agent, policy, split, self.assembly.tasks(split))
+        evaluation, conversations = self._measure(name, agent, policy, split, self.assembly.tasks(split))
         self.reporter.line(f"{name}: {evaluation}")
-        self._report(**{name: evaluation.as_dict(), "held_out": split == "held_out"})
+        measured = {**evaluation.as_dict(), "conversations": conversations}
+        self._report(**{name: measured, "held_out": split == "held_out"})
 
     def _measure(
         self, label: str, agent: Agent, policy: Policy, split: str, tasks: Sequence[Task]
-    ) -> Evaluation:
-        """Play the first of ``tasks`` with the weights as they are, each rank its share."""
+    ) -> tuple[Evaluation, list[Transcript]]:
+        """Play the first of ``tasks`` with the weights as they are, each rank its share.
+
+        Gives what was measured, and the first conversations.
+        """
         from grpo_host.training.grpo import gather_played
 
         settings = self.config.evaluation
@@ -163,12 +168,12 @@ class TrainingRun:
                     check=self.interrupt.check,
                 )
             if self.ranks.size == 1:
-                return evaluation
+                return evaluation, transcripts(tasks, played)
             metrics = RolloutMetrics(seconds=evaluation.seconds)
             everyone = gather_played(played, self.ranks, observers)
             for trajectory in everyone:
                 metrics.add(trajectory)
-            return summarise(everyone, split, metrics)
+            return summarise(everyone, split, metrics), transcripts(tasks, everyone)
 
     def _warm_start_once(self, agent: Agent, policy: Policy) -> None:
         from grpo_host.training.warm_start import demonstrations, tokenize, warm_start
@@ -265,7 +270,7 @@ class TrainingRun:
         )
 
         def measure(step: int) -> float | None:
-            evaluation = self._measure(_measurement(step), agent, policy, chosen.split, chosen.tasks)
+            evaluation, _ = self._measure(_measurement(step), agent, policy, chosen.split, chosen.tasks)
             self.reporter.line(f"after step {step}: {evaluation}")
             return evaluation.reward.mean if evaluation.reward else None
 
@@ -315,7 +320,10 @@ class TrainingRun:
                 f"mean {before['split']} reward {before['reward']['mean']:.3f} → "
                 f"{after['reward']['mean']:.3f} in {steps} steps"
             )
-        self.reporter.line(f"{self.result.name} {self.result}")
+        for line in compare((before or {}).get("conversations", ()), (after or {}).get("conversations", ())):
+            self.reporter.line(line)
+        for line in next_commands(self.directory, self.result):
+            self.reporter.line(line)
 
     def _report(self, **values: Any) -> None:
         self.report.update(values, seconds={k: round(v, 2) for k, v in self.seconds.items()})

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from grpo_host.chart import save_chart, sparkline, terminal_chart
@@ -58,3 +60,15 @@ def draw_curves(directory: RunDirectory, reporter: Reporter, names: Sequence[str
         save_chart(chart, steps, curves)
     reporter.line(terminal_chart([v for v in curves["reward"] if v is not None]))
     return max(steps, default=0)
+
+
+def next_commands(directory: RunDirectory, result: Path) -> Iterator[str]:
+    """What was made, and what can be done with it now."""
+    agent = shlex.quote(str(directory.agent_yaml))
+    run = shlex.quote(str(directory.path))
+    yield f"\n{result.name} {result}"
+    if result == directory.whole_model:
+        yield f"serve it:    grpo-host serve {agent} --set model.name={shlex.quote(str(result.resolve()))}"
+        return
+    yield f"serve it:    grpo-host serve {agent} --run {run}"
+    yield f"measure it:  grpo-host eval {agent} --run {run}"

@@ -15,7 +15,6 @@ from grpo_sdk.messages import Message, user
 from grpo_sdk.tools import ToolLike
 from grpo_sdk.trajectory import Task
 
-
 FORM_FIELDS = ("status",)
 """What demonstrations of the form ask about: all other answers are left to be found."""
 
@@ -24,9 +23,9 @@ class OrderDeskEnvironment(Environment):
     """A customer asks about orders; the agent calls ``lookup_order`` and answers from the result.
 
     A question is answered where the right order was looked up and the message states the fact
-    asked for, no other value of that field, and does not read the whole record out. ``outcome``: ``success`` (every question
-    answered), ``score`` (partial credit, a mean over the questions), ``called_tool``,
-    ``right_order``, ``answered`` (shares of the questions), ``lookups``.
+    asked for, no other value of that field, and does not read the whole record out. ``outcome``:
+    ``success`` (every question answered), ``score`` (partial credit, a mean over the questions),
+    ``called_tool``, ``right_order``, ``answered`` (shares of the questions), ``lookups``.
 
     Ids, names and wordings of train and held-out tasks are disjoint; facts are drawn for each
     task, so that they can only be read, not remembered.
