@@ -29,7 +29,9 @@ TASKS = [Task(name, {}, "held_out") for name in ("a", "b", "c")]
 
 
 def test_the_conversations_of_the_first_tasks_are_kept_whatever_their_order_and_outcome():
-    found = transcripts(TASKS, [played("c", "On Friday.", 1.0), played("b", "Hm.", 0.5), played("a", "", None)])
+    found = transcripts(
+        TASKS, [played("c", "On Friday.", 1.0), played("b", "Hm.", 0.5), played("a", "", None)]
+    )
     assert [(item["task"], item["reward"], item["success"]) for item in found] == [
         ("a", None, False),
         ("b", 0.5, False),
