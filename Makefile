@@ -3,7 +3,7 @@
 .PHONY: help install run test check lint format bench clean
 
 BIN := .venv/bin
-AGENT ?= examples/support_desk/agent.yaml
+AGENT ?= examples/order_desk/agent.yaml
 INSTALLED := .venv/.installed
 # Two files of tests at a time; those with an engine or torch take both cores by themselves. Of the file
 # that is left out every test needs torch, and finding them imports it.

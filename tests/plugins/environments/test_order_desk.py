@@ -10,6 +10,7 @@ from grpo_environments.order_desk.orders import FIELDS, says_not_found, stated
 from grpo_environments.order_desk.phrases import ANSWERS, ASKS_ID, NOT_FOUND
 from grpo_sdk import Environment, Task, assistant
 from grpo_sdk.testing import EnvironmentContract
+from grpo_sdk.tools import as_tool
 
 FACTS = {"item": "lamp", "status": "shipped", "eta": "Friday", "carrier": "DHL"}
 
@@ -197,6 +198,17 @@ def test_demonstrations_of_the_form_show_one_kind_of_question_and_none_of_the_ta
     assert {value for found in values for value in found} == set(FIELDS["status"])
     asked = {task.data["questions"][0]["text"] for task in environment.tasks("train")}
     assert not asked & {dialogue[0]["content"] for dialogue in dialogues}
+
+
+def test_the_served_agent_looks_up_the_orders_of_the_held_out_tasks():
+    environment = OrderDeskEnvironment()
+    [tool] = environment.serving_tools()
+    [own] = environment.tools()
+    assert as_tool(tool).args == as_tool(own).args
+    assert as_tool(tool).description == as_tool(own).description
+    order, facts = next(iter(environment.tasks("held_out")[0].data["orders"].items()))
+    assert json.loads(asyncio.run(tool(order))) == facts
+    assert json.loads(asyncio.run(tool("X000"))) == {"error": "order not found"}
 
 
 def test_phrases_mean_what_they_are_for():

@@ -64,8 +64,8 @@ class OrderDialogue:
     def lookup(self, order_id: str) -> str:
         """The tool's answer: a short JSON text."""
         order = normalized(order_id)
-        self.lookups.append(order)
         if not self.done:
+            self.lookups.append(order)
             self.question.called_tool = True
             self.question.right_order = self.question.right_order or order == self.question.order
         return json.dumps(self.orders.get(order, {"error": "order not found"}))

@@ -10,7 +10,7 @@ from grpo_environments.order_desk.dialogue import OrderDialogue
 from grpo_environments.order_desk.orders import FIELDS
 from grpo_environments.order_desk.tasks import TaskOptions, make_tasks
 from grpo_environments.splits import is_held_out, require_between, require_rate
-from grpo_sdk.environment import Environment, Observation, StepResult
+from grpo_sdk.environment import HELD_OUT, Environment, Observation, StepResult
 from grpo_sdk.messages import Message, user
 from grpo_sdk.tools import ToolLike
 from grpo_sdk.trajectory import Task
@@ -93,6 +93,15 @@ class OrderDeskEnvironment(Environment):
 
     def tools(self) -> Sequence[ToolLike]:
         return (self.lookup_order,)
+
+    def serving_tools(self) -> Sequence[ToolLike]:
+        """``lookup_order`` on a shop for trying the agent: it has the orders of the held-out tasks."""
+        orders: dict[str, dict[str, str]] = {}
+        for task in self.tasks(HELD_OUT):
+            orders = {**task.data["orders"], **orders}
+        shop = OrderDeskEnvironment()
+        shop._dialogue = OrderDialogue(orders, [])
+        return shop.tools()
 
     async def lookup_order(self, order_id: str) -> str:
         """Look up an order: its item, status, eta (day of arrival) and carrier.
