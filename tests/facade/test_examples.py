@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
+import asyncio
+import json
 import re
 import subprocess
 import sys
@@ -9,7 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from grpo_agent_framework.examples import feedback, shop
+from grpo_agent_framework.examples import console, feedback, shop, trained
+from grpo_environments.order_desk.environment import OrderDeskEnvironment
+from grpo_sdk import RunError
+from grpo_sdk.tools import as_tool
 
 EXAMPLES = ("quick_start", "enhanced_customer_service", "grpo_showcase", "ultimate_customer_service_demo")
 
@@ -47,9 +53,77 @@ def test_a_model_that_is_not_there_is_one_line_and_status_2() -> None:
 
 
 def test_the_shops_tools_answer_what_the_model_asks() -> None:
-    assert "delayed by the carrier" in shop.check_order_status("#1042")
-    assert "There is no order 7." in shop.check_order_status("7")
+    assert json.loads(asyncio.run(shop.lookup_order("#k111")))["status"] == "delayed"
+    assert json.loads(asyncio.run(shop.lookup_order("7"))) == {"error": "order not found"}
     assert "30 days" in shop.search_help("How to return a lamp")
+
+
+def test_the_shops_order_tool_is_the_one_that_agents_are_trained_with() -> None:
+    [trained] = OrderDeskEnvironment().tools()
+    own, theirs = as_tool(shop.lookup_order), as_tool(trained)
+    assert (own.name, own.description, own.args) == (theirs.name, theirs.description, theirs.args)
+
+
+RUN = """\
+name: order-desk
+model: {name: some/model, context: 384, dtype: float32}
+agent: {system_prompt: Look it up.}
+environment: order_desk
+rewards: [task_success]
+sampling: {max_tokens: 40}
+"""
+
+
+@pytest.fixture
+def shop_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A finished run of ``make run`` below the working directory."""
+    monkeypatch.chdir(tmp_path)
+    run = tmp_path / "runs" / "order-desk" / "20260101-000000-aaaa"
+    (run / "adapter").mkdir(parents=True)
+    (run / "agent.yaml").write_text(RUN)
+    return run
+
+
+def asked(*, model: str = console.MODEL, run: str | None = None) -> argparse.Namespace:
+    return argparse.Namespace(model=model, run=run, max_tokens=60)
+
+
+def test_the_examples_speak_with_the_run_that_was_trained_for_them(shop_run: Path, capsys) -> None:
+    settings = trained.model_config(asked(), temperature=0.0)
+
+    assert trained.is_trained(settings)
+    assert settings["model"] == "some/model"
+    assert Path(settings["adapter"]).resolve() == shop_run / "adapter"
+    assert (settings["system_prompt"], settings["max_tokens"]) == ("Look it up.", 40)
+    assert shop_run.name in capsys.readouterr().out, "never silently"
+
+
+def test_without_a_run_an_example_says_that_the_model_only_shows_the_mechanics(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = trained.model_config(asked(), temperature=0.3)
+
+    assert settings == {"model_type": console.MODEL, "max_tokens": 60, "temperature": 0.3}
+    assert "not trained for this shop" in capsys.readouterr().out
+
+
+def test_another_model_is_taken_as_it_is(shop_run: Path, capsys) -> None:
+    assert trained.model_config(asked(model="other/model"))["model_type"] == "other/model"
+    assert capsys.readouterr().out == ""
+
+
+def test_a_run_that_is_not_there_is_an_error(shop_run: Path) -> None:
+    with pytest.raises(RunError, match="no run at nowhere"):
+        trained.model_config(asked(run="nowhere"))
+
+
+def test_a_run_without_an_adapter_is_not_taken_for_one_that_was_trained(shop_run: Path) -> None:
+    (shop_run / "adapter").rmdir()
+
+    assert not trained.is_trained(trained.model_config(asked()))
+    with pytest.raises(RunError, match="has no adapter yet"):
+        trained.model_config(asked(run=shop_run.name))
 
 
 def test_the_ratings_are_about_both_kinds_of_answers_and_leave_the_unseen_ones_out() -> None:

@@ -18,6 +18,7 @@ from grpo_host.cli.quiet import quiet_libraries
 from grpo_sdk.errors import GrpoError
 from grpo_sdk.rewards import RewardResult
 
+MODEL = "smollm2-135m"
 # What a model says must not be read as markup.
 console = Console(highlight=False, markup=False, emoji=False)
 
@@ -33,8 +34,9 @@ def run(
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--model", default=MODEL, help="an alias, hub id or directory (default: %(default)s)")
     parser.add_argument(
-        "--model", default="smollm2-135m", help="an alias, hub id or directory (default: %(default)s)"
+        "--run", help="a run of examples/order_desk to speak with (default: the latest below runs/order-desk)"
     )
     parser.add_argument(
         "--max-tokens", type=int, default=max_tokens, help="of one answer (default: %(default)s)"

@@ -17,28 +17,30 @@ from grpo_agent_framework import (
     create_customer_service_reward,
 )
 from grpo_agent_framework.examples import console, shop
+from grpo_agent_framework.examples.trained import is_trained, model_config
 
 MESSAGES = [
-    "Hello, my order 1042 has not arrived yet",
-    "And can I return the lamp that was in my last order?",
+    "Hello! Could you find out when order K111 arrives?",
+    "What carrier is used for my order B103?",
 ]
 
 
 async def main(options: argparse.Namespace) -> None:
     cache, monitoring = CacheService(), MonitoringService()
     dialogues = DialogueDatabase(shop.DIALOGUES)
+    # At temperature 0 the same question has the same answer, so that answers can be cached.
+    settings = model_config(options, temperature=0.0)
+    trained = is_trained(settings)
     agent = MultiTurnAgent(
-        model_config={
-            "model_type": options.model,
-            # The same question has the same answer, so that answers can be cached.
-            "temperature": 0.0,
-            "max_tokens": options.max_tokens,
-        },
-        dialogue_database=dialogues,
+        model_config=settings,
+        # A trained model is shown what it was trained with, and nothing else.
+        dialogue_database=None if trained else dialogues,
         cache_service=cache,
     )
-    agent.register_tool("check_order_status", shop.check_order_status)
-    agent.register_tool("search_help", shop.search_help)
+    agent.register_tool("lookup_order", shop.lookup_order)
+    if not trained:
+        agent.register_tool("search_help", shop.search_help)
+    strategy = "plain" if trained else "customer_service"
     reward = create_customer_service_reward(
         expected_responses=[dialogue["expected_response"] for dialogue in shop.DIALOGUES]
     )
@@ -46,9 +48,8 @@ async def main(options: argparse.Namespace) -> None:
     with console.timed("the model loads"):
         await agent.ready()
     console.heading("A conversation: streamed, and each answer scored")
-    context = await agent.start_conversation(
-        "demo_user", {"shop": "Lamps & More"}, strategy="customer_service"
-    )
+    about = {} if trained else {"shop": "Lamps & More"}
+    context = await agent.start_conversation("demo_user", about, strategy=strategy)
     turns: list[dict[str, str]] = []
     for number in range(100):
         message = await next_message(number, talk=options.talk)
@@ -69,10 +70,10 @@ async def main(options: argparse.Namespace) -> None:
 
     if not options.talk:
         console.heading("The same question of another customer comes out of the cache")
-        again = await agent.start_conversation("other_user", {"shop": "Lamps & More"})
+        again = await agent.start_conversation("other_user", about)
         with console.timed("answered again"):
             answer = await agent.generate_multiturn_response(
-                again.conversation_id, MESSAGES[0], strategy="customer_service"
+                again.conversation_id, MESSAGES[0], strategy=strategy
             )
         console.note("the same answer" if answer == turns[1]["content"] else "another answer")
 

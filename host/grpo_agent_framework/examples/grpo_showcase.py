@@ -20,6 +20,7 @@ from grpo_agent_framework import (
     create_neural_reward_function,
 )
 from grpo_agent_framework.examples import console, feedback, shop
+from grpo_agent_framework.examples.trained import model_config
 from grpo_agent_framework.rewards.ruler_reward import RulerReward
 from grpo_sdk.errors import ConfigError
 
@@ -41,11 +42,11 @@ class OneAnswer(Environment):
 async def main(options: argparse.Namespace) -> None:
     cache, monitoring = CacheService(), MonitoringService()
     agent = MultiTurnAgent(
-        model_config={"model_type": options.model, "temperature": 1.0, "max_tokens": options.max_tokens},
+        model_config=model_config(options, temperature=1.0),
         dialogue_database=DialogueDatabase(shop.DIALOGUES),
         cache_service=cache,
     )
-    agent.register_tool("check_order_status", shop.check_order_status)
+    agent.register_tool("lookup_order", shop.lookup_order)
     agent.register_tool("search_help", shop.search_help)
 
     with console.timed("the model loads"):
@@ -65,7 +66,7 @@ async def main(options: argparse.Namespace) -> None:
 async def talk(agent: MultiTurnAgent, monitoring: MonitoringService) -> None:
     """Two strategies answer the same message, with examples from the dialogue database."""
     console.heading("Conversations: the strategy says who the agent is")
-    message = "My order 1042 has not arrived"
+    message = "My order K111 has not arrived. When will it come?"
     for strategy in ("customer_service", "technical_support"):
         context = await agent.start_conversation(user_id="demo_user")
         console.said("Customer", message)

@@ -8,27 +8,23 @@ from __future__ import annotations
 import argparse
 
 from grpo_agent_framework import MultiTurnAgent, create_customer_service_reward
-from grpo_agent_framework.examples import console
+from grpo_agent_framework.examples import console, shop
+from grpo_agent_framework.examples.trained import is_trained, model_config
 
 MESSAGES = [
-    "Hi, I need help with my order",
-    "It was due on Monday and it has not arrived. The number is 1042.",
+    "Hello! Could you find out when order K111 arrives?",
+    "I am asking about order M249: what is its status?",
 ]
 
 
 async def main(options: argparse.Namespace) -> None:
-    agent = MultiTurnAgent(
-        model_config={
-            "model_type": options.model,
-            "temperature": 0.3,  # a small model at a higher one wanders
-            "max_tokens": options.max_tokens,
-        },
-        max_conversation_turns=15,
-    )
+    settings = model_config(options, temperature=0.0)  # as a trained agent was measured
+    agent = MultiTurnAgent(model_config=settings, max_conversation_turns=15)
+    agent.register_tool("lookup_order", shop.lookup_order)
     with console.timed("the model loads"):
         await agent.ready()
     context = await agent.start_conversation(
-        user_id="demo_user", initial_context={"topic": "customer_service"}
+        user_id="demo_user", strategy="plain" if is_trained(settings) else "customer_service"
     )
 
     console.heading("A conversation")
@@ -36,9 +32,7 @@ async def main(options: argparse.Namespace) -> None:
     for message in MESSAGES:
         console.said("Customer", message)
         with console.timed("the model answers"):
-            response = await agent.generate_multiturn_response(
-                context.conversation_id, message, strategy="customer_service"
-            )
+            response = await agent.generate_multiturn_response(context.conversation_id, message)
         console.said("Agent", response)
         turns += [{"role": "user", "content": message}, {"role": "assistant", "content": response}]
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 from grpo_sdk.tools import cacheable
 
 ORDERS = {
-    "1042": "shipped on Friday, delayed by the carrier, expected tomorrow",
-    "1043": "being packed, leaves the warehouse today",
-    "1044": "delivered on Monday",
+    "K111": {"item": "lamp", "status": "delayed", "eta": "Friday", "carrier": "DHL"},
+    "M249": {"item": "kettle", "status": "packed", "eta": "Monday", "carrier": "UPS"},
+    "B103": {"item": "jacket", "status": "shipped", "eta": "Tuesday", "carrier": "FedEx"},
 }
 
 ARTICLES = {
@@ -49,14 +51,14 @@ DIALOGUES = [
 ]
 
 
-def check_order_status(order_id: str) -> str:
-    """Look up where an order is.
+async def lookup_order(order_id: str) -> str:
+    """Look up an order: its item, status, eta (day of arrival) and carrier.
 
     Args:
-        order_id: The number of the order, such as 1042.
+        order_id: The order number, such as K482.
     """
-    found = ORDERS.get(order_id.strip().lstrip("#"))
-    return f"Order {order_id}: {found}." if found else f"There is no order {order_id}."
+    # The tool of the environment order_desk, word for word: what a run learnt there is of use here.
+    return json.dumps(ORDERS.get(order_id.strip().lstrip("#").upper(), {"error": "order not found"}))
 
 
 @cacheable(ttl=3600)

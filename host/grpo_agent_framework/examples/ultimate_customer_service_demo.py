@@ -12,6 +12,7 @@ import asyncio
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from grpo_agent_framework import (
     CacheService,
@@ -26,11 +27,12 @@ from grpo_agent_framework import (
     create_neural_reward_function,
 )
 from grpo_agent_framework.examples import console, feedback, shop
+from grpo_agent_framework.examples.trained import model_config
 from grpo_host.chat.sql_store import SqlStore
 
 CUSTOMERS = {
-    "anna": "Hello, my order 1042 has not arrived",
-    "ben": "I was charged twice for order 1043",
+    "anna": "Hello! Could you find out when order K111 arrives?",
+    "ben": "What carrier is used for my order B103?",
     "carla": "I cannot sign in to my account",
 }
 
@@ -48,13 +50,14 @@ class Desk(Environment):
 
 
 async def main(options: argparse.Namespace) -> None:
+    settings = model_config(options, temperature=0.7)
     with tempfile.TemporaryDirectory(prefix="customer-service-") as temporary:
         folder = Path(options.keep or temporary)
         cache, monitoring = CacheService(path=folder / "cache.sqlite"), MonitoringService()
         store = SqlStore.sqlite(folder / "conversations.sqlite")
         try:
-            conversations = await first_shift(options, store, cache, monitoring)
-            agent = await second_shift(options, store, cache, conversations["anna"])
+            conversations = await first_shift(settings, store, cache, monitoring)
+            agent = await second_shift(settings, store, cache, conversations["anna"])
             await training(options, agent, folder)
         finally:
             await store.close()
@@ -64,25 +67,25 @@ async def main(options: argparse.Namespace) -> None:
         await agent.close()
 
 
-def make_agent(options: argparse.Namespace, store: SqlStore, cache: CacheService) -> MultiTurnAgent:
+def make_agent(settings: dict[str, Any], store: SqlStore, cache: CacheService) -> MultiTurnAgent:
     """The agent of every process of the service."""
     agent = MultiTurnAgent(
-        model_config={"model_type": options.model, "temperature": 0.7, "max_tokens": options.max_tokens},
+        model_config=settings,
         dialogue_database=DialogueDatabase(shop.DIALOGUES),
         cache_service=cache,
         store=store,
     )
-    agent.register_tool("check_order_status", shop.check_order_status)
+    agent.register_tool("lookup_order", shop.lookup_order)
     agent.register_tool("search_help", shop.search_help)
     return agent
 
 
 async def first_shift(
-    options: argparse.Namespace, store: SqlStore, cache: CacheService, monitoring: MonitoringService
+    settings: dict[str, Any], store: SqlStore, cache: CacheService, monitoring: MonitoringService
 ) -> dict[str, str]:
     """Customers at once; the ids of their conversations."""
     console.heading("Three customers at once")
-    agent = make_agent(options, store, cache)
+    agent = make_agent(settings, store, cache)
     conversations = {}
     for customer in CUSTOMERS:
         context = await agent.start_conversation(
@@ -108,12 +111,12 @@ async def first_shift(
 
 
 async def second_shift(
-    options: argparse.Namespace, store: SqlStore, cache: CacheService, conversation_id: str
+    settings: dict[str, Any], store: SqlStore, cache: CacheService, conversation_id: str
 ) -> MultiTurnAgent:
     """Another agent object, as after a restart, goes on with a conversation of the first."""
     console.heading("After a restart, a conversation goes on")
-    agent = make_agent(options, store, cache)
-    message = "It is order 1042. Where is it now?"
+    agent = make_agent(settings, store, cache)
+    message = "And what is the status of order K111?"
     console.said("Customer anna", message)
     with console.timed("the model answers"):
         answer = await agent.generate_multiturn_response(conversation_id, message)
@@ -152,9 +155,7 @@ async def training(options: argparse.Namespace, agent: MultiTurnAgent, folder: P
         ("", "before", "after"),
         [("all", report["before"]["reward"]["mean"], report["after"]["reward"]["mean"])],
     )
-    console.note(
-        f"GRPO steps: {report['steps']}. An hour of training, not a minute, changes what people notice."
-    )
+    console.note(f"GRPO steps: {report['steps']}. A minute of training shows how it goes; it changes little.")
 
 
 if __name__ == "__main__":
