@@ -67,8 +67,6 @@ def next_commands(directory: RunDirectory, result: Path) -> Iterator[str]:
     agent = shlex.quote(str(directory.agent_yaml))
     run = shlex.quote(str(directory.path))
     yield f"\n{result.name} {result}"
-    if result == directory.whole_model:
-        yield f"serve it:    grpo-host serve {agent} --set model.name={shlex.quote(str(result.resolve()))}"
-        return
-    yield f"serve it:    grpo-host serve {agent} --run {run}"
-    yield f"measure it:  grpo-host eval {agent} --run {run}"
+    yield f"serve it:      grpo-host serve {agent} --run {run}"
+    yield f"measure it:    grpo-host eval {agent} --run {run}"
+    yield f"take it away:  grpo-host export {run}"
