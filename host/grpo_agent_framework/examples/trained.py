@@ -9,6 +9,7 @@ from typing import Any
 from grpo_agent_framework.examples import console
 from grpo_host.config.load import load_config
 from grpo_host.run_directory import RunDirectory
+from grpo_host.trained_model import trained_model
 from grpo_sdk.errors import RunError
 
 AGENT = "order-desk"
@@ -32,11 +33,11 @@ def model_config(options: argparse.Namespace, **otherwise: Any) -> dict[str, Any
             console.note(_UNTRAINED)
         return {"model_type": options.model, "max_tokens": options.max_tokens, **otherwise}
     console.note(f"The model was trained for this shop: {run.path}")
-    config = load_config(run.agent_yaml).config
+    config, trained = load_config(run.agent_yaml).config, trained_model(run)
     return {
         **otherwise,
-        "model": config.model.name,
-        "adapter": run.trained_adapter(),
+        "model": trained.name,
+        "adapter": trained.adapter,
         "dtype": config.model.dtype,
         "system_prompt": config.agent.system_prompt,
         "max_tokens": config.sampling.max_tokens,
@@ -57,4 +58,4 @@ def _run(options: argparse.Namespace) -> RunDirectory | None:
         run = RunDirectory.find(Path("runs"), AGENT, trained=True)
     except RunError:
         return None
-    return run if run.adapter.is_dir() else None
+    return run if run.is_trained() else None
