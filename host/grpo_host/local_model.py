@@ -41,8 +41,9 @@ class LocalModel:
 
     ``backend`` is a registered name, a backend that is not started yet, or ``auto``: vLLM where there
     are a GPU and vLLM, else transformers. ``options`` are the backend's. ``context`` None: 2,048
-    tokens, or as many as the model takes. ``stop`` is that of ``ModelSpec``. Making one is light. It
-    is loaded by the first ``start`` and can be used from several event loops, also one after another.
+    tokens, or as many as the model takes. ``stop`` and ``tool_format`` are those of ``ModelSpec``.
+    Making one is light. It is loaded by the first ``start`` and can be used from several event loops,
+    also one after another.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class LocalModel:
         dtype: str = AUTO,
         context: int | None = None,
         stop: Sequence[str | int] = (),
+        tool_format: str = "auto",
         registry: Registry | None = None,
         progress: Callable[[str], None] | None = None,
     ) -> None:
@@ -65,6 +67,7 @@ class LocalModel:
         self._dtype = resolve_dtype(dtype)
         self._context = context
         self._stop = tuple(stop)
+        self._tool_format = tool_format
         self._registry = registry
         self._progress = progress
         self._unnamed = uuid4().hex
@@ -153,7 +156,9 @@ class LocalModel:
         resolved = self._resolved(offer)
         path, hub_id = (resolved.path, resolved.hub_id) if resolved else (None, None)
         context = self._fitting_context(path)
-        spec = ModelSpec(self.name, path, self._adapter, self._dtype, context, self._stop, hub_id)
+        spec = ModelSpec(
+            self.name, path, self._adapter, self._dtype, context, self._stop, hub_id, self._tool_format
+        )
         made: Backend = offer.make(spec, **options)
         return made
 

@@ -186,6 +186,7 @@ def model_spec(model: ModelConfig, path: Path | None, hub_id: str | None = None)
         context=model.context,
         stop=tuple(model.stop),
         hub_id=hub_id,
+        tool_format=model.tool_format,
     )
 
 

@@ -60,6 +60,8 @@ class ModelSpec:
     """Tokens (texts or ids) that end a turn, in place of those that the chat template writes."""
     hub_id: str | None = None
     """The model's name on the hub, wherever its directory lies; None where it has none that is known."""
+    tool_format: str = "auto"
+    """How the model writes tool calls; ``auto``: as its chat template does."""
 
     def files(self) -> list[tuple[str, int, int]]:
         """What tells one state of the directories from another: each file's path, size and time (ns)."""

@@ -90,12 +90,14 @@ def check_settings(
             (*at, "model", "dtype"),
             f'the backend "{use.name}" calls a model elsewhere and cannot set its dtype. Leave dtype out',
         )
-    if model.stop and Capability.TOKEN_IDS not in backend.capabilities:
-        yield Complaint(
-            (*at, "model", "stop"),
-            f'the backend "{use.name}" speaks messages, whose ends are known where the model runs. '
-            f"Leave stop out",
-        )
+    if Capability.TOKEN_IDS not in backend.capabilities:
+        for key in ("stop", "tool_format"):
+            if key in model.model_fields_set:
+                yield Complaint(
+                    (*at, "model", key),
+                    f'the backend "{use.name}" speaks messages, which are rendered where the model runs. '
+                    f"Leave {key} out",
+                )
 
 
 def _check_requirements(use: PluginUse, backend: type[Backend], at: Location) -> Iterator[Complaint]:

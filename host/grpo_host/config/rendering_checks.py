@@ -35,7 +35,8 @@ def check_rendering(model: ModelConfig, backend: type[Backend]) -> tuple[list[Co
     try:
         return [], find_renderer(tokenizer, model_spec(model, directory)).doubts
     except ModelError as problem:
-        return [Complaint(("model", "stop" if model.stop else "name"), str(problem))], ()
+        key = next((key for key in ("stop", "tool_format") if f"model.{key}:" in str(problem)), "name")
+        return [Complaint(("model", key), str(problem))], ()
 
 
 def _has_tokenizer(directory: Path) -> bool:

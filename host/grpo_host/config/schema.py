@@ -27,6 +27,9 @@ Temperature = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
 
 
+ToolFormat = Literal["auto", "text", "hermes", "llama3_json", "mistral", "granite", "phi4_mini_json"]
+
+
 def _beside_agent_yaml(path: str, info: ValidationInfo) -> str:
     directory = (info.context or {}).get("directory")
     return str(Path(directory, path)) if directory else path
@@ -83,6 +86,8 @@ class ModelConfig(Named):
         default_factory=list
     )
     """Tokens (texts or ids) that end a turn, the one that a warm start teaches first; empty: found."""
+    tool_format: ToolFormat = "auto"
+    """How the model writes tool calls; ``auto``: as its chat template does, ``text``: our short form."""
 
 
 class OwnModelConfig(ModelConfig):

@@ -70,8 +70,9 @@ def find_renderer(tokenizer: Tokenizer, model: ModelSpec | None = None) -> Rende
     from grpo_host.rendering.library import library_renderer
     from grpo_host.rendering.template import TemplateRenderer
 
-    stop = model.stop if model else ()
-    if not stop and (known := library_renderer(tokenizer)) is not None:
+    stop, tool_format = (model.stop, model.tool_format) if model else ((), "auto")
+    own = not stop and tool_format == "auto"
+    if own and (known := library_renderer(tokenizer)) is not None:
         return known
     configured = end_ids(model.path) if model and model.path else ()
-    return TemplateRenderer(tokenizer, configured=configured, stop=stop)
+    return TemplateRenderer(tokenizer, configured=configured, stop=stop, tool_format=tool_format)

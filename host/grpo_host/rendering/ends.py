@@ -40,7 +40,7 @@ def find_ends(
     ``stop`` takes the place of the template's. The others always count, since engines stop at them.
     Raises ``ModelError`` where there is none at all, or ``stop`` names what is not a token.
     """
-    given = [_one_id(tokenizer, token, f"model.stop[{index}]") for index, token in enumerate(stop)]
+    given = [_one_id(tokenizer, token, index) for index, token in enumerate(stop)]
     known = [id for id in (*configured, tokenizer.eos_token_id) if id is not None]
     last, followed = _behind_an_answer(render)
     written = os.path.commonprefix([last, followed])  # noqa: RUF071 -- of any strings, letter by letter
@@ -94,17 +94,17 @@ def _first(texts: dict[str, int], written: str) -> str | None:
     return min(found, key=lambda text: (written.index(text), -len(text)), default=None)
 
 
-def _one_id(tokenizer: Any, token: str | int, where: str) -> int:
+def _one_id(tokenizer: Any, token: str | int, index: int) -> int:
     size = len(tokenizer) if hasattr(tokenizer, "__len__") else None
     if isinstance(token, int):
         if size is not None and token >= size:
-            raise ModelError(f"{where}: there is no token {token}; the tokenizer has {size}")
+            raise ModelError(f"model.stop: [{index}]: there is no token {token}; the tokenizer has {size}")
         return token
     id = _id(tokenizer, token)
     if id is None:
         raise ModelError(
-            f'{where}: "{token}" is not one token of this model. Name a token as its tokenizer does, '
-            f"such as {', '.join(list(added_texts(tokenizer))[:4]) or 'an id'}"
+            f'model.stop: [{index}]: "{token}" is not one token of this model. Name one as its tokenizer '
+            f"does, such as {', '.join(list(added_texts(tokenizer))[:4]) or 'an id'}"
         )
     return id
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -24,7 +24,8 @@ _ZERO_WIDTH_SPACE = "\u200b"
 class Shielded:
     """Messages in whose contents nothing spells a special token, and what stands for what."""
 
-    messages: list[dict[str, str]]
+    messages: list[dict[str, Any]]
+    tools: list[Any] | None = None
     originals: dict[str, str] = field(default_factory=dict)
     """Stand-in → the special token's text. Empty where the contents held none."""
 
@@ -37,19 +38,21 @@ class PlainText:
         self._special = sorted(_special_texts(tokenizer), key=len, reverse=True)
         self._pattern = re.compile("|".join(map(re.escape, self._special))) if self._special else None
 
-    def shield(self, messages: list[dict[str, str]]) -> Shielded:
-        """``messages`` with a stand-in for each special token that a content spells."""
-        pattern = self._pattern
-        if pattern is None or not any(pattern.search(message["content"]) for message in messages):
-            return Shielded(messages)
-        everything = "".join(message["content"] for message in messages)
+    def shield(self, messages: list[dict[str, Any]], tools: Sequence[Any] = ()) -> Shielded:
+        """``messages`` and ``tools`` with a stand-in for each special token that a text spells."""
+        pattern, offered = self._pattern, list(tools) or None
+        if pattern is None or not any(map(pattern.search, _texts([messages, offered]))):
+            return Shielded(messages, offered)
+        everything = "".join(_texts([messages, offered]))
         first, last = [c for c in _STAND_INS if c not in everything][:2]
         stand_ins = {text: f"{first}{index}{last}" for index, text in enumerate(self._special)}
+
+        def replaced(text: str) -> str:
+            return pattern.sub(lambda found: stand_ins[found.group()], text)
+
         return Shielded(
-            [
-                {**m, "content": pattern.sub(lambda found: stand_ins[found.group()], m["content"])}
-                for m in messages
-            ],
+            _mapped(messages, replaced),
+            _mapped(offered, replaced),
             {stand_in: text for text, stand_in in stand_ins.items()},
         )
 
@@ -105,6 +108,27 @@ def _replaced(text: str, originals: dict[str, str], break_with: str = "") -> str
     for stand_in, original in originals.items():
         text = text.replace(stand_in, f"{original[:1]}{break_with}{original[1:]}")
     return text
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """All texts in a JSON value, keys included."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield str(key)
+            yield from _texts(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _texts(item)
+
+
+def _mapped(value: Any, change: Callable[[str], str]) -> Any:
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, dict):
+        return {change(str(key)): _mapped(item, change) for key, item in value.items()}
+    return [_mapped(item, change) for item in value] if isinstance(value, list) else value
 
 
 def _special_texts(tokenizer: Any) -> Sequence[str]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from typing import Protocol
 
-from grpo_host.rendering.call_scan import scan
-from grpo_host.rendering.tool_calls import CLOSING, OPENING
+from grpo_host.rendering.call_scan import CallForm, scan
+from grpo_host.rendering.tool_calls import TEXT
 from grpo_sdk.backend import Tokenizer
 
 
@@ -41,16 +41,25 @@ class GrowingReader:
 
 
 class PlainReader:
-    """Reads plain text, in which ``<tool_call>`` begins what is not for the user where ``tools`` is true.
+    """Reads plain text, in which calls of ``form`` are not for the user where ``tools`` is true.
 
-    What may still become part of a character, of a tool call's tag, or of the space around the text
-    is held back.
+    What may still become part of a character, of a tool call, or of the space around the text is
+    held back. ``decode`` is for where special tokens are part of a call.
     """
 
-    def __init__(self, tokenizer: Tokenizer, stop_ids: Collection[int], *, tools: bool) -> None:
-        self._tokenizer = tokenizer
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        stop_ids: Collection[int],
+        *,
+        tools: bool,
+        form: CallForm = TEXT,
+        decode: Callable[[Sequence[int]], str] | None = None,
+    ) -> None:
+        self._decode = decode or (lambda ids: tokenizer.decode(ids, skip_special_tokens=True))
         self._stop_ids = stop_ids
         self._tools = tools
+        self._form = form
         self._ids: list[int] = []
         self._start = self._end = 0
         self._pending = ""
@@ -60,7 +69,7 @@ class PlainReader:
     def feed(self, ids: Sequence[int]) -> str:
         self._ids += [id for id in ids if id not in self._stop_ids]
         self._pending += self._decoded()
-        text = self._space + (self._outside_calls() if self._tools else self._all())
+        text = self._space + (self._outside_calls() if self._may_call() else self._all())
         if not self._begun:
             text = text.lstrip()
         shown = text.rstrip()
@@ -80,14 +89,14 @@ class PlainReader:
         self._start, self._end = self._end, len(self._ids)
         return whole[len(before) :]
 
-    def _decode(self, ids: list[int]) -> str:
-        return self._tokenizer.decode(ids, skip_special_tokens=True)
+    def _may_call(self) -> bool:
+        return self._tools and not (self._begun and not self._form.opening)
 
     def _all(self) -> str:
         text, self._pending = self._pending, ""
         return text
 
     def _outside_calls(self) -> str:
-        found = scan(self._pending, OPENING, CLOSING, whole=False)
+        found = scan(self._pending, self._form, whole=False)
         self._pending = found.rest
         return found.shown

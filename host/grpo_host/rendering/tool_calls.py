@@ -8,17 +8,15 @@ The Hermes form, which Qwen and many open models are trained on::
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from typing import Any
 
-from grpo_host.rendering.call_scan import scan
+from grpo_host.rendering.call_scan import CallForm, scan
 from grpo_host.rendering.signatures import describe_tools
 from grpo_sdk.messages import Message, ToolCall, ToolSchema, assistant, tool_call
 from grpo_sdk.tools import MALFORMED_CALL
 
-OPENING, CLOSING = "<tool_call>", "</tool_call>"
-_CLOSED = re.compile(rf"\s*{CLOSING}")
+TEXT = CallForm("<tool_call>", "</tool_call>")
 
 _LONGEST_NAME = 200
 """Of a tool; a longer one is a model that repeats itself."""
@@ -39,15 +37,8 @@ def parse_calls(text: str) -> tuple[str, list[ToolCall]]:
 
     One that is not valid JSON is kept as malformed, with all that the model wrote.
     """
-    found = scan(text, OPENING, CLOSING, whole=True)
-    calls: list[ToolCall] = []
-    position = 0
-    for raw in found.calls:
-        start = text.index(f"{OPENING}{raw}", position)
-        position = start + len(OPENING) + len(raw)
-        closed = _CLOSED.match(text, position)
-        calls.append(_parse_call(raw, text[start : closed.end() if closed else position]))
-    return found.shown.strip(), calls
+    found = scan(text, TEXT, whole=True)
+    return found.shown.strip(), [_parse_call(call.said, call.written) for call in found.calls]
 
 
 def _parse_call(raw: str, written: str) -> ToolCall:

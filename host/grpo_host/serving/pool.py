@@ -198,6 +198,7 @@ class ModelPool(Part):
             spec = ModelSpec(entry.model, context=self._model.context)
             slot = self._slots[entry.id] = _Slot(entry, _RemoteModel(spec, self._backend, self._registry))
             return slot
+        own = entry.model == self._model.name
         model = LocalModel(
             entry.model,
             backend=self._backend.name,
@@ -205,7 +206,8 @@ class ModelPool(Part):
             adapter=entry.adapter,
             dtype=self._model.dtype,
             context=self._model.context,
-            stop=self._model.stop if entry.model == self._model.name else (),
+            stop=self._model.stop if own else (),
+            tool_format=self._model.tool_format if own else "auto",
             registry=self._registry,
         )
         slot = self._slots[entry.id] = _Slot(entry, model)

@@ -42,7 +42,7 @@ def test_what_could_not_be_proven_is_a_warning(model_with, report):
 def test_an_end_that_is_no_token_is_a_problem_of_its_setting(model_with, problems):
     model_with()
     [problem] = problems("model.stop=[two words]")
-    assert 'model.stop: model.stop[0]: "two words" is not one token of this model' in problem
+    assert 'model.stop: model.stop: [0]: "two words" is not one token of this model' in problem
 
 
 def test_a_tokenizer_that_cannot_be_read_is_a_problem_of_the_model(model_with, problems):
@@ -52,13 +52,20 @@ def test_a_tokenizer_that_cannot_be_read_is_a_problem_of_the_model(model_with, p
     assert "model.name: its tokenizer cannot be loaded" in problem
 
 
-def test_ends_are_refused_where_another_server_renders(problems, agent_yaml):
+@pytest.mark.parametrize(("key", "value"), [("stop", "[x]"), ("tool_format", "hermes")])
+def test_how_to_render_is_refused_where_another_server_renders(problems, agent_yaml, key, value):
     text = Path(agent_yaml).read_text()
     Path(agent_yaml).write_text(text.replace("backend: engine", "backend: remote"))
-    assert problems("model.stop=[x]", purpose="eval") == [
-        '--set model.stop: the backend "remote" speaks messages, whose ends are known where the model '
-        "runs. Leave stop out"
+    assert problems(f"model.{key}={value}", purpose="eval") == [
+        f'--set model.{key}: the backend "remote" speaks messages, which are rendered where the model '
+        f"runs. Leave {key} out"
     ]
+
+
+def test_a_format_that_the_template_cannot_have_is_a_problem_of_its_setting(model_with, problems):
+    model_with()
+    [problem] = problems("model.tool_format=hermes")
+    assert "model.tool_format: model.tool_format: hermes: the model's chat template takes no tools" in problem
 
 
 def test_warnings_are_printed_beside_the_summary(agent_yaml, registry, report, monkeypatch, capsys):

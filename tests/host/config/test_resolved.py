@@ -69,7 +69,7 @@ def test_a_judge_is_written_out_with_its_model_and_options(agent_yaml, registry,
     assert judge == {
         "name": "remote",
         "options": {"url": "http://here"},
-        "model": {"name": "some/model", "context": 4096, "adapter": None, "stop": []},
+        "model": {"name": "some/model", "context": 4096, "adapter": None, "stop": [], "tool_format": "auto"},
     }
 
 

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from grpo_host.rendering.call_scan import scan
 from grpo_host.rendering.reading import PlainReader
+from grpo_host.rendering.tool_calls import TEXT
 
 OPENING, CLOSING = "<tool_call>", "</tool_call>"
 CALL = '<tool_call>{"name": "save", "arguments": {"text": "</tool_call> <tool_call>"}}</tool_call>'
@@ -19,7 +20,7 @@ def streamed(parts):
     """What is shown of a text that comes in ``parts``, and what is held back in the end."""
     shown, rest = "", ""
     for part in parts:
-        found = scan(rest + part, OPENING, CLOSING, whole=False)
+        found = scan(rest + part, TEXT, whole=False)
         shown, rest = shown + found.shown, found.rest
     return shown, rest
 
@@ -28,16 +29,18 @@ def streamed(parts):
 def test_a_text_that_comes_in_parts_is_shown_as_the_whole_is(pieces, size):
     text = "".join(pieces)
     shown, rest = streamed([text[at : at + size] for at in range(0, len(text), size)])
-    left = scan(rest, OPENING, CLOSING, whole=True)
-    assert shown + left.shown == scan(text, OPENING, CLOSING, whole=True).shown
+    left = scan(rest, TEXT, whole=True)
+    assert shown + left.shown == scan(text, TEXT, whole=True).shown
 
 
 @given(PIECES)
 def test_all_of_a_text_is_shown_or_said_by_a_call(pieces):
     text = "".join(pieces)
-    found = scan(text, OPENING, CLOSING, whole=True)
+    found = scan(text, TEXT, whole=True)
     assert found.rest == ""
-    kept = (found.shown + "".join(found.calls)).replace(OPENING, "").replace(CLOSING, "")
+    kept = (
+        (found.shown + "".join(call.said for call in found.calls)).replace(OPENING, "").replace(CLOSING, "")
+    )
     assert sorted(kept.replace(" ", "")) == sorted(
         text.replace(OPENING, "").replace(CLOSING, "").replace(" ", "")
     )
