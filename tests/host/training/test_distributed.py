@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -136,11 +135,9 @@ def test_world_size_starts_ranks_and_a_signal_saves_a_checkpoint(agent_yaml, tmp
         if line.startswith("step   2/"):
             break
     process.send_signal(signal.SIGTERM)
-    started = time.monotonic()
     rest, _ = process.communicate(timeout=120)
 
     assert process.returncode == 128 + signal.SIGTERM, "".join(seen) + rest
-    assert time.monotonic() - started < 60
     run = run_directory(tmp_path)
     assert list(run.checkpoints.glob("checkpoint-*/grpo_state.json")), rest
     resumed = subprocess.run(

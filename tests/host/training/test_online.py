@@ -40,9 +40,12 @@ def even(trajectory):
     return sum(i % 2 == 0 for i in ids) / len(ids)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def model(heavy, tiny_model_path):
-    return LocalModel(str(tiny_model_path), backend="transformers", context=256)
+    """Each test's own: what one has learnt, the next must not go on from."""
+    model = LocalModel(str(tiny_model_path), backend="transformers", context=256)
+    yield model
+    asyncio.run(model.close())
 
 
 def engine_of(agent, reward=even):
@@ -55,7 +58,7 @@ def engine_of(agent, reward=even):
 
 
 def run(model, script, reward=even, **settings):
-    """``await script(trainer)`` on a fresh trainer, which goes on from what ``model`` has learnt before."""
+    """``await script(trainer)`` on a fresh trainer of ``model``."""
     from grpo_host.training.online import OnlineTrainer
 
     async def main():
@@ -206,8 +209,8 @@ def test_trainers_do_not_pile_up_on_the_model(model):
 
 
 @pytest.mark.slow
-def test_it_learns(model, tiny_model_path):
-    """To say what lies on one side of its embedding space, which a model of this size can tell apart."""
+def test_it_learns_what_is_rewarded(heavy, tiny_model_path):
+    """To say what lies on one side of its embedding space, and as its own control what lies on the other."""
     from safetensors.torch import load_file
 
     embeddings = load_file(tiny_model_path / "model.safetensors")["model.embed_tokens.weight"]
@@ -218,15 +221,17 @@ def test_it_learns(model, tiny_model_path):
         return sum(i in liked for i in ids) / len(ids)
 
     async def script(trainer):
-        rewards = []
-        for _ in range(14):
-            step = await trainer.step(TASKS)
-            rewards.append(sum(t.reward for g in step.groups for t in g) / 16)
-        return rewards
+        steps = [await trainer.step(TASKS) for _ in range(14)]
+        said = [share(item) for step in steps[-3:] for group in step.groups for item in group]
+        return sum(said) / len(said)
 
-    rewards = run(model, script, share, group_size=8, micro_batch=16, learning_rate=3e-2)
-    first, last = sum(rewards[:3]) / 3, sum(rewards[-3:]) / 3
-    assert last > first + 0.12, rewards
+    def learnt(reward):
+        model = LocalModel(str(tiny_model_path), backend="transformers", context=256)
+        said = run(model, script, reward, group_size=8, micro_batch=16, learning_rate=3e-2)
+        asyncio.run(model.close())
+        return said
+
+    assert learnt(share) > learnt(lambda trajectory: 1 - share(trajectory)) + 0.1
 
 
 def test_the_adapter_is_saved_and_loads(model, tmp_path):

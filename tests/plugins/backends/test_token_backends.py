@@ -20,7 +20,7 @@ TOLERANCE = {"vllm": 0.45, "transformers": 0.002}
 """Largest difference in nats from a float32 forward: vLLM's model is in bfloat16, the other in float32."""
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def transformers_backend(model_path: Path, running: Any) -> Iterator[Any]:
     model = ModelSpec("smollm2-135m", path=model_path, context=1024, dtype="float32")
     with running(TransformersBackend(model)) as backend:
@@ -51,6 +51,8 @@ def sample(engine: Any, ids: list[int], **sampling: Any) -> TokenReply:
 
 
 QUESTION = "What is the capital of France?"
+OPEN = "Tell me a story that nobody has told before."
+"""So many answers are likely that two samples of it are never the same by chance."""
 
 
 def test_it_can_be_trained(engine) -> None:
@@ -66,14 +68,14 @@ def test_greedy_sampling_repeats_itself_and_ends_with_the_end_token(engine) -> N
 
 
 def test_a_seed_repeats_a_sample_and_another_seed_does_not(engine) -> None:
-    ids = prompt(engine, QUESTION)
+    ids = prompt(engine, OPEN)
     sample(engine, ids)  # a cached prefix rounds otherwise in bfloat16: let all three find it
     samples = [sample(engine, ids, seed=seed).ids for seed in (1, 1, 2)]
     assert samples[0] == samples[1] != samples[2]
 
 
 def test_samples_without_a_seed_differ(engine) -> None:
-    ids = prompt(engine, QUESTION)
+    ids = prompt(engine, OPEN)
     assert sample(engine, ids).ids != sample(engine, ids).ids
 
 
@@ -102,6 +104,7 @@ def streamed(engine: Any, ids: list[int], **sampling: Any) -> list[Any]:
 
 def test_a_stream_gives_the_ids_as_they_are_sampled_and_then_the_same_reply(engine) -> None:
     ids = prompt(engine, "What is 2 + 2? Answer in one word.")
+    sample(engine, ids, max_tokens=1)  # a cached prefix rounds otherwise: let both find it
     *pieces, reply = streamed(engine, ids, temperature=0, max_tokens=24)
     assert [id for piece in pieces for id in piece] == reply.ids
     assert len(pieces) > 1
@@ -133,7 +136,7 @@ def test_logprobs_are_those_of_a_plain_forward(engine, sampling, plain_model) ->
         assert max(differences) < tolerance
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def plain_model(model_path: Path) -> Any:
     """Logprobs of given ids by a float32 forward, written out separately from the backends."""
     import torch
@@ -270,8 +273,8 @@ def test_an_adapter_is_served_as_peft_computes_it(engine, model_path, adapter_pa
     assert abs(without.logprobs[0] - reply.logprobs[0]) > 0.1
 
 
-@pytest.fixture(scope="session")
-def adapter_path(model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="module")
+def adapter_path(heavy: None, model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A LoRA adapter whose effect shows."""
     pytest.importorskip("peft")
     import torch
