@@ -18,6 +18,10 @@ from grpo_sdk.trajectory import RewardRecord, Trajectory
 
 logger = logging.getLogger(__name__)
 
+LARGEST = 1e15
+"""The largest score, weighted or not: of larger ones float32, in which groups are compared, cannot hold the
+squares that a standard deviation is made of."""
+
 
 @dataclass(frozen=True, slots=True)
 class WeightedReward:
@@ -120,10 +124,16 @@ async def _limited(seconds: float, function: Callable[..., Any], argument: Any) 
 
 
 def _record(item: WeightedReward, score: Any) -> RewardRecord:
+    parts: dict[str, float] = {}
+    explanation = ""
     if isinstance(score, RewardResult):
         parts = {str(name): _number(part) for name, part in score.parts.items()}
-        return RewardRecord(_number(score.value), item.weight, parts, str(score.explanation))
-    return RewardRecord(_number(score), item.weight)
+        score, explanation = score.value, str(score.explanation)
+    value = _number(score)
+    largest = max(abs(value), abs(item.weight * value))
+    if largest > LARGEST:
+        raise ValueError(f"a score, also times its weight, is at most {LARGEST:g} in size, not {largest:g}")
+    return RewardRecord(value, item.weight, parts, explanation)
 
 
 def _number(value: Any) -> float:

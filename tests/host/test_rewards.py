@@ -86,9 +86,12 @@ def test_what_is_a_number_is_taken_as_one(value):
         (RewardResult(0.5, {"tone": float("nan")}), "ValueError: a score is finite"),
         (RewardResult(0.5, {"tone": "good"}), "TypeError: a score is a number, not 'good'"),
         (RewardResult(float("nan")), "ValueError: a score is finite"),
+        (1e39, "ValueError: a score, also times its weight, is at most 1e+15 in size, not 3e+39"),
+        (RewardResult(-1e39), "ValueError: a score, also times its weight, is at most 1e+15 in size"),
+        (5e14, "ValueError: a score, also times its weight, is at most 1e+15 in size, not 1.5e+15"),
     ],
 )
-def test_what_is_no_finite_number_is_a_recorded_failure(value, error):
+def test_what_is_no_number_that_training_can_hold_is_a_recorded_failure(value, error):
     record = one(lambda t: value, weight=3)
     assert (record.value, record.weight) == (None, 3)
     assert record.error.startswith(error)

@@ -15,6 +15,7 @@ from transformers import TrainerCallback
 
 from grpo_host.run_directory import RunDirectory, remedy, write_text
 from grpo_host.training.early_stopping import EarlyStopping
+from grpo_host.training.finite import MEND, nonfinite_weights
 from grpo_host.training.interrupt import Interrupt, StopTraining
 from grpo_sdk.errors import RunError
 
@@ -110,7 +111,13 @@ def complete_checkpoint(checkpoints: Path, step: int, state: Mapping[str, Any]) 
 
 
 def mark_complete(checkpoint: Path, state: Mapping[str, Any]) -> None:
-    """Declare ``checkpoint`` whole, with our own state in it, once all of it is on the disk."""
+    """Declare ``checkpoint`` whole, with our own state in it, once all of it is on the disk.
+
+    Raises ``RunError`` where the weights in it are not finite.
+    """
+    if found := nonfinite_weights(checkpoint):
+        shutil.rmtree(checkpoint, ignore_errors=True)
+        raise RunError(f"the weights of {checkpoint} are not finite (in {found}); it was deleted. {MEND}")
     for path in [*checkpoint.rglob("*"), checkpoint]:
         descriptor = os.open(path, os.O_RDONLY)
         try:
@@ -128,7 +135,7 @@ def read_state(checkpoint: Path) -> dict[str, Any]:
 
 def latest_checkpoint(checkpoints: Path) -> Path | None:
     """The complete checkpoint of the last step."""
-    found = [path for path in _by_step(checkpoints) if (path / COMPLETE).is_file()]
+    found = [path for path in _by_step(checkpoints) if _is_complete(path)]
     return found[-1] if found else None
 
 
@@ -138,10 +145,14 @@ def _by_step(checkpoints: Path) -> list[Path]:
 
 
 def remove_incomplete(checkpoints: Path) -> None:
-    """Delete checkpoints that a crash or a full disk left half."""
+    """Delete checkpoints that a crash or a full disk left half, or whose weights are not finite."""
     for path in checkpoints.glob("checkpoint-*"):
-        if not (path / COMPLETE).is_file():
+        if not _is_complete(path):
             shutil.rmtree(path, ignore_errors=True)
+
+
+def _is_complete(checkpoint: Path) -> bool:
+    return (checkpoint / COMPLETE).is_file() and nonfinite_weights(checkpoint) is None
 
 
 def checkpoint_error(problem: Exception, checkpoints: Path) -> RunError:

@@ -34,6 +34,7 @@ from grpo_host.training.callbacks import (
 from grpo_host.training.devices import largest_share, precision_arguments
 from grpo_host.training.distributed import Ranks
 from grpo_host.training.early_stopping import EarlyStopping
+from grpo_host.training.finite import FiniteUpdates
 from grpo_host.training.interrupt import Interrupt, StopTraining
 from grpo_host.training.policy import Policy
 from grpo_host.training.telemetry import TrainingTelemetry
@@ -223,6 +224,7 @@ def make_trainer(
     settings: TrainingConfig,
     callbacks: Sequence[Any] = (),
     optimizer: Any = None,
+    updates: FiniteUpdates | None = None,
 ) -> HostGRPOTrainer:
     """A trainer whose rows are those of ``slots``, each repeated for its group, in their order."""
     trainer = HostGRPOTrainer(
@@ -238,6 +240,7 @@ def make_trainer(
         ),
         callbacks=callbacks,
         optimizer=optimizer,
+        updates=updates,
     )
     trainer.remove_callback(PrinterCallback)
     return trainer
@@ -259,7 +262,7 @@ def train_grpo(
 
     Checkpoints are saved as it goes.
 
-    Raises ``RunError`` where a checkpoint cannot be written.
+    Raises ``RunError`` where a checkpoint cannot be written, or weights or too many gradients are not finite.
     """
     training, ranks, policy = config.training, rollouts.ranks, rollouts.policy
     slots = range(first_step * training.tasks_per_step, training.steps * training.tasks_per_step)

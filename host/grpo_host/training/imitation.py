@@ -7,10 +7,11 @@ from typing import Any
 from trl import SFTTrainer
 
 from grpo_host.training.fast_model import packable_model, score_tokens
+from grpo_host.training.finite import TrueLosses
 from grpo_host.training.ranked import AveragedGradients
 
 
-class FastSFTTrainer(AveragedGradients, SFTTrainer):  # type: ignore[misc]
+class FastSFTTrainer(TrueLosses, AveragedGradients, SFTTrainer):  # type: ignore[misc]
     """Computes the loss by ``score_tokens`` where it can: the head runs for labelled tokens only."""
 
     def compute_loss(

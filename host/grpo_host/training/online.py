@@ -19,11 +19,13 @@ from grpo_host.config.schema import TrainingConfig
 from grpo_host.responders import is_trainable
 from grpo_host.rollouts import RolloutEngine, RolloutMetrics, group_requests
 from grpo_host.training.continuing import served, trained
+from grpo_host.training.rows import teaches
 from grpo_sdk.errors import CapabilityError, ConfigError
 from grpo_sdk.seeds import derive_seed
 from grpo_sdk.trajectory import Task, Trajectory
 
 if TYPE_CHECKING:
+    from grpo_host.training.finite import FiniteUpdates
     from grpo_host.training.policy import Policy
 
 T = TypeVar("T")
@@ -41,9 +43,10 @@ class OnlineStep:
     """Scored, a group a task."""
     rollouts: RolloutMetrics
     updated: bool
-    """A GRPO update was made; not where no group's rewards differ, which teaches nothing."""
+    """A GRPO update was made; not where no group's rewards differ, which teaches nothing, nor from a
+    gradient that is not finite."""
     metrics: dict[str, float] = field(default_factory=dict)
-    """The trainer's, of an update: ``loss``, ``grad_norm``, ``entropy``, …"""
+    """The trainer's, if there was something to learn: ``loss``, ``grad_norm``, ``entropy``, …"""
     seconds: dict[str, float] = field(default_factory=dict)
     """By phase."""
 
@@ -78,6 +81,7 @@ class OnlineTrainer:
         self.updates = 0
         self.policy: Policy | None = None
         self._optimizer: Any = None
+        self._watch: FiniteUpdates | None = None
         self._busy = asyncio.Lock()
         # One thread for all updates: each thread that runs torch keeps a pool of its own.
         self._worker = ThreadPoolExecutor(1, "grpo-online-trainer")
@@ -86,7 +90,8 @@ class OnlineTrainer:
         """Play each of ``tasks`` as a group, score it, and update the policy if there is something to learn.
 
         Raises ``ModelError`` where the policy cannot be loaded, ``BusyError`` where
-        others leave no moment to hand the new weights over.
+        others leave no moment to hand the new weights over, ``RunError`` where weights or too many
+        gradients in a row are not finite.
         """
         async with self._busy:
             if self.policy is None:
@@ -104,13 +109,15 @@ class OnlineTrainer:
             seconds = {"rollouts": played - started}
             if not any(teaches(group) for group in groups):
                 return OnlineStep(groups, rollouts, updated=False, seconds=seconds)
-            metrics = await self._work(lambda: self._update(policy, groups))
+            updated, metrics = await self._work(lambda: self._update(policy, groups))
+            trained_at = time.perf_counter()
+            seconds["training"] = trained_at - played
+            if not updated:
+                return OnlineStep(groups, rollouts, updated=False, metrics=metrics, seconds=seconds)
             self.updates += 1
-            updated = time.perf_counter()
             await policy.sync(self.engine.agent.backend)
             trained(self.engine.agent.backend, policy)
-            seconds["training"] = updated - played
-            seconds["weight_sync"] = time.perf_counter() - updated
+            seconds["weight_sync"] = time.perf_counter() - trained_at
             return OnlineStep(groups, rollouts, updated=True, metrics=metrics, seconds=seconds)
 
     async def save(self, path: Path) -> None:
@@ -151,9 +158,14 @@ class OnlineTrainer:
             hub_id=spec.hub_id,
         )
 
-    def _update(self, policy: Policy, groups: Sequence[Sequence[Trajectory]]) -> dict[str, float]:
+    def _update(
+        self, policy: Policy, groups: Sequence[Sequence[Trajectory]]
+    ) -> tuple[bool, dict[str, float]]:
+        """Whether the weights were updated, and the trainer's metrics."""
+        from grpo_host.training.finite import FiniteUpdates
         from grpo_host.training.grpo import grpo_arguments, make_trainer
 
+        watch = self._watch = self._watch or FiniteUpdates()
         rows = [trajectory for group in groups for trajectory in group]
         agent = self.engine.agent
         reference = take_reference(policy.model)
@@ -177,13 +189,17 @@ class OnlineTrainer:
                 rewards=self.engine.rewards.rewards,
                 settings=self.settings,
                 optimizer=self._optimizer,
+                updates=watch,
             )
             give_reference(policy.model, reference)
-            trainer.train()
+            try:
+                trainer.train()
+            finally:
+                restore_forward(policy.model)
         self._optimizer = getattr(trainer.optimizer, "optimizer", trainer.optimizer)
-        restore_forward(policy.model)
         logs = next(line for line in trainer.state.log_history if "loss" in line)
-        return {name: float(value) for name, value in logs.items() if isinstance(value, int | float)}
+        metrics = {name: float(value) for name, value in logs.items() if isinstance(value, int | float)}
+        return not watch.skipped, metrics
 
 
 REFERENCE = "ref"
@@ -212,9 +228,3 @@ def restore_forward(model: Any) -> None:
     for module in (model, model.get_base_model() if hasattr(model, "peft_config") else model):
         for name in ("forward", "_original_forward"):
             vars(module).pop(name, None)
-
-
-def teaches(group: Sequence[Trajectory]) -> bool:
-    """Whether the group's rewards differ: what GRPO learns from."""
-    rewards = {item.reward for item in group if item.reward is not None}
-    return len(rewards) > 1

@@ -149,6 +149,7 @@ def load_policy(
     from transformers import AutoTokenizer, set_seed
 
     from grpo_host.training.fast_model import speed_up
+    from grpo_host.training.finite import first_nonfinite
 
     set_seed(seed)
     if adapter is not None and (adapter / ADAPTER).is_file():
@@ -186,6 +187,11 @@ def load_policy(
     # Where it says a hub's name, each checkpoint would ask the hub for the model's configuration.
     model.peft_config[model.active_adapter].base_model_name_or_path = str(path)
     check_mergeable(model)
+    found = first_nonfinite((name, p.detach()) for name, p in model.named_parameters() if p.requires_grad)
+    if found:
+        raise ModelError(
+            f"the adapter at {adapter} is not finite (in {found}). Take another, or train it anew"
+        )
     speed_up(model)
     return Policy(model, tokenizer, dtype, hub_id=hub_id)
 

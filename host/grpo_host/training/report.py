@@ -44,8 +44,21 @@ def describe_step(line: Mapping[str, Any], steps: int, rewards: Sequence[float])
         f"step {line['step']:>3}/{steps}  "
         f"reward {'none' if reward is None else f'{reward:.3f}'} {sparkline(rewards[-20:])}  "
         f"{' '.join(parts)}  "
+        f"{_without_update(line)}"
         f"{line.get('rollouts/tokens_per_second', 0):.0f} tok/s  {' '.join(timing)}"
     )
+
+
+def _without_update(line: Mapping[str, Any]) -> str:
+    """Why the step has not changed the weights, and which tokens it could not learn from."""
+    said = []
+    if line.get("update/skipped_nonfinite"):
+        said.append("no update: the gradient is not finite")
+    elif line.get("update/skipped_nothing_to_learn"):
+        said.append("no update: no group's rewards differ")
+    if count := line.get("sampling/nonfinite_logprobs"):
+        said.append(f"{count:.0f} tokens without a finite log-prob")
+    return "".join(f"{text}  " for text in said)
 
 
 def draw_curves(directory: RunDirectory, reporter: Reporter, names: Sequence[str]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -54,6 +55,12 @@ def make_row(trajectory: Trajectory, end_id: int) -> Row:
 def reward_columns(trajectories: Sequence[Trajectory], names: Sequence[str]) -> dict[str, list[float | None]]:
     """Each reward's unweighted values, by name; None in every column for one that does not count."""
     return {name: [t.rewards[name].value if _counts(t) else None for t in trajectories] for name in names}
+
+
+def teaches(group: Sequence[Trajectory]) -> bool:
+    """Whether the group's rewards differ, which is what GRPO learns from: by more than float32's rounding."""
+    rewards = [item.reward for item in group if item.reward is not None and _counts(item)]
+    return bool(rewards) and not math.isclose(min(rewards), max(rewards), rel_tol=1e-6)
 
 
 def _counts(trajectory: Trajectory) -> bool:

@@ -6,12 +6,15 @@ What TRL 1.16 asks of a custom rollout and this class answers:
 - The importance-sampling correction, which TRL makes only for its own vLLM, is made here from the
   log-probs that our backend sampled with, and logged under TRL's names.
 - Rewards are computed by the host on whole trajectories; TRL's reward functions read them off.
+- A token without a finite log-prob does not destroy the step, and a step from which nothing can be
+  learnt makes no update: the optimizer's momentum alone would move the weights.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -23,7 +26,8 @@ from trl import GRPOConfig
 
 from grpo_host.training.callbacks import checkpoint_error
 from grpo_host.training.fast_model import FastGRPOTrainer
-from grpo_host.training.rows import make_row, reward_columns
+from grpo_host.training.finite import FiniteUpdates, TrueLosses
+from grpo_host.training.rows import make_row, reward_columns, teaches
 from grpo_sdk.seeds import derive_seed
 from grpo_sdk.trajectory import Trajectory
 
@@ -46,7 +50,7 @@ class ImportanceSampling:
     cap: float = 2.0
 
 
-class HostGRPOTrainer(FastGRPOTrainer):
+class HostGRPOTrainer(TrueLosses, FastGRPOTrainer):
     """A ``GRPOTrainer`` whose rollouts are our trajectories."""
 
     def __init__(
@@ -62,7 +66,10 @@ class HostGRPOTrainer(FastGRPOTrainer):
         importance_sampling: ImportanceSampling,
         callbacks: Sequence[Any] = (),
         optimizer: Any = None,
+        updates: FiniteUpdates | None = None,
     ) -> None:
+        self.updates = updates or FiniteUpdates()
+        args.logging_nan_inf_filter = False
         args.reward_weights = list(reward_weights)
         # TRL warns that rollout_func is experimental: it is pinned and tested here.
         os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
@@ -73,7 +80,7 @@ class HostGRPOTrainer(FastGRPOTrainer):
             processing_class=tokenizer,
             reward_funcs=[_read_reward(name) for name in reward_names],
             rollout_func=_rollout_func,
-            callbacks=list(callbacks),
+            callbacks=[self.updates, *callbacks],
             optimizers=(optimizer, None),
         )
         self.rollout = rollout
@@ -84,16 +91,25 @@ class HostGRPOTrainer(FastGRPOTrainer):
         self.reward_names = list(reward_names)
         self.importance_sampling = importance_sampling
         self._rows: list[dict[str, Any]] = []
+        self._teaching: list[bool] = []
+        """Of each row: whether the rewards of its group differ."""
         self._loss_inputs: dict[str, Any] | None = None
+        self._nonfinite_logprobs = 0
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         self._rows = inputs
         self.tokens_before = self.state.num_input_tokens_seen
-        scored = super()._generate_and_score_completions(inputs)
+        scored: dict[str, Any] = super()._generate_and_score_completions(inputs)
+        advantages = scored["advantages"]
+        # Where rewards are all the same, TRL divides what rounding has left of their mean by almost nothing.
+        advantages *= torch.tensor(self._teaching, device=advantages.device)
+        # Not from this rank's rows alone: all ranks make the update, or none.
+        largest = self.accelerator.gather(advantages.abs().max())
+        self.updates.nothing_to_learn = not self.beta and not bool(largest.any())
         # TRL shuffles the rows next, and sums depend on their order: a step that is done again after an
         # interruption, or in a process that drew other numbers before, is to be the same step.
         torch.manual_seed(derive_seed(self.args.seed, self.state.global_step, self.accelerator.process_index))
-        return scored  # type: ignore[no-any-return]
+        return scored
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
@@ -109,6 +125,14 @@ class HostGRPOTrainer(FastGRPOTrainer):
         for group, rate in zip(groups, scheduler.get_last_lr(), strict=True):
             group.update(initial_lr=self.args.learning_rate, lr=rate)
 
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if "loss" in logs:
+            count = torch.tensor(self._nonfinite_logprobs, device=self.accelerator.device)
+            logs["sampling/nonfinite_logprobs"] = float(self.accelerator.gather(count).sum())
+            logs.update(self.updates.metrics())
+            self._nonfinite_logprobs = 0
+        super().log(logs, start_time)
+
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         try:
             with self.saving():
@@ -122,38 +146,67 @@ class HostGRPOTrainer(FastGRPOTrainer):
         self._loss_inputs = inputs
         self.use_vllm = self.importance_sampling.mode != "none"
         try:
-            return super()._compute_loss(model, inputs)
+            if not self.updates.nothing_to_learn:
+                return super()._compute_loss(model, inputs)
+            with torch.no_grad():  # for the metrics: no parameter gets a gradient
+                return super()._compute_loss(model, inputs).requires_grad_()
         finally:
             self.use_vllm = False
             self._loss_inputs = None
 
     def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> Any:
-        result = super()._get_per_token_logps_and_entropies(*args, **kwargs)
-        if self._loss_inputs is not None and self.use_vllm:
-            # Generation and optimisation are aligned (one optimizer step a batch), so the policy
-            # before the step is the policy now: no second forward pass is needed for the ratio.
-            self._loss_inputs["importance_sampling_ratio"] = self._ratio(
-                result[0].detach().float(), self._loss_inputs
-            )
-        return result
+        logprobs, entropies, *others = super()._get_per_token_logps_and_entropies(*args, **kwargs)
+        inputs = self._loss_inputs
+        if inputs is not None:
+            known = logprobs.detach().isfinite()
+            logprobs = logprobs.where(known, 0.0)  # a constant: such a token moves nothing
+            entropies = entropies.where(known, 0.0)
+            comparable = self._comparable(logprobs.detach(), known, inputs)
+            if self.use_vllm:
+                # Generation and optimisation are aligned (one optimizer step a batch), so the policy
+                # before the step is the policy now: no second forward pass is needed for the ratio.
+                inputs["importance_sampling_ratio"] = self._ratio(
+                    logprobs.detach().float(), inputs, comparable
+                )
+        return logprobs, entropies, *others
 
-    def _ratio(self, logprobs: torch.Tensor, inputs: dict[str, Any]) -> torch.Tensor:
-        """π_train / π_sample, truncated or masked at the cap; (B, T), or (B, 1) a sequence."""
-        mask = inputs["completion_mask"]
+    def _comparable(
+        self, logprobs: torch.Tensor, known: torch.Tensor, inputs: dict[str, Any]
+    ) -> torch.Tensor:
+        """Which tokens that carry loss have finite log-probs of every policy; the others are counted.
+
+        They have no penalty for leaving the reference.
+        """
+        mask = inputs["completion_mask"].bool()
         if "tool_mask" in inputs:
-            mask = mask * inputs["tool_mask"]
-        difference = (logprobs - inputs["sampling_per_token_logps"]) * mask
+            mask = mask & inputs["tool_mask"].bool()
+        known = known & inputs["sampling_per_token_logps"].isfinite()
+        reference = inputs.get("ref_per_token_logps")
+        if reference is not None:
+            known = known & reference.isfinite()
+            inputs["ref_per_token_logps"] = reference.where(known, logprobs)
+        self._nonfinite_logprobs += int((mask & ~known).sum())
+        return mask & known
+
+    def _ratio(
+        self, logprobs: torch.Tensor, inputs: dict[str, Any], comparable: torch.Tensor
+    ) -> torch.Tensor:
+        """π_train / π_sample, truncated or masked at the cap; (B, T), or (B, 1) a sequence.
+
+        1 for tokens that are not ``comparable``.
+        """
+        difference = (logprobs - inputs["sampling_per_token_logps"]).where(comparable, 0.0)
         level, _, action = self.importance_sampling.mode.partition("_")
         if level == "sequence":
             ratio = difference.sum(dim=-1, keepdim=True).exp()
             seen = ratio.flatten()
         else:
             ratio = difference.exp()
-            seen = ratio[mask.bool()]
+            seen = ratio[comparable]
         cap = self.importance_sampling.cap
         truncate = action == "truncate"
         corrected = ratio.clamp(max=cap) if truncate else ratio.masked_fill(ratio > cap, 0.0)
-        self._log_ratio(seen, difference[mask.bool()], cap)
+        self._log_ratio(seen, difference[comparable], cap)
         return corrected
 
     def _log_ratio(self, ratio: torch.Tensor, difference: torch.Tensor, cap: float) -> None:
@@ -174,6 +227,10 @@ def _rollout_func(prompts: list[Any], trainer: HostGRPOTrainer) -> dict[str, Any
     trajectories = trainer.rollout(trainer._rows, trainer)
     if len(trajectories) != len(prompts):
         raise ValueError(f"{len(trajectories)} trajectories for {len(prompts)} prompts")
+    groups = defaultdict(list)
+    for row, item in zip(trainer._rows, trajectories, strict=True):
+        groups[row["slot"]].append(item)
+    trainer._teaching = [teaches(groups[row["slot"]]) for row in trainer._rows]
     rows = [make_row(item, trainer._tokenizer.eos_token_id) for item in trajectories]
     columns = reward_columns(trajectories, trainer.reward_names)
     return {

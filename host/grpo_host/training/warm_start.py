@@ -100,12 +100,13 @@ def warm_start(
     """Train the policy's adapter on ``sequences``; the loss is on the policy's own tokens alone.
 
     ``on_step(step, of, loss)`` is called after each optimizer step, ``check`` may raise to stop.
-    Returns the last loss and the number of steps.
+    Returns the last loss and the number of steps. Raises ``RunError`` where gradients stay not finite.
     """
     from datasets import Dataset
     from transformers import TrainerCallback
     from trl import SFTConfig
 
+    from grpo_host.training.finite import FiniteUpdates
     from grpo_host.training.imitation import FastSFTTrainer
 
     class Watch(TrainerCallback):  # type: ignore[misc]
@@ -136,6 +137,7 @@ def warm_start(
             max_length=None,
             seed=seed,
             logging_steps=1,
+            logging_nan_inf_filter=False,
             save_strategy="no",
             report_to=[],
             disable_tqdm=True,
@@ -144,7 +146,7 @@ def warm_start(
         ),
         train_dataset=Dataset.from_list([_example(item) for item in sequences]),
         processing_class=policy.tokenizer,
-        callbacks=[Watch()],
+        callbacks=[FiniteUpdates(), Watch()],
     )
     _silence_printing(trainer)
     trainer.train()

@@ -29,10 +29,15 @@ def directory(tmp_path):
     made.release()
 
 
-def checkpoint(root, step, *, complete):
+def checkpoint(root, step, *, complete, value=1.0):
+    import torch
+    from safetensors.torch import save_file
+
     path = root / f"checkpoint-{step}"
     path.mkdir(parents=True)
-    (path / "adapter_model.safetensors").write_text("weights")
+    save_file(
+        {"lora_A": torch.ones(2), "lora_B": torch.tensor([1.0, value])}, path / "adapter_model.safetensors"
+    )
     if complete:
         (path / "grpo_state.json").write_text("{}")
     return path
@@ -166,3 +171,26 @@ def test_a_state_is_written_whole_or_not_at_all(callbacks, tmp_path):
     with pytest.raises(TypeError):
         callbacks.mark_complete(checkpoint(tmp_path, 1, complete=False), {"x": object()})
     assert callbacks.latest_checkpoint(tmp_path) is None
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_checkpoint_that_is_not_finite_is_never_complete(callbacks, tmp_path, value):
+    finite = checkpoint(tmp_path, 1, complete=True)
+    broken = checkpoint(tmp_path, 2, complete=True, value=value)
+    assert callbacks.latest_checkpoint(tmp_path) == finite
+    callbacks.remove_incomplete(tmp_path)
+    assert finite.is_dir()
+    assert not broken.exists()
+
+
+def test_a_checkpoint_that_cannot_be_read_is_not_complete(callbacks, tmp_path):
+    finite = checkpoint(tmp_path, 1, complete=True)
+    (checkpoint(tmp_path, 2, complete=True) / "adapter_model.safetensors").write_text("half")
+    assert callbacks.latest_checkpoint(tmp_path) == finite
+
+
+def test_weights_that_are_not_finite_are_not_called_a_checkpoint(callbacks, tmp_path):
+    broken = checkpoint(tmp_path, 2, complete=False, value=float("nan"))
+    with pytest.raises(RunError, match=r"checkpoint-2 are not finite \(in lora_B of adapter_model.*--resume"):
+        callbacks.mark_complete(broken, {})
+    assert not broken.exists()

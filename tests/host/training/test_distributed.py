@@ -33,7 +33,7 @@ output: "{output}"
 """
 
 WEIGHTS = """
-import hashlib, os, sys
+import hashlib, itertools, os, sys
 from pathlib import Path
 from grpo_host.training.policy import Policy
 from grpo_host.training.phases import TrainingRun
@@ -49,6 +49,18 @@ def tell(self):
     finish(self)
 
 TrainingRun._finish = tell
+load = TrainingRun._load_policy
+
+def spoil(self, checkpoint):
+    # The first gradient of one rank is not finite.
+    policy = load(self, checkpoint)
+    if os.environ["RANK"] == "1":
+        factors = itertools.chain([float("inf")], itertools.repeat(1.0))
+        parameter = next(p for p in policy.model.parameters() if p.requires_grad)
+        parameter.register_hook(lambda gradient: gradient * next(factors))
+    return policy
+
+TrainingRun._load_policy = spoil
 from grpo_host.cli import main
 sys.exit(main(sys.argv[1:]))
 """
@@ -116,6 +128,7 @@ def test_two_ranks_of_torchrun_share_the_work_and_keep_equal_weights(agent_yaml,
     assert len([t for t in played if t.id.startswith("after/")]) == 3
     lines = run.read_metrics()
     assert [line["rollouts/episodes"] for line in lines] == [8, 8]
+    assert [line["update/skipped_nonfinite"] for line in lines] == [1, 0], "all skip what one cannot use"
     report = json.loads(run.report.read_text())
     assert report["before"]["episodes"] == report["after"]["episodes"] == 3
     assert (run.adapter / "adapter_model.safetensors").is_file()

@@ -14,7 +14,7 @@ from grpo_host.prompts import PromptEnvironment, prompt_task
 from grpo_host.reward_functions import as_rewards
 from grpo_host.rewards import RewardSet
 from grpo_host.rollouts import RolloutEngine
-from grpo_sdk import CapabilityError, ConfigError, Sampling
+from grpo_sdk import CapabilityError, ConfigError, RunError, Sampling
 from grpo_sdk.testing import ScriptedBackend
 
 pytestmark = [
@@ -188,6 +188,27 @@ def test_rewards_that_do_not_differ_teach_nothing(model):
         assert not changed(before, trained(trainer.policy)), "momentum alone must not move it"
         assert trainer.policy.version == version
         assert trainer.updates == 1
+
+    run(model, script)
+
+
+def test_a_gradient_that_is_not_finite_is_no_update_and_three_in_a_row_are_an_error(model):
+    async def script(trainer):
+        await trainer.step(TASKS)
+        before, version = trained(trainer.policy), trainer.policy.version
+        parameter = next(p for p in trainer.policy.model.parameters() if p.requires_grad)
+        spoilt = parameter.register_hook(lambda gradient: gradient * float("inf"))
+        for _ in range(2):
+            step = await trainer.step(TASKS)
+            assert not step.updated
+            assert step.metrics["update/skipped_nonfinite"] == 1
+        with pytest.raises(RunError, match="3 steps in a row are not finite"):
+            await trainer.step(TASKS)
+        assert not changed(before, trained(trainer.policy))
+        assert (trainer.policy.version, trainer.updates) == (version, 1)
+        spoilt.remove()
+        assert (await trainer.step(TASKS)).updated
+        assert {int(state["step"]) for state in trainer._optimizer.state.values()} == {2}
 
     run(model, script)
 

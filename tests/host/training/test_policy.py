@@ -86,6 +86,17 @@ def test_saved_weights_are_where_training_can_start(path, tmp_path, lora):
     assert same(trained(load(path, lora=lora, dtype="float32", adapter=tmp_path / "saved")), before)
 
 
+def test_an_adapter_that_is_not_finite_is_refused(path, tmp_path):
+    import torch
+
+    policy = load(path)
+    with torch.no_grad():
+        next(p for p in policy.model.parameters() if p.requires_grad)[0, 0] = float("nan")
+    policy.save(tmp_path / "broken")
+    with pytest.raises(ModelError, match=r"the adapter at .*broken is not finite \(in .*lora_A"):
+        load(path, adapter=tmp_path / "broken")
+
+
 def test_a_whole_model_can_start_from_an_adapter(path, tmp_path):
     from grpo_host.training.weights import served_weights
 

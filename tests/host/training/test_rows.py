@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from grpo_host.training.rows import Row, make_row, reward_columns
+from grpo_host.training.rows import Row, make_row, reward_columns, teaches
 from grpo_sdk import Ledger, RewardRecord, TokenSequence
 from grpo_sdk.testing import make_trajectory
 
@@ -90,3 +90,26 @@ def test_one_missing_reward_leaves_out_all_of_them():
 def test_uneven_rows_are_refused(lists):
     with pytest.raises(ValueError, match="a row needs equally many ids, logprobs and mask values"):
         Row([0], *lists)
+
+
+@pytest.mark.parametrize(
+    ("rewards", "expected"),
+    [
+        ([0.0, 1.0], True),
+        ([0.0, 0.0], False),
+        ([0.1 + 0.2, 0.3], False),
+        ([-1e-9, 1e-9], True),
+        ([100.0, 100.001], True),
+        ([None, 1.0, 1.0], False),
+        ([None, 1.0, 2.0], True),
+        ([None, None], False),
+        ([], False),
+    ],
+)
+def test_a_group_teaches_if_its_rewards_differ_by_more_than_rounding(rewards, expected):
+    group = [trajectory(sequence([0, 1]), reward=value) for value in rewards]
+    assert teaches(group) is expected
+
+
+def test_a_trajectory_without_a_sampled_token_is_no_reason_to_learn():
+    assert not teaches([trajectory(sequence([0, 1]), reward=1.0), trajectory(sequence([0, 0]), reward=0.0)])

@@ -7,7 +7,7 @@ import math
 
 import pytest
 
-from grpo_sdk import Ledger, RewardRecord, Task, TokenSequence
+from grpo_sdk import Ledger, RewardRecord, RunError, Task, TokenSequence
 from grpo_sdk.testing import make_trajectory
 
 pytestmark = [
@@ -68,6 +68,7 @@ def make(tiny, tmp_path):
         micro=None,
         prompts=None,
         policy=None,
+        callbacks=(),
         **options,
     ):
         size = len(batches[0])
@@ -114,6 +115,7 @@ def make(tiny, tmp_path):
             reward_names=list(names),
             reward_weights=list(weights),
             importance_sampling=ImportanceSampling(mode, cap),
+            callbacks=callbacks,
         )
         trainer.seen = seen
         return trainer
@@ -607,3 +609,127 @@ def test_a_run_that_goes_on_saves_as_often_as_it_is_told_now(going_on, tmp_path)
 
     saved = {path.name for path in (tmp_path / "checkpoints").glob("checkpoint-*")}
     assert saved == {"checkpoint-1", "checkpoint-3", "checkpoint-4"}
+
+
+def after_each_step(make, *batches, **options):
+    """Trains on ``batches``: the trainer, and the weights of the adapter after each step."""
+    from transformers import TrainerCallback
+
+    class Remember(TrainerCallback):
+        def on_step_end(self, args, state, control, *, model, **_):
+            weights.append({n: p.detach().clone() for n, p in model.named_parameters() if "lora_" in n})
+
+    weights = []
+    trainer = make(*batches, callbacks=[Remember()], **options)
+    trainer.train()
+    return trainer, weights
+
+
+def step_logs(trainer, name):
+    return [line[name] for line in trainer.state.log_history if "loss" in line]
+
+
+def updates(trainer):
+    """How many updates the optimizer has made of each weight."""
+    return {int(state["step"]) for state in trainer.optimizer.state.values()}
+
+
+def spoil(policy, *calls):
+    """Makes one gradient of ``policy`` infinite in these backward passes, counted from 0."""
+    passes = iter(range(1000))
+    parameter = next(p for p in policy.parameters() if p.requires_grad)
+    parameter.register_hook(lambda gradient: gradient * (math.inf if next(passes) in calls else 1))
+    return policy
+
+
+GOOD_AND_BAD = [trajectory(PLAIN, r=1.0), trajectory(LONGER, r=0.0)]
+
+
+@pytest.mark.parametrize("mode", ["token_truncate", "sequence_mask", "none"])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_token_sampled_without_a_finite_logprob_has_the_ratio_1(make, value, mode):
+    broken = sequence(PLAIN.ids[:3], PLAIN.ids[3:], logprob=[value, -4.0, -4.0, -4.0])
+    trainer = make([trajectory(broken, r=1.0), trajectory(LONGER, r=0.0)], mode=mode)
+    batch = scored(trainer)
+    moved = gradients(trainer, batch)
+    told = batch["sampling_per_token_logps"].clone()
+    told[0, 0] = logprobs_of(trainer, batch)[0, 0].detach()
+    expected = gradients(trainer, {**batch, "sampling_per_token_logps": told})
+    assert not differ(moved, expected)
+    assert trainer._nonfinite_logprobs == 1
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.1])
+def test_a_token_that_the_trainer_gives_no_finite_logprob_moves_nothing_and_is_counted(make, tiny, beta):
+    import torch
+
+    policy = tiny.adapted()
+    never = torch.zeros(tiny.vocabulary)
+    never[PLAIN.ids[4]] = -math.inf
+    policy.get_base_model().lm_head.bias = torch.nn.Parameter(never, requires_grad=False)
+    trainer, weights = after_each_step(make, GOOD_AND_BAD, GOOD_AND_BAD, policy=policy, beta=beta)
+    assert differ(*weights)
+    assert all(torch.isfinite(weight).all() for weight in weights[-1].values())
+    assert step_logs(trainer, "sampling/nonfinite_logprobs") == [1, 1]
+    assert all(map(math.isfinite, step_logs(trainer, "loss") + step_logs(trainer, "grad_norm")))
+
+
+def test_a_gradient_that_is_not_finite_changes_neither_weights_nor_momentum(make, tiny):
+    trainer, weights = after_each_step(
+        make, *[GOOD_AND_BAD] * 3, policy=spoil(tiny.adapted(), 1), lr_scheduler_type="linear"
+    )
+    assert not differ(weights[0], weights[1])
+    assert differ(weights[1], weights[2])
+    assert updates(trainer) == {2}
+    assert step_logs(trainer, "update/skipped_nonfinite") == [0, 1, 0]
+    assert step_logs(trainer, "learning_rate") == pytest.approx([1e-2, 2e-2 / 3, 1e-2 / 3])
+    assert not math.isfinite(step_logs(trainer, "grad_norm")[1])
+
+
+def test_gradients_that_stay_not_finite_stop_the_run(make, tiny):
+    import torch
+
+    policy = spoil(tiny.adapted(), 1, 2, 3, 4)
+    trainer = make(*[GOOD_AND_BAD] * 6, policy=policy)
+    with pytest.raises(
+        RunError, match=r"of 3 steps in a row are not finite \(now in .*lora_A.*Lower the learn"
+    ):
+        trainer.train()
+    assert trainer.state.global_step == 3
+    assert all(torch.isfinite(parameter).all() for parameter in policy.parameters())
+
+
+def test_gradients_that_are_seldom_not_finite_do_not_stop_the_run(make, tiny):
+    trainer, _ = after_each_step(make, *[GOOD_AND_BAD] * 6, policy=spoil(tiny.adapted(), 0, 1, 3, 4))
+    assert step_logs(trainer, "update/skipped_nonfinite") == [1, 1, 0, 1, 1, 0]
+
+
+def test_an_update_that_the_weights_cannot_hold_stops_the_run(make):
+    trainer = make(*[GOOD_AND_BAD] * 2, learning_rate=1e39)
+    with pytest.raises(RunError, match=r"after step 1 the weights are not finite \(in .*lora_.*--resume"):
+        trainer.train()
+
+
+SAME = [trajectory(PLAIN, r=0.7), trajectory(LONGER, r=0.7), trajectory(WITH_TOOL, r=0.7)]
+OTHER = [trajectory(PLAIN, r=0.7), trajectory(LONGER, r=0.0), trajectory(WITH_TOOL, r=0.7)]
+
+
+def test_a_step_in_which_no_group_differs_moves_nothing(make):
+    """Momentum alone would move the weights, and so would what rounding leaves of equal rewards."""
+    trainer, weights = after_each_step(make, OTHER, SAME, OTHER, group=3)
+    assert not differ(weights[0], weights[1])
+    assert differ(weights[1], weights[2])
+    assert updates(trainer) == {2}
+    assert step_logs(trainer, "update/skipped_nothing_to_learn") == [0, 1, 0]
+    assert step_logs(trainer, "entropy")[1] > 0
+
+
+def test_a_group_that_does_not_differ_has_no_advantage_beside_one_that_does(make):
+    batch = scored(make([*SAME, *OTHER], group=3))
+    assert batch["advantages"][:3].tolist() == [0, 0, 0]
+    assert batch["advantages"][3:].abs().min() > 0.5
+
+
+def test_with_a_penalty_there_is_always_something_to_learn(make):
+    trainer, _ = after_each_step(make, OTHER, SAME, group=3, beta=0.1)
+    assert step_logs(trainer, "update/skipped_nothing_to_learn") == [0, 0]

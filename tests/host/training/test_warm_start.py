@@ -87,3 +87,32 @@ def test_demonstrations_that_do_not_fit_are_left_out_and_none_that_fits_is_an_er
     assert "1 of 7 demonstrations are longer than the context of 128 tokens" in caplog.text
     with pytest.raises(ConfigError, match="none of 1 demonstrations fits into the context of 128 tokens"):
         asyncio.run(tokenized([long]))
+
+
+@pytest.mark.model
+def test_a_demonstration_that_gives_no_finite_loss_is_shown_and_left_out(tiny, tmp_path):
+    import math
+
+    import torch
+
+    from grpo_host.training.policy import Policy
+    from grpo_host.training.warm_start import warm_start
+    from grpo_sdk import TokenSequence
+
+    policy = Policy(tiny.adapted(), tiny.tokenizer(), "float32")
+    with torch.no_grad():
+        policy.model.get_input_embeddings().weight[50] = math.nan
+    good, bad = ([2, 3, token, 1] for token in (10, 50))
+    losses = []
+    warm_start(
+        policy,
+        [TokenSequence(ids, [0, 0, 1, 1], [0.0] * 4, [-1, -1, 0, 0]) for ids in (good, bad, good, good)],
+        WarmStartConfig(epochs=1, batch=1),
+        directory=tmp_path,
+        seed=0,
+        micro_batch=1,
+        on_step=lambda step, of, loss: losses.append(loss),
+        check=lambda: None,
+    )
+    assert sorted(map(math.isfinite, losses)) == [False, True, True, True]
+    assert all(p.isfinite().all() for p in policy.model.parameters() if p.requires_grad)
