@@ -191,9 +191,13 @@ class TrainingConfig(Section):
     mixed_precision: bool = True
     """What is trained is float32, whatever the model's dtype; products are taken in the model's."""
     beta: Annotated[float, Field(ge=0)] = 0.0
-    """Weight of the KL penalty against the base model."""
+    """Weight of the KL penalty against the reference."""
+    reference: Literal["start", "base"] = "start"
+    """start: the policy as GRPO began with it, after a warm start or from ``model.adapter``; base: the model
+    below the adapter."""
     epsilon: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    """The ratio between new and old policy is clipped this far from 1."""
+    """The ratio between new and old policy is clipped this far from 1, which it is with one update a batch:
+    no other value can be honoured yet."""
     scale_rewards: Literal["group", "batch", "none"] = "group"
     importance_sampling: Literal[
         "token_truncate", "token_mask", "sequence_truncate", "sequence_mask", "none"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from grpo_host.validation import Complaint
 
 if TYPE_CHECKING:
-    from grpo_host.config.schema import AgentConfig
+    from grpo_host.config.schema import AgentConfig, TrainingConfig
 
 
 def check_context(config: AgentConfig) -> Iterator[Complaint]:
@@ -57,12 +57,7 @@ def check_training(config: AgentConfig) -> Iterator[Complaint]:
             ("training", "early_stopping"),
             "there is nothing to measure with: evaluation.episodes is 0. Raise it",
         )
-    if training.lora is None and training.beta:
-        yield Complaint(
-            ("training", "beta"),
-            "the KL penalty is against the model below an adapter, and without lora there is none. "
-            "Set it to 0",
-        )
+    yield from check_update(training)
     if training.tasks_per_step % training.world_size:
         yield Complaint(
             ("training", "world_size"),
@@ -78,6 +73,23 @@ def check_training(config: AgentConfig) -> Iterator[Complaint]:
             f"{rows} episodes a step {'and process ' * (training.world_size > 1)}"
             f"({training.tasks_per_step} tasks of {training.group_size}) "
             f"do not divide into micro-batches of {training.micro_batch}. Set it to {fitting}",
+        )
+
+
+def check_update(training: TrainingConfig) -> Iterator[Complaint]:
+    """What the loss can honour."""
+    default = type(training).model_fields["epsilon"].default
+    if training.epsilon != default:
+        yield Complaint(
+            ("training", "epsilon"),
+            "it clips the ratio between the policy now and before the batch's first update, and a batch has "
+            f"one update: the ratio is 1, and this changes nothing. Leave it at {default:g}",
+        )
+    if training.lora is None and training.beta:
+        yield Complaint(
+            ("training", "beta"),
+            "the KL penalty is against an adapter as it was, or the model below it, and without lora there "
+            "is neither. Set it to 0",
         )
 
 

@@ -37,6 +37,7 @@ from grpo_host.training.early_stopping import EarlyStopping
 from grpo_host.training.finite import FiniteUpdates
 from grpo_host.training.interrupt import Interrupt, StopTraining
 from grpo_host.training.policy import Policy
+from grpo_host.training.reference import penalise_from_base, penalise_from_start
 from grpo_host.training.telemetry import TrainingTelemetry
 from grpo_host.training.trainer import HostGRPOTrainer, ImportanceSampling, Rollout
 from grpo_sdk.errors import RunError
@@ -243,6 +244,8 @@ def make_trainer(
         updates=updates,
     )
     trainer.remove_callback(PrinterCallback)
+    if settings.reference == "base":
+        penalise_from_base(policy.model)
     return trainer
 
 
@@ -253,6 +256,7 @@ def train_grpo(
     *,
     resume_from: Path | None,
     first_step: int,
+    start: Path | None,
     show: Callable[[int, Any], None],
     state: Callable[[], dict[str, Any]],
     early: EarlyStopping | None = None,
@@ -260,6 +264,7 @@ def train_grpo(
 ) -> bool:
     """Train until the last step, ``early`` stopping or a signal; False after a signal.
 
+    ``start``: the adapter that step 1 began with; None where that was a new one.
     Checkpoints are saved as it goes.
 
     Raises ``RunError`` where a checkpoint cannot be written, or weights or too many gradients are not finite.
@@ -292,6 +297,8 @@ def train_grpo(
             *([CompleteCheckpoints(state)] if ranks.main else []),
         ],
     )
+    if resume_from and training.reference == "start":
+        penalise_from_start(policy.model, start)
     with telemetry.watching(trainer, rollouts) if telemetry else nullcontext():
         try:
             trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)

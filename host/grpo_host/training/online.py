@@ -9,17 +9,20 @@ from __future__ import annotations
 import asyncio
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from grpo_host.config.schema import TrainingConfig
+from grpo_host.config.training_checks import check_update
 from grpo_host.responders import is_trainable
 from grpo_host.rollouts import RolloutEngine, RolloutMetrics, group_requests
 from grpo_host.training.continuing import served, trained
+from grpo_host.training.reference import give_reference, take_reference
 from grpo_host.training.rows import teaches
+from grpo_host.validation import say_location
 from grpo_sdk.errors import CapabilityError, ConfigError
 from grpo_sdk.seeds import derive_seed
 from grpo_sdk.trajectory import Task, Trajectory
@@ -72,10 +75,12 @@ class OnlineTrainer:
             raise ConfigError(
                 "temperature 0: all episodes of a group are the same and nothing is learnt. Train at 1.0"
             )
+        self.settings = settings or TrainingConfig(**FEW_UPDATES)
+        for complaint in check_update(self.settings):
+            raise ConfigError(f"{say_location(complaint.location)}: {complaint.message}")
         # The gradient is biased where samples do not come from the whole distribution.
         engine.agent = replace(agent, sampling=replace(agent.sampling, top_p=1.0, top_k=0))
         self.engine = engine
-        self.settings = settings or TrainingConfig(**FEW_UPDATES)
         self.seed = seed
         self.steps = 0
         self.updates = 0
@@ -200,27 +205,6 @@ class OnlineTrainer:
         logs = next(line for line in trainer.state.log_history if "loss" in line)
         metrics = {name: float(value) for name, value in logs.items() if isinstance(value, int | float)}
         return not watch.skipped, metrics
-
-
-REFERENCE = "ref"
-"""The adapter that a trainer adds for the KL penalty: a copy of the policy's as it is then."""
-
-
-def take_reference(model: Any) -> dict[str, Any]:
-    """Take off what the first trainer has added: the next adds its own. What its weights were."""
-    if REFERENCE not in getattr(model, "peft_config", {}):
-        return {}
-    weights = {
-        name: weight.detach().clone() for name, weight in model.named_parameters() if f".{REFERENCE}." in name
-    }
-    model.delete_adapter(REFERENCE)
-    return weights
-
-
-def give_reference(model: Any, weights: Mapping[str, Any]) -> None:
-    """The penalty is for leaving the policy of the first step, not that of the last."""
-    for name, weight in weights.items():
-        model.get_parameter(name).data.copy_(weight)
 
 
 def restore_forward(model: Any) -> None:

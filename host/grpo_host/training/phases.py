@@ -107,6 +107,12 @@ class TrainingRun:
         steps = self.report.get("early_stopping", {}).get("rewards", {})
         return set(self.report) | {_measurement(int(at)) for at in steps if int(at) <= step}
 
+    @property
+    def _start(self) -> Path | None:
+        """The weights that GRPO begins with, where they are not new."""
+        warm = self.directory.checkpoints / WARM_START
+        return warm if warm.is_dir() else self.assembly.backend.model.adapter
+
     def _load_policy(self, checkpoint: Path | None) -> Policy:
         from grpo_host.training.callbacks import read_state
         from grpo_host.training.policy import load_policy
@@ -114,13 +120,12 @@ class TrainingRun:
         spec = self.assembly.backend.model
         if spec.path is None:
             raise ValueError("a trainable backend has a local model")
-        warm = self.directory.checkpoints / WARM_START
         training = self.config.training
         policy = load_policy(
             spec.path,
             dtype=self.config.model.dtype,
             lora=training.lora,
-            adapter=checkpoint or (warm if warm.is_dir() else spec.adapter),
+            adapter=checkpoint or self._start,
             seed=self.config.seed,
             mixed_precision=training.mixed_precision,
             hub_id=spec.hub_id,
@@ -245,6 +250,7 @@ class TrainingRun:
                 self.directory,
                 resume_from=checkpoint,
                 first_step=first_step,
+                start=self._start,
                 show=self._show(advance),
                 state=lambda: {"policy_version": policy.version, "seed": self.config.seed},
                 early=early,

@@ -17,6 +17,7 @@ KEPT = (
     "training.tasks_per_step",
     "training.group_size",
     "training.lora",
+    "training.reference",
     "training.warm_start",
 )
 """What a run's steps, weights and measurements hang on; it stays for the whole of a run.

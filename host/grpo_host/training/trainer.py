@@ -160,7 +160,7 @@ class HostGRPOTrainer(TrueLosses, FastGRPOTrainer):
         if inputs is not None:
             known = logprobs.detach().isfinite()
             logprobs = logprobs.where(known, 0.0)  # a constant: such a token moves nothing
-            entropies = entropies.where(known, 0.0)
+            entropies = entropies.where(known, 0.0) if entropies is not None else None
             comparable = self._comparable(logprobs.detach(), known, inputs)
             if self.use_vllm:
                 # Generation and optimisation are aligned (one optimizer step a batch), so the policy

@@ -207,10 +207,20 @@ def test_early_stopping_needs_something_to_measure_with(problems):
     assert problems("training.early_stopping={patience: 5}") == []
 
 
-def test_a_whole_model_has_nothing_below_it_to_stay_near_to(problems):
+def test_a_whole_model_has_nothing_beside_it_to_stay_near_to(problems):
     [line] = problems("training.lora=null", "training.beta=0.1")
-    assert line.startswith("--set training.beta: the KL penalty is against the model below an adapter")
+    assert line.startswith(
+        "--set training.beta: the KL penalty is against an adapter as it was, or the model"
+    )
     assert problems("training.lora=null") == []
+
+
+def test_a_ratio_that_is_always_1_cannot_be_clipped_elsewhere(problems):
+    assert problems("training.epsilon=0.1") == [
+        "--set training.epsilon: it clips the ratio between the policy now and before the batch's first "
+        "update, and a batch has one update: the ratio is 1, and this changes nothing. Leave it at 0.2"
+    ]
+    assert problems("training.epsilon=0.2") == []
 
 
 def test_the_output_must_be_a_directory(problems, tmp_path):

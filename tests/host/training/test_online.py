@@ -305,6 +305,18 @@ def test_what_cannot_be_trained_is_refused(model):
         asyncio.run(greedy())
 
 
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"epsilon": 0.1}, r"training\.epsilon: it clips"),
+        ({"beta": 0.1, "lora": None}, r"training\.beta: the KL"),
+    ],
+)
+def test_what_an_update_cannot_honour_is_refused(model, settings, says):
+    with pytest.raises(ConfigError, match=says):
+        run(model, lambda trainer: None, **settings)
+
+
 def test_a_penalty_is_for_leaving_the_policy_of_the_first_step(model):
     async def script(trainer):
         first = await trainer.step(TASKS)

@@ -1,0 +1,54 @@
+"""The policy that the KL penalty holds the trained one near to.
+
+TRL adds a second adapter to the model, a copy of the first as it is when the trainer is made, and
+takes its log-probs; where there is none, those of the model without an adapter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+REFERENCE = "ref"
+"""TRL's name of the second adapter."""
+
+
+def has_reference(model: Any) -> bool:
+    """Whether the penalty is against a second adapter."""
+    return REFERENCE in getattr(model, "peft_config", {})
+
+
+def penalise_from_base(model: Any) -> None:
+    """The penalty is for leaving the model below the adapter."""
+    if has_reference(model):
+        model.delete_adapter(REFERENCE)
+
+
+def penalise_from_start(model: Any, start: Path | None) -> None:
+    """The penalty is for leaving the adapter at ``start``; None: a new one, which changed nothing."""
+    from peft import set_peft_model_state_dict
+    from safetensors.torch import load_file
+
+    if start is None:
+        penalise_from_base(model)
+    elif has_reference(model):
+        weights = load_file(start / "adapter_model.safetensors")
+        set_peft_model_state_dict(model, weights, adapter_name=REFERENCE)
+
+
+def take_reference(model: Any) -> dict[str, Any]:
+    """Take off what the first trainer has added: the next adds its own. What its weights were."""
+    if not has_reference(model):
+        return {}
+    weights = {
+        name: weight.detach().clone() for name, weight in model.named_parameters() if f".{REFERENCE}." in name
+    }
+    model.delete_adapter(REFERENCE)
+    return weights
+
+
+def give_reference(model: Any, weights: Mapping[str, Any]) -> None:
+    """The penalty is for leaving the policy of the first step, not that of the last."""
+    for name, weight in weights.items():
+        model.get_parameter(name).data.copy_(weight)
