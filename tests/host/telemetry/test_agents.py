@@ -69,13 +69,14 @@ class Slow(Scripted):
         raise AssertionError
 
 
-def called(*calls: tuple[str, dict[str, str]]) -> Message:
-    return assistant("", [tool_call(name, json.dumps(a), f"call-{i}") for i, (name, a) in enumerate(calls)])
+def called(*calls: tuple[str, dict[str, str]], first: int = 0) -> Message:
+    numbered = enumerate(calls, first)
+    return assistant("", [tool_call(name, json.dumps(a), f"call-{i}") for i, (name, a) in numbered])
 
 
 TWO_ROUNDS = (
     called(("order_status", {"order": "Q4711"})),
-    called(("refund", {"order": "Q4711"}), ("order_status", {"order": "Q4712"})),
+    called(("refund", {"order": "Q4711"}), ("order_status", {"order": "Q4712"}), first=1),
     assistant("It is on its way."),
 )
 
@@ -122,8 +123,8 @@ def test_a_chat_with_two_rounds_of_tools_is_one_tree_of_spans(telemetry: Any) ->
         "  " + chat.format("tool_call"),
         "  " + tool.format("order_status", "call-0"),
         "  " + chat.format("tool_call"),
-        "  " + tool.format("refund", "call-0") + " error.type=ValueError",
-        "  " + tool.format("order_status", "call-1"),
+        "  " + tool.format("refund", "call-1") + " error.type=ValueError",
+        "  " + tool.format("order_status", "call-2"),
         "  " + chat.format("stop"),
     ]
 
