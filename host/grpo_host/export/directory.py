@@ -14,7 +14,7 @@ from grpo_host.run_directory import RunDirectory, write_text
 from grpo_host.trained_model import trained_model
 from grpo_host.wiring import model_spec
 from grpo_sdk.adapters import CONFIG, WEIGHTS, check_adapter, name_base
-from grpo_sdk.errors import MissingExtraError, ModelError, RunError
+from grpo_sdk.errors import GrpoError, MissingExtraError, ModelError, RunError
 from grpo_sdk.weights import load_model, merged_weights
 
 if TYPE_CHECKING:
@@ -83,7 +83,13 @@ def _write(
     spec = model_spec(config.model, base.path, base.hub_id)
     if adapter is not None:
         check_adapter(adapter, spec)
-    shown = opening(config, registry, tokenizer, spec)
+    try:
+        shown = opening(config, registry, tokenizer, spec)
+    except GrpoError as problem:
+        raise RunError(
+            f"{run.agent_yaml}: {problem}. What the model was shown in training belongs into its card: the "
+            "run's plugins are needed as they were"
+        ) from problem
     generation = _generation_config(config, base, tokenizer, shown)
     if format == "merged":
         model = _model(run.whole_model if adapter is None else base.path, adapter, config.model.dtype)

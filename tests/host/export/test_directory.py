@@ -168,6 +168,14 @@ def test_an_export_that_fails_leaves_nothing(make_run, registry, monkeypatch, tm
     assert list((tmp_path / "there").iterdir()) == []
 
 
+def test_a_run_whose_plugins_are_gone_says_what_they_are_needed_for(make_run, registry):
+    run = make_run()
+    text = run.agent_yaml.read_text()
+    run.agent_yaml.write_text(text.replace("name: arithmetic", "name: arithmetics"))
+    with pytest.raises(RunError, match=r'agent\.yaml: no environment "arithmetics".* plugins are needed as'):
+        export_run(run, registry, format="adapter")
+
+
 def test_a_whole_model_has_no_adapter_to_export(make_run, registry):
     with pytest.raises(RunError, match="trained the whole model and has no adapter; export it with --format"):
         export_run(make_run(lora="null"), registry, format="adapter")
