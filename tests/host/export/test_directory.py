@@ -199,6 +199,13 @@ print("said", json.dumps([list(answer.outputs[0].token_ids) for answer in said])
 """
 
 
+QUICK_VLLM = {
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # in one process
+    "VLLM_LOGGING_LEVEL": "ERROR",
+    "TORCHDYNAMO_DISABLE": "1",  # compiling small helpers takes half a minute
+}
+
+
 @pytest.mark.vllm
 def test_plain_vllm_loads_a_merged_export_and_says_what_we_say(
     make_run, registry, greedy, prompts, tiny_model_path
@@ -208,7 +215,7 @@ def test_plain_vllm_loads_a_merged_export_and_says_what_we_say(
     path = export_run(run, registry, format="merged")
     done = subprocess.run(  # a process of its own: vLLM changes torch for all that comes after it
         [sys.executable, "-c", PLAIN_VLLM, str(path), json.dumps(prompts.ids)],
-        env={**os.environ, "VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_LOGGING_LEVEL": "ERROR"},
+        env={**os.environ, **QUICK_VLLM},
         capture_output=True,
         text=True,
     )
