@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import copy
-import json
+import re
 from collections.abc import Sequence
 from typing import Any
 
 from grpo_host.models import hub_id
 from grpo_host.rendering.reading import GrowingReader, TextReader
-from grpo_host.rendering.tool_calls import as_written
+from grpo_host.rendering.tool_calls import as_written, parse_calls, read_call
 from grpo_sdk.backend import Tokenizer
 from grpo_sdk.messages import Message, ToolCall, ToolSchema, tool_call
 from grpo_sdk.tools import MALFORMED_CALL
+
+_HERMES = re.compile(r"\s*<tool_call>\s*\{")
 
 
 def library_renderer(tokenizer: Tokenizer) -> LibraryRenderer | None:
@@ -61,17 +63,28 @@ class LibraryRenderer:
 
     def parse(self, completion: Sequence[int], tools: Sequence[ToolSchema]) -> tuple[str, list[ToolCall]]:
         parsed = self._renderer.parse_response(list(completion), tools=_specs(tools))
-        return parsed.content, [self._call(attempt, completion) for attempt in parsed.tool_calls]
+        calls = self._read_as_json(completion, parsed.tool_calls)
+        return parsed.content, calls or [self._call(attempt, completion) for attempt in parsed.tool_calls]
+
+    def _read_as_json(self, completion: Sequence[int], attempts: Sequence[Any]) -> list[ToolCall]:
+        """The calls of a family that writes JSON between tags, in whose strings a tag may stand."""
+        starts = [attempt.token_span[0] for attempt in attempts if attempt.token_span]
+        if not starts:
+            return []
+        ids = [id for id in completion[min(starts) :] if id not in self.stop_ids]
+        written = self._tokenizer.decode(ids)
+        return parse_calls(written)[1] if _HERMES.match(written) else []
 
     def _call(self, attempt: Any, completion: Sequence[int]) -> ToolCall:
         id = attempt.id or ""  # some models write one
-        if attempt.status != "ok" or not attempt.name:
-            span = attempt.token_span  # with the marks of a call, which ``raw`` lacks
-            raw = self._tokenizer.decode(list(completion[slice(*span)])) if span else attempt.raw
-            return tool_call(MALFORMED_CALL, raw, id)
-        arguments = attempt.arguments
-        text = arguments if isinstance(arguments, str) else json.dumps(arguments or {})
-        return tool_call(attempt.name, text, id)
+        if attempt.status == "ok":
+            try:
+                return read_call({"name": attempt.name, "arguments": attempt.arguments}, id)
+            except (TypeError, ValueError, RecursionError):
+                pass  # no name, or arguments that are no JSON object
+        span = attempt.token_span  # with the marks of a call, which ``raw`` lacks
+        raw = self._tokenizer.decode(list(completion[slice(*span)])) if span else attempt.raw
+        return tool_call(MALFORMED_CALL, raw, id)
 
     def reader(self, tools: Sequence[ToolSchema]) -> TextReader:
         return GrowingReader(lambda ids: self.parse(ids, tools)[0], tools=bool(tools))

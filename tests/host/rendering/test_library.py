@@ -155,3 +155,28 @@ def test_a_reply_is_shown_as_it_comes(qwen, text, seen, tools):
     assert "".join(shown) == ("" if held else seen)
     assert whole.startswith("".join(shown))
     assert len([part for part in shown if part]) > 3 or not seen or held
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ('"arguments": {"order": "</tool_call> A12"}', '{"order": "</tool_call> A12"}'),
+        ('"parameters": {"order": "A12"}', '{"order": "A12"}'),
+        ('"arguments": null', "{}"),
+        (r'"arguments": "{\"order\": \"A12\"}"', '{"order": "A12"}'),
+    ],
+)
+def test_a_call_is_read_as_json(qwen, written, read):
+    renderer, tokenizer = qwen
+    call = f'<tool_call>\n{{"name": "lookup", {written}}}\n</tool_call>'
+    ids = tokenizer.encode(f"Wait. {call}\n{call}<|im_end|>", add_special_tokens=False)
+    text, calls = renderer.parse(ids, TOOLS)
+    assert text.strip() == "Wait."
+    assert [call["function"] for call in calls] == [{"name": "lookup", "arguments": read}] * 2
+
+
+def test_a_number_that_json_has_not_is_malformed(qwen):
+    renderer, tokenizer = qwen
+    call = '<tool_call>\n{"name": "lookup", "arguments": {"order": NaN}}\n</tool_call>'
+    [read] = renderer.parse(tokenizer.encode(call, add_special_tokens=False), TOOLS)[1]
+    assert read["function"]["name"] == MALFORMED_CALL
