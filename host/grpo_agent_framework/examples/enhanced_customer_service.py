@@ -47,18 +47,23 @@ async def main(options: argparse.Namespace) -> None:
 
     with console.timed("the model loads"):
         await agent.ready()
-    console.heading("A conversation: streamed, and each answer scored")
+    console.heading("Conversations: streamed, and each answer scored")
     about = {} if trained else {"shop": "Lamps & More"}
     context = await agent.start_conversation("demo_user", about, strategy=strategy)
     turns: list[dict[str, str]] = []
+    answers: list[str] = []
     for number in range(100):
         message = await next_message(number, talk=options.talk)
         if not message:
             break
         nearest = dialogues.search(message, 1)
         console.note(f"(nearest example: {nearest[0].content})" if nearest else "(no example is near)")
+        if number and not options.talk:  # another customer, in a conversation of his own
+            context = await agent.start_conversation("other_user", about, strategy=strategy)
+            turns = []
         with console.timed("the model answers") as seconds:
             answer = await streamed(agent, context.conversation_id, message)
+        answers.append(answer)
         turns += [{"role": "user", "content": message}, {"role": "assistant", "content": answer}]
         scored = await reward.compute_reward(turns)
         console.score("reward of the conversation so far", scored)
@@ -75,7 +80,7 @@ async def main(options: argparse.Namespace) -> None:
             answer = await agent.generate_multiturn_response(
                 again.conversation_id, MESSAGES[0], strategy=strategy
             )
-        console.note("the same answer" if answer == turns[1]["content"] else "another answer")
+        console.note("the same answer" if answer == answers[0] else "another answer")
 
     console.heading("Monitoring and cache")
     console.metrics(await monitoring.get_metrics())

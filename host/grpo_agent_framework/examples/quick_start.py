@@ -1,4 +1,4 @@
-"""A conversation with an agent, and what a reward says about it.
+"""Conversations with an agent that looks orders up, and what a reward says about its tone.
 
 python -m grpo_agent_framework.examples.quick_start
 """
@@ -23,20 +23,20 @@ async def main(options: argparse.Namespace) -> None:
     agent.register_tool("lookup_order", shop.lookup_order)
     with console.timed("the model loads"):
         await agent.ready()
-    context = await agent.start_conversation(
-        user_id="demo_user", strategy="plain" if is_trained(settings) else "customer_service"
-    )
 
-    console.heading("A conversation")
+    console.heading("Two customers, each in a conversation of his own")
     turns = []
     for message in MESSAGES:
+        context = await agent.start_conversation(
+            user_id="demo_user", strategy="plain" if is_trained(settings) else "customer_service"
+        )
         console.said("Customer", message)
         with console.timed("the model answers"):
             response = await agent.generate_multiturn_response(context.conversation_id, message)
         console.said("Agent", response)
         turns += [{"role": "user", "content": message}, {"role": "assistant", "content": response}]
 
-    console.heading("What a reward says about it")
+    console.heading("What a reward says about the tone")
     reward = create_customer_service_reward()
     console.score("customer_service", await reward.compute_reward(turns))
 
