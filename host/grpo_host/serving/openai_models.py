@@ -212,7 +212,8 @@ class Logprobs(BaseModel):
 
 class MessageOut(BaseModel):
     role: Literal["assistant"] = "assistant"
-    content: str | None
+    content: str | None = None
+    """Left out where there are only calls."""
     refusal: None = None
     tool_calls: list[CallIn] | None = None
     """Of the caller's tools."""
