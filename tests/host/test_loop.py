@@ -26,7 +26,7 @@ def test_a_coroutine_gives_its_result_to_a_thread_without_a_loop(loop):
 
 
 def test_it_works_where_an_event_loop_runs_already(loop):
-    """STACK.md, TRL 13: ``asyncio.run`` fails inside notebooks, so the host owns a loop thread."""
+    """``asyncio.run`` fails inside notebooks, so the host owns a loop thread."""
 
     async def notebook():
         with pytest.raises(RuntimeError, match="cannot be called from a running event loop"):

@@ -79,7 +79,9 @@ class Policy:
         shutil.rmtree(partial, ignore_errors=True)
         try:
             if self.has_adapter:
-                self.model.save_pretrained(str(partial), safe_serialization=True)
+                # Alone: a KL penalty's reference is an adapter of the same model.
+                active = list(self.model.active_adapters)
+                self.model.save_pretrained(str(partial), selected_adapters=active)
                 if self.hub_id is not None:
                     name_base(partial, self.hub_id)
             else:

@@ -86,6 +86,14 @@ def test_saved_weights_are_where_training_can_start(path, tmp_path, lora):
     assert same(trained(load(path, lora=lora, dtype="float32", adapter=tmp_path / "saved")), before)
 
 
+def test_a_penaltys_reference_is_not_saved_with_the_adapter(path, tmp_path):
+    policy = load(path)
+    policy.model.add_adapter("ref", policy.model.peft_config["default"])
+    policy.save(tmp_path / "adapter")
+    assert not (tmp_path / "adapter" / "ref").exists()
+    assert (tmp_path / "adapter" / "adapter_model.safetensors").is_file()
+
+
 def test_an_adapter_that_is_not_finite_is_refused(path, tmp_path):
     import torch
 

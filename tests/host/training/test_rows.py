@@ -31,13 +31,13 @@ def trajectory(*sequences, reward=0.5, value=0.5, status="completed"):
 
 
 def test_a_row_begins_at_the_first_sampled_id_and_ends_at_the_last():
-    """STACK.md, TRL 10: a row that ended on environment text would count as truncated."""
+    """A row that ended on environment text would count as truncated."""
     row = make_row(trajectory(sequence([0, 0, 1, 1, 0, 0, 1, 0, 0])), END)
     assert row == Row([10, 11], [12, 13, 14, 15, 16], [-1.5, -2.0, 0.0, 0.0, -3.5], [1, 1, 0, 0, 1])
 
 
 def test_the_logprobs_of_a_row_are_flat_and_one_an_id():
-    """STACK.md, TRL 3 and 7: flat lists; ids, log-probs and mask are of equal length."""
+    """Flat lists; ids, log-probs and mask are of equal length."""
     row = make_row(trajectory(sequence([0, 1, 0, 1])), END)
     assert all(isinstance(value, float) for value in row.logprobs)
     assert len(row.completion_ids) == len(row.logprobs) == len(row.mask) == 3
@@ -55,7 +55,7 @@ def test_the_logprobs_of_a_row_are_flat_and_one_an_id():
     ids=["failed", "unscored", "nothing sampled", "no sequence", "no ledger"],
 )
 def test_what_does_not_count_is_a_masked_row_without_a_reward(nothing):
-    """STACK.md, TRL 10 and 12: no empty completion; an all-zero mask, and None from every reward."""
+    """No empty completion; an all-zero mask, and None from every reward."""
     row = make_row(nothing, END)
     assert (row.completion_ids, row.logprobs, row.mask) == ([END], [0.0], [0])
     assert len(row.prompt_ids) == 1
