@@ -254,10 +254,13 @@ def test_a_server_sends_what_it_has_before_it_ends(tmp_path: Path) -> None:
         receiver.shutdown()
 
     found = {span.name: span for span in spans(receiver)}
-    assert sorted(found) == ["POST /v1/chat/completions", "chat m"], said
-    request, chat = found["POST /v1/chat/completions"], found["chat m"]
-    assert chat.parent_span_id == request.span_id
-    assert {request.trace_id.hex(), chat.trace_id.hex()} == {CALLER}
+    assert sorted(found) == ["POST /v1/chat/completions", "chat m", "invoke_agent plain"], said
+    request, agent, chat = (
+        found[name] for name in ("POST /v1/chat/completions", "invoke_agent plain", "chat m")
+    )
+    assert agent.parent_span_id == request.span_id
+    assert chat.parent_span_id == agent.span_id
+    assert {span.trace_id.hex() for span in (request, agent, chat)} == {CALLER}
     assert attributes(request)["http.response.status_code"] == 200
     assert receiver.received["/v1/metrics"]
 
