@@ -86,7 +86,7 @@ class Agent:
         ``id`` is what its spans call it.
         """
         toolbox = self._toolbox.extended(tools)
-        messages = _with_instructions(self.strategy.instructions, history)
+        messages = with_instructions(self.strategy.instructions, history)
         ids = call_ids(seed)
         session = open_session(
             self.backend, self.renderer, messages, toolbox.schemas, ids, policy_version=policy_version
@@ -212,7 +212,7 @@ class Conversation:
         return replace(self.agent.sampling, seed=derive_seed(self.seed, len(self.turns)))
 
 
-def _with_instructions(instructions: str, history: Sequence[Message]) -> list[Message]:
+def with_instructions(instructions: str, history: Sequence[Message]) -> list[Message]:
     """``history`` behind one system message that holds ``instructions`` and its own, if it has one."""
     if history and history[0]["role"] == "system":
         parts = [part for part in (instructions, history[0]["content"]) if part]

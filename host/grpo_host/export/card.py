@@ -8,10 +8,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from grpo_host.agent import with_instructions
 from grpo_host.rendering import find_renderer
 from grpo_host.wiring import build_environment, build_strategy, build_tools
 from grpo_sdk.errors import GrpoError, RunError
-from grpo_sdk.messages import system, user
+from grpo_sdk.messages import user
 from grpo_sdk.toolbox import Toolbox
 
 if TYPE_CHECKING:
@@ -61,11 +62,10 @@ def opening(config: AgentConfig, registry: Registry, tokenizer: Any, model: Mode
             f"model is shown: {type(problem).__name__}: {problem}"
         ) from problem
     toolbox = Toolbox([*build_tools(config, registry, strategy), *tools])
-    parts = [strategy.instructions, *(message["content"] for message in history)]
-    prompt = "\n".join(part for part in parts if part)
-    messages = [system(prompt)] if prompt else []
+    messages = with_instructions(strategy.instructions, history)
     renderer = find_renderer(tokenizer, model)
     ids = renderer.prompt([*messages, user(_USER)], toolbox.schemas)
+    prompt = messages[0]["content"] if messages else ""
     return Opening(prompt, toolbox.names, tokenizer.decode(ids), renderer.stop_ids)
 
 

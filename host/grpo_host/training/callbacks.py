@@ -135,8 +135,7 @@ def read_state(checkpoint: Path) -> dict[str, Any]:
 
 def latest_checkpoint(checkpoints: Path) -> Path | None:
     """The complete checkpoint of the last step."""
-    found = [path for path in _by_step(checkpoints) if _is_complete(path)]
-    return found[-1] if found else None
+    return next((path for path in reversed(_by_step(checkpoints)) if _is_complete(path)), None)
 
 
 def _by_step(checkpoints: Path) -> list[Path]:
