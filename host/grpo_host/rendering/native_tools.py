@@ -36,7 +36,7 @@ FORMS = {
     "llama3_json": CallForm("", ""),
     "mistral": CallForm("[TOOL_CALLS]", ""),
     "granite": CallForm("<|tool_call|>", ""),
-    "phi4_mini_json": CallForm("<|tool_call|>", "<|/tool_call|>"),
+    "phi4_mini_json": CallForm("functools", ""),
 }
 """By the names that vLLM gives them, for ``model.tool_format``."""
 

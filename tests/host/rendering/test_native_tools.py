@@ -7,7 +7,7 @@ import pytest
 
 from grpo_host.config.schema import ToolFormat
 from grpo_host.rendering import find_renderer
-from grpo_host.rendering.native_tools import FORMS
+from grpo_host.rendering.native_tools import FORMS, NativeTools
 from grpo_host.rendering.template import TemplateRenderer
 from grpo_sdk import ModelError, ModelSpec, assistant, system, tool_call, tool_result, user
 from grpo_sdk.tools import MALFORMED_CALL
@@ -228,6 +228,29 @@ def test_the_users_format_takes_the_place_of_the_templates(tokenizer_of):
 def test_a_format_that_the_template_cannot_have_is_refused(smollm_tokenizer, tool_format, words):
     with pytest.raises(ModelError, match=words):
         TemplateRenderer(smollm_tokenizer, tool_format=tool_format)
+
+
+ONE, OTHER = (f'{{"name": "{name}", "arguments": {WRITTEN}}}' for name in ("lookup", "find"))
+AS_MODELS_WRITE = [
+    ("hermes", f"<tool_call>\n{ONE}\n</tool_call>\n<tool_call>\n{OTHER}\n</tool_call>"),
+    ("llama3_json", f"{ONE}; {OTHER}".replace("arguments", "parameters")),
+    ("mistral", f"[TOOL_CALLS] [{ONE}, {OTHER}]"),
+    ("granite", f"<|tool_call|> [{ONE}, {OTHER}]"),
+    ("hermes", f"<tool_call>[{ONE}, {OTHER}]"),  # Granite 3.1
+    ("phi4_mini_json", f"functools[{ONE}, {OTHER}]"),
+]
+
+
+@pytest.mark.parametrize(("tool_format", "text"), AS_MODELS_WRITE)
+def test_a_named_format_reads_what_the_models_of_its_name_write(tool_format, text):
+    shown, calls = NativeTools(FORMS[tool_format]).parse(text, TOOLS)
+    order = json.loads(WRITTEN)
+    assert functions(calls) == [("lookup", order), ("find", order)]
+    assert shown == ""
+
+
+def test_every_named_format_is_tested():
+    assert {name for name, _ in AS_MODELS_WRITE} == set(FORMS)
 
 
 def test_agent_yaml_names_the_formats_that_there_are():

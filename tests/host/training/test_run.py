@@ -8,7 +8,6 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -121,9 +120,9 @@ def test_a_run_leaves_all_that_other_tools_read(agent_yaml: Path) -> None:
 
 
 def test_ctrl_c_saves_and_resume_goes_on(agent_yaml: Path) -> None:
-    settings = ("--set", "training.steps=5", "--set", "training.save_every=100")
+    settings = ("--set", "training.steps=12", "--set", "training.save_every=100")
     process = start("run", agent_yaml, *settings)
-    seen = list(lines_until(process, r"^step +2/5"))
+    seen = list(lines_until(process, r"^step +2/12"))
     process.send_signal(signal.SIGINT)
     seen.append(finish(process))
 
@@ -141,12 +140,12 @@ def test_ctrl_c_saves_and_resume_goes_on(agent_yaml: Path) -> None:
 
     assert resumed.returncode == 0, output
     assert run_of(agent_yaml).path == run.path
-    assert [line["step"] for line in run.read_metrics()] == [1, 2, 3, 4, 5]
+    assert [line["step"] for line in run.read_metrics()] == list(range(1, 13))
     after = json.loads(run.report.read_text())
     assert after["before"] == before["before"], "what was measured is not measured again"
     assert after["seconds"]["training"] > before["seconds"]["training"] > 0
-    played = [item for item in run.read_trajectories() if item.id.startswith(("3/", "4/", "5/"))]
-    assert all(item.policy_version > version for item in played if item.id.startswith("5/"))
+    played = [item for item in run.read_trajectories() if item.id.partition("/")[0].isdigit()]
+    assert all(item.policy_version > version for item in played if item.id.startswith("12/"))
     assert len({item.id for item in played}) == len(played), "no step is there twice"
     assert "warm start" not in output
     assert after["after"]["episodes"] == 4
@@ -183,15 +182,18 @@ def test_a_full_disk_ends_a_run_with_an_error_and_keeps_what_was_written(
 
 
 def test_a_run_directory_in_use_is_not_resumed(agent_yaml: Path) -> None:
-    process = start("run", agent_yaml, "--set", "training.warm_start=null")
-    list(lines_until(process, r"^run "))
-    time.sleep(0.5)
-    second = start("run", agent_yaml, "--set", "training.warm_start=null", "--resume")
-    output = finish(second)
-    process.kill()
-    finish(process)
+    endless = ("--set", "training.warm_start=null", "--set", "training.steps=100000")
+    process = start("run", agent_yaml, *endless)
+    try:
+        list(lines_until(process, r"^run "))
+        second = start("run", agent_yaml, *endless, "--resume")
+        output = finish(second)
+        assert process.poll() is None, "the first still runs"
+    finally:
+        process.kill()
+        finish(process)
 
-    assert second.returncode == 2
+    assert second.returncode == 2, output
     assert "is in use by another process" in output
 
 
