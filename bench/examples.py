@@ -43,7 +43,7 @@ def order_desk() -> list[Row]:
         f"environment.options.train_tasks={more}",
         f"training.warm_start.max_demonstrations={more}",
         "evaluation.after=false",
-        *("training.steps=1", "training.tasks_per_step=1", "training.group_size=2"),
+        *("training.steps=1", "training.tasks_per_step=1", "training.group_size=2", "training.micro_batch=2"),
     )
     imitated = 100 * control["warm_start"]["success"]["mean"]
     minutes = (seconds["warm_start"] + seconds["training"]) / 60
