@@ -81,6 +81,17 @@ def add_column(table: str, column: Column[Any]) -> Callable[[Connection], None]:
     return apply
 
 
+def add_columns(module: str, table: str, *names: str) -> Callable[[Connection], None]:
+    """Adds those columns of ``table``, which ``module`` defines."""
+
+    def apply(connection: Connection) -> None:
+        import_module(module)
+        for name in names:
+            add_column(table, metadata.tables[table].c[name])(connection)
+
+    return apply
+
+
 def _training_jobs(connection: Connection) -> None:
     import_module("grpo_host.serving.jobs.store").make_tables(connection)
 
@@ -89,6 +100,7 @@ MIGRATIONS: tuple[Migration, ...] = (
     Migration(1, "conversations", create_tables("grpo_host.chat.sql_store")),
     Migration(2, "keys", create_tables("grpo_host.serving.keys")),
     Migration(3, "training jobs", _training_jobs),
+    Migration(4, "owners of keys", add_columns("grpo_host.serving.keys", "grpo_keys", "owner", "expires")),
 )
 """In order; what was released is never changed, only added to."""
 

@@ -49,7 +49,7 @@ T = TypeVar("T")
 CONNECTIONS = 5
 """How many transactions of a store run side by side."""
 
-_conversations = Table(
+conversations = Table(
     "grpo_conversations",
     metadata,
     Column("id", String(200), primary_key=True),
@@ -69,16 +69,16 @@ _conversations = Table(
 _messages = Table(
     "grpo_messages",
     metadata,
-    Column("conversation_id", ForeignKey(_conversations.c.id, ondelete="CASCADE"), primary_key=True),
+    Column("conversation_id", ForeignKey(conversations.c.id, ondelete="CASCADE"), primary_key=True),
     Column("position", Integer, primary_key=True),
     Column("body", JSON, nullable=False),
     Column("created", Double, nullable=False),
 )
 
 
-TABLES = (_conversations, _messages)
+TABLES = (conversations, _messages)
 
-_HEAD = [column for column in _conversations.columns if column is not _conversations.c.context]
+_HEAD = [column for column in conversations.columns if column is not conversations.c.context]
 
 
 class SqlStore(ConversationStore):
@@ -125,7 +125,7 @@ class SqlStore(ConversationStore):
     async def create(self, record: ConversationRecord) -> None:
         async def work(connection: AsyncConnection) -> None:
             await connection.execute(
-                insert(_conversations).values(
+                insert(conversations).values(
                     id=record.id,
                     user_id=record.user_id,
                     owner=record.owner,
@@ -149,9 +149,9 @@ class SqlStore(ConversationStore):
         async def work(connection: AsyncConnection) -> ConversationRecord | None:
             # One statement sees one state of the database: never a length without its messages.
             rows = await connection.execute(
-                select(_conversations, _messages.c.body)
-                .outerjoin(_messages, _messages.c.conversation_id == _conversations.c.id)
-                .where(_conversations.c.id == conversation_id)
+                select(conversations, _messages.c.body)
+                .outerjoin(_messages, _messages.c.conversation_id == conversations.c.id)
+                .where(conversations.c.id == conversation_id)
                 .order_by(_messages.c.position)
             )
             found = rows.all()
@@ -180,13 +180,13 @@ class SqlStore(ConversationStore):
             # The write comes first: it takes the row, so that a second process waits here and then
             # finds another length.
             changed = await connection.execute(
-                update(_conversations)
-                .where(_conversations.c.id == conversation_id, _conversations.c.length == expected)
+                update(conversations)
+                .where(conversations.c.id == conversation_id, conversations.c.length == expected)
                 .values(changes)
             )
             if changed.rowcount != 1:
                 length = await connection.scalar(
-                    select(_conversations.c.length).where(_conversations.c.id == conversation_id)
+                    select(conversations.c.length).where(conversations.c.id == conversation_id)
                 )
                 if length is None:
                     raise ConversationNotFoundError(conversation_id)
@@ -203,11 +203,11 @@ class SqlStore(ConversationStore):
         limit: int = 100,
         offset: int = 0,
     ) -> Sequence[ConversationRecord]:
-        query = select(*_HEAD).order_by(_conversations.c.updated.desc(), _conversations.c.id)
+        query = select(*_HEAD).order_by(conversations.c.updated.desc(), conversations.c.id)
         if user_id is not None:
-            query = query.where(_conversations.c.user_id == user_id)
+            query = query.where(conversations.c.user_id == user_id)
         if owner is not None:
-            query = query.where(_conversations.c.owner == owner)
+            query = query.where(conversations.c.owner == owner)
 
         async def work(connection: AsyncConnection) -> list[ConversationRecord]:
             rows = await connection.execute(query.limit(limit).offset(offset))
@@ -218,7 +218,7 @@ class SqlStore(ConversationStore):
     async def delete(self, conversation_id: str) -> bool:
         async def work(connection: AsyncConnection) -> bool:
             gone = await connection.execute(
-                delete(_conversations).where(_conversations.c.id == conversation_id)
+                delete(conversations).where(conversations.c.id == conversation_id)
             )
             return gone.rowcount > 0
 

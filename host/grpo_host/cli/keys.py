@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
@@ -45,27 +46,76 @@ def _of_server(function: F) -> F:
     "keys",
     cls=_Group,
     examples=[
-        "grpo-host keys create --name web --scopes chat",
+        "grpo-host keys create --name web --owner shop --scopes chat",
         "grpo-host keys list",
+        "grpo-host keys replace 1f0c9a5be2d34c7b --overlap 1d",
         "grpo-host keys revoke 1f0c9a5be2d34c7b",
     ],
 )
 def command() -> None:
-    """Make, list and revoke the keys of a server."""
+    """Make, list, replace and revoke the keys of a server."""
 
 
-@command.command("create", cls=Command, examples=["grpo-host keys create --name web --scopes chat,train"])
-@click.option("--name", required=True, metavar="NAME", help="Whose it is, for the list.")
+class _Duration(click.ParamType[float]):
+    """Such as 90d, 12h or 30m; converts to seconds."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, float):
+            return value
+        found = re.fullmatch(r"([1-9][0-9]{0,5})([dhm])", str(value))
+        if found is None:
+            self.fail(f'"{value}" is no duration: write 90d, 12h or 30m', param, ctx)
+        return float(found[1]) * {"d": 86400.0, "h": 3600.0, "m": 60.0}[found[2]]
+
+
+_expires = click.option(
+    "--expires", type=_Duration(), metavar="DURATION", help="Valid for so long: 90d, 12h, 30m [for ever]."
+)
+
+
+@command.command(
+    "create",
+    cls=Command,
+    examples=[
+        "grpo-host keys create --name web --scopes chat,train",
+        "grpo-host keys create --name web-2 --owner shop --expires 90d",
+    ],
+)
+@click.option(
+    "--name", required=True, metavar="NAME", help="What the key is for; the log and the list say it."
+)
+@click.option(
+    "--owner",
+    metavar="OWNER",
+    help="The person or team that it belongs to: conversations and jobs are theirs, whichever of their keys "
+    "made them [the key alone].",
+)
 @click.option(
     "--scopes", default="chat", show_default=True, metavar="SCOPE,...", help="Of chat, train and admin."
 )
+@_expires
+@click.option(
+    "--adopt-anonymous",
+    is_flag=True,
+    help="Give the owner the conversations and jobs from before there were keys.",
+)
 @_of_server
-def create(name: str, scopes: str, agent_yaml: Path | None, database: str | None) -> None:
+def create(
+    name: str,
+    owner: str | None,
+    scopes: str,
+    expires: float | None,
+    adopt_anonymous: bool,
+    agent_yaml: Path | None,
+    database: str | None,
+) -> None:
     """Make a key and print it.
 
     It is shown this once; the server keeps only a hash of it. The key is alone on stdout.
     """
-    from grpo_host.serving.endpoint import Scope
+    from grpo_host.serving.endpoint import ANONYMOUS, Scope
 
     try:
         chosen = [Scope(scope.strip()) for scope in scopes.split(",")]
@@ -73,11 +123,61 @@ def create(name: str, scopes: str, agent_yaml: Path | None, database: str | None
         raise click.BadParameter(
             f"scopes are {', '.join(Scope)}, with commas between them", param_hint="--scopes"
         ) from None
-    if not name.strip() or len(name) > 200 or not name.isprintable():
-        raise click.BadParameter("give up to 200 letters", param_hint="--name")
-    record, token = _with_keys(agent_yaml, database, lambda keys: keys.create(name.strip(), chosen))
-    click.echo(token)
-    click.echo(f"key {record.id} with {', '.join(record.scopes)}; it is not shown again", err=True)
+    name = _name(name, "--name")
+    if owner is not None:
+        owner = _name(owner, "--owner")
+        if owner == ANONYMOUS.owner:
+            raise click.BadParameter(
+                "that is nobody: to take over what was begun before there were keys, name an owner and add "
+                "--adopt-anonymous",
+                param_hint="--owner",
+            )
+
+    async def make(keys: KeyStore) -> tuple[KeyRecord, str, int]:
+        found = await keys.anonymous()
+        until = None if expires is None else time.time() + expires
+        return *await keys.create(
+            name, chosen, owner=owner, expires=until, adopt_anonymous=adopt_anonymous
+        ), found
+
+    record, token, anonymous = _with_keys(agent_yaml, database, make)
+    _tell(record, token)
+    if adopt_anonymous:
+        click.echo(f'{anonymous} anonymous conversations are of "{record.owner}" now', err=True)
+    elif anonymous:
+        click.echo(
+            f"{anonymous} conversations were begun without a key and belong to nobody: whoever is to have "
+            "them needs a key made with --adopt-anonymous",
+            err=True,
+        )
+
+
+@command.command("replace", cls=Command, examples=["grpo-host keys replace 1f0c9a5be2d34c7b --overlap 1d"])
+@click.argument("key_id")
+@click.option(
+    "--overlap",
+    type=_Duration(),
+    default=0.0,
+    metavar="DURATION",
+    help="The old key is taken for so long [0].",
+)
+@_expires
+@_of_server
+def replace(
+    key_id: str, overlap: float, expires: float | None, agent_yaml: Path | None, database: str | None
+) -> None:
+    """Make a key with the owner, name and scopes of another, print it, and end the other.
+
+    Conversations and jobs stay the owner's. A key that expires is replaced by one that is valid for as
+    long, unless --expires says otherwise.
+    """
+    until = None if expires is None else time.time() + expires
+    made = _with_keys(agent_yaml, database, lambda keys: keys.replace(key_id, overlap=overlap, expires=until))
+    if made is None:
+        raise _no_such_key(key_id)
+    _tell(*made)
+    ends = f"until {_say_time(time.time() + overlap)}" if overlap else "no more"
+    click.echo(f"key {key_id} is taken {ends}", err=True)
 
 
 @command.command("list", cls=Command, examples=["grpo-host keys list", "grpo-host keys list --json"])
@@ -95,9 +195,9 @@ def list_(agent_yaml: Path | None, database: str | None, as_json: bool) -> None:
     from grpo_host.cli.table import print_table
 
     print_table(
-        ("id", "name", "scopes", "created", "last used", "revoked"),
+        ("id", "name", "owner", "scopes", "created", "last used", "expires", "state"),
         [_row(record) for record in records],
-        marked={index for index, record in enumerate(records) if record.revoked is not None},
+        marked={index for index, record in enumerate(records) if record.state != "valid"},
     )
 
 
@@ -107,13 +207,32 @@ def list_(agent_yaml: Path | None, database: str | None, as_json: bool) -> None:
 def revoke(key_id: str, agent_yaml: Path | None, database: str | None) -> None:
     """Take a key back; running servers refuse it within five seconds."""
     if not _with_keys(agent_yaml, database, lambda keys: keys.revoke(key_id)):
-        raise click.ClickException(f'no valid key has the id "{key_id}"; see grpo-host keys list')
+        raise _no_such_key(key_id)
     click.echo(f"key {key_id} is revoked", err=True)
 
 
+def _name(text: str, option: str) -> str:
+    if not text.strip() or len(text) > 200 or not text.isprintable():
+        raise click.BadParameter("give up to 200 letters", param_hint=option)
+    return text.strip()
+
+
+def _tell(record: KeyRecord, token: str) -> None:
+    click.echo(token)
+    owner = "itself" if record.owner == record.id else f'"{record.owner}"'
+    until = "" if record.expires is None else f", until {_say_time(record.expires)}"
+    scopes = ", ".join(record.scopes)
+    click.echo(f"key {record.id} of {owner} with {scopes}{until}; it is not shown again", err=True)
+
+
+def _no_such_key(key_id: str) -> click.ClickException:
+    return click.ClickException(f'no valid key has the id "{key_id}"; see grpo-host keys list')
+
+
 def _row(record: KeyRecord) -> tuple[str, ...]:
-    times = (record.created, record.last_used, record.revoked)
-    return (record.id, record.name, ", ".join(record.scopes), *map(_say_time, times))
+    owner = "-" if record.owner == record.id else record.owner
+    times = map(_say_time, (record.created, record.last_used, record.expires))
+    return (record.id, record.name, owner, ", ".join(record.scopes), *times, record.state)
 
 
 def _say_time(seconds: float | None) -> str:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 KEY = "grpo_key"
 """Where the caller's ``Key`` stands in the ASGI scope."""
 METRICS = ("GET", "/metrics")
-SCRAPER = Key("", "metrics", frozenset({Scope.ADMIN}))
+SCRAPER = Key("", "metrics", frozenset({Scope.ADMIN}), "")
 """Whoever asks for ``METRICS`` alone, where ``public_metrics`` lets anyone."""
 FIRST_MESSAGE_SECONDS = 5.0
 PROTOCOL = "grpo"
@@ -91,7 +91,8 @@ async def verify(token: str, scope: AsgiScope, services: Services) -> Key:
         key = await services.keys.verify(token)
     if key is None:
         await _count_failure(scope, services)
-        raise unauthorized("this key is not valid; it may have been revoked")
+        refused = await services.keys.refused(token)
+        raise unauthorized(f"this key {refused[1]}" if refused else "this key is not valid")
     return key
 
 

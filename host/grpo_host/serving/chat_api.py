@@ -120,7 +120,7 @@ class Conversation(ConversationHead):
 
 
 def endpoints() -> list[Endpoint]:
-    gone = {404: "There is no such conversation, or it is another key's"}
+    gone = {404: "There is no such conversation, or it is another owner's"}
     return [
         Endpoint(
             "POST",
@@ -188,7 +188,7 @@ async def list_conversations(call: Call) -> ConversationList:
     """Newest first."""
     page: Page = call.query
     records = await call.services.chat.store.list(
-        page.user_id, call.key.id, limit=page.limit, offset=page.offset
+        page.user_id, call.key.owner, limit=page.limit, offset=page.offset
     )
     return ConversationList(conversations=[ConversationHead(**_head(record)) for record in records])
 

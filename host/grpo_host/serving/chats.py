@@ -82,7 +82,7 @@ class Opened:
 
 
 class Chats(Part):
-    """Opens conversations, each for the key that began it."""
+    """Opens conversations, each for the owner of the key that began it."""
 
     def __init__(self, services: Services) -> None:
         self._pool: ModelPool = services.models
@@ -117,7 +117,7 @@ class Chats(Part):
                         turn.context,
                         strategy=turn.strategy,
                         conversation_id=conversation_id,
-                        owner=key.id,
+                        owner=key.owner,
                     )
                     strategy = context.strategy
                 else:
@@ -137,15 +137,15 @@ class Chats(Part):
                 await self.store.delete(conversation_id)
 
     async def record(self, conversation_id: str, key: Key) -> ConversationRecord:
-        """A conversation of ``key``. Raises ``ApiError`` 404."""
+        """A conversation of the owner of ``key``. Raises ``ApiError`` 404."""
         # PostgreSQL keeps no NUL, so there is no conversation of such an id.
         record = None if "\0" in conversation_id else await self.store.get(conversation_id)
-        if record is None or record.owner != key.id:
+        if record is None or record.owner != key.owner:
             raise ApiError(404, "not_found", "there is no such conversation")
         return record
 
     async def delete(self, conversation_id: str, key: Key) -> None:
-        """Forget a conversation of ``key``. Raises ``ApiError`` 404."""
+        """Forget a conversation of the owner of ``key``. Raises ``ApiError`` 404."""
         await self.record(conversation_id, key)
         await self.store.delete(conversation_id)
 

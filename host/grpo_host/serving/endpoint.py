@@ -34,17 +34,19 @@ class Key:
     """Who calls."""
 
     id: str
-    """Stands in conversations, jobs and logs as their owner."""
     name: str
     scopes: frozenset[Scope]
+    owner: str
+    """The person or team whose key it is: conversations and jobs are theirs, whichever of their keys made
+    them."""
 
     def may(self, scope: Scope) -> bool:
         return scope in self.scopes
 
 
-NOBODY = Key("", "", frozenset())
+NOBODY = Key("", "", frozenset(), "")
 """Whoever calls a public endpoint."""
-ANONYMOUS = Key("anonymous", "anonymous", frozenset(Scope))
+ANONYMOUS = Key("anonymous", "anonymous", frozenset(Scope), "anonymous")
 """Whoever calls over loopback a server that has no keys."""
 
 

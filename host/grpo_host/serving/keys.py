@@ -19,9 +19,11 @@ from cachetools import TTLCache
 from sqlalchemy import JSON, Column, Double, String, Table, func, insert, select, update
 
 from grpo_host.serving.endpoint import ANONYMOUS, Key, Scope
+from grpo_host.serving.owners import adopt, owned
 from grpo_host.storage import NO_ANSWER, metadata, unreachable, writing
 
 if TYPE_CHECKING:
+    from sqlalchemy import ColumnElement
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 logger = logging.getLogger("grpo_host.serving")
@@ -36,6 +38,8 @@ _keys = Table(
     Column("created", Double, nullable=False),
     Column("last_used", Double),
     Column("revoked", Double),
+    Column("owner", String(400)),
+    Column("expires", Double),
 )
 TABLES = (_keys,)
 
@@ -54,16 +58,34 @@ class KeyRecord:
 
     id: str
     name: str
+    owner: str
+    """The person or team that it belongs to, with all conversations and jobs; its own id where nobody was
+    named."""
     scopes: tuple[Scope, ...]
     created: float
-    last_used: float | None
-    revoked: float | None
+    last_used: float | None = None
+    expires: float | None = None
+    revoked: float | None = None
+
+    @property
+    def state(self) -> str:
+        """``valid``, or what happened to it: ``revoked`` or ``expired``."""
+        if self.revoked is not None:
+            return "revoked"
+        return "expired" if self.expires is not None and self.expires <= time.time() else "valid"
 
 
 @dataclass(frozen=True, slots=True)
 class _Known:
     key: Key
     hash: str
+    revoked: bool
+    ends: float
+    """Unix time from which it is not taken."""
+
+    @property
+    def valid(self) -> bool:
+        return not self.revoked and time.time() < self.ends
 
 
 class KeyStore:
@@ -80,22 +102,57 @@ class KeyStore:
         self.one_at_a_time = asyncio.Lock()
         """Held while a key is verified for an address that keeps coming with wrong ones."""
 
-    async def create(self, name: str, scopes: Iterable[Scope]) -> tuple[KeyRecord, str]:
-        """A new key and its token, which cannot be had again."""
-        identifier, secret = secrets.token_hex(8), secrets.token_urlsafe(32)
-        token = f"grpo_{identifier}_{secret}"
-        record = KeyRecord(identifier, name, tuple(sorted(set(scopes))), time.time(), None, None)
-        values: dict[str, Any] = {
-            "id": identifier,
-            "name": name,
-            "hash": _hash(token),
-            "scopes": [str(scope) for scope in record.scopes],
-            "created": record.created,
-        }
+    async def create(
+        self,
+        name: str,
+        scopes: Iterable[Scope],
+        *,
+        owner: str | None = None,
+        expires: float | None = None,
+        adopt_anonymous: bool = False,
+    ) -> tuple[KeyRecord, str]:
+        """A new key of ``owner`` (None: of nobody but itself) and its token, which cannot be had again.
+
+        ``expires`` is a Unix time. ``adopt_anonymous``: the conversations and jobs from before there were
+        keys become the owner's.
+        """
+        record, token = _new(name, scopes, owner, expires)
         async with writing(self._engine) as connection:
-            await connection.execute(insert(_keys).values(values))
+            await _keep(connection, record, token)
+            if adopt_anonymous:
+                await adopt(connection, ANONYMOUS.owner, record.owner)
         self._any = True
         return record, token
+
+    async def replace(
+        self, identifier: str, *, overlap: float = 0.0, expires: float | None = None
+    ) -> tuple[KeyRecord, str] | None:
+        """A new key with the owner, name and scopes of a valid one, which ends ``overlap`` seconds from now.
+
+        ``expires`` None: it is to be valid for as long as the old one was from its making. None is given
+        where there is no such valid key.
+        """
+        now = time.time()
+        async with writing(self._engine) as connection:
+            query = select(_keys).where(_keys.c.id == identifier, *_valid()).with_for_update()
+            row = (await connection.execute(query)).one_or_none()
+            if row is None:
+                return None
+            old = _record(row)
+            if expires is None and old.expires is not None:
+                expires = now + old.expires - old.created
+            record, token = _new(old.name, old.scopes, old.owner, expires)
+            await _keep(connection, record, token)
+            ends = min(now + overlap, old.expires or math.inf)
+            end = {"expires": ends} if overlap else {"revoked": now}
+            await connection.execute(update(_keys).where(_keys.c.id == identifier).values(end))
+        self._known.pop(identifier, None)
+        return record, token
+
+    async def anonymous(self) -> int:
+        """How many conversations were begun before there were keys and belong to nobody."""
+        async with self._engine.connect() as connection:
+            return await owned(connection, ANONYMOUS.owner)
 
     async def list(self) -> Sequence[KeyRecord]:
         """All keys, revoked ones too, the oldest first."""
@@ -124,7 +181,7 @@ class KeyStore:
 
     async def any_valid(self) -> bool:
         """Whether somebody can get in with a key."""
-        query = select(func.count()).select_from(_keys).where(_keys.c.revoked.is_(None))
+        query = select(func.count()).select_from(_keys).where(*_valid())
         async with self._engine.connect() as connection:
             return bool(await connection.scalar(query))
 
@@ -140,21 +197,30 @@ class KeyStore:
 
     async def verify(self, token: str) -> Key | None:
         """Whose ``token`` it is; None where it is nobody's. Raises ``RunError`` without a database."""
-        found = TOKEN.fullmatch(token)
-        if found is None:
+        known = await self._matching(token)
+        if known is None or not known.valid:
             return None
-        identifier = found[1]
-        known = await self._lookup(identifier)
-        if known is None or not hmac.compare_digest(known.hash, _hash(token)):
-            return None
-        self._note_use(identifier)
+        self._note_use(known.key.id)
         return known.key
+
+    async def refused(self, token: str) -> tuple[Key, str] | None:
+        """Which key ``token`` was, and why it is taken no more; None where it never was one."""
+        known = await self._matching(token)
+        if known is None or known.valid:
+            return None
+        return known.key, "was revoked" if known.revoked else "has expired"
 
     async def valid(self, key: Key) -> bool:
         """Whether ``key``, which was verified once, is still good. Raises ``RunError`` without a database."""
         if key == ANONYMOUS:
             return not await self.any_exist()
-        return await self._lookup(key.id) is not None
+        known = await self._lookup(key.id)
+        return known is not None and known.valid
+
+    async def _matching(self, token: str) -> _Known | None:
+        found = TOKEN.fullmatch(token)
+        known = None if found is None else await self._lookup(found[1])
+        return known if known is not None and hmac.compare_digest(known.hash, _hash(token)) else None
 
     async def _lookup(self, identifier: str) -> _Known | None:
         try:
@@ -178,13 +244,13 @@ class KeyStore:
             raise unreachable(self._engine, problem) from problem
 
     async def _read(self, identifier: str) -> _Known | None:
-        query = select(_keys).where(_keys.c.id == identifier, _keys.c.revoked.is_(None))
         async with self._reading() as connection:
-            row = (await connection.execute(query)).one_or_none()
+            row = (await connection.execute(select(_keys).where(_keys.c.id == identifier))).one_or_none()
         if row is None:
             return None
         record = _record(row)
-        return _Known(Key(record.id, record.name, frozenset(record.scopes)), row.hash)
+        key = Key(record.id, record.name, frozenset(record.scopes), record.owner)
+        return _Known(key, row.hash, record.revoked is not None, record.expires or math.inf)
 
     def _note_use(self, identifier: str) -> None:
         now = time.time()
@@ -207,6 +273,32 @@ class KeyStore:
         await asyncio.gather(*self._writes, return_exceptions=True)
 
 
+def _new(
+    name: str, scopes: Iterable[Scope], owner: str | None, expires: float | None
+) -> tuple[KeyRecord, str]:
+    identifier, secret = secrets.token_hex(8), secrets.token_urlsafe(32)
+    chosen = tuple(sorted(set(scopes)))
+    record = KeyRecord(identifier, name, owner or identifier, chosen, time.time(), expires=expires)
+    return record, f"grpo_{identifier}_{secret}"
+
+
+async def _keep(connection: AsyncConnection, record: KeyRecord, token: str) -> None:
+    values: dict[str, Any] = {
+        "id": record.id,
+        "name": record.name,
+        "owner": record.owner,
+        "hash": _hash(token),
+        "scopes": [str(scope) for scope in record.scopes],
+        "created": record.created,
+        "expires": record.expires,
+    }
+    await connection.execute(insert(_keys).values(values))
+
+
+def _valid() -> list[ColumnElement[bool]]:
+    return [_keys.c.revoked.is_(None), _keys.c.expires.is_(None) | (_keys.c.expires > time.time())]
+
+
 def _hash(token: str) -> str:
     # The secret has 256 bits: there is nothing to guess, so a fast hash will do.
     return hashlib.sha256(token.encode()).hexdigest()
@@ -214,4 +306,6 @@ def _hash(token: str) -> str:
 
 def _record(row: Any) -> KeyRecord:
     scopes = tuple(Scope(scope) for scope in row.scopes)
-    return KeyRecord(row.id, row.name, scopes, row.created, row.last_used, row.revoked)
+    # Keys of before there were owners have none: they own themselves.
+    owner = row.owner or row.id
+    return KeyRecord(row.id, row.name, owner, scopes, row.created, row.last_used, row.expires, row.revoked)

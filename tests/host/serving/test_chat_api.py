@@ -177,6 +177,24 @@ def test_a_conversation_is_nobody_elses(serve):
     assert asyncio.run(scenario()) == [404, 404, 404]
 
 
+def test_a_conversation_goes_on_with_the_key_that_replaces_its_own(serve):
+    async def scenario():
+        async with serve() as client:
+            keys = client.services.keys
+            record, token = await keys.create("web", [Scope.CHAT], owner="shop")
+            keys.forget()
+            old = {"authorization": f"Bearer {token}"}
+            made = (await client.post("/api/chat", json={"message": "hello"}, headers=old)).json()
+            _, token = await keys.replace(record.id)
+            new = {"authorization": f"Bearer {token}"}
+            body = {"message": "how many?", "conversation_id": made["conversation_id"]}
+            refused = await client.post("/api/chat", json=body, headers=old)
+            assert (refused.status_code, refused.json()["error"]["message"]) == (401, "this key was revoked")
+            return (await client.post("/api/chat", json=body, headers=new)).json()["response"]
+
+    assert asyncio.run(scenario()) == "2 messages"
+
+
 def test_an_unknown_strategy_is_refused_with_those_that_there_are(serve):
     async def scenario():
         async with serve() as client:

@@ -90,7 +90,7 @@ class Job:
     number: int
     """In the order of submission, from 1."""
     owner: str
-    """Id of the key that made it."""
+    """Of the key that made it."""
     state: State
     strategy: str
     """As the request named it."""

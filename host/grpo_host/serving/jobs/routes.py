@@ -126,14 +126,14 @@ def job_endpoints() -> list[Endpoint]:
             summary="How far a training job is",
             tags=TAGS,
             response=JobView,
-            statuses={404: "There is no such job of this key"},
+            statuses={404: "There is no such job of this owner"},
         ),
         Endpoint(
             "GET",
             "/api/jobs",
             list_jobs,
             scope=Scope.TRAIN,
-            summary="The key's training jobs; with the scope admin, everybody's",
+            summary="The owner's training jobs; with the scope admin, everybody's",
             tags=TAGS,
             query=JobListQuery,
             response=JobList,
@@ -146,7 +146,7 @@ def job_endpoints() -> list[Endpoint]:
             summary="Cancel a training job",
             tags=TAGS,
             response=JobView,
-            statuses={404: "There is no such job of this key", 409: "It has ended already"},
+            statuses={404: "There is no such job of this owner", 409: "It has ended already"},
         ),
         Endpoint(
             "GET",
@@ -156,7 +156,7 @@ def job_endpoints() -> list[Endpoint]:
             summary="The progress of a training job, as it is made",
             tags=TAGS,
             stream=JobEvent,
-            statuses={404: "There is no such job of this key"},
+            statuses={404: "There is no such job of this owner"},
             takes_slot=False,
         ),
     ]
@@ -165,7 +165,7 @@ def job_endpoints() -> list[Endpoint]:
 async def train(call: Call) -> JobView:
     """Answers once the job is in the queue; watch it at /api/status or /api/jobs/{job_id}/events."""
     queue = _queue(call)
-    return await _view(queue, await queue.submit(call.key.id, call.body))
+    return await _view(queue, await queue.submit(call.key.owner, call.body))
 
 
 async def status(call: Call) -> JobView:
@@ -288,7 +288,7 @@ def _queue(call: Call) -> JobQueue:
 
 def _owner(call: Call) -> str | None:
     """Whose jobs the caller sees; None: everybody's."""
-    return None if call.key.may(Scope.ADMIN) else call.key.id
+    return None if call.key.may(Scope.ADMIN) else call.key.owner
 
 
 def _job_id(call: Call) -> str:
