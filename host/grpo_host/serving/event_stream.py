@@ -1,0 +1,70 @@
+"""Answers as server-sent events, as they come, for both protocols of ``/v1``."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+from starlette.responses import StreamingResponse
+
+from grpo_host.serving.endpoint import ApiError, Call
+from grpo_host.serving.errors import answered
+from grpo_sdk.errors import GrpoError
+
+Put = Callable[[bytes], None]
+"""Sends an event."""
+
+_HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}
+
+
+async def event_stream(
+    call: Call,
+    work: Callable[[Put], Awaitable[None]],
+    failure: Callable[[ApiError], bytes],
+    end: bytes = b"",
+) -> StreamingResponse:
+    """What ``work`` puts, then ``end``.
+
+    What fails before the first event is raised, so that it is told with its status; what fails later is the
+    event ``failure``.
+    """
+    events = _events(call, work, failure, end)
+    first = await anext(events)
+    return StreamingResponse(_after(first, events), media_type="text/event-stream", headers=_HEADERS)
+
+
+async def _events(
+    call: Call, work: Callable[[Put], Awaitable[None]], failure: Callable[[ApiError], bytes], end: bytes
+) -> AsyncIterator[bytes]:
+    queue: asyncio.Queue[bytes | None] = asyncio.Queue()
+    task = asyncio.ensure_future(work(queue.put_nowait))
+    task.add_done_callback(lambda _: queue.put_nowait(None))
+    begun = False
+    try:
+        while (event := await queue.get()) is not None:
+            begun = True
+            yield event
+        try:
+            await task
+        except GrpoError as problem:
+            if not begun:
+                raise
+            yield failure(answered(problem, f"request {call.request_id}"))
+        except Exception:
+            if not begun:
+                raise
+            yield failure(ApiError(500, "internal_error", "the answer failed"))
+        if end:
+            yield end
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def _after(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    try:
+        yield first
+        async for event in rest:
+            yield event
+    finally:
+        await rest.aclose()  # type: ignore[attr-defined]

@@ -1,0 +1,199 @@
+"""The answers to one request of ``/v1``, whichever of its two protocols it came in."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+from grpo_host.agent import Agent, ToolUse
+from grpo_host.chat.voice import Voice
+from grpo_host.instruments import Tell
+from grpo_host.rendering.tool_calls import as_written
+from grpo_host.serving.endpoint import ApiError, Call
+from grpo_host.serving.errors import agent_errors
+from grpo_host.serving.openai_models import (
+    CallIn,
+    ChatCompletionRequest,
+    Choice,
+    Logprobs,
+    MessageOut,
+    TokenLogprob,
+    Usage,
+)
+from grpo_host.serving.pool import Lease, ModelPool
+from grpo_host.serving.stops import UntilStop
+from grpo_host.serving.tool_runs import shown
+from grpo_host.session import Reply, Session, open_session
+from grpo_sdk.backend import Capability, Sampling
+from grpo_sdk.errors import ContextOverflowError
+from grpo_sdk.messages import Message, system
+from grpo_sdk.seeds import derive_seed
+
+MOST_CHARACTERS = 32
+"""Of a token, on the average of a prompt: a longer one is refused before it keeps the server busy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One of the answers."""
+
+    reply: Reply
+    """What is no call that the caller could make is text in it."""
+    session: Session
+    text: str
+    """Up to the first of the caller's stop texts."""
+    tokens: int
+    """Of its last message alone."""
+    tools: list[ToolUse] = field(default_factory=list)
+    """What was called for it here."""
+
+    @property
+    def finish_reason(self) -> str:
+        message, reason = self.reply.message, self.reply.finish_reason
+        cut = self.text != message["content"]
+        return "stop" if cut or (reason == "tool_calls" and not message.get("tool_calls")) else reason
+
+
+class Answering:
+    """The ``n`` answers to one request."""
+
+    def __init__(self, call: Call, request: ChatCompletionRequest, lease: Lease) -> None:
+        self.request = request
+        self._agent = lease.agent
+        self._tools = request.offered()
+        conversation = request.conversation()
+        models: ModelPool = call.services.models
+        own = lease.entry.instructed
+        self._agents_tools = models.agents_tools if own and request.wants_agents_tools() else ()
+        self._check(conversation)
+        self._sampling = request.sampling(models.sampling(lease.entry))
+        self._messages = _instructed(models.instructions if own else "", conversation)
+        telemetry = call.services.telemetry
+        self._instruments = telemetry.instruments if telemetry is not None else None
+        self._limits = models.limits
+        self._id = call.request_id
+
+    def _check(self, conversation: Sequence[Message]) -> None:
+        model = self._agent.backend.model
+        characters = sum(len(message["content"]) for message in conversation)
+        if characters > model.context * MOST_CHARACTERS:
+            raise ContextOverflowError(
+                f"{characters} characters cannot fit into the context of {model.context} tokens"
+            )
+        can = self._agent.backend.capabilities
+        if self._tools and not {Capability.TOOLS, Capability.TOKEN_IDS} & can:
+            raise ApiError(400, "unsupported", "this model takes no tools", param="tools")
+        if self._agents_tools and not {Capability.TOOLS, Capability.TOKEN_IDS} & can:
+            message = 'this model takes no tools, and the agent has some; send "tool_choice": "none"'
+            raise ApiError(400, "unsupported", message, param="tool_choice")
+        if self.request.logprobs and Capability.TOKEN_IDS not in can:
+            raise ApiError(400, "unsupported", "this model tells no log-probs", param="logprobs")
+
+    async def all(self, tell: Callable[[int], Tell | None] = lambda _: None) -> list[Answer]:
+        """Every answer; where one fails, the others are given up."""
+        if self.request.n in (None, 1):
+            return [await self._one(0, tell(0))]
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(self._one(index, tell(index))) for index in range(self.request.n)]
+        except ExceptionGroup as problems:
+            raise problems.exceptions[0] from None
+        return [task.result() for task in tasks]
+
+    async def _one(self, index: int, tell: Tell | None) -> Answer:
+        agent, sampling = self._agent, self._sampling
+        if index and sampling.seed is not None:
+            sampling = replace(sampling, seed=derive_seed(sampling.seed, index))
+        if self._agents_tools:
+            return await self._with_tools(sampling, tell)
+        session = open_session(agent.backend, agent.renderer, self._messages, self._tools)
+        until = UntilStop(sampling.stop, tell)
+        reply = await self._respond(session, agent, sampling, until if tell else None)
+        reply = replace(reply, message=as_written(reply.message))
+        text = until.end(reply.message["content"])
+        return Answer(reply, session, text, reply.completion_tokens)
+
+    async def _with_tools(self, sampling: Sampling, tell: Tell | None) -> Answer:
+        """The answer of the whole agent: it calls its tools until it speaks."""
+        agent = replace(
+            self._agent,
+            tools=self._agents_tools,
+            sampling=sampling,
+            limits=self._limits,
+            instruments=self._instruments,
+        )
+        conversation = agent.open(history=self._messages, seed=sampling.seed, id=self._id)
+        voice = Voice(tell or (lambda _: None))
+        until = UntilStop(sampling.stop, voice)
+
+        def next_message(_: list[Message]) -> None:
+            nonlocal until
+            if conversation.turns:
+                until.end(next(m["content"] for m in reversed(conversation.said) if m["role"] == "assistant"))
+                voice.next_message()
+                until = UntilStop(sampling.stop, voice)
+
+        conversation.prepare = next_message
+        with agent_errors():
+            message = await conversation.act((), None if tell is None else lambda text: until(text))
+        turns = conversation.turns
+        reply = Reply(
+            message,
+            turns[-1].finish_reason,
+            sum(turn.prompt_tokens for turn in turns),
+            sum(turn.completion_tokens for turn in turns),
+        )
+        text = until.end(message["content"])
+        return Answer(reply, conversation.session, text, turns[-1].completion_tokens, conversation.used)
+
+    async def _respond(self, session: Session, agent: Agent, sampling: Sampling, tell: Tell | None) -> Reply:
+        if self._instruments is None:
+            return await session.respond((), sampling, tell)
+        with self._instruments.model_call(agent.backend, self._messages, sampling, self._tools) as watched:
+            reply = await session.respond((), sampling, watched.telling(tell))
+            watched.replied(reply)
+            return reply
+
+    def choice(self, index: int, answer: Answer) -> Choice:
+        calls = [CallIn.model_validate(item) for item in answer.reply.message.get("tool_calls", ())]
+        message = MessageOut(
+            content=answer.text if answer.text or not calls else None,
+            tool_calls=calls or None,
+            tool_runs=shown(answer.tools) or None,
+        )
+        return Choice(
+            index=index,
+            message=message,
+            finish_reason=answer.finish_reason,  # type: ignore[arg-type]
+            logprobs=self._logprobs(answer) if self.request.logprobs else None,
+        )
+
+    def _logprobs(self, answer: Answer) -> Logprobs:
+        ledger = answer.session.ledger()
+        sequence = ledger.sequences[-1] if ledger else None
+        if sequence is None:
+            return Logprobs(content=[])
+        decode = self._agent.backend.tokenizer.decode
+        content = []
+        for token, sampled, logprob in zip(sequence.ids, sequence.mask, sequence.logprobs, strict=True):
+            if sampled:
+                text = decode([token])
+                content.append(
+                    TokenLogprob(token=text, logprob=logprob, bytes=list(text.encode()), top_logprobs=[])
+                )
+        return Logprobs(content=content[len(content) - answer.tokens :])
+
+
+def _instructed(instructions: str, messages: list[Message]) -> list[Message]:
+    if not instructions:
+        return messages
+    if messages[0]["role"] == "system":
+        return [system(f"{instructions}\n{messages[0]['content']}"), *messages[1:]]
+    return [system(instructions), *messages]
+
+
+def usage_of(answers: list[Answer]) -> Usage:
+    prompt = answers[0].reply.prompt_tokens
+    completion = sum(answer.reply.completion_tokens for answer in answers)
+    return Usage(prompt_tokens=prompt, completion_tokens=completion, total_tokens=prompt + completion)
