@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import random
 import subprocess
 import sys
 
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from grpo_sdk import as_messages, assistant, derive_seed, system, tool_call, tool_result, user
 from grpo_sdk.errors import GrpoError, MissingExtraError, did_you_mean
+from grpo_sdk.seeds import global_generators_kept
 from grpo_sdk.strategy import Strategy
 
 
@@ -108,3 +110,31 @@ def test_what_is_no_character_is_replaced(text, whole):
 @given(st.text(alphabet=st.characters(), max_size=9))
 def test_any_text_of_a_message_can_be_encoded(text):
     user(text)["content"].encode()
+
+
+def drawn_after(seed, work):
+    """What the caller who has seeded the generators draws after ``work``."""
+    import numpy as np
+
+    torch = pytest.importorskip("torch")
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+    with global_generators_kept():
+        work()
+        random.seed(0)
+        np.random.seed(0)
+        torch.manual_seed(0)
+    return random.random(), float(np.random.rand()), float(torch.rand(()))
+
+
+def test_what_seeds_the_global_generators_does_not_decide_what_the_caller_draws():
+    first, again = drawn_after(1, lambda: None), drawn_after(1, random.random)
+    assert first == again
+    assert all(a != b for a, b in zip(first, drawn_after(2, lambda: None), strict=True))
+
+
+def test_a_number_that_another_thread_drew_meanwhile_is_not_drawn_again():
+    meanwhile = []
+    drawn = drawn_after(1, lambda: meanwhile.append(random.random()))
+    assert drawn[0] != meanwhile[0]

@@ -126,7 +126,9 @@ def _tracer_provider_of_environment() -> TracerProvider | None:
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-    provider = TracerProvider(resource=resource())
+    from grpo_host.telemetry.ids import SystemIds
+
+    provider = TracerProvider(resource=resource(), id_generator=SystemIds())
     for exporter in exporters:
         provider.add_span_processor(BatchSpanProcessor(exporter))
     return provider

@@ -39,6 +39,7 @@ from grpo_sdk.backend import Backend, Capability, ModelSpec
 from grpo_sdk.blocking import call_blocking
 from grpo_sdk.environment import Environment
 from grpo_sdk.errors import CapabilityError, ConfigError, RunError
+from grpo_sdk.seeds import global_generators_kept
 
 if TYPE_CHECKING:
     from grpo_host.config.schema import AgentConfig
@@ -138,7 +139,12 @@ async def train_here(run: ObjectRun) -> Path:
     await call_blocking(served, backend)
     interrupt = Interrupt()
     loop = Runner(asyncio.get_running_loop())
-    work = asyncio.ensure_future(call_blocking(lambda: run.execute(loop, interrupt, Ranks(), owned=False)))
+
+    def execute() -> Finished:
+        with global_generators_kept():
+            return run.execute(loop, interrupt, Ranks(), owned=False)
+
+    work = asyncio.ensure_future(call_blocking(execute))
     try:
         finished = await asyncio.shield(work)
     except asyncio.CancelledError:
@@ -183,14 +189,15 @@ def _trained_policy(run: ObjectRun, result: Path) -> Policy:
     if spec.path is None:
         raise ValueError("a trainable backend has a local model")
     config = run.config
-    return load_policy(
-        spec.path,
-        dtype=config.model.dtype,
-        lora=config.training.lora,
-        adapter=result,
-        seed=config.seed,
-        hub_id=spec.hub_id,
-    )
+    with global_generators_kept():
+        return load_policy(
+            spec.path,
+            dtype=config.model.dtype,
+            lora=config.training.lora,
+            adapter=result,
+            seed=config.seed,
+            hub_id=spec.hub_id,
+        )
 
 
 def _portable(agent: Agent) -> Agent:

@@ -24,7 +24,7 @@ from grpo_host.training.reference import give_reference, take_reference
 from grpo_host.training.rows import teaches
 from grpo_host.validation import say_location
 from grpo_sdk.errors import CapabilityError, ConfigError
-from grpo_sdk.seeds import derive_seed
+from grpo_sdk.seeds import derive_seed, global_generators_kept
 from grpo_sdk.trajectory import Task, Trajectory
 
 if TYPE_CHECKING:
@@ -143,7 +143,11 @@ class OnlineTrainer:
             self._worker.shutdown(wait=False)
 
     async def _work(self, function: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._worker, function)
+        def work() -> T:
+            with global_generators_kept():
+                return function()
+
+        return await asyncio.get_running_loop().run_in_executor(self._worker, work)
 
     # What follows runs in the worker's thread.
 

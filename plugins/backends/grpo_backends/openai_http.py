@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _PATH = "/chat/completions"
 _LONGEST_PAUSE = 60.0
+_SPREAD = random.SystemRandom()  # not ``random`` itself: processes that seed it alike would retry together
 
 
 class OpenAIChatBackend(Backend):
@@ -138,7 +139,7 @@ class OpenAIChatBackend(Backend):
 
     async def _pause(self, response: Response | None, attempt: int) -> None:
         """Wait before the next attempt; raise where there is none."""
-        pause = min(_LONGEST_PAUSE, 0.5 * 2**attempt * random.uniform(0.75, 1.25))
+        pause = min(_LONGEST_PAUSE, 0.5 * 2**attempt * _SPREAD.uniform(0.75, 1.25))
         if response is not None:
             again = response.status == 429 or response.status >= 500
             if not again or attempt >= self.retries:

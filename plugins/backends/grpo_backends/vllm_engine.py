@@ -26,6 +26,7 @@ from grpo_sdk import (
 from grpo_sdk.adapters import check_adapter
 from grpo_sdk.blocking import call_blocking
 from grpo_sdk.errors import BusyError
+from grpo_sdk.seeds import global_generators_kept
 from grpo_sdk.weights import stored_weights, stored_wider
 
 if TYPE_CHECKING:
@@ -250,22 +251,22 @@ class VllmBackend(Backend):
         set_threads = torch.set_num_threads
         try:
             self._tokenizer = AutoTokenizer.from_pretrained(self._directory)
-            engine = LLMEngine.from_engine_args(
-                EngineArgs(
-                    model=str(self._directory),
-                    dtype=self.model.dtype,
-                    max_model_len=self.model.context,
-                    max_num_seqs=self.max_num_seqs,
-                    enforce_eager=on_cpu if self.enforce_eager is None else self.enforce_eager,
-                    enable_prefix_caching=True,
-                    logprobs_mode="processed_logprobs",
-                    seed=self.seed,
-                    tensor_parallel_size=self.tensor_parallel_size,
-                    disable_log_stats=True,
-                    use_tqdm_on_load=False,
-                    **device,
-                )
+            arguments = EngineArgs(
+                model=str(self._directory),
+                dtype=self.model.dtype,
+                max_model_len=self.model.context,
+                max_num_seqs=self.max_num_seqs,
+                enforce_eager=on_cpu if self.enforce_eager is None else self.enforce_eager,
+                enable_prefix_caching=True,
+                logprobs_mode="processed_logprobs",
+                seed=self.seed,
+                tensor_parallel_size=self.tensor_parallel_size,
+                disable_log_stats=True,
+                use_tqdm_on_load=False,
+                **device,
             )
+            with global_generators_kept():
+                engine = LLMEngine.from_engine_args(arguments)
         except Exception as problem:
             raise ModelError(
                 f'the backend vllm cannot load "{self.model.name}" from {self._directory}: '

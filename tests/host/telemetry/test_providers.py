@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -129,6 +130,17 @@ def test_an_application_that_wants_no_telemetry_has_none() -> None:
     )
 
     assert (done.stdout, done.stderr) == ("", "")
+
+
+def test_a_process_that_seeds_the_global_generator_has_trace_ids_of_its_own() -> None:
+    runs = [
+        process("import random\nrandom.seed(0)\n" + CHAT + "chat()", OTEL_TRACES_EXPORTER="console")
+        for _ in "ab"
+    ]
+    first, second = (set(re.findall(r'_id": "(0x[0-9a-f]{16,})"', run.stdout)) for run in runs)
+
+    assert len(first) == 3  # a trace and its two spans
+    assert not first & second
 
 
 def test_spans_go_to_an_exporter_that_the_environment_names() -> None:

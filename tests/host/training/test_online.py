@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from dataclasses import replace
 
 import pytest
@@ -100,6 +101,17 @@ def test_a_step_updates_the_policy_and_keeps_the_optimizers_state(model):
         assert second.groups[0][0].policy_version == trainer.policy.version - 1 == 1
 
     run(model, script)
+
+
+def test_a_step_does_not_seed_the_callers_generators(model):
+    async def drawn(trainer):
+        assert (await trainer.step(TASKS)).updated
+        return random.random()
+
+    random.seed(1)
+    first = run(model, drawn)
+    random.seed(2)
+    assert run(model, drawn) != first
 
 
 @pytest.mark.parametrize("closed", [True, False])

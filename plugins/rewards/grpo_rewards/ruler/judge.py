@@ -25,6 +25,7 @@ from grpo_sdk.trajectory import Trajectory
 _LASTING = (CapabilityError, ConfigError, ContextOverflowError, MissingExtraError, ModelError, PluginError)
 """Failures that another attempt meets again."""
 _LONGEST_PAUSE = 30.0
+_SPREAD = random.SystemRandom()  # not ``random`` itself: processes that seed it alike would retry together
 _SHORTEST_RECORD = 200
 _QUOTED = 1500
 
@@ -124,7 +125,7 @@ class Judge:
                 self.usage.retries += 1
                 longest = min(_LONGEST_PAUSE, self.pause * float(2**attempt))
                 # Not all groups of a step at once again.
-                await asyncio.sleep(longest * random.uniform(0.5, 1.0))
+                await asyncio.sleep(longest * _SPREAD.uniform(0.5, 1.0))
                 attempt += 1
             else:
                 self.usage.add(reply)
