@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 
 from grpo_host.collector import short_collections
@@ -88,18 +87,12 @@ def _websocket_routes(routes: Sequence[SocketEndpoint], services: Services) -> l
 
 
 def _middleware(settings: ServerSettings, services: Services) -> list[Middleware]:
-    layers = [Middleware(Envelope, traffic=services.traffic), Middleware(TrustedHosts, settings=settings)]
+    layers = [
+        Middleware(Envelope, traffic=services.traffic, allowed_origins=settings.allowed_origins),
+        Middleware(TrustedHosts, settings=settings),
+    ]
     if services.telemetry is not None:
         layers.insert(0, Middleware(Watched, telemetry=services.telemetry))
-    if settings.allowed_origins:
-        cors = Middleware(
-            CORSMiddleware,
-            allow_origins=settings.allowed_origins,
-            allow_methods=["GET", "POST", "DELETE"],
-            allow_headers=["authorization", "content-type", "x-request-id"],
-            expose_headers=["x-request-id", "retry-after"],
-        )
-        layers.append(cors)
     return [*layers, Middleware(Authentication, services=services)]
 
 

@@ -8,6 +8,7 @@ import time
 import uuid
 from typing import TYPE_CHECKING, Any
 
+from starlette.middleware.cors import CORSMiddleware
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from grpo_host.redaction import redact
@@ -19,6 +20,8 @@ from grpo_host.serving.settings import LOOPBACK, ServerSettings
 from grpo_sdk.errors import GrpoError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from grpo_host.serving.traffic import Traffic
@@ -27,6 +30,8 @@ logger = logging.getLogger("grpo_host.serving")
 access = logging.getLogger("grpo_host.serving.access")
 
 REQUEST_ID = "grpo_request_id"
+STATUS = "grpo_status"
+"""In the ASGI scope: of the answer that was begun; 0 before."""
 CROWDED = "grpo_crowded"
 """In the ASGI scope of a request whose connection is beyond the limit: it is told so, unless it probes."""
 CLIENT_GONE = 499
@@ -50,9 +55,13 @@ _SAFE = [(name.encode(), value.encode()) for name, value in SAFE]
 class Envelope:
     """ASGI middleware, the outermost: gives each request an id, says errors, keeps the access log."""
 
-    def __init__(self, app: ASGIApp, traffic: Traffic) -> None:
+    def __init__(self, app: ASGIApp, traffic: Traffic, allowed_origins: Sequence[str] = ()) -> None:
         self._app = app
         self._traffic = traffic
+        # Around the errors too: a page may read only what allows its origin.
+        self._answered: ASGIApp = (
+            _cors(self._or_error, allowed_origins) if allowed_origins else self._or_error
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -64,32 +73,34 @@ class Envelope:
             await self._websocket(scope, receive, send)
             return
         began = time.perf_counter()
-        status = 0
+        scope[STATUS] = 0
 
         async def enveloped(message: Message) -> None:
-            nonlocal status
             if message["type"] == "http.response.start":
-                status = message["status"]
+                scope[STATUS] = message["status"]
                 _add_headers(message, request_id)
             await send(message)
 
         try:
-            try:
-                _refuse_crowd(scope)
-                await self._app(scope, receive, enveloped)
-            except ClientGoneError:
-                raise
-            except Exception as problem:
-                error = _as_error(problem, request_id)
-                if status == 0:
-                    await render(error, scope["path"], request_id)(scope, receive, enveloped)
+            await self._answered(scope, receive, enveloped)
         except ClientGoneError:
             return
         finally:
-            seconds = time.perf_counter() - began
-            self._traffic.count(status or CLIENT_GONE, seconds)
+            seconds, status = time.perf_counter() - began, scope[STATUS] or CLIENT_GONE
+            self._traffic.count(status, seconds)
             if access.isEnabledFor(logging.INFO):
-                _log_access(scope, status or CLIENT_GONE, seconds)
+                _log_access(scope, status, seconds)
+
+    async def _or_error(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            _refuse_crowd(scope)
+            await self._app(scope, receive, send)
+        except ClientGoneError:
+            raise
+        except Exception as problem:
+            error = _as_error(problem, scope[REQUEST_ID])
+            if scope[STATUS] == 0:
+                await render(error, scope["path"], scope[REQUEST_ID])(scope, receive, send)
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -141,6 +152,20 @@ class TrustedHosts:
 EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
 PROBES = ("/health", "/health/live", "/health/ready")
 """An orchestrator asks these by address; they tell nothing."""
+
+
+def _cors(app: ASGIApp, origins: Sequence[str]) -> ASGIApp:
+    """``app``, which pages of ``origins`` may ask."""
+    return CORSMiddleware(
+        app,
+        allow_origins=origins,
+        allow_methods=["GET", "POST", "DELETE"],
+        # OpenAI's client sends a dozen of its own. A key is never sent by a browser by itself, so headers
+        # give a page nothing that it has not.
+        allow_headers=["*"],
+        allow_private_network=True,  # an origin that is listed may be a public page
+        expose_headers=["x-request-id", "retry-after"],
+    )
 
 
 def _without_port(host: str) -> str:
