@@ -94,6 +94,18 @@ def test_a_category_narrows_a_search(database):
     assert database.search("help", category="no such") == []
 
 
+def test_a_search_in_a_category_looks_the_words_up_once_and_not_for_each_of_its_rows(database):
+    connection, said = database._store._connection, []
+    connection.set_trace_callback(said.append)
+    database.search("parcel", mode="words", category="returns")
+    connection.set_trace_callback(None)
+    (ranked,) = (sql for sql in said if "category" in sql and "MATCH" in sql)
+    plan = [line for *_, line in connection.execute(f"EXPLAIN QUERY PLAN {ranked}")]
+    scans = [line for line in plan if "words" in line]
+    assert len(scans) == 1
+    assert scans[0].endswith(":M3")  # "=M3": once for each row that it may be
+
+
 @pytest.mark.parametrize("mode", ["words", "meaning", "auto"])
 def test_at_most_k_are_found(rows, mode):
     database = DialogueDatabase(rows, embedder=HashingEmbedder())
