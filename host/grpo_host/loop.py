@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import logging
 import threading
 from collections.abc import Callable, Coroutine
@@ -14,6 +15,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 CHECK_SECONDS = 0.2
+END_SECONDS = 30.0
 
 
 def new_event_loop() -> asyncio.AbstractEventLoop:
@@ -72,6 +74,7 @@ class LoopThread(Runner):
                 pass
         finally:
             self.loop.close()
+            atexit.unregister(self._thread.join)
 
     def _turn(self) -> bool:
         """Run until the loop is stopped; False where a task's SystemExit stopped it for everybody."""
@@ -92,12 +95,16 @@ class LoopThread(Runner):
         """Cancel what still runs and end the thread. Safe to call twice."""
         if self.loop.is_closed():
             return
-        asyncio.run_coroutine_threadsafe(_cancel_all(), self.loop).result(timeout=30)
+        asyncio.run_coroutine_threadsafe(_cancel_all(), self.loop).result(END_SECONDS)
         self.loop.call_soon_threadsafe(self.loop.stop)
-        self._thread.join(timeout=30)
+        self._thread.join(END_SECONDS)
 
     def end_with(self, last: Callable[[], Coroutine[Any, Any, Any]]) -> None:
-        """Run the coroutine that ``last`` makes and end the thread, without waiting for either."""
+        """Run the coroutine that ``last`` makes and end the thread, without waiting for either.
+
+        The interpreter's exit waits for both, ``END_SECONDS`` at most: a daemon thread that is inside of a
+        library while it goes down can crash the process.
+        """
 
         async def end() -> None:
             try:
@@ -106,6 +113,7 @@ class LoopThread(Runner):
                 self.loop.stop()
 
         if not self.loop.is_closed():
+            atexit.register(self._thread.join, END_SECONDS)
             asyncio.run_coroutine_threadsafe(end(), self.loop)
 
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import threading
 import time
 
@@ -119,3 +121,17 @@ def test_a_task_that_leaves_the_program_ends_alone(loop, caplog):
     assert doubled == 42
     assert loop.run(double(1)) == 2
     assert "a task ended with SystemExit: 3; the others go on" in caplog.text
+
+
+def test_the_end_of_the_program_waits_for_a_loop_that_is_being_ended():
+    code = """
+import asyncio
+from grpo_host.loop import LoopThread
+
+async def last():
+    await asyncio.sleep(0.5)
+    print("closed")
+
+LoopThread().end_with(last)
+"""
+    assert subprocess.check_output([sys.executable, "-c", code], timeout=60) == b"closed\n"

@@ -139,15 +139,17 @@ class EngineThread:
         return await asyncio.wrap_future(done)
 
     def stop(self) -> None:
-        """End the engine; whoever waits is told. Blocks until the step under way is over."""
-        atexit.unregister(self.stop)
-        if self._closed:
-            return
-        self._closed = True
-        if self._thread.is_alive():
+        """End the engine; whoever waits is told. Blocks until it is gone, also if another thread ends it.
+
+        Until then the guard at exit stays: a daemon thread inside of a kernel can crash the interpreter.
+        """
+        if not self._closed:
+            self._closed = True
             self._flush()
             self._inbox.put(None)
+        if self._thread.is_alive():
             self._thread.join()
+        atexit.unregister(self.stop)
 
     def _check_open(self) -> None:
         if self._closed:

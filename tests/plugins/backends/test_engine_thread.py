@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable
@@ -279,3 +281,22 @@ def test_a_stream_whose_engine_dies_says_so() -> None:
 
     with pytest.raises(RuntimeError, match="the engine died: RuntimeError: the kernel is broken"):
         with_thread(use)
+
+
+def test_the_end_of_the_program_waits_for_an_engine_that_a_daemon_thread_is_ending() -> None:
+    code = """
+import asyncio, threading, time
+from grpo_backends.engine_thread import EngineThread
+
+def dispose(engine):
+    ending.set()
+    time.sleep(0.5)  # as a kernel does, without the interpreter's lock
+    print("disposed")
+
+ending = threading.Event()
+thread = EngineThread(object, dispose)
+asyncio.run(thread.start())
+threading.Thread(target=thread.stop, daemon=True).start()
+ending.wait()
+"""
+    assert subprocess.check_output([sys.executable, "-c", code], timeout=60) == b"disposed\n"
