@@ -43,7 +43,7 @@ class LocalModel:
     are a GPU and vLLM, else transformers. ``options`` are the backend's. ``context`` None: 2,048
     tokens, or as many as the model takes. ``stop`` and ``tool_format`` are those of ``ModelSpec``.
     Making one is light. It is loaded by the first ``start`` and can be used from several event loops,
-    also one after another.
+    also one after another. Several of the same model and options load it once, until one is trained.
     """
 
     def __init__(
@@ -129,7 +129,7 @@ class LocalModel:
         await backend.close()
 
     def _load(self) -> tuple[AnyLoopBackend, Renderer | None]:
-        return asyncio.run(self._start(AnyLoopBackend(self._make(), chosen=self._backend == AUTO)))
+        return asyncio.run(self._start(self._carried()))
 
     async def _start(self, backend: AnyLoopBackend) -> tuple[AnyLoopBackend, Renderer | None]:
         try:
@@ -141,9 +141,10 @@ class LocalModel:
             await backend.close()
             raise
 
-    def _make(self) -> Backend:
+    def _carried(self) -> AnyLoopBackend:
+        """The backend, which models of the same weights and options share."""
         if isinstance(self._backend, Backend):
-            return self._backend
+            return AnyLoopBackend(self._backend)
         from grpo_host.config.schema import PluginUse
         from grpo_host.wiring import choose
 
@@ -159,8 +160,16 @@ class LocalModel:
         spec = ModelSpec(
             self.name, path, self._adapter, self._dtype, context, self._stop, hub_id, self._tool_format
         )
-        made: Backend = offer.make(spec, **options)
-        return made
+
+        def make() -> Backend:
+            made: Backend = offer.make(spec, **options)
+            return made
+
+        chosen = self._backend == AUTO
+        if resolved is None:  # no weights are loaded: there is nothing to share
+            return AnyLoopBackend(make(), chosen=chosen)
+        key = (offer.factory, spec, tuple(spec.files()), repr(sorted(options.items())))
+        return AnyLoopBackend.shared(key, make, chosen=chosen)
 
     def _resolved(self, offer: Offer) -> ResolvedModel | None:
         if not getattr(offer.factory, "local_weights", False):

@@ -4,6 +4,7 @@ import asyncio
 import json
 import subprocess
 import sys
+from typing import ClassVar
 
 import pytest
 
@@ -18,17 +19,26 @@ class Counted(ScriptedBackend):
 
     local_weights = True
     starts = 0
+    closed: ClassVar = []
+    weight_version = 0
 
     def __init__(self, model, *, broken: bool = False):
         super().__init__(model)
         self.broken = broken
         Counted.starts = 0
+        Counted.closed.clear()
 
     async def start(self):
         Counted.starts += 1
         await asyncio.sleep(0.01)
         if self.broken:
             raise ModelError("no weights")
+
+    async def close(self):
+        Counted.closed.append(self)
+
+    async def update_weights(self, weights, *, version):
+        self.weight_version = version
 
 
 class Plugin:
@@ -62,6 +72,71 @@ def test_a_model_is_loaded_once_for_all_who_ask(registry, directory):
     assert len({id(agent.backend) for agent in agents}) == 1
     assert agents[0].strategy.name == "s"
     asyncio.run(model.close())
+
+
+@pytest.fixture
+def start(registry, directory):
+    """Starts another model of the same directory: its backend."""
+    made = []
+
+    def start(**options):
+        made.append(LocalModel(str(directory), backend="counted", registry=registry, **options))
+        return asyncio.run(made[-1].start())[0]
+
+    yield start
+    for model in made:
+        asyncio.run(model.close())
+
+
+def say(backend):
+    return asyncio.run(backend.chat([user("Hi")], Sampling())).message["content"]
+
+
+def test_models_of_the_same_weights_and_options_share_them(start):
+    first, second, other = start(), start(), start(context=200)
+    assert first.inner is second.inner
+    assert other.inner is not first.inner
+
+
+def test_a_shared_backend_is_closed_with_the_last_of_its_models(start):
+    first, second = start(), start()
+    shared = first.inner
+    asyncio.run(first.close())
+    asyncio.run(first.close())
+    assert say(second)
+    assert Counted.closed == []
+    asyncio.run(second.close())
+    assert Counted.closed == [shared]
+    assert start().inner is not shared
+
+
+def test_new_weights_are_only_for_the_model_that_is_given_them(start):
+    trained, other = start(), start()
+    asyncio.run(trained.update_weights([], version=3))
+    assert trained.inner.weight_version == 3
+    assert other.inner.weight_version == 0
+    assert say(other)
+    assert start().inner is other.inner
+
+
+def test_nobody_else_comes_to_weights_that_were_replaced(start):
+    trained = start()
+    loaded = trained.inner
+    asyncio.run(trained.update_weights([], version=3))
+    assert trained.inner is loaded  # its own: not loaded twice
+    assert start().inner is not loaded
+
+
+def test_a_backend_that_failed_is_not_given_to_others(start, monkeypatch):
+    failing = start()
+
+    async def chat(messages, sampling, tools=()):
+        raise RuntimeError("the engine died")
+
+    monkeypatch.setattr(failing.inner, "chat", chat)
+    with pytest.raises(RuntimeError):
+        say(failing)
+    assert say(start())
 
 
 def test_it_speaks_in_one_event_loop_after_another():
