@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -121,16 +122,19 @@ class MemoryStore(ConversationStore):
 
     def __init__(self) -> None:
         self._records: dict[str, ConversationRecord] = {}
+        self._lock = threading.Lock()  # event loops in several threads may share a store
 
     async def create(self, record: ConversationRecord) -> None:
-        if record.id in self._records:
-            raise ConflictError(f'there is a conversation "{record.id}" already; choose another id')
-        self._records[record.id] = copy.deepcopy(record)
+        kept = copy.deepcopy(record)
+        with self._lock:
+            if self._records.setdefault(record.id, kept) is not kept:
+                raise ConflictError(f'there is a conversation "{record.id}" already; choose another id')
 
     async def get(self, conversation_id: str) -> ConversationRecord | None:
-        record = self._records.get(conversation_id)
-        # The messages themselves are never changed, here or by who reads them.
-        return record and replace(record, messages=list(record.messages))
+        with self._lock:
+            record = self._records.get(conversation_id)
+            # The messages themselves are never changed, here or by who reads them.
+            return record and replace(record, messages=list(record.messages))
 
     async def append(
         self,
@@ -141,19 +145,21 @@ class MemoryStore(ConversationStore):
         strategy: str | None = None,
         digest: Digest | None = None,
     ) -> None:
-        record = self._records.get(conversation_id)
-        if record is None:
-            raise ConversationNotFoundError(conversation_id)
-        if len(record.messages) != expected:
-            raise conflict(conversation_id, expected, len(record.messages))
-        record.messages.extend(copy.deepcopy(list(messages)))
-        self._records[conversation_id] = replace(
-            record,
-            strategy=record.strategy if strategy is None else strategy,
-            digest=digest or record.digest,
-            updated=time.time(),
-            length=len(record.messages),
-        )
+        added = copy.deepcopy(list(messages))
+        with self._lock:
+            record = self._records.get(conversation_id)
+            if record is None:
+                raise ConversationNotFoundError(conversation_id)
+            if len(record.messages) != expected:
+                raise conflict(conversation_id, expected, len(record.messages))
+            record.messages.extend(added)
+            self._records[conversation_id] = replace(
+                record,
+                strategy=record.strategy if strategy is None else strategy,
+                digest=digest or record.digest,
+                updated=time.time(),
+                length=len(record.messages),
+            )
 
     async def list(
         self,
@@ -163,9 +169,11 @@ class MemoryStore(ConversationStore):
         limit: int = 100,
         offset: int = 0,
     ) -> Sequence[ConversationRecord]:
+        with self._lock:
+            records = [*self._records.values()]
         found = [
             record
-            for record in self._records.values()
+            for record in records
             if user_id in (None, record.user_id) and owner in (None, record.owner)
         ]
         found.sort(key=lambda record: (-record.updated, record.id))

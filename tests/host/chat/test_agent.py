@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from typing import ClassVar
 
 import pytest
@@ -427,6 +428,63 @@ def test_the_same_agent_works_in_one_event_loop_after_another():
         "Two.",
     ]
     asyncio.run(talk.close())
+
+
+def slow_echo():
+    async def slow(text: str) -> str:
+        """Repeat a text, after a while."""
+        await asyncio.sleep(0.02)
+        return text
+
+    def script(messages, tools):
+        said = messages[-1]
+        return (
+            f"to {said['content']}"
+            if said["role"] == "tool"
+            else calls(("slow", f'{{"text": "{said["content"]}"}}'))
+        )
+
+    return ChatAgent(LocalModel("any", backend=ScriptedBackend(script=script)), tools=[slow])
+
+
+def test_messages_from_several_threads_are_answered_one_after_another():
+    talk = slow_echo()
+    conversation = asyncio.run(talk.start_conversation()).conversation_id
+    with ThreadPoolExecutor(8) as threads:
+        said = list(threads.map(lambda n: asyncio.run(talk.respond(conversation, f"{n}")), range(16)))
+    assert said == [f"to {n}" for n in range(16)]
+    history = [m["content"] for m in asyncio.run(talk.history(conversation))]
+    assert sorted(history[::4], key=int) == [f"{n}" for n in range(16)]
+    assert history[3::4] == [f"to {asked}" for asked in history[::4]]
+    asyncio.run(talk.close())
+
+
+def test_a_thread_that_leaves_while_it_waits_keeps_nobody_waiting():
+    talk = slow_echo()
+    conversation = asyncio.run(talk.start_conversation()).conversation_id
+
+    async def impatient(n):
+        try:
+            return await asyncio.wait_for(talk.respond(conversation, f"{n}"), 0.01)
+        except TimeoutError:
+            return None
+
+    with ThreadPoolExecutor(8) as threads:
+        assert list(threads.map(lambda n: asyncio.run(impatient(n)), range(8))) == [None] * 8
+    assert asyncio.run(talk.respond(conversation, "Hi")) == "to Hi"
+    asyncio.run(talk.close())
+
+
+def test_an_event_loop_that_was_left_in_the_middle_of_an_answer_keeps_nobody_waiting():
+    talk = slow_echo()
+    conversation = asyncio.run(talk.start_conversation()).conversation_id
+    loop = asyncio.new_event_loop()
+    left = loop.create_task(talk.respond(conversation, "left"))
+    loop.run_until_complete(asyncio.sleep(0.01))
+    loop.close()
+    assert asyncio.run(asyncio.wait_for(talk.respond(conversation, "Hi"), 20)) == "to Hi"
+    asyncio.run(talk.close())
+    left._log_destroy_pending = False  # as it is meant to be
 
 
 def test_the_agent_behind_it_is_the_hosts(chat):
