@@ -16,6 +16,7 @@ from grpo_host.rendering import Renderer
 from grpo_host.session import Reply, Session, open_session
 from grpo_sdk.backend import Backend, Sampling
 from grpo_sdk.deadline import Deadline
+from grpo_sdk.errors import ConfigError
 from grpo_sdk.messages import Message, ToolCall, system
 from grpo_sdk.seeds import derive_seed
 from grpo_sdk.strategy import Strategy
@@ -43,6 +44,12 @@ class AgentLimits:
     """Model calls."""
     turn_seconds: float = 120.0
     tools: ToolLimits = field(default_factory=ToolLimits)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.turns, int) or self.turns < 1:
+            raise ConfigError(
+                f"an agent may call its model {self.turns!r:.40} times a message; give 1 or more"
+            )
 
 
 @dataclass(frozen=True, slots=True)

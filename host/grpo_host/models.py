@@ -14,9 +14,10 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
@@ -32,6 +33,8 @@ CONVERSION = 1
 ALIASES_VARIABLE = "GRPO_MODEL_ALIASES"
 """Holds ``name=target`` pairs, with commas between them, or the path of a JSON file of such pairs."""
 HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model"]
+
+_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 Progress = Callable[[str], None]
 
@@ -111,13 +114,30 @@ def resolve_model(
         embedded = EMBEDDED[target]
         path = _embedded_path(embedded, tell)
         return ResolvedModel(name, path, "embedded", embedded.hub_id, embedded.license)
-    directory = Path(target).expanduser()
-    if directory.exists() or target.startswith((".", "~", "/")) or target.count("/") > 1:
+    if (directory := _local(target)) is not None:
         directory = checked_directory(directory, name)
         return ResolvedModel(name, directory, "path", hub_id(str(directory)))
-    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", target):
+    if not _HUB_ID.fullmatch(target):
         raise ModelError(_cannot_be_had(name, "it is no alias, directory or hub id"))
     return ResolvedModel(name, checked_directory(_download(name, target, tell), name), "hub", target)
+
+
+def check_name(name: str, *, also: Sequence[str] = ()) -> None:
+    """Raise ``ModelError`` where ``name`` can only be a mistake: no path that is here, almost an alias.
+
+    ``also`` are other names that may have been meant. No hub is asked, and nothing is loaded.
+    """
+    target = _follow(name, _all_aliases(None))
+    if target in EMBEDDED:
+        return
+    if (directory := _local(target)) is not None:
+        checked_directory(directory, name)
+    elif not _HUB_ID.fullmatch(target):
+        raise ModelError(_cannot_be_had(name, "it is no alias, directory or hub id"))
+    elif target not in (here := [info.alias for info in _hub_cache()]):
+        near = get_close_matches(target, [*EMBEDDED, *here, *also], n=1, cutoff=0.85)
+        if near:
+            raise ModelError(f'there is no model "{name}". Did you mean "{near[0]}"?')
 
 
 def list_models(aliases: Mapping[str, str] | None = None) -> list[ModelInfo]:
@@ -142,6 +162,13 @@ def directory_here(name: str) -> Path | None:
 def cache_directory() -> Path:
     """Where converted models are kept: ``$GRPO_CACHE``, or this framework's directory."""
     return Path(os.environ.get("GRPO_CACHE") or "~/.cache/grpo-agent-framework").expanduser()
+
+
+def _local(target: str) -> Path | None:
+    """The directory that ``target`` names, here or missing; None where it may be a hub's model."""
+    directory = Path(target).expanduser()
+    named = directory.exists() or target.startswith((".", "~", "/")) or target.count("/") > 1
+    return directory if named else None
 
 
 def _all_aliases(passed: Mapping[str, str] | None) -> dict[str, str]:

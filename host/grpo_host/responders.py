@@ -54,12 +54,18 @@ async def as_agent(agent: object) -> Agent:
     It may be one already, have ``async ready()`` that gives it, or only answer texts through
     ``async generate_response(prompt)``. Raises ``ConfigError`` for anything else.
     """
-    if isinstance(agent, Agent):
+    known = checked_agent(agent)
+    if isinstance(known, Agent):
+        return known
+    if isinstance(known, Readied):
+        return await known.ready()
+    return Agent(RespondingBackend(known.generate_response, name=type(known).__name__))
+
+
+def checked_agent(agent: object) -> Agent | Readied | Responder:
+    """``agent``, if ``as_agent`` takes it. Raises ``ConfigError`` if not."""
+    if isinstance(agent, Agent | Readied | Responder) and not isinstance(agent, type):
         return agent
-    if isinstance(agent, Readied) and not isinstance(agent, type):
-        return await agent.ready()
-    if isinstance(agent, Responder) and not isinstance(agent, type):
-        return Agent(RespondingBackend(agent.generate_response, name=type(agent).__name__))
     raise ConfigError(
         f"agent: {_name(agent)} is no agent. Give a MultiTurnAgent, or an object with "
         "async generate_response(prompt) that returns a text"

@@ -62,3 +62,8 @@ def test_a_backend_that_is_not_installed_is_an_error_at_creation(monkeypatch):
 
 def test_the_rubric_is_one_of_customer_service():
     assert "customer" in create_customer_service_ruler(judge="gpt-4o-mini").rubric
+
+
+def test_a_judge_that_is_no_backend_is_refused():
+    with pytest.raises(ConfigError, match=r"judge: object is no backend. Give one, or a model's name"):
+        create_customer_service_ruler(judge=object())

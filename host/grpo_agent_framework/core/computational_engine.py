@@ -13,7 +13,7 @@ from typing import Any
 
 from grpo_host.config.schema import TrainingConfig
 from grpo_host.prompts import PromptEnvironment, as_environment, prompt_task
-from grpo_host.responders import as_agent, is_trainable
+from grpo_host.responders import as_agent, checked_agent, is_trainable
 from grpo_host.reward_functions import as_rewards
 from grpo_host.rewards import RewardSet
 from grpo_host.rollouts import RolloutEngine, RolloutMetrics, group_requests, rates
@@ -56,9 +56,9 @@ class ComputationalEngine:
 
         Raises ``ConfigError`` for what is no agent, environment, reward or setting.
         """
-        if num_workers < 1:
-            raise ConfigError(f"num_workers is {num_workers}; at least one episode must run at a time")
-        self.agent = agent
+        if not isinstance(num_workers, int) or num_workers < 1:
+            raise ConfigError(f"num_workers is {num_workers!r:.40}; at least one episode must run at a time")
+        self.agent = checked_agent(agent)
         if foreign := sorted(OF_A_RUN & training.keys()):
             raise ConfigError(
                 f"{', '.join(foreign)}: of a whole run, and train_iteration makes one update. Leave it out, "

@@ -8,6 +8,7 @@ from grpo_host.chat_backend import OnDemandBackend
 from grpo_host.judges import judge_from_environment, make_judge
 from grpo_rewards.ruler import CUSTOMER_SERVICE_RUBRIC, JudgeError, JudgeUsage, RulerReward
 from grpo_sdk.backend import Backend
+from grpo_sdk.errors import ConfigError
 
 __all__ = ["JudgeError", "JudgeUsage", "RulerReward", "create_customer_service_ruler"]
 
@@ -28,6 +29,10 @@ def create_customer_service_ruler(
         judge = judge_from_environment()
     elif isinstance(judge, str):
         judge = make_judge(judge)
+    elif not isinstance(judge, Backend):
+        raise ConfigError(
+            f"judge: {type(judge).__name__} is no backend. Give one, or a model's name as LiteLLM has it"
+        )
     elif not isinstance(judge, OnDemandBackend):
         judge = OnDemandBackend(judge)
     reward = RulerReward(judge, rubric=rubric, **options)

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import Field, ValidationError
 
@@ -16,7 +16,7 @@ from grpo_host.agent import Agent
 from grpo_host.config.schema import AgentConfig, Count, Positive, Section, Temperature
 from grpo_host.precision import fast_dtype
 from grpo_host.prompts import PromptEnvironment, as_environment
-from grpo_host.responders import as_agent, is_trainable
+from grpo_host.responders import as_agent, checked_agent, is_trainable
 from grpo_host.reward_functions import as_rewards
 from grpo_host.rewards import WeightedReward
 from grpo_host.validation import config_error, settings_of
@@ -35,6 +35,9 @@ class Settings(Section):
             super().__init__(**values)
         except ValidationError as problem:
             raise config_error(type(self), problem, values) from None
+
+
+S = TypeVar("S", bound=Settings)
 
 
 class TrainingConfig(Settings):
@@ -112,11 +115,11 @@ class DistributedGRPOTrainer:
         training_config: TrainingConfig | None = None,
         distributed_config: DistributedConfig | None = None,
     ) -> None:
-        """Raises ``ConfigError`` for what is no environment or reward, or settings that do not fit."""
-        self.agent = agent
+        """Raises ``ConfigError`` for what is no agent, environment or reward, or settings that do not fit."""
+        self.agent = checked_agent(agent)
         self.environment = environment
-        self.training_config = training_config or TrainingConfig()
-        self.distributed_config = distributed_config or DistributedConfig()
+        self.training_config = _settings("training_config", TrainingConfig, training_config)
+        self.distributed_config = _settings("distributed_config", DistributedConfig, distributed_config)
         prompts, held_out = self._prompts()
         self._environment = as_environment(environment, prompts, held_out)
         made = self._environment()
@@ -243,6 +246,14 @@ class DistributedGRPOTrainer:
                 "output": given.output,
             },
         )
+
+
+def _settings(name: str, kind: type[S], given: object) -> S:
+    if given is None:
+        return kind()
+    if not isinstance(given, kind):
+        raise ConfigError(f"{name}: give {kind.__name__}(...), not {type(given).__name__}")
+    return given
 
 
 def dialogue_prompts(agent: object) -> list[str]:

@@ -28,6 +28,7 @@ from grpo_host.instruments import Tell
 from grpo_host.local_model import LocalModel, installed_plugins
 from grpo_host.telemetry.agents import instruments
 from grpo_sdk.backend import Capability, Sampling
+from grpo_sdk.cache import Cache
 from grpo_sdk.errors import CapabilityError, ConfigError
 from grpo_sdk.messages import Message
 from grpo_sdk.seeds import derive_seed
@@ -59,7 +60,8 @@ class ChatAgent:
     ``strategy`` is that of conversations which name none: a registered name or a ``Strategy``.
     ``examples`` (a ``DialogueDatabase``) shows the model the dialogues nearest to a message. ``cache``
     keeps deterministic answers and the results of cacheable tools. The caller closes the store and
-    the cache that it gave.
+    the cache that it gave. Raises ``ConfigError`` for what is none of these, ``PluginError`` for an
+    unknown strategy.
     """
 
     def __init__(
@@ -78,6 +80,7 @@ class ChatAgent:
         seed: int | None = None,
         debug: bool = False,
     ) -> None:
+        _check_parts(examples, cache, store)
         own = model if isinstance(model, Agent) else None
         self.model = model
         self.store = store or MemoryStore()
@@ -422,6 +425,24 @@ async def to_its_end(work: Any) -> None:
     except asyncio.CancelledError:
         await asyncio.gather(task, return_exceptions=True)
         raise
+
+
+def _check_parts(examples: object, cache: object, store: object) -> None:
+    if examples is not None and not isinstance(examples, Examples):
+        raise ConfigError(
+            f"dialogue_database (examples): {type(examples).__name__} has no search(). Give a "
+            "DialogueDatabase; it is made of a list of dialogues or of a file: DialogueDatabase(source)"
+        )
+    if cache is not None and not isinstance(cache, Cache):
+        raise ConfigError(
+            f"cache_service (cache): {type(cache).__name__} is no cache, which has get() and set(). "
+            "Give a CacheService"
+        )
+    if store is not None and not isinstance(store, ConversationStore):
+        raise ConfigError(
+            f"store: {type(store).__name__} is no ConversationStore. Give a MemoryStore, or "
+            "SqlStore.sqlite(path)"
+        )
 
 
 def _json_able(context: Mapping[str, Any]) -> dict[str, Any]:

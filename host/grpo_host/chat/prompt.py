@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from grpo_sdk.blocking import call_blocking
 
@@ -21,6 +21,7 @@ class Example(Protocol):
     def expected_response(self) -> str: ...
 
 
+@runtime_checkable
 class Examples(Protocol):
     """Where examples are found: ``grpo_host.dialogues.DialogueDatabase`` is one."""
 

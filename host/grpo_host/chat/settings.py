@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from grpo_host.config.schema import PluginUse
 from grpo_host.local_model import AUTO, LocalModel, installed_plugins
+from grpo_host.models import check_name
 from grpo_host.precision import resolve_dtype
 from grpo_host.validation import settings_of
+from grpo_host.wiring import choose
 from grpo_sdk.backend import Backend, Sampling
-from grpo_sdk.errors import ConfigError
+from grpo_sdk.errors import ConfigError, ModelError
 
 DEFAULT_MODEL = "smollm2-135m"
 """The embedded model: for who names a strategy and no model."""
@@ -51,6 +54,11 @@ class ModelSettings(BaseModel):
     @classmethod
     def read(cls, given: Mapping[str, Any] | None) -> ModelSettings:
         """Raises ``ConfigError`` that names every key that is wrong."""
+        if given is not None and not isinstance(given, Mapping):
+            raise ConfigError(
+                'model_config: give a mapping such as {"model_type": "smollm2-135m"}, not '
+                f"{type(given).__name__}"
+            )
         try:
             settings = settings_of(cls, given or {})
         except ConfigError as problem:
@@ -61,13 +69,28 @@ class ModelSettings(BaseModel):
                 f"model_config: {', '.join(beside)}: a backend that is given is made already. Give it these "
                 "when it is made"
             )
-        if not settings.model_type:
-            return settings
-        if settings.model_type not in installed_plugins().names("strategy"):
-            settings._take("model")
-        else:
-            settings._take("strategy")
+        strategies = installed_plugins().names("strategy")
+        if settings.model_type:
+            settings._take("strategy" if settings.model_type in strategies else "model")
+        settings._check(strategies)
         return settings
+
+    def _check(self, strategies: Sequence[str]) -> None:
+        """Find what the first message would only find: a model or backend that can only be a mistake."""
+        if isinstance(self.backend, Backend):
+            return
+        local = True
+        if self.backend != AUTO:
+            use = PluginUse(name=self.backend, options=self.backend_options)
+            offer, _ = choose("backend", use, installed_plugins())
+            local = bool(getattr(offer.factory, "local_weights", False))
+        try:
+            if local and self.model:
+                check_name(self.model, also=strategies)
+            if self.adapter is not None and not self.adapter.expanduser().is_dir():
+                raise ModelError(f"adapter: the directory {self.adapter} does not exist")
+        except ModelError as problem:
+            raise ConfigError(f"model_config: {problem}") from None
 
     def _take(self, key: str) -> None:
         """Let ``model_type`` be what ``key`` says."""

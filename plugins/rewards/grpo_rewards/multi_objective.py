@@ -100,6 +100,11 @@ class MultiObjectiveReward(Reward):
 
     def __init__(self, components: Sequence[Component], *, weight: float = 1.0) -> None:
         """Raises ``ValueError`` where two components have one name, or none has a weight."""
+        for component in [components] if isinstance(components, str) else components:
+            if not isinstance(component, Component):
+                raise TypeError(
+                    f"components: {component!r:.60} is no Component; give Component(name, reward)"
+                )
         names = [component.name for component in components]
         if twice := next((name for name in names if names.count(name) > 1), None):
             raise ValueError(f"two components are called {twice}; give one of them another name")

@@ -196,6 +196,13 @@ def test_an_unknown_setting_is_refused():
         make(learning_rates=1.0)
     with pytest.raises(ConfigError, match="num_workers is 0"):
         make(num_workers=0)
+    with pytest.raises(ConfigError, match="num_workers is '4'"):
+        make(num_workers="4")
+
+
+def test_what_is_no_agent_is_refused_when_the_engine_is_made():
+    with pytest.raises(ConfigError, match=r"agent: 'gpt2' is no agent. Give a MultiTurnAgent"):
+        make(agent="gpt2")
 
 
 def test_what_cannot_be_trained_is_neither_trained_nor_saved_silently(tmp_path):

@@ -14,7 +14,8 @@ import pytest
 from grpo_agent_framework.core.multiturn_agent import DialogueDatabase, MultiTurnAgent
 from grpo_host.agent import Agent
 from grpo_host.chat.store import MemoryStore
-from grpo_sdk import ConfigError, Message, ModelError, Sampling, assistant, tool_call
+from grpo_host.local_model import LocalModel
+from grpo_sdk import ConfigError, Message, PluginError, Sampling, assistant, tool_call
 from grpo_sdk.testing import ScriptedBackend
 
 
@@ -150,9 +151,22 @@ def test_the_settings_reach_the_host() -> None:
         ),
         ({"model_type": "a", "model": "b"}, 'model_type "a" and model "b" name each a model; leave one'),
         ({"model_type": "sales", "strategy": "plain"}, 'model_type "sales" and strategy "plain" name each a'),
+        (
+            {"model_type": "customer_servce"},
+            r'model_config: there is no model "customer_servce"\. Did you mean "customer_service"',
+        ),
+        ({"model_type": "smolm2-135m"}, r'there is no model "smolm2-135m"\. Did you mean "smollm2-135m"'),
+        ({"model": "./none"}, r'model "\./none" cannot be had: the directory none does not exist'),
+        ({"model": "a b"}, 'model "a b" cannot be had: it is no alias, directory or hub id'),
+        ({"adapter": "./none"}, "model_config: adapter: the directory none does not exist"),
+        (
+            {"backend": "transformers", "backend_options": {"windw": 1}},
+            'options of the backend "transformers".*"windw"',
+        ),
+        ("gpt2", 'model_config: give a mapping such as {"model_type": "smollm2-135m"}, not str'),
     ],
 )
-def test_a_wrong_model_config_is_refused_at_once(config: dict[str, Any], message: str) -> None:
+def test_a_wrong_model_config_is_refused_at_once(config: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         MultiTurnAgent(config)
 
@@ -170,14 +184,32 @@ def test_a_model_type_is_a_strategy_or_a_model() -> None:
     assert [chat.model.name for chat in (strategy, model, both)] == ["smollm2-135m", "gpt2", "gpt2"]
 
 
-def test_a_model_that_cannot_be_had_is_told_at_the_first_message() -> None:
-    async def talk() -> None:
-        async with MultiTurnAgent({"model": "./none"}) as agent:
-            context = await agent.start_conversation()
-            await agent.generate_multiturn_response(context.conversation_id, "Hi")
+def test_an_unknown_backend_is_refused_at_once() -> None:
+    with pytest.raises(PluginError, match=r'no backend "vlm". Did you mean "vllm"'):
+        MultiTurnAgent({"backend": "vlm"})
 
-    with pytest.raises(ModelError, match=r'model "\./none" cannot be had: the directory none does not exist'):
-        asyncio.run(talk())
+
+def test_what_a_remote_backends_model_is_called_only_its_provider_knows() -> None:
+    agent = MultiTurnAgent({"backend": "scripted", "model": "customer_servce"})
+    assert isinstance(agent.chat.model, LocalModel)
+    assert agent.chat.model.name == "customer_servce"
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        (
+            {"dialogue_database": [{"content": "Hi", "expected_response": "Hello"}]},
+            r"dialogue_database .*: list has no search\(\). Give a DialogueDatabase",
+        ),
+        ({"cache_service": {}}, r"cache_service .*: dict is no cache, which has get\(\) and set\(\)"),
+        ({"store": {}}, "store: dict is no ConversationStore. Give a MemoryStore, or SqlStore.sqlite"),
+        ({"max_tool_rounds": 0}, "may call its model 0 times a message; give 1 or more"),
+    ],
+)
+def test_a_part_that_is_none_is_refused_at_once(parts: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        MultiTurnAgent(**parts)
 
 
 def test_debug_mode_logs_what_is_said(caplog: pytest.LogCaptureFixture) -> None:

@@ -17,6 +17,7 @@ from grpo_environments.arithmetic.environment import ArithmeticEnvironment
 from grpo_host.agent import Agent as HostAgent
 from grpo_host.local_model import LocalModel
 from grpo_sdk import CapabilityError, ConfigError, Sampling
+from grpo_sdk.testing import ScriptedBackend
 
 WARNINGS = [
     pytest.mark.filterwarnings("ignore:You are using 'rollout_func':UserWarning"),
@@ -51,7 +52,7 @@ def even(trajectory):
 
 def make(agent=None, distributed=None, environment=None, reward=even, **training):
     return DistributedGRPOTrainer(
-        agent=agent or Agent,
+        agent=agent or HostAgent(ScriptedBackend()),
         environment=environment or MyEnvironment(),
         reward_function=reward,
         training_config=TrainingConfig(**training),
@@ -61,7 +62,6 @@ def make(agent=None, distributed=None, environment=None, reward=even, **training
 
 def config_of(**options):
     from grpo_sdk import ModelSpec
-    from grpo_sdk.testing import ScriptedBackend
 
     backend = ScriptedBackend()
     backend.model = ModelSpec("a/Tiny_Model", context=512)
@@ -166,6 +166,16 @@ def test_prompts_come_from_the_dialogue_database_where_none_are_given():
 def test_settings_that_cannot_be_are_refused(settings, message):
     with pytest.raises(ConfigError, match=message):
         make(**settings)
+
+
+def test_what_is_no_agent_and_no_configuration_is_refused_when_the_trainer_is_made():
+    with pytest.raises(ConfigError, match=r"agent: 'gpt2' is no agent. Give a MultiTurnAgent"):
+        DistributedGRPOTrainer("gpt2", MyEnvironment())
+    agent = MultiTurnAgent()
+    with pytest.raises(ConfigError, match=r"training_config: give TrainingConfig\(...\), not dict"):
+        DistributedGRPOTrainer(agent, MyEnvironment(), training_config={"num_episodes": 3})
+    with pytest.raises(ConfigError, match=r"distributed_config: give DistributedConfig\(...\), not dict"):
+        DistributedGRPOTrainer(agent, MyEnvironment(), distributed_config={"world_size": 2})
 
 
 def test_an_agent_that_only_responds_cannot_be_trained():

@@ -150,6 +150,12 @@ def test_what_cannot_be_is_refused(make, complaint):
         make()
 
 
+@pytest.mark.parametrize("components", ["empathy", ["empathy"]])
+def test_names_are_no_components(components):
+    with pytest.raises(TypeError, match="components: 'empathy' is no Component; give Component"):
+        MultiObjectiveReward(components)
+
+
 def test_a_component_is_a_reward_or_a_function():
     with pytest.raises(TypeError, match="component a: int is no Reward and no function"):
         Component("a", 3)
