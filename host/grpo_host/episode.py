@@ -16,7 +16,7 @@ from grpo_sdk.deadline import Deadline
 from grpo_sdk.environment import Environment
 from grpo_sdk.errors import ContextOverflowError
 from grpo_sdk.messages import Message, as_messages
-from grpo_sdk.trajectory import Status, Task, Trajectory
+from grpo_sdk.trajectory import Status, StopReason, Task, Trajectory
 
 logger = logging.getLogger(__name__)
 
@@ -65,19 +65,19 @@ async def run_episode(
     started, clock = time.time(), time.perf_counter()
     progress = _Progress()
     status: Status = "failed"
-    stop, error = "error", None
+    stop, error = StopReason.ERROR, None
     environment: Environment | None = None
     try:
         with Deadline(seconds):
             environment = make_environment()
             await _play(agent, environment, request, progress, policy_version)
-        status, stop = "completed", "done"
+        status, stop = "completed", StopReason.DONE
     except TurnLimitError:
-        status, stop = "truncated", "turn_limit"
+        status, stop = "truncated", StopReason.TURN_LIMIT
     except ContextOverflowError as problem:
-        status, stop, error = "truncated", "context", str(problem)
+        status, stop, error = "truncated", StopReason.CONTEXT, str(problem)
     except TurnTimeoutError as problem:
-        stop, error = "turn_timeout", str(problem)
+        stop, error = StopReason.TURN_TIMEOUT, str(problem)
     except TimeoutError as problem:
         stop, error = _timed_out(problem, seconds, time.perf_counter() - clock)
     except Exception as problem:
@@ -139,11 +139,11 @@ async def _play(
         new = as_messages(result.messages)
 
 
-def _timed_out(problem: TimeoutError, seconds: float, elapsed: float) -> tuple[str, str]:
+def _timed_out(problem: TimeoutError, seconds: float, elapsed: float) -> tuple[StopReason, str]:
     """Our own time limit, or a ``TimeoutError`` that the environment or backend raised."""
     if elapsed >= seconds:
-        return "episode_timeout", f"the episode took more than {seconds:g} s"
-    return "error", f"TimeoutError: {problem}"
+        return StopReason.EPISODE_TIMEOUT, f"the episode took more than {seconds:g} s"
+    return StopReason.ERROR, f"TimeoutError: {problem}"
 
 
 def _late_outcome(environment: Environment, outcome: dict[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from grpo_host.call_ids import call_ids, identified
 from grpo_host.instruments import Tell
 from grpo_host.rendering import Renderer
-from grpo_sdk.backend import Backend, Capability, ChatReply, Sampling, TokenReply
+from grpo_sdk.backend import Backend, Capability, ChatReply, FinishReason, Sampling, TokenReply
 from grpo_sdk.errors import ContextOverflowError
 from grpo_sdk.messages import Message, ToolSchema, assistant
 from grpo_sdk.tools import MALFORMED_CALL
@@ -24,7 +24,7 @@ class Reply:
     """The assistant's next message and what it took."""
 
     message: Message
-    finish_reason: str
+    finish_reason: FinishReason
     prompt_tokens: int
     completion_tokens: int
 
@@ -144,7 +144,7 @@ class TokenSession(Session):
         if told is not None:
             told.rest_of(text)
         parsed = any(call["function"]["name"] != MALFORMED_CALL for call in calls)
-        finish = "tool_calls" if parsed else sampled.finish_reason
+        finish = FinishReason.TOOL_CALLS if parsed else sampled.finish_reason
         return Reply(assistant(text, calls), finish, prompt_tokens, len(sampled.ids))
 
     async def _stream(self, sampling: Sampling, told: _Told) -> TokenReply:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         Backend,
         Capability,
         ChatReply,
+        FinishReason,
         ModelSpec,
         Sampling,
         TokenReply,
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
     from grpo_sdk.trajectory import (
         Ledger,
         RewardRecord,
+        StopReason,
         Task,
         TokenSequence,
         ToolRun,
@@ -68,7 +70,7 @@ if TYPE_CHECKING:
     )
 
 _HOME = {
-    "backend": "TRAINABLE Backend Capability ChatReply ModelSpec Sampling TokenReply",
+    "backend": "TRAINABLE Backend Capability ChatReply FinishReason ModelSpec Sampling TokenReply",
     "cache": "Cache",
     "embedding": "Embedder HashingEmbedder embedder_available sentence_embedder",
     "environment": "HELD_OUT TRAIN Environment Observation StepResult",
@@ -81,7 +83,7 @@ _HOME = {
     "strategy": "Strategy",
     "toolbox": "Toolbox",
     "tools": "ToolCallError ToolLike ToolLimits as_tool cacheable tool_schema",
-    "trajectory": "Ledger RewardRecord Task TokenSequence ToolRun Trajectory Turn",
+    "trajectory": "Ledger RewardRecord StopReason Task TokenSequence ToolRun Trajectory Turn",
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names.split()}
 
@@ -99,6 +101,7 @@ __all__ = [
     "ContextOverflowError",
     "Embedder",
     "Environment",
+    "FinishReason",
     "FunctionReward",
     "GroupReward",
     "GrpoError",
@@ -117,6 +120,7 @@ __all__ = [
     "Sampling",
     "Score",
     "StepResult",
+    "StopReason",
     "Strategy",
     "Task",
     "TokenReply",

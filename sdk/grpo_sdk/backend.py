@@ -39,6 +39,17 @@ class Capability(StrEnum):
     """Repeats a sample for the same seed."""
 
 
+class FinishReason(StrEnum):
+    """Why a model's answer ended."""
+
+    STOP = "stop"
+    """It sampled a token, or wrote a text, that ends an answer."""
+    LENGTH = "length"
+    """``max_tokens`` cut it."""
+    TOOL_CALLS = "tool_calls"
+    """It calls tools."""
+
+
 TRAINABLE = frozenset({Capability.TOKEN_IDS, Capability.LOGPROBS, Capability.WEIGHT_SYNC})
 """What training asks of a backend."""
 
@@ -99,8 +110,11 @@ class TokenReply:
     """The sampled ids, the stop token included where one was sampled."""
     logprobs: list[float]
     """One an id."""
-    finish_reason: str
-    """``stop`` or ``length``."""
+    finish_reason: FinishReason
+    """``STOP`` or ``LENGTH``; its text may be given. Any other is a ``ValueError``."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "finish_reason", FinishReason(self.finish_reason))
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,12 +122,15 @@ class ChatReply:
     """What a chat backend answered."""
 
     message: Message
-    finish_reason: str = "stop"
-    """``stop``, ``length`` or ``tool_calls``."""
+    finish_reason: FinishReason = FinishReason.STOP
+    """Its text may be given. Any other is a ``ValueError``."""
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cost: float | None = None
     """US dollars, where the backend knows."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "finish_reason", FinishReason(self.finish_reason))
 
 
 class Tokenizer(Protocol):

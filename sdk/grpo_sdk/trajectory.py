@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from enum import StrEnum
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
+from grpo_sdk.backend import FinishReason
 from grpo_sdk.messages import Message, as_messages
 
 if TYPE_CHECKING:
@@ -15,6 +17,23 @@ if TYPE_CHECKING:
 
 Status = Literal["completed", "truncated", "failed"]
 """``completed``: the environment said done. ``truncated``: a limit ended it. ``failed``: an error did."""
+
+
+class StopReason(StrEnum):
+    """What ended an episode."""
+
+    DONE = "done"
+    """The environment said so."""
+    TURN_LIMIT = "turn_limit"
+    """The model was asked as often as an episode may."""
+    CONTEXT = "context"
+    """The model's context was full."""
+    TURN_TIMEOUT = "turn_timeout"
+    """One answer of the model took too long."""
+    EPISODE_TIMEOUT = "episode_timeout"
+    """The whole episode took too long."""
+    ERROR = "error"
+    """Something raised."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +119,7 @@ class Turn:
     prompt_tokens: int
     completion_tokens: int
     seconds: float
-    finish_reason: str
-    """``stop``, ``length`` or ``tool_calls``."""
+    finish_reason: FinishReason
     tools: list[ToolRun] = field(default_factory=list)
 
 
@@ -125,8 +143,7 @@ class Trajectory:
     environment: str
     task: Task
     status: Status
-    stop_reason: str
-    """``done``, ``turn_limit``, ``context``, ``turn_timeout``, ``episode_timeout`` or ``error``."""
+    stop_reason: StopReason
     messages: list[Message]
     turns: list[Turn] = field(default_factory=list)
     ledger: Ledger | None = None
@@ -165,7 +182,7 @@ class Trajectory:
             environment="",
             task=task,
             status="completed",
-            stop_reason="done",
+            stop_reason=StopReason.DONE,
             messages=as_messages(messages),
             outcome=dict(outcome or {}),
         )

@@ -16,6 +16,7 @@ from grpo_sdk import (
     CapabilityError,
     ChatReply,
     ContextOverflowError,
+    FinishReason,
     ModelSpec,
     Sampling,
     TokenReply,
@@ -192,3 +193,9 @@ def test_a_script_without_replies_is_refused():
 def test_a_refusal_names_the_backend_and_what_it_can_do():
     with pytest.raises(CapabilityError, match="ScriptedBackend has no weight_sync; it can: chat, seed"):
         asyncio.run(ScriptedBackend().update_weights([], version=1))
+
+
+def test_a_reply_takes_the_text_of_a_finish_reason_and_no_other():
+    assert TokenReply([1], [-1.0], "length").finish_reason is FinishReason.LENGTH
+    with pytest.raises(ValueError, match="'content_filter' is not a valid FinishReason"):
+        ChatReply(assistant("No."), "content_filter")

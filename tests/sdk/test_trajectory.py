@@ -121,3 +121,9 @@ def test_a_conversation_had_elsewhere_becomes_a_trajectory():
     assert trajectory.final_text == "Hello"
     assert trajectory.task.data == {"topic": "x"}
     assert Trajectory.from_json(trajectory.to_json()) == trajectory
+
+
+def test_a_reason_that_there_is_not_is_refused_where_a_line_is_read():
+    line = full().to_json().replace(b'"stop_reason":"done"', b'"stop_reason":"tired"')
+    with pytest.raises(ValueError, match="stop_reason"):
+        Trajectory.from_json(line)

@@ -25,7 +25,7 @@ from grpo_host.serving.pool import Lease, ModelPool
 from grpo_host.serving.stops import UntilStop
 from grpo_host.serving.tool_runs import shown
 from grpo_host.session import Reply, Session, open_session
-from grpo_sdk.backend import Capability, Sampling
+from grpo_sdk.backend import Capability, FinishReason, Sampling
 from grpo_sdk.errors import ContextOverflowError
 from grpo_sdk.messages import Message, system
 from grpo_sdk.seeds import derive_seed
@@ -49,10 +49,11 @@ class Answer:
     """What was called for it here."""
 
     @property
-    def finish_reason(self) -> str:
+    def finish_reason(self) -> FinishReason:
         message, reason = self.reply.message, self.reply.finish_reason
         cut = self.text != message["content"]
-        return "stop" if cut or (reason == "tool_calls" and not message.get("tool_calls")) else reason
+        not_theirs = reason == FinishReason.TOOL_CALLS and not message.get("tool_calls")
+        return FinishReason.STOP if cut or not_theirs else reason
 
 
 class Answering:
@@ -165,7 +166,7 @@ class Answering:
         return Choice(
             index=index,
             message=message,
-            finish_reason=answer.finish_reason,  # type: ignore[arg-type]
+            finish_reason=answer.finish_reason.value,
             logprobs=self._logprobs(answer) if self.request.logprobs else None,
         )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from grpo_sdk.backend import FinishReason
 from grpo_sdk.messages import Message, ToolSchema
 
 if TYPE_CHECKING:
@@ -50,9 +51,9 @@ def definitions(tools: Sequence[ToolSchema]) -> list[FunctionToolDefinition] | N
     ] or None
 
 
-def finish_reason(reason: str) -> str:
+def finish_reason(reason: FinishReason) -> str:
     """Ours, in the convention's words."""
-    return "tool_call" if reason == "tool_calls" else reason
+    return "tool_call" if reason == FinishReason.TOOL_CALLS else reason.value
 
 
 def _parts(message: Message) -> list[MessagePart]:

@@ -13,6 +13,7 @@ from grpo_sdk import (
     Capability,
     ChatReply,
     ContextOverflowError,
+    FinishReason,
     GrpoError,
     Message,
     MissingExtraError,
@@ -154,11 +155,11 @@ class LiteLLMBackend(Backend):
             tool_call(call.function.name or "", call.function.arguments or "", call.id or "")
             for call in choice.message.tool_calls or ()
         ]
-        finish = "tool_calls" if calls else "stop"
+        finish = FinishReason.TOOL_CALLS if calls else FinishReason.STOP
         usage = getattr(answer, "usage", None)
         return ChatReply(
             assistant(choice.message.content or "", calls),
-            "length" if choice.finish_reason == "length" else finish,
+            FinishReason.LENGTH if choice.finish_reason == "length" else finish,
             getattr(usage, "prompt_tokens", 0) or 0,
             getattr(usage, "completion_tokens", 0) or 0,
             self._cost(answer),

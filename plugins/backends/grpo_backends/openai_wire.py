@@ -9,6 +9,7 @@ from grpo_backends.errors import ProviderError
 from grpo_sdk import (
     ChatReply,
     ContextOverflowError,
+    FinishReason,
     GrpoError,
     Message,
     Sampling,
@@ -83,10 +84,10 @@ def _tool_call(call: Mapping[str, Any]) -> ToolCall:
     }
 
 
-def _finish_reason(said: str | None, called: bool) -> str:
+def _finish_reason(said: str | None, called: bool) -> FinishReason:
     if said == "length":
-        return "length"
-    return "tool_calls" if called else "stop"
+        return FinishReason.LENGTH
+    return FinishReason.TOOL_CALLS if called else FinishReason.STOP
 
 
 class StreamedReply:

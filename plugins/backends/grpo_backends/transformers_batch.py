@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from grpo_backends.sampling import draw, processed_logprobs
-from grpo_sdk import Sampling
+from grpo_sdk import FinishReason, Sampling
 from grpo_sdk.backend import Tokenizer
 
 if TYPE_CHECKING:
@@ -25,12 +25,12 @@ class Row:
     generator: torch.Generator
     ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
-    finish_reason: str = ""
+    finish_reason: FinishReason | None = None
 
     @property
     def finished(self) -> bool:
         """It has its last id."""
-        return bool(self.finish_reason)
+        return self.finish_reason is not None
 
 
 class BatchEngine:
@@ -143,15 +143,15 @@ class BatchEngine:
             row.logprobs.append(logprob)
             row.finish_reason = self._finish_reason(row)
 
-    def _finish_reason(self, row: Row) -> str:
+    def _finish_reason(self, row: Row) -> FinishReason | None:
         last, sampling = row.ids[-1], row.sampling
         if last in self._end_ids or last in sampling.stop_token_ids:
-            return "stop"
+            return FinishReason.STOP
         if sampling.stop:
             text = self._tokenizer.decode(row.ids)
             if any(stop in text for stop in sampling.stop):
-                return "stop"
-        return "length" if len(row.ids) >= sampling.max_tokens else ""
+                return FinishReason.STOP
+        return FinishReason.LENGTH if len(row.ids) >= sampling.max_tokens else None
 
     def _keep(self, kept: list[bool]) -> None:
         if all(kept):

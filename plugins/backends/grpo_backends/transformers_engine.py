@@ -195,6 +195,7 @@ def _ids(row: Row) -> Sequence[int]:
 
 
 def _reply(row: Row) -> TokenReply:
+    assert row.finish_reason is not None
     return TokenReply(row.ids, row.logprobs, row.finish_reason)
 
 

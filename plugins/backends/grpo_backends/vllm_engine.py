@@ -16,6 +16,7 @@ from grpo_backends.vllm_cpu import skip_compiling, use_inverse_sampling
 from grpo_sdk import (
     Backend,
     Capability,
+    FinishReason,
     MissingExtraError,
     ModelError,
     ModelSpec,
@@ -317,7 +318,8 @@ def _reply(completion: Any) -> TokenReply:
     logprobs = list(completion.logprobs.logprobs)
     if len(ids) != len(logprobs):
         raise RuntimeError(f"vLLM returned {len(ids)} ids and {len(logprobs)} logprobs")
-    return TokenReply(ids, logprobs, "length" if completion.finish_reason == "length" else "stop")
+    cut = completion.finish_reason == "length"
+    return TokenReply(ids, logprobs, FinishReason.LENGTH if cut else FinishReason.STOP)
 
 
 def _checkpoint_names(directory: Path) -> Iterator[str]:

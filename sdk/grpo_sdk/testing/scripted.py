@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import ClassVar
 
-from grpo_sdk.backend import Backend, Capability, ChatReply, ModelSpec, Sampling
+from grpo_sdk.backend import Backend, Capability, ChatReply, FinishReason, ModelSpec, Sampling
 from grpo_sdk.messages import Message, ToolSchema, assistant
 
 Script = Callable[[Sequence[Message], Sequence[ToolSchema]], "Message | str"]
@@ -52,7 +52,7 @@ class ScriptedBackend(Backend):
             turn = sum(message["role"] == "assistant" for message in messages)
             said = self.replies[min(turn, len(self.replies) - 1)]
         message = assistant(said) if isinstance(said, str) else said
-        finish = "tool_calls" if message.get("tool_calls") else "stop"
+        finish = FinishReason.TOOL_CALLS if message.get("tool_calls") else FinishReason.STOP
         return ChatReply(message, finish, completion_tokens=len(message["content"].split()))
 
     async def stream(

@@ -6,7 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from grpo_sdk.messages import Message, assistant, user
-from grpo_sdk.trajectory import Status, Task, Trajectory
+from grpo_sdk.trajectory import Status, StopReason, Task, Trajectory
+
+ENDS: dict[Status, StopReason] = {
+    "completed": StopReason.DONE,
+    "truncated": StopReason.TURN_LIMIT,
+    "failed": StopReason.ERROR,
+}
 
 
 def make_trajectory(
@@ -27,7 +33,7 @@ def make_trajectory(
         environment=environment,
         task=posed,
         status=status,
-        stop_reason="done" if status == "completed" else "turn_limit" if status == "truncated" else "error",
+        stop_reason=ENDS[status],
         messages=list(messages),
         outcome=dict(outcome or {}),
         sample=sample,
