@@ -5,6 +5,7 @@ float32; PEFT runs bfloat16 models' adapters in float32; prompts are computed on
 
 - a batch is packed: padding is left out, and a prompt that several rows share is computed once;
 - the head runs only for tokens that carry loss, and keeps what its backward needs from its forward;
+- rows without an advantage (their group's rewards are equal) have no backward pass;
 - adapters stay float32 parameters (an optimizer's small updates would vanish in bfloat16), but
   their products are taken in the model's precision.
 
@@ -140,6 +141,8 @@ class FastGRPOTrainer(AveragedGradients, GRPOTrainer):
     _buffered_inputs: list[dict[str, Any]] | None
     _scored: Tensor | None = None
     """Which completion tokens of the batch in hand carry loss."""
+    _moving: Tensor | None = None
+    """Which rows of the batch in hand have a gradient; None: all."""
 
     def _prepare_inputs(self, generation_batch: Any) -> Any:
         before = self._buffered_inputs
@@ -154,10 +157,12 @@ class FastGRPOTrainer(AveragedGradients, GRPOTrainer):
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Any:
         self._scored = inputs["completion_mask"] * inputs.get("tool_mask", 1)
+        if not self.beta and torch.is_grad_enabled():  # a penalty has a gradient in every row
+            self._moving = inputs["advantages"].reshape(len(self._scored), -1).any(dim=1)
         try:
             return super()._compute_loss(model, inputs)
         finally:
-            self._scored = None
+            self._scored = self._moving = None
 
     def _get_per_token_logps_and_entropies(
         self,
@@ -177,11 +182,13 @@ class FastGRPOTrainer(AveragedGradients, GRPOTrainer):
         self.passed_by_wrapper = True
         scored = attention_mask[:, -logits_to_keep:] if self._scored is None else self._scored
         size = batch_size or len(input_ids)
+        moving = scored.new_ones(len(scored)) if self._moving is None else self._moving
         with self.accelerator.autocast():
             parts = [
-                score_tokens(base, *part, logits_to_keep, self.temperature)
+                _score_rows(base, *part, logits_to_keep, self.temperature)
                 for part in zip(
-                    input_ids.split(size), attention_mask.split(size), scored.bool().split(size), strict=True
+                    *(item.split(size) for item in (input_ids, attention_mask, scored.bool(), moving.bool())),
+                    strict=True,
                 )
             ]
         logprobs, entropies = (torch.cat(part) for part in zip(*parts, strict=True))
@@ -222,6 +229,25 @@ def score_tokens(
     values = _TokenLogprobs.apply(chosen, head.weight, head.bias, targets, temperature)
     empty = torch.zeros(scored.shape)
     return empty.masked_scatter(scored, values[0]), empty.masked_scatter(scored, values[1])
+
+
+def _score_rows(
+    model: Any, ids: Tensor, attention: Tensor, scored: Tensor, moving: Tensor, *options: Any
+) -> tuple[Tensor, Tensor]:
+    """As ``score_tokens``, and a gradient for the rows in ``moving`` alone."""
+    if bool(moving.all()):
+        return score_tokens(model, ids, attention, scored, *options)
+    logprobs, entropies = torch.zeros(scored.shape), torch.zeros(scored.shape)
+    for rows in (moving.nonzero()[:, 0], (~moving).nonzero()[:, 0]):
+        if not len(rows):
+            continue
+        with torch.set_grad_enabled(torch.is_grad_enabled() and bool(moving[rows[0]])):
+            part = score_tokens(model, ids[rows], attention[rows], scored[rows], *options)
+        logprobs = logprobs.index_copy(0, rows, part[0])
+        entropies = entropies.index_copy(0, rows, part[1])
+    if torch.is_grad_enabled() and not logprobs.requires_grad:
+        logprobs.requires_grad_()  # a loss without any gradient is one that autograd refuses
+    return logprobs, entropies
 
 
 @contextmanager

@@ -67,7 +67,11 @@ def tokenizer():
     return PreTrainedTokenizerFast(tokenizer_object=inner, pad_token="w0", eos_token="w2")
 
 
-def trainer(kind, model, tmp_path, **settings):
+def differing(completions, **_):
+    return [float(i * i % 5) for i in range(len(completions))]
+
+
+def trainer(kind, model, tmp_path, reward=differing, **settings):
     def rollout(prompts, trainer):
         return {
             "prompt_ids": [row[0] for row in ROWS],
@@ -75,9 +79,6 @@ def trainer(kind, model, tmp_path, **settings):
             "logprobs": [[-1.0] * len(row[1]) for row in ROWS],
             "env_mask": [row[2] for row in ROWS],
         }
-
-    def reward(completions, **_):
-        return [float(i * i % 5) for i in range(len(completions))]
 
     arguments = GRPOConfig(
         output_dir=str(tmp_path),
@@ -156,6 +157,36 @@ def test_gradients_are_trls(tmp_path, settings):
     plain = gradients_of_a_step(GRPOTrainer, copy.deepcopy(model), tmp_path, **settings)
     ours = gradients_of_a_step(FastGRPOTrainer, speed_up(model), tmp_path, **settings)
     compare(ours, plain, 1e-4)
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.1])
+@pytest.mark.parametrize("micro_batch", [2, 4, 8])
+def test_rows_of_equal_rewards_have_no_backward_pass_and_the_gradients_are_trls(
+    tmp_path, monkeypatch, beta, micro_batch
+):
+    def first_group_alone(completions, **_):
+        return [float(i) if i < 4 else 1.0 for i in range(len(completions))]
+
+    rows = {True: 0, False: 0}
+    score_tokens = fast_model.score_tokens
+
+    def counted(model, ids, *rest):
+        rows[torch.is_grad_enabled()] += len(ids)
+        return score_tokens(model, ids, *rest)
+
+    settings = {
+        "per_device_train_batch_size": micro_batch,
+        "gradient_accumulation_steps": 8 // micro_batch,
+        "reward": first_group_alone,
+        "beta": beta,
+    }
+    model = tiny_model()
+    plain = gradients_of_a_step(GRPOTrainer, copy.deepcopy(model), tmp_path, **settings)
+    monkeypatch.setattr(fast_model, "score_tokens", counted)
+    ours = gradients_of_a_step(FastGRPOTrainer, speed_up(model), tmp_path, **settings)
+    compare(ours, plain, 1e-4)
+    if not beta:
+        assert rows == {True: 4, False: 4}
 
 
 @pytest.mark.parametrize("model_type", sorted(fast_model.PACKABLE))
