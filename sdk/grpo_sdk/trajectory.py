@@ -122,6 +122,9 @@ class Turn:
     finish_reason: FinishReason
     tools: list[ToolRun] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "finish_reason", FinishReason(self.finish_reason))
+
 
 @dataclass(frozen=True, slots=True)
 class RewardRecord:
@@ -162,6 +165,9 @@ class Trajectory:
     started: float = 0.0
     """Unix time."""
     seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "stop_reason", StopReason(self.stop_reason))
 
     @classmethod
     def of_messages(

@@ -125,5 +125,5 @@ def test_a_conversation_had_elsewhere_becomes_a_trajectory():
 
 def test_a_reason_that_there_is_not_is_refused_where_a_line_is_read():
     line = full().to_json().replace(b'"stop_reason":"done"', b'"stop_reason":"tired"')
-    with pytest.raises(ValueError, match="stop_reason"):
+    with pytest.raises(ValueError, match="stop_reason|StopReason"):
         Trajectory.from_json(line)
