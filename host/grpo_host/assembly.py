@@ -12,6 +12,7 @@ from grpo_host.rewards import RewardSet
 from grpo_host.rollouts import Observer, RolloutEngine
 from grpo_host.wiring import Wired, build
 from grpo_sdk.backend import Backend, Capability, Sampling
+from grpo_sdk.blocking import settled
 from grpo_sdk.tools import ToolLike, ToolLimits
 from grpo_sdk.trajectory import Task
 
@@ -86,7 +87,7 @@ class Assembly:
         environment = self.parts.environment()
         try:
             await environment.reset(environment.tasks("train")[0], seed=0)
-            return environment.tools()
+            return await settled(environment.tools())
         finally:
             await environment.close()
 

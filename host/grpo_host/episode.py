@@ -6,12 +6,14 @@ A failure is data on the trajectory, never an exception to the caller; only canc
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from grpo_host.agent import Agent, Conversation, TurnLimitError, TurnTimeoutError
+from grpo_sdk.blocking import settled
 from grpo_sdk.deadline import Deadline
 from grpo_sdk.environment import Environment
 from grpo_sdk.errors import ContextOverflowError
@@ -45,6 +47,7 @@ class _Progress:
     conversation: Conversation | None = None
     opening: list[Message] = field(default_factory=list)
     outcome: dict[str, Any] = field(default_factory=dict)
+    reward: float | None = None
 
 
 async def run_episode(
@@ -106,6 +109,7 @@ async def run_episode(
         model=agent.backend.model.name,
         started=started,
         seconds=time.perf_counter() - clock,
+        environment_reward=progress.reward,
     )
 
 
@@ -122,7 +126,7 @@ async def _play(
     if new and new[0]["role"] == "system":
         history, new = new[:1], new[1:]
     conversation = progress.conversation = agent.open(
-        tools=environment.tools(),
+        tools=await settled(environment.tools()),
         history=history,
         seed=request.seed,
         policy_version=policy_version,
@@ -131,12 +135,20 @@ async def _play(
         message = await conversation.act(new)
         result = await environment.step(message)
         progress.outcome.update(result.outcome)
+        if result.reward is not None:
+            progress.reward = (progress.reward or 0.0) + _finite(result.reward)
         if result.done:
             conversation.session.messages.extend(as_messages(result.messages))
             return
         if not result.messages:
             raise ValueError("the environment is not done but has nothing to say to the agent")
         new = as_messages(result.messages)
+
+
+def _finite(reward: float) -> float:
+    if not math.isfinite(reward):
+        raise ValueError(f"step() gave the reward {reward}; it is to be a finite number")
+    return float(reward)
 
 
 def _timed_out(problem: TimeoutError, seconds: float, elapsed: float) -> tuple[StopReason, str]:

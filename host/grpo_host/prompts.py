@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import copy
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
+from grpo_sdk.blocking import settled
 from grpo_sdk.environment import HELD_OUT, TRAIN, Environment, Observation, StepResult
 from grpo_sdk.errors import ConfigError
 from grpo_sdk.messages import Message, user
 from grpo_sdk.trajectory import Task
-
-REWARD = "environment_reward"
-"""Under this name an outcome has the sum of the steps' rewards."""
 
 WORDS = ("message", "observation")
 """The entries of a step's answer that are the user's next words."""
@@ -39,9 +36,8 @@ class PromptEnvironment(Environment):
     ``inner.reset()`` gives facts; ``messages`` among them stand before the prompt. Where there is
     no prompt, its first of ``OPENING_WORDS`` opens the episode. ``inner.step(text)`` gives
     ``reward``, ``done``, the user's next words as ``message`` (or ``observation``, or whole
-    ``messages``), and facts. An episode ends where it says ``done`` or nothing more to the agent. Facts, and
-    the rewards' sum as ``environment_reward``, are the episode's outcome. If ``inner`` has an
-    attribute ``prompt``, it is set to the episode's.
+    ``messages``), and facts, which are the episode's outcome. An episode ends if it says ``done`` or
+    nothing more to the agent. If ``inner`` has an attribute ``prompt``, it is set to the episode's.
     """
 
     def __init__(
@@ -63,7 +59,7 @@ class PromptEnvironment(Environment):
         prompt = task.data.get("prompt")
         if hasattr(self._inner, "prompt"):
             self._inner.prompt = prompt or ""
-        given = _entries("reset", await _settled(self._inner.reset()))
+        given = _entries("reset", await settled(self._inner.reset()))
         messages = list(given.pop("messages", ()))
         self._facts = dict(given)
         if prompt is not None:
@@ -73,15 +69,14 @@ class PromptEnvironment(Environment):
         return Observation(messages)
 
     async def step(self, action: Message) -> StepResult:
-        given = _entries("step", await _settled(self._inner.step(action["content"])))
+        given = _entries("step", await settled(self._inner.step(action["content"])))
         said: list[Message] = list(given.pop("messages", ()))
         words = next((given.pop(name) for name in WORDS if name in given), None)
         if words is not None:
             said.append(user(str(words)))
-        if "reward" in given:
-            self._facts[REWARD] = self._facts.get(REWARD, 0.0) + float(given.pop("reward"))
+        reward = float(given.pop("reward")) if "reward" in given else None
         self._facts.update(given)
-        return StepResult(said, bool(given.get("done")) or not said, dict(self._facts))
+        return StepResult(said, bool(given.get("done")) or not said, dict(self._facts), reward)
 
     def outcome(self) -> dict[str, Any]:
         return self._facts
@@ -89,7 +84,7 @@ class PromptEnvironment(Environment):
     async def close(self) -> None:
         close = getattr(self._inner, "close", None)
         if callable(close):
-            await _settled(close())
+            await settled(close())
 
 
 def prompt_task(prompt: str, id: str, split: str = TRAIN) -> Task:
@@ -143,10 +138,6 @@ def _is_factory(environment: object) -> bool:
     return isinstance(environment, type) or (
         callable(environment) and not isinstance(environment, Environment | Stepwise)
     )
-
-
-async def _settled(value: Any) -> Any:
-    return await value if inspect.isawaitable(value) else value
 
 
 def _entries(method: str, given: Any) -> dict[str, Any]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from grpo_host.agent import Agent
 from grpo_sdk.backend import TRAINABLE, Backend, Capability, ChatReply, ModelSpec, Sampling
+from grpo_sdk.blocking import settled
 from grpo_sdk.errors import ConfigError
 from grpo_sdk.messages import Message, ToolSchema, assistant
 
@@ -42,7 +42,7 @@ class RespondingBackend(Backend):
         self, messages: Sequence[Message], sampling: Sampling, tools: Sequence[ToolSchema] = ()
     ) -> ChatReply:
         said = self._respond(messages[-1]["content"])
-        text = await said if inspect.isawaitable(said) else said
+        text = await settled(said)
         if not isinstance(text, str):
             raise TypeError(f"an answer is a text, not {text!r:.80}; mend generate_response")
         return ChatReply(assistant(text))

@@ -7,26 +7,12 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from grpo_host.prompts import REWARD
 from grpo_host.rewards import WeightedReward
 from grpo_sdk.errors import ConfigError
-from grpo_sdk.rewards import FunctionReward, GroupReward, Reward
+from grpo_sdk.rewards import EnvironmentReward, FunctionReward, GroupReward, Reward
 from grpo_sdk.trajectory import Trajectory
 
 KINDS = "a Reward, a GroupReward, a list of them, or a function of (trajectory) or of (turns, context)"
-
-
-class EnvironmentReward(Reward):
-    """The sum of what the environment gave for the steps of an episode."""
-
-    def __init__(self, *, weight: float = 1.0) -> None:
-        self.weight = weight
-
-    def score(self, trajectory: Trajectory) -> float:
-        """Raises ``ValueError`` where it counts and the environment gave nothing."""
-        if REWARD not in trajectory.outcome and self.weight:
-            raise ValueError("the environment gave no reward: step() is to return one")
-        return float(trajectory.outcome.get(REWARD, 0.0))
 
 
 def as_rewards(given: object, *, steps_are_rewarded: bool = False) -> list[WeightedReward]:
@@ -72,6 +58,8 @@ def _of_turns(function: Callable[..., Any]) -> Callable[[Trajectory], Any]:
     def score(trajectory: Trajectory) -> Any:
         turns = [m for m in trajectory.messages if m["role"] != "system"]
         context = {"task": trajectory.task.id, **trajectory.task.data, **trajectory.outcome}
+        if trajectory.environment_reward is not None:
+            context["environment_reward"] = trajectory.environment_reward
         return function(turns, context)
 
     return score

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
         user,
     )
     from grpo_sdk.rewards import (
+        EnvironmentReward,
         FunctionReward,
         GroupReward,
         Reward,
@@ -78,7 +79,7 @@ _HOME = {
     "ModelError PluginError RunError",
     "hooks": "HOOK_API hookimpl",
     "messages": "Message ToolCall ToolSchema as_messages assistant system tool_call tool_result user",
-    "rewards": "FunctionReward GroupReward Reward RewardResult Score reward score_messages",
+    "rewards": "EnvironmentReward FunctionReward GroupReward Reward RewardResult Score reward score_messages",
     "seeds": "derive_seed",
     "strategy": "Strategy",
     "toolbox": "Toolbox",
@@ -101,6 +102,7 @@ __all__ = [
     "ContextOverflowError",
     "Embedder",
     "Environment",
+    "EnvironmentReward",
     "FinishReason",
     "FunctionReward",
     "GroupReward",

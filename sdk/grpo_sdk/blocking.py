@@ -1,15 +1,21 @@
-"""Blocking functions of plugins, kept off the event loop."""
+"""Methods of plugins, which may be functions or coroutines: blocking ones are kept off the event loop."""
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
+import inspect
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+
+
+async def settled(value: T | Awaitable[T]) -> T:
+    """``value``, awaited if a plugin's method was a coroutine."""
+    return await value if inspect.isawaitable(value) else value
 
 
 async def call_blocking(function: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +34,9 @@ class StepResult:
     done: bool = False
     outcome: dict[str, Any] = field(default_factory=dict)
     """Facts for rewards and reports, merged into the trajectory's; ``success: bool`` by convention."""
+    reward: float | None = None
+    """Of this step. The episode's sum is the trajectory's ``environment_reward``, which the reward
+    ``environment`` reads."""
 
 
 class Environment(ABC):
@@ -60,8 +63,8 @@ class Environment(ABC):
     async def step(self, action: Message) -> StepResult:
         """Answer the agent's message (one without tool calls)."""
 
-    def tools(self) -> Sequence[ToolLike]:
-        """Tools bound to this episode's state; called once, after ``reset``."""
+    def tools(self) -> Sequence[ToolLike] | Awaitable[Sequence[ToolLike]]:
+        """Tools bound to this episode's state; called once, after ``reset``. May be a coroutine."""
         return ()
 
     def serving_tools(self) -> Sequence[ToolLike]:

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias, overload
 
-from grpo_sdk.blocking import call_blocking
+from grpo_sdk.blocking import call_blocking, settled
 from grpo_sdk.trajectory import Trajectory
 
 
@@ -46,6 +46,22 @@ class GroupReward(ABC):
         """Release what the reward holds. Called once, at the end of the run."""
 
 
+class EnvironmentReward(Reward):
+    """The sum of the rewards that the environment gave for the steps of an episode."""
+
+    def __init__(self, *, weight: float = 1.0) -> None:
+        self.weight = weight
+
+    def score(self, trajectory: Trajectory) -> RewardResult:
+        """Raises ``ValueError`` if the environment gave none and the reward counts."""
+        if trajectory.environment_reward is None and self.weight:
+            raise ValueError(
+                "the environment gave no reward: its step() is to return one, in StepResult.reward"
+            )
+        given = trajectory.environment_reward
+        return RewardResult(given or 0.0, explanation="no reward" if given is None else f"given {given:g}")
+
+
 async def score_messages(
     reward: Reward, messages: Sequence[Mapping[str, Any]], context: Mapping[str, Any] | None = None
 ) -> RewardResult:
@@ -55,8 +71,7 @@ async def score_messages(
     messages, and whatever the reward raises.
     """
     trajectory = Trajectory.of_messages(messages, context=context)
-    score = await call_blocking(reward.score, trajectory)
-    result = await score if inspect.isawaitable(score) else score
+    result: Score = await settled(await call_blocking(reward.score, trajectory))
     return result if isinstance(result, RewardResult) else RewardResult(float(result))
 
 

@@ -15,6 +15,9 @@ from grpo_sdk.messages import Message, as_messages
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
+FORMAT = 1
+"""Of a trajectory's JSON. Lines that name no format were written before there was a number: they are 0."""
+
 Status = Literal["completed", "truncated", "failed"]
 """``completed``: the environment said done. ``truncated``: a limit ended it. ``failed``: an error did."""
 
@@ -165,6 +168,8 @@ class Trajectory:
     started: float = 0.0
     """Unix time."""
     seconds: float = 0.0
+    environment_reward: float | None = None
+    """The sum of what the environment gave for its steps; None if it gave nothing."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "stop_reason", StopReason(self.stop_reason))
@@ -227,15 +232,32 @@ class Trajectory:
     def to_json(self) -> bytes:
         """One line of JSON. What a plugin put into it that JSON cannot say is written as its ``repr``."""
         try:
-            return _adapter().dump_json(self)
+            line = _adapter().dump_json(self)
         except ValueError:  # an object in ``outcome``, or half a surrogate pair in a text
-            text = json.dumps(asdict(self), ensure_ascii=False, default=repr)
-            return text.encode("utf-8", "replace")
+            line = json.dumps(asdict(self), ensure_ascii=False, default=repr).encode("utf-8", "replace")
+        return b'{"format":%d,' % FORMAT + line[1:]
 
     @staticmethod
     def from_json(line: str | bytes) -> Trajectory:
-        """The trajectory that ``to_json`` wrote. Raises ``ValueError`` where the line is none."""
-        return _adapter().validate_json(line)
+        """The trajectory that ``to_json`` of this version or of an older one wrote.
+
+        Raises ``ValueError`` where the line is none, or one of a newer version.
+        """
+        from pydantic_core import from_json
+
+        data = from_json(line)
+        if not isinstance(data, dict):
+            raise ValueError(f"a trajectory is a JSON object, and this is {type(data).__name__}")
+        written = data.pop("format", 0)
+        if not isinstance(written, int) or written > FORMAT:
+            raise ValueError(
+                f"the trajectory has the format {written!r:.20}, and this version reads formats up to "
+                f"{FORMAT}: upgrade grpo-agent-framework"
+            )
+        outcome = data.get("outcome")
+        if written == 0 and isinstance(outcome, dict):
+            data["environment_reward"] = outcome.pop("environment_reward", None)
+        return _adapter().validate_python(data)
 
 
 @cache

@@ -309,3 +309,44 @@ def test_an_environment_may_say_what_is_no_character(fakes, where):
     assert whole in [message["content"] for message in trajectory.messages]
     assert lone not in [message["content"] for message in trajectory.messages]
     assert Trajectory.from_json(trajectory.to_json()).messages == trajectory.messages
+
+
+def test_rewards_of_steps_are_summed(fakes):
+    class Paid(fakes.Talk):
+        async def step(self, action):
+            result = await super().step(action)
+            return StepResult(result.messages, result.done, result.outcome, 0.25)
+
+    assert play(Paid("Hello", "And?")).environment_reward == 0.5
+    assert play(fakes.Talk()).environment_reward is None
+
+
+def test_a_steps_reward_that_is_no_number_fails_the_episode(fakes):
+    class Paid(fakes.Talk):
+        async def step(self, action):
+            return StepResult(done=True, reward=float("nan"))
+
+    played = play(Paid())
+    assert (played.status, played.environment_reward) == ("failed", None)
+    assert "step() gave the reward nan; it is to be a finite number" in played.error
+
+
+def test_tools_may_be_fetched_by_a_coroutine(fakes):
+    class Remote(fakes.Talk):
+        async def tools(self):
+            await asyncio.sleep(0)
+            return [lookup]
+
+    def lookup(order: str) -> str:
+        """Find an order."""
+        return f"{order} is packed"
+
+    def script(messages, tools):
+        called = messages[-1]["role"] == "tool"
+        return (
+            messages[-1]["content"]
+            if called
+            else assistant("", [tool_call("lookup", '{"order": "K1"}', "1")])
+        )
+
+    assert play(Remote(), Agent(ScriptedBackend(script=script))).final_text == "K1 is packed"

@@ -44,9 +44,9 @@ def test_the_prompt_is_the_users_first_message_and_the_step_hears_the_answer():
     assert inner.prompt == "Where is my order?"
 
 
-def test_rewards_of_steps_are_summed_into_the_outcome():
+def test_rewards_of_steps_are_summed():
     played = play(Steps({"reward": 0.5, "message": "Really?"}, {"reward": 0.25, "done": True}))
-    assert played.outcome["environment_reward"] == 0.75
+    assert played.environment_reward == 0.75
     assert [m["content"] for m in played.messages][2] == "Really?"
 
 
@@ -63,7 +63,7 @@ def test_facts_of_reset_and_steps_are_the_outcome():
 
 def test_rewards_until_a_limit_count():
     played = play(Steps(*[{"reward": 1.0, "message": "More!"}] * 3), turns=2)
-    assert (played.status, played.outcome["environment_reward"]) == ("truncated", 2.0)
+    assert (played.status, played.environment_reward) == ("truncated", 2.0)
 
 
 def test_messages_of_reset_stand_before_the_prompt():

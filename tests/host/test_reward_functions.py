@@ -24,9 +24,11 @@ class RelativeLength(GroupReward):
         return [float(len(t.policy_text)) for t in trajectories]
 
 
-def episode(text="yes please", **outcome):
+def episode(text="yes please", environment_reward=None, **outcome):
     messages = [system("Be kind."), user("May I?"), assistant(text)]
-    return dataclasses.replace(make_trajectory("x"), messages=messages, outcome=outcome)
+    return dataclasses.replace(
+        make_trajectory("x"), messages=messages, outcome=outcome, environment_reward=environment_reward
+    )
 
 
 def score(given, trajectory=None, **options):

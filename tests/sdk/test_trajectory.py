@@ -125,5 +125,25 @@ def test_a_conversation_had_elsewhere_becomes_a_trajectory():
 
 def test_a_reason_that_there_is_not_is_refused_where_a_line_is_read():
     line = full().to_json().replace(b'"stop_reason":"done"', b'"stop_reason":"tired"')
-    with pytest.raises(ValueError, match="stop_reason|StopReason"):
+    with pytest.raises(ValueError, match="stop_reason"):
         Trajectory.from_json(line)
+
+
+def test_a_line_of_a_version_without_formats_is_read():
+    line = make_trajectory("Yes.", outcome={"success": True, "environment_reward": 0.5}).to_json()
+    old = line.replace(b'"format":1,', b"").replace(b',"environment_reward":null', b"")
+    assert old.count(b"environment_reward") == 1
+    read = Trajectory.from_json(old)
+    assert (read.environment_reward, read.outcome) == (0.5, {"success": True})
+
+
+@pytest.mark.parametrize("written", ["2", '"x"'])
+def test_a_line_of_a_newer_version_says_so(written):
+    line = full().to_json().replace(b'"format":1', f'"format":{written}'.encode())
+    with pytest.raises(ValueError, match=r"has the format .*reads formats up to 1: upgrade"):
+        Trajectory.from_json(line)
+
+
+def test_a_line_that_is_no_object_is_no_trajectory():
+    with pytest.raises(ValueError, match="a JSON object, and this is list"):
+        Trajectory.from_json(b"[]")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from grpo_sdk.backend import Backend, ChatReply, Sampling, Tokenizer, TokenReply
+from grpo_sdk.blocking import settled
 from grpo_sdk.messages import Message, ToolSchema
 from grpo_sdk.toolbox import tool_text
 from grpo_sdk.tools import BoundTool
@@ -133,7 +134,7 @@ def cached_tool(tool: BoundTool, cache: Any) -> BoundTool:
 async def got(cache: Any, key: str) -> Any:
     """``cache.get``, awaited where it is async."""
     found = cache.get(key)
-    return await found if inspect.isawaitable(found) else found
+    return await settled(found)
 
 
 async def put(cache: Any, key: str, value: Any, *, ttl: float | None = None) -> None:

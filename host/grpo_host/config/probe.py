@@ -77,6 +77,7 @@ async def _ask(
     demonstrations: bool,
     facts: EnvironmentFacts,
 ) -> None:
+    from grpo_sdk.blocking import settled
     from grpo_sdk.tools import as_tool
 
     environment = make()
@@ -93,7 +94,7 @@ async def _ask(
             facts.demonstrations = len(environment.demonstrations(TRAIN))
         if first is not None:
             await environment.reset(first, seed=0)
-            facts.tools = [as_tool(tool).name for tool in environment.tools()]
+            facts.tools = [as_tool(tool).name for tool in await settled(environment.tools())]
     finally:
         await environment.close()
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from grpo_host.agent import with_instructions
 from grpo_host.rendering import find_renderer
 from grpo_host.wiring import build_environment, build_strategy, build_tools
+from grpo_sdk.blocking import settled
 from grpo_sdk.errors import GrpoError, RunError
 from grpo_sdk.messages import user
 from grpo_sdk.toolbox import Toolbox
@@ -74,7 +75,7 @@ async def _begin(environment: Environment) -> tuple[list[Message], list[ToolLike
     try:
         observation = await environment.reset(environment.tasks("train")[0], seed=0)
         first = observation.messages[:1]
-        return [m for m in first if m["role"] == "system"], list(environment.tools())
+        return [m for m in first if m["role"] == "system"], list(await settled(environment.tools()))
     finally:
         await environment.close()
 

@@ -19,12 +19,19 @@ from grpo_rewards.safety import SafetyReward
 from grpo_rewards.similarity import SimilarityReward
 from grpo_rewards.task_success import TaskSuccessReward
 from grpo_sdk.hooks import RewardFactory, hookimpl
+from grpo_sdk.rewards import EnvironmentReward
+
+
+def environment() -> EnvironmentReward:
+    """The sum of the rewards that the environment gave for the steps of an episode."""
+    return EnvironmentReward()
 
 
 @hookimpl
 def grpo_rewards() -> Mapping[str, RewardFactory]:
     return {
         "task_success": TaskSuccessReward,
+        "environment": environment,
         "format": FormatReward,
         "length": LengthReward,
         "empathy": EmpathyReward,

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, ClassVar
 
+from grpo_sdk.blocking import settled
 from grpo_sdk.environment import HELD_OUT, TRAIN, Environment, StepResult
 from grpo_sdk.messages import Message, ToolSchema, assistant
 from grpo_sdk.testing.checks import require, require_json, skip
@@ -210,7 +211,7 @@ class EnvironmentContract:
             environment = self.make()
             await environment.reset(task, seed=1)
             try:
-                return Toolbox(environment.tools())
+                return Toolbox(await settled(environment.tools()))
             finally:
                 await environment.close()
 
@@ -225,7 +226,8 @@ class EnvironmentContract:
             environment, serving = self.make(), self.make()
             await environment.reset(task, seed=1)
             try:
-                return Toolbox(environment.tools()).schemas, Toolbox(serving.serving_tools()).schemas
+                own = Toolbox(await settled(environment.tools()))
+                return own.schemas, Toolbox(serving.serving_tools()).schemas
             finally:
                 await environment.close()
                 await serving.close()

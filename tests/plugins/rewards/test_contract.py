@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -21,6 +22,14 @@ ELSEWHERE = {
 class TestTaskSuccess(RewardContract):
     def make(self) -> Reward:
         return FACTORIES["task_success"]()
+
+
+class TestEnvironment(RewardContract):
+    def make(self) -> Reward:
+        return FACTORIES["environment"]()
+
+    def samples(self) -> Sequence[Trajectory]:
+        return [replace(make_trajectory("Yes."), environment_reward=given) for given in (-1.0, 0.5)]
 
 
 class TestFormat(RewardContract):
@@ -69,6 +78,7 @@ class TestGuidance(RewardContract):
 def test_every_reward_has_a_contract_test():
     assert FACTORIES.keys() - ELSEWHERE == {
         "task_success",
+        "environment",
         "format",
         "length",
         "empathy",
@@ -83,5 +93,6 @@ def test_every_reward_has_a_contract_test():
 @pytest.mark.parametrize("name", sorted(FACTORIES.keys() - ELSEWHERE))
 def test_every_reward_explains_its_score(name):
     text = "I'm sorry about that. I'll check it right away, thank you."
-    result = FACTORIES[name]().score(make_trajectory(text, outcome={"success": True}))
+    trajectory = replace(make_trajectory(text, outcome={"success": True}), environment_reward=1.0)
+    result = FACTORIES[name]().score(trajectory)
     assert result.explanation
