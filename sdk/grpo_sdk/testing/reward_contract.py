@@ -54,7 +54,10 @@ def _odd() -> dict[str, Trajectory]:
         "a very long answer": [user("Hello?"), assistant("I will check your order. " * 20_000)],
         "a long word": [user("Hello?"), assistant("a" * 200_000)],
     }
-    return {name: make_trajectory(said, outcome=outcome) for name, said in conversations.items()}
+    return {
+        name: make_trajectory(said, outcome=outcome, environment_reward=0.0)
+        for name, said in conversations.items()
+    }
 
 
 def _value(score: Score, what: str) -> float:

@@ -23,6 +23,7 @@ def make_trajectory(
     status: Status = "completed",
     environment: str = "test",
     sample: int = 0,
+    environment_reward: float | None = None,
 ) -> Trajectory:
     """A trajectory of ``messages``, or of one user message that ``messages`` (a text) answers."""
     if isinstance(messages, str):
@@ -37,5 +38,6 @@ def make_trajectory(
         messages=list(messages),
         outcome=dict(outcome or {}),
         sample=sample,
+        environment_reward=environment_reward,
         error="the test says so" if status == "failed" else None,
     )

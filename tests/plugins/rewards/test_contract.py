@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import pytest
 
@@ -25,11 +24,13 @@ class TestTaskSuccess(RewardContract):
 
 
 class TestEnvironment(RewardContract):
+    bounds = None  # the environment's
+
     def make(self) -> Reward:
         return FACTORIES["environment"]()
 
     def samples(self) -> Sequence[Trajectory]:
-        return [replace(make_trajectory("Yes."), environment_reward=given) for given in (-1.0, 0.5)]
+        return [make_trajectory("Yes.", environment_reward=given) for given in (-1.0, 0.5)]
 
 
 class TestFormat(RewardContract):
@@ -93,6 +94,6 @@ def test_every_reward_has_a_contract_test():
 @pytest.mark.parametrize("name", sorted(FACTORIES.keys() - ELSEWHERE))
 def test_every_reward_explains_its_score(name):
     text = "I'm sorry about that. I'll check it right away, thank you."
-    trajectory = replace(make_trajectory(text, outcome={"success": True}), environment_reward=1.0)
+    trajectory = make_trajectory(text, outcome={"success": True}, environment_reward=1.0)
     result = FACTORIES[name]().score(trajectory)
     assert result.explanation
