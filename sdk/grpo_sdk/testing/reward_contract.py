@@ -14,6 +14,7 @@ import inspect
 import math
 from collections.abc import Awaitable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 from grpo_sdk.messages import Message, assistant, tool_call, tool_result, user
 from grpo_sdk.rewards import GroupReward, Reward, RewardResult, Score
@@ -182,8 +183,7 @@ class RewardContract:
                 assistant("Hm"),
             ]
             quiet, echoed = (
-                self.score(reward, make_trajectory(said, outcome=trajectory.outcome))
-                for said in (silent, parroted)
+                self.score(reward, replace(trajectory, messages=said)) for said in (silent, parroted)
             )
             require(
                 quiet == echoed,
