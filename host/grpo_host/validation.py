@@ -127,4 +127,10 @@ _SENTENCES: dict[str, str] = {
     "less_than_equal": "give at most {le}",
     "too_short": "give at least {min_length}, not {actual_length}",
     "string_too_short": "give a text that is not empty",
+    "string_too_long": "give at most {max_length} characters",
+    "string_pattern_mismatch": "give a text that matches {pattern}",
+    "too_long": "give at most {max_length}",
+    "none_required": "leave it out, or null",
+    "union_tag_invalid": "give one of: {expected_tags}",
+    "union_tag_not_found": "this field is missing",
 }

@@ -136,10 +136,11 @@ async def _read_body(endpoint: Endpoint, scope: Scope, receive: Receive, limit: 
         raise ApiError(400, "invalid_json", "a JSON body is needed")
     if content_type.partition(b";")[0].strip().lower() != b"application/json":
         raise ApiError(415, "unsupported_media_type", "send the body as Content-Type: application/json")
+    text = whole_json(raw)
     try:
-        return endpoint.request.model_validate_json(whole_json(raw), strict=True)
+        return endpoint.request.model_validate_json(text, strict=True)
     except ValidationError as problem:
-        raise invalid(problem, _invalid_status(scope)) from None
+        raise invalid(problem, _invalid_status(scope), text) from None
 
 
 async def _read(scope: Scope, receive: Receive, limit: int) -> bytes:

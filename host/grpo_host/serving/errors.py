@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 from pydantic import BaseModel, ValidationError
+from pydantic_core import from_json
 from starlette.responses import Response
 
 from grpo_host.agent import TurnLimitError, TurnTimeoutError
@@ -17,10 +18,11 @@ from grpo_host.chat.store import ConflictError, ConversationNotFoundError
 from grpo_host.redaction import redact
 from grpo_host.serving.endpoint import ApiError
 from grpo_host.storage import StorageError
-from grpo_host.validation import explain, say_location
+from grpo_host.validation import Location, explain, say_location
 from grpo_sdk.errors import CapabilityError, ContextOverflowError, GrpoError
 
 if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
     from starlette.exceptions import HTTPException
 
 logger = logging.getLogger("grpo_host.serving")
@@ -116,19 +118,44 @@ def not_routed(problem: HTTPException) -> ApiError:
     return ApiError(status, code, message, headers=problem.headers)
 
 
-def invalid(problem: ValidationError, status: int) -> ApiError:
+def invalid(problem: ValidationError, status: int, body: bytes | None = None) -> ApiError:
     """What is wrong with a body or query, field by field, without repeating what was sent."""
-    texts: dict[str, str] = {}
-    for error in problem.errors(include_url=False, include_input=False)[:MOST_COMPLAINTS]:
-        if error["type"] == "json_invalid":
-            return ApiError(400, "invalid_json", f"the body is no JSON: {error['msg']}")
-        place = say_location(error["loc"])[:200]
-        if error["type"] == "extra_forbidden":
-            texts.setdefault(place, "there is no such field")
-        else:
-            texts.setdefault(place, explain(error, (), what="field"))
-    message = "; ".join(f"{place}: {text}" if place else text for place, text in texts.items())
-    return ApiError(status, "invalid_request", message, param=next(iter(texts), None))
+    errors = problem.errors(include_url=False, include_input=False)[:MOST_COMPLAINTS]
+    if errors[0]["type"] == "json_invalid":
+        return ApiError(400, "invalid_json", f"the body is no JSON: {errors[0]['msg']}")
+    sent = None if body is None else from_json(body)
+    places = [error["loc"] if body is None else _sent_place(error, sent) for error in errors]
+    texts: dict[str, list[str]] = {}
+    for place, error in zip(places, errors, strict=True):
+        if any(other[: len(place)] == place != other for other in places):
+            continue  # of a union's members, the one that fits further is what was meant
+        unknown = error["type"] == "extra_forbidden"
+        text = "there is no such field" if unknown else explain(error, (), what="field")
+        texts.setdefault(say_location(place)[:200], []).append(text)
+    said = {place: ", or ".join(dict.fromkeys(each)) for place, each in texts.items()}
+    message = "; ".join(f"{place}: {text}" if place else text for place, text in said.items())
+    return ApiError(status, "invalid_request", message, param=next(iter(said), None))
+
+
+def _sent_place(error: ErrorDetails, sent: Any) -> Location:
+    """Where ``error`` is in what was ``sent``; pydantic also names the members of unions."""
+    steps: list[str | int] = []
+    for step in error["loc"]:
+        held = sent.get(step, _NOTHING) if isinstance(sent, dict) else _NOTHING
+        if isinstance(sent, list) and isinstance(step, int) and step < len(sent):
+            held = sent[step]
+        if held is not _NOTHING:
+            steps.append(step)
+            sent = held
+    if error["type"] == "missing":
+        steps.append(error["loc"][-1])
+    elif error["type"] in ("union_tag_invalid", "union_tag_not_found"):
+        named = str(error.get("ctx", {}).get("discriminator", "")).strip("'")
+        steps.append("type" if named.endswith("()") else named)  # a function that looks at the type
+    return tuple(steps)
+
+
+_NOTHING = object()
 
 
 def render(error: ApiError, path: str, request_id: str) -> Response:

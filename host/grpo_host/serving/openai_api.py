@@ -56,6 +56,16 @@ def endpoints() -> list[Endpoint]:
             tags=("openai",),
             response=ModelList,
         ),
+        Endpoint(
+            "GET",
+            "/v1/models/{model_id:path}",
+            model,
+            Scope.CHAT,
+            "One of the models, by its name",
+            tags=("openai",),
+            response=Model,
+            statuses={404: "There is no such model"},
+        ),
     ]
 
 
@@ -63,6 +73,12 @@ async def models(call: Call) -> ModelList:
     """Every name that ``model`` may have."""
     catalogue = call.services.models.catalogue
     return ModelList(data=[Model(id=entry.id, created=entry.created) for entry in catalogue])
+
+
+async def model(call: Call) -> Model:
+    """What stands in the list of models about one of them."""
+    entry = call.services.models.catalogue.find(call.path["model_id"])
+    return Model(id=entry.id, created=entry.created)
 
 
 async def complete(call: Call) -> ChatCompletion | Response:

@@ -1,86 +1,32 @@
 """What ``/v1`` speaks: the part of OpenAI's chat protocol that is honoured, field by field.
 
-A field that would change the answer and cannot be honoured is an error, never ignored. Fields that
-only concern OpenAI's own service are taken and do nothing: ``user``, ``metadata``, ``store``,
-``service_tier``, ``safety_identifier``, ``prompt_cache_key`` and ``parallel_tool_calls``.
+A field that would change the answer and cannot be honoured is an error, never ignored; one that is null or
+empty is not there. Fields that only concern OpenAI's own service are taken and do nothing: ``user``,
+``metadata``, ``store``, ``service_tier``, ``safety_identifier`` and ``prompt_cache_key``.
 """
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
+from grpo_host.serving.openai_messages import Asked, MessageIn, Name, conversation
 from grpo_host.serving.tool_runs import ToolRun
 from grpo_sdk.backend import Sampling
-from grpo_sdk.messages import Message, ToolCall, ToolSchema, assistant, system, user
+from grpo_sdk.messages import Message, ToolSchema
 from grpo_sdk.schemas import object_schema
 
-Text = Annotated[str, Field(max_length=1_000_000)]
-Name = Annotated[str, Field(min_length=1, max_length=200)]
+Label = Annotated[str, Field(max_length=200)]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
-
-
-class TextPart(_Strict):
-    type: Literal["text"]
-    text: Text
-
-
-Content = Text | Annotated[list[TextPart], Field(max_length=100)]
-
-
-class FunctionCall(_Strict):
-    name: Name
-    arguments: Text
-
-
-class CallIn(_Strict):
-    id: Name
-    type: Literal["function"] = "function"
-    function: FunctionCall
-
-
-class SystemMessage(_Strict):
-    role: Literal["system", "developer"]
-    content: Content
-    name: Name | None = None
-
-
-class UserMessage(_Strict):
-    role: Literal["user"]
-    content: Content
-    name: Name | None = None
-
-
-class AssistantMessage(_Strict):
-    role: Literal["assistant"]
-    content: Content | None = None
-    name: Name | None = None
-    refusal: None = None
-    tool_calls: Annotated[list[CallIn], Field(max_length=64)] | None = None
-
-
-class ToolMessage(_Strict):
-    role: Literal["tool"]
-    content: Content
-    tool_call_id: Name
-    name: Name | None = None
-
-
-MessageIn = Annotated[
-    SystemMessage | UserMessage | AssistantMessage | ToolMessage, Field(discriminator="role")
-]
-
-
-class FunctionDefinition(_Strict):
+class FunctionDefinition(Asked):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
     description: Annotated[str, Field(max_length=10_000)] | None = None
     parameters: dict[str, Any] | bool | Annotated[list[Any], Field(max_length=0)] | None = None
     """A JSON schema. An empty list is PHP's empty object."""
     strict: bool | None = None
+    """Taken, and not enforced: sampling is not constrained."""
 
     def shown(self) -> dict[str, Any]:
         """The function as a model is shown it."""
@@ -91,22 +37,24 @@ class FunctionDefinition(_Strict):
         }
 
 
-class ToolDefinition(_Strict):
+class ToolDefinition(Asked):
     type: Literal["function"]
     function: FunctionDefinition
+    cache_control: dict[str, Any] | None = None
+    """Of other servers: it does nothing here."""
 
 
-class StreamOptions(_Strict):
+class StreamOptions(Asked):
     include_usage: bool = False
     include_obfuscation: bool | None = None
 
 
-class ResponseFormat(_Strict):
+class ResponseFormat(Asked):
     type: Literal["text"]
     """Answers are not constrained."""
 
 
-class ChatCompletionRequest(_Strict):
+class ChatCompletionRequest(Asked):
     """A conversation to be gone on with."""
 
     messages: Annotated[list[MessageIn], Field(min_length=1, max_length=2048)]
@@ -119,11 +67,7 @@ class ChatCompletionRequest(_Strict):
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     n: Annotated[int, Field(ge=1, le=8)] | None = None
-    stop: (
-        Annotated[str, Field(min_length=1, max_length=200)]
-        | Annotated[list[Annotated[str, Field(min_length=1, max_length=200)]], Field(max_length=4)]
-        | None
-    ) = None
+    stop: Label | Annotated[list[Label], Field(max_length=4)] | None = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
     tools: Annotated[list[ToolDefinition], Field(max_length=128)] | None = None
     """Of the caller, who runs them. Without any, an agent calls its own tools, and the server runs them."""
@@ -135,23 +79,19 @@ class ChatCompletionRequest(_Strict):
     response_format: ResponseFormat | None = None
     frequency_penalty: Annotated[float, Field(ge=0, le=0)] | None = None
     presence_penalty: Annotated[float, Field(ge=0, le=0)] | None = None
-    user: Name | None = None
+    user: Label | None = None
     metadata: dict[str, Any] | None = None
     store: bool | None = None
     service_tier: str | None = None
-    safety_identifier: Name | None = None
-    prompt_cache_key: Name | None = None
+    safety_identifier: Label | None = None
+    prompt_cache_key: Label | None = None
     parallel_tool_calls: bool | None = None
+    """False: at most one call of the caller's tools an answer."""
+    modalities: list[Literal["text"]] | None = None
 
     def conversation(self) -> list[Message]:
         """The messages as agents have them."""
-        names = {
-            call.id: call.function.name
-            for item in self.messages
-            if isinstance(item, AssistantMessage)
-            for call in item.tool_calls or ()
-        }
-        return [_message(item, names) for item in self.messages]
+        return conversation(self.messages)
 
     def offered(self) -> list[ToolSchema]:
         """The tools that the model is shown."""
@@ -165,7 +105,8 @@ class ChatCompletionRequest(_Strict):
 
     def stops(self) -> tuple[str, ...]:
         """Where an answer ends."""
-        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+        given = [self.stop] if isinstance(self.stop, str) else self.stop or []
+        return tuple(stop for stop in given if stop)
 
     def sampling(self, defaults: Sampling) -> Sampling:
         """How to sample; what is not said is as ``defaults`` have it."""
@@ -177,25 +118,6 @@ class ChatCompletionRequest(_Strict):
             stop=self.stops(),
             seed=None if self.seed is None else self.seed % 2**31,
         )
-
-
-def _message(item: Any, names: dict[str, str]) -> Message:
-    text = _text(item.content)
-    if isinstance(item, SystemMessage):
-        return system(text)
-    if isinstance(item, AssistantMessage):
-        calls: list[ToolCall] = [call.model_dump() for call in item.tool_calls or ()]  # type: ignore[misc]
-        return assistant(text, calls)
-    if isinstance(item, ToolMessage):
-        name = item.name or names.get(item.tool_call_id, "tool")
-        return {"role": "tool", "content": text, "name": name, "tool_call_id": item.tool_call_id}
-    return user(text)
-
-
-def _text(content: str | list[TextPart] | None) -> str:
-    if content is None or isinstance(content, str):
-        return content or ""
-    return "".join(part.text for part in content)
 
 
 class TokenLogprob(BaseModel):
@@ -210,12 +132,23 @@ class Logprobs(BaseModel):
     refusal: None = None
 
 
+class FunctionCallOut(BaseModel):
+    name: str
+    arguments: str
+
+
+class CallOut(BaseModel):
+    id: str
+    type: Literal["function"] = "function"
+    function: FunctionCallOut
+
+
 class MessageOut(BaseModel):
     role: Literal["assistant"] = "assistant"
     content: str | None = None
     """Left out where there are only calls."""
     refusal: None = None
-    tool_calls: list[CallIn] | None = None
+    tool_calls: list[CallOut] | None = None
     """Of the caller's tools."""
     tool_runs: list[ToolRun] | None = None
     """Not in OpenAI's protocol, and ignored by its clients: the agent's tools that were called for this."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 from grpo_host.agent import Agent, ToolUse
 from grpo_host.chat.voice import Voice
@@ -12,9 +13,9 @@ from grpo_host.instruments import Tell
 from grpo_host.rendering.tool_calls import as_written
 from grpo_host.serving.endpoint import ApiError, Call
 from grpo_host.serving.errors import agent_errors
+from grpo_host.serving.openai_messages import speakers_in_text
 from grpo_host.serving.openai_models import (
-    CallIn,
-    ChatCompletionRequest,
+    CallOut,
     Choice,
     Logprobs,
     MessageOut,
@@ -27,11 +28,28 @@ from grpo_host.serving.tool_runs import shown
 from grpo_host.session import Reply, Session, open_session
 from grpo_sdk.backend import Capability, FinishReason, Sampling
 from grpo_sdk.errors import ContextOverflowError
-from grpo_sdk.messages import Message, system
+from grpo_sdk.messages import Message, ToolCall, ToolSchema, system
 from grpo_sdk.seeds import derive_seed
 
 MOST_CHARACTERS = 32
 """Of a token, on the average of a prompt: a longer one is refused before it keeps the server busy."""
+
+
+class Question(Protocol):
+    """What is asked, in either protocol."""
+
+    @property
+    def model(self) -> str: ...
+    @property
+    def n(self) -> int | None: ...
+    @property
+    def logprobs(self) -> bool | None: ...
+    @property
+    def parallel_tool_calls(self) -> bool | None: ...
+    def conversation(self) -> list[Message]: ...
+    def offered(self) -> list[ToolSchema]: ...
+    def wants_agents_tools(self) -> bool: ...
+    def sampling(self, defaults: Sampling) -> Sampling: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +67,11 @@ class Answer:
     """What was called for it here."""
 
     @property
+    def calls(self) -> Sequence[ToolCall]:
+        """Of the caller's tools."""
+        return self.reply.message.get("tool_calls", ())
+
+    @property
     def finish_reason(self) -> FinishReason:
         message, reason = self.reply.message, self.reply.finish_reason
         cut = self.text != message["content"]
@@ -59,11 +82,13 @@ class Answer:
 class Answering:
     """The ``n`` answers to one request."""
 
-    def __init__(self, call: Call, request: ChatCompletionRequest, lease: Lease) -> None:
+    def __init__(self, call: Call, request: Question, lease: Lease) -> None:
         self.request = request
         self._agent = lease.agent
         self._tools = request.offered()
         conversation = request.conversation()
+        if Capability.TOKEN_IDS in self._agent.backend.capabilities:
+            conversation = speakers_in_text(conversation)
         models: ModelPool = call.services.models
         own = lease.entry.instructed
         self._agents_tools = models.agents_tools if own and request.wants_agents_tools() else ()
@@ -93,11 +118,12 @@ class Answering:
 
     async def all(self, tell: Callable[[int], Tell | None] = lambda _: None) -> list[Answer]:
         """Every answer; where one fails, the others are given up."""
-        if self.request.n in (None, 1):
+        number = self.request.n or 1
+        if number == 1:
             return [await self._one(0, tell(0))]
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self._one(index, tell(index))) for index in range(self.request.n)]
+                tasks = [group.create_task(self._one(index, tell(index))) for index in range(number)]
         except ExceptionGroup as problems:
             raise problems.exceptions[0] from None
         return [task.result() for task in tasks]
@@ -111,7 +137,10 @@ class Answering:
         session = open_session(agent.backend, agent.renderer, self._messages, self._tools)
         until = UntilStop(sampling.stop, tell)
         reply = await self._respond(session, agent, sampling, until if tell else None)
-        reply = replace(reply, message=as_written(reply.message))
+        message = as_written(reply.message)
+        if self.request.parallel_tool_calls is False and "tool_calls" in message:
+            message = {**message, "tool_calls": message["tool_calls"][:1]}
+        reply = replace(reply, message=message)
         text = until.end(reply.message["content"])
         return Answer(reply, session, text, reply.completion_tokens)
 
@@ -157,7 +186,7 @@ class Answering:
             return reply
 
     def choice(self, index: int, answer: Answer) -> Choice:
-        calls = [CallIn.model_validate(item) for item in answer.reply.message.get("tool_calls", ())]
+        calls = [CallOut.model_validate(item) for item in answer.calls]
         message = MessageOut(
             content=answer.text if answer.text or not calls else None,
             tool_calls=calls or None,

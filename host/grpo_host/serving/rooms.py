@@ -24,6 +24,7 @@ ROOMS = (
     Room("grpo_host.serving.observability", part="telemetry"),
     Room("grpo_host.serving.pool", part="models"),
     Room("grpo_host.serving.openai_api"),
+    Room("grpo_host.serving.responses_api"),
     Room("grpo_host.serving.chat_api", part="chat"),
     Room("grpo_host.serving.websocket"),
     Room("grpo_host.serving.jobs", part="jobs"),

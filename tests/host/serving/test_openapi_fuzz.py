@@ -115,7 +115,7 @@ def test_no_request_breaks_the_server_or_gets_past_it(server, record_property):
     operations = [result.ok() for result in schema.get_all_operations()]
     session = requests.Session()
     statuses: dict[str, Counter[int]] = {operation.label: Counter() for operation in operations}
-    known = {"model": "fuzzed"}
+    known = {"model": "fuzzed", "model_id": "fuzzed"}
 
     def ask(operation, mode, case):
         nonlocal known

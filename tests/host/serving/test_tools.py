@@ -247,3 +247,12 @@ def test_half_a_surrogate_pair_in_a_request_is_no_failure(serve):
             return choice(await ask(http, "See \ud83d"))["message"]["content"]
 
     assert run(scenario()) == "See \ufffd"
+
+
+@pytest.mark.parametrize(("role", "said"), [("user", "ann: Hi"), ("assistant", "Hi")])
+def test_a_model_that_is_shown_no_names_reads_who_speaks(serve, role, said):
+    async def scenario():
+        async with serve() as http:
+            return choice(await ask(http, "Well?", {"role": role, "name": "ann", "content": "Hi"}))
+
+    assert run(scenario())["message"]["content"] == said
