@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         MissingExtraError,
         ModelError,
         PluginError,
+        ProviderError,
         RunError,
     )
     from grpo_sdk.hooks import HOOK_API, hookimpl
@@ -76,7 +77,7 @@ _HOME = {
     "embedding": "Embedder HashingEmbedder embedder_available sentence_embedder",
     "environment": "HELD_OUT TRAIN Environment Observation StepResult",
     "errors": "CapabilityError ConfigError ContextOverflowError GrpoError MissingExtraError "
-    "ModelError PluginError RunError",
+    "ModelError PluginError ProviderError RunError",
     "hooks": "HOOK_API hookimpl",
     "messages": "Message ToolCall ToolSchema as_messages assistant system tool_call tool_result user",
     "rewards": "EnvironmentReward FunctionReward GroupReward Reward RewardResult Score reward score_messages",
@@ -115,6 +116,7 @@ __all__ = [
     "ModelSpec",
     "Observation",
     "PluginError",
+    "ProviderError",
     "Reward",
     "RewardRecord",
     "RewardResult",

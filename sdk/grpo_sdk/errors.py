@@ -6,6 +6,7 @@ GrpoError
 ├── CapabilityError    a backend was asked for what it cannot do
 ├── MissingExtraError  an optional dependency is not installed
 ├── ModelError         a model cannot be had or does not load
+├── ProviderError      a model's server cannot be reached, or refuses a request
 └── RunError           a run cannot go on: directory in use, disk full, nothing to resume
     └── BusyError      not now: requests are under way
 """
@@ -41,6 +42,18 @@ class MissingExtraError(GrpoError):
 
 class ModelError(GrpoError):
     """A model cannot be had or does not load."""
+
+
+class ProviderError(GrpoError):
+    """A model's server cannot be reached, refuses a request, or answers nonsense.
+
+    ``status`` is what it answered, if it answered. The text is for whoever runs this process, not for
+    callers of a server: it tells of addresses behind it, and what was said there.
+    """
+
+    def __init__(self, message: str, *, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class ContextOverflowError(GrpoError):

@@ -19,7 +19,7 @@ from grpo_host.redaction import redact
 from grpo_host.serving.endpoint import ApiError
 from grpo_host.storage import StorageError
 from grpo_host.validation import Location, explain, say_location
-from grpo_sdk.errors import CapabilityError, ContextOverflowError, GrpoError
+from grpo_sdk.errors import CapabilityError, ContextOverflowError, GrpoError, ProviderError
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -77,7 +77,8 @@ class OpenAIErrorResponse(BaseModel):
 def answered(problem: GrpoError, what: str) -> ApiError:
     """``problem`` as an answer; what of it is not for the caller is logged, as a failure of ``what``."""
     error = api_error(problem)
-    if error.status >= 500 and error is not problem:
+    told = error.status < 500 and not isinstance(problem, ProviderError)
+    if not told and error is not problem:
         logger.warning("%s: %s", what, redact(str(problem)))
     return error
 
@@ -88,11 +89,30 @@ def api_error(problem: GrpoError) -> ApiError:
         return problem
     if isinstance(problem, StorageError):
         return ApiError(503, "unavailable", "the server cannot reach its database", retry_after=2.0)
+    if isinstance(problem, ProviderError) and (refused := _refused(problem)):
+        return refused
     for kind, status, code in STATUS_OF:
         if isinstance(problem, kind):
             return ApiError(status, code, str(problem))
     # Its words may tell of addresses and paths behind the server: they are for the log.
     return ApiError(503, "unavailable", "the model cannot answer now; try again later", retry_after=5.0)
+
+
+def _refused(problem: ProviderError) -> ApiError | None:
+    """What a model's server will refuse again; None for what may pass. Its own words are for the log."""
+    if isinstance(problem, ContextOverflowError):
+        message = "the conversation is too long for the model's context"
+        return ApiError(400, "context_length_exceeded", message)
+    status = problem.status or 503
+    if status >= 500 or status in (408, 409, 425, 429):
+        return None
+    if status in (400, 413, 422):
+        message = (
+            "the model's server does not take this request; ask whoever runs this server, whose log says why"
+        )
+        return ApiError(400, "refused_upstream", message)
+    message = "the model's server refuses this server; whoever runs it finds the reason in its log"
+    return ApiError(502, "refused_upstream", message, headers={"x-should-retry": "false"})
 
 
 @contextmanager

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from grpo_sdk import GrpoError
+from grpo_sdk import ContextOverflowError, ProviderError
+
+__all__ = ["HttpError", "ProviderError", "TooLongError"]
 
 
-class ProviderError(GrpoError):
-    """A model's server cannot be reached, refuses a request, or answers nonsense."""
+class TooLongError(ProviderError, ContextOverflowError):
+    """The provider says that the conversation does not fit."""
 
 
 class HttpError(ProviderError):

@@ -14,10 +14,13 @@ from urllib.parse import urlsplit
 
 from grpo_backends.errors import HttpError
 from grpo_backends.http_connection import Connection, Response
+from grpo_backends.proxies import open_tunnel, proxy_for
 
 
 class KeepAliveClient:
-    """Posts to one server. Proxies and redirects are not followed.
+    """Posts to one server, through the proxy that the environment names for it. Redirects are not followed.
+
+    A query of ``base_url`` goes along with every request.
 
     ``timeout`` is in seconds: for connecting, for a whole response, and for each piece of a
     streamed one. ``max_connections`` bounds the requests under way; others wait for their turn.
@@ -40,12 +43,18 @@ class KeepAliveClient:
         self._ssl = ssl.create_default_context() if url.scheme == "https" else None
         self.address = f"{self._host}:{self._port}"
         self._path = url.path.rstrip("/")
+        self._query = f"?{url.query}" if url.query else ""
+        self._proxy = proxy_for(url)
         self._timeout = timeout
         self._max_body = max_body
         self._idle: list[Connection] = []
         self._gate = asyncio.Semaphore(max_connections)
+        plain = self._proxy is not None and self._ssl is None
+        self._target = f"http://{url.netloc.rpartition('@')[2]}" if plain else ""
         given = {"host": url.netloc.rpartition("@")[2], "content-type": "application/json"}
         lines = [f"{name}: {value}" for name, value in {**given, **(headers or {})}.items()]
+        if plain and self._proxy is not None:
+            lines += self._proxy.lines
         if any("\r" in line or "\n" in line for line in lines):
             raise ValueError("a header holds a line break; look at the API key")
         self._head = "\r\n".join(lines).encode("latin-1")
@@ -96,7 +105,9 @@ class KeepAliveClient:
             self._idle.pop().abort()
 
     def _request(self, path: str, body: bytes, lines: bytes) -> bytes:
-        start = f"POST {self._path}{path} HTTP/1.1\r\ncontent-length: {len(body)}\r\n"
+        start = (
+            f"POST {self._target}{self._path}{path}{self._query} HTTP/1.1\r\ncontent-length: {len(body)}\r\n"
+        )
         return b"%b%b%b\r\n\r\n%b" % (start.encode("latin-1"), lines, self._head, body)
 
     def _give_back(self, connection: Connection) -> None:
@@ -108,15 +119,9 @@ class KeepAliveClient:
             connection = self._idle.pop()
             if connection.usable:
                 return connection
-        loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self._timeout):
-                _, connection = await loop.create_connection(
-                    lambda: Connection(self.address, self._max_body),
-                    self._host,
-                    self._port,
-                    ssl=self._ssl,
-                )
+                return await self._connect()
         except TimeoutError as problem:
             raise HttpError(
                 f"{self.address}: no connection within {self._timeout:g} s. Check the address and "
@@ -127,4 +132,18 @@ class KeepAliveClient:
                 f"{self.address}: cannot connect: {problem}. Check the address and that a server "
                 "listens there"
             ) from problem
+
+    async def _connect(self) -> Connection:
+        loop = asyncio.get_running_loop()
+        proxy = self._proxy
+        if proxy is not None and self._ssl is not None:
+            transport = await open_tunnel(proxy, self.address)
+            connection = Connection(self.address, self._max_body)
+            secured = await loop.start_tls(transport, connection, self._ssl, server_hostname=self._host)
+            connection.connection_made(secured)  # type: ignore[arg-type]  # typeshed: None, if it was closed
+            return connection
+        host, port = (proxy.host, proxy.port) if proxy is not None else (self._host, self._port)
+        _, connection = await loop.create_connection(
+            lambda: Connection(self.address, self._max_body), host, port, ssl=self._ssl
+        )
         return connection

@@ -5,23 +5,22 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
-from grpo_backends.errors import ProviderError
+from grpo_backends.dialect import Dialect
+from grpo_backends.errors import ProviderError, TooLongError
+from grpo_backends.replies import Pieces, read_reply
 from grpo_sdk import (
     Backend,
     Capability,
     ChatReply,
-    ContextOverflowError,
-    FinishReason,
     GrpoError,
     Message,
     MissingExtraError,
     ModelSpec,
     Sampling,
     ToolSchema,
-    assistant,
-    tool_call,
 )
 from grpo_sdk.blocking import call_blocking
 
@@ -60,6 +59,7 @@ class LiteLLMBackend(Backend):
         self.timeout = timeout
         self.retries = retries
         self._gate = asyncio.Semaphore(concurrency)
+        self._dialect = Dialect(f"litellm {model.name}")
         self._litellm: Any = None
         self._base_error: type[Exception] = Exception
 
@@ -93,17 +93,19 @@ class LiteLLMBackend(Backend):
     ) -> AsyncIterator[str | ChatReply]:
         """As ``chat``; what was yielded is never repeated, so a stream that breaks raises."""
         litellm = self._started()
-        chunks = []
+        chunks, pieces = [], Pieces()
         async with self._gate:
             answer = await self._call(messages, sampling, tools, stream=True)
             try:
                 async for chunk in answer:
                     chunks.append(chunk)
-                    if chunk.choices and (text := chunk.choices[0].delta.content):
+                    if chunk.choices and (text := pieces.add(chunk.choices[0].model_dump())):
                         yield text
             except self._base_error as problem:
                 raise self._explained(problem) from problem
-        yield self._reply(litellm.stream_chunk_builder(chunks, messages=list(messages)))
+        # LiteLLM's own builder counts tokens, but takes calls that have one index for one call.
+        built = litellm.stream_chunk_builder(chunks, messages=list(messages))
+        yield replace(pieces.reply(_usage(built)), cost=self._cost(built))
 
     def _started(self) -> Any:
         if self._litellm is None:
@@ -120,7 +122,6 @@ class LiteLLMBackend(Backend):
     ) -> Any:
         litellm = self._started()
         wanted = {
-            "top_p": sampling.top_p if sampling.top_p < 1 else None,
             "top_k": sampling.top_k or None,
             "stop": list(sampling.stop) or None,
             "stop_token_ids": list(sampling.stop_token_ids) or None,
@@ -132,38 +133,34 @@ class LiteLLMBackend(Backend):
         }
         attempt = 0
         while True:
+            settings = self._dialect.settings(sampling)
             try:
                 return await litellm.acompletion(
                     model=self.model.name,
                     messages=list(messages),
-                    max_tokens=sampling.max_tokens,
-                    temperature=sampling.temperature,
+                    **settings,
                     stream=stream,
                     timeout=self.timeout,
                     max_retries=0,  # counted here, alike for every provider
                     **{name: value for name, value in wanted.items() if value is not None},
                 )
             except self._base_error as problem:
+                if _is_refusal(litellm, problem) and self._dialect.learn(settings, str(problem)):
+                    continue
                 if attempt >= self.retries or not _passing(litellm, problem):
                     raise self._explained(problem) from problem
                 await asyncio.sleep(_pause(problem, attempt))
                 attempt += 1
 
     def _reply(self, answer: Any) -> ChatReply:
-        choice = answer.choices[0]
-        calls = [
-            tool_call(call.function.name or "", call.function.arguments or "", call.id or "")
-            for call in choice.message.tool_calls or ()
-        ]
-        finish = FinishReason.TOOL_CALLS if calls else FinishReason.STOP
-        usage = getattr(answer, "usage", None)
-        return ChatReply(
-            assistant(choice.message.content or "", calls),
-            FinishReason.LENGTH if choice.finish_reason == "length" else finish,
-            getattr(usage, "prompt_tokens", 0) or 0,
-            getattr(usage, "completion_tokens", 0) or 0,
-            self._cost(answer),
-        )
+        try:
+            reply = read_reply(answer.choices[0].model_dump(), _usage(answer))
+        except (ValueError, KeyError, IndexError, TypeError, AttributeError) as problem:
+            raise ProviderError(
+                f"litellm {self.model.name}: the answer is no chat completion "
+                f"({type(problem).__name__}: {problem}). Check the model's name and api_base"
+            ) from problem
+        return replace(reply, cost=self._cost(answer))
 
     def _cost(self, answer: Any) -> float | None:
         """US dollars, or None for a model that LiteLLM has no price of."""
@@ -179,7 +176,7 @@ class LiteLLMBackend(Backend):
         where = f"litellm {self.model.name}" + (f" at {self.api_base}" if self.api_base else "")
         said = " ".join(str(problem).split())[:300]
         if isinstance(problem, errors.ContextWindowExceededError):
-            return ContextOverflowError(f"{where}: {said}")
+            return TooLongError(f"{where}: {said}", status=400)
         advice = "Look at the provider's status"
         for kind, words in (
             (errors.AuthenticationError, "Check api_key, or the provider's environment variable"),
@@ -194,7 +191,8 @@ class LiteLLMBackend(Backend):
             if isinstance(problem, kind):
                 advice = words
                 break
-        return ProviderError(f"{where}: {said}. {advice}")
+        status = getattr(problem, "status_code", None)
+        return ProviderError(f"{where}: {said}. {advice}", status=status if isinstance(status, int) else None)
 
 
 def _load() -> Any:
@@ -223,6 +221,17 @@ def _passing(litellm: Any, problem: Exception) -> bool:
             errors.Timeout,
         ),
     )
+
+
+def _is_refusal(litellm: Any, problem: Exception) -> bool:
+    """Whether it is about what was asked."""
+    errors = litellm.exceptions
+    return isinstance(problem, (errors.BadRequestError, errors.UnprocessableEntityError))
+
+
+def _usage(answer: Any) -> dict[str, Any]:
+    usage = getattr(answer, "usage", None)
+    return {name: getattr(usage, name, 0) for name in ("prompt_tokens", "completion_tokens")}
 
 
 def _pause(problem: Exception, attempt: int) -> float:

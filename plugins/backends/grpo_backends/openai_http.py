@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from grpo_backends import openai_wire as wire
+from grpo_backends.dialect import Dialect
 from grpo_backends.errors import HttpError, ProviderError
 from grpo_backends.trace_context import head_lines
 from grpo_sdk import (
@@ -36,7 +37,8 @@ class OpenAIChatBackend(Backend):
     ``timeout`` is in seconds. ``retries`` is how often a request is tried again after status 429
     or 5xx, or a broken connection, with growing pauses or the one that the server asks for.
     ``extra_body`` is merged into every request. A server that repeats samples gets their seed. The
-    context of an active trace goes along in the headers.
+    context of an active trace goes along in the headers. A query in ``base_url`` goes along with every
+    request, and so do the proxies of the environment (``HTTPS_PROXY``, ``NO_PROXY``, …).
     """
 
     capabilities: ClassVar[frozenset[Capability]] = frozenset(
@@ -65,6 +67,12 @@ class OpenAIChatBackend(Backend):
         self.retries = retries
         self.extra_body = extra_body or {}
         self._client: KeepAliveClient | None = None
+        self._dialect = Dialect(f"{self._where} {model.name}")
+
+    @property
+    def _where(self) -> str:
+        """For messages: a query may hold a key."""
+        return self.base_url.partition("?")[0]
 
     async def start(self) -> None:
         from grpo_backends.keepalive import KeepAliveClient
@@ -90,9 +98,10 @@ class OpenAIChatBackend(Backend):
     ) -> ChatReply:
         """Raises ``ProviderError``, or ``ContextOverflowError`` where the conversation is too long."""
         client = self._started()
-        body = wire.request_body(self.model.name, messages, sampling, tools, self.extra_body)
         attempt = 0
         while True:
+            settings = {**self._dialect.settings(sampling), **self.extra_body}
+            body = wire.request_body(self.model.name, messages, sampling, tools, settings)
             try:
                 response = await client.post(_PATH, body, head_lines())
             except HttpError:
@@ -100,9 +109,10 @@ class OpenAIChatBackend(Backend):
                     raise
                 response = None
             if response is not None and response.status == 200:
-                return wire.reply(response.body, self.base_url)
-            await self._pause(response, attempt)
-            attempt += 1
+                return wire.reply(response.body, self._where)
+            if not self._learns(response, settings):
+                await self._pause(response, attempt)
+                attempt += 1
 
     async def stream(
         self, messages: Sequence[Message], sampling: Sampling, tools: Sequence[ToolSchema] = ()
@@ -110,32 +120,43 @@ class OpenAIChatBackend(Backend):
         """As ``chat``; what was yielded is never repeated, so a stream that breaks off raises."""
         client = self._started()
         extra = {"stream": True, "stream_options": {"include_usage": True}, **self.extra_body}
-        body = wire.request_body(self.model.name, messages, sampling, tools, extra)
         attempt = 0
         while True:
+            settings = {**self._dialect.settings(sampling), **extra}
+            body = wire.request_body(self.model.name, messages, sampling, tools, settings)
             failed: Response | None = None
             begun = False
             try:
                 async with client.stream(_PATH, body, head_lines()) as (head, chunks):
                     if head.status == 200:
                         begun = True
-                        gathered = wire.StreamedReply(self.base_url)
+                        gathered = wire.StreamedReply(self._where)
                         async for chunk in chunks:
                             for text in gathered.feed(chunk):
                                 yield text
+                        for text in gathered.rest():
+                            yield text
                         yield gathered.reply()
                         return
                     failed = type(head)(head.status, head.headers, b"".join([c async for c in chunks]))
             except HttpError:
                 if begun or attempt >= self.retries:
                     raise
-            await self._pause(failed, attempt)
-            attempt += 1
+            if not self._learns(failed, settings):
+                await self._pause(failed, attempt)
+                attempt += 1
 
     def _started(self) -> KeepAliveClient:
         if self._client is None:
             raise RuntimeError("the backend openai is not running; await start() first")
         return self._client
+
+    def _learns(self, response: Response | None, sent: Mapping[str, Any]) -> bool:
+        """Whether the server has only refused a setting that need not be sent, or not by that name."""
+        if response is None or response.status not in (400, 422):
+            return False
+        asked = {name: value for name, value in sent.items() if name not in self.extra_body}
+        return self._dialect.learn(asked, wire.said(response.body))
 
     async def _pause(self, response: Response | None, attempt: int) -> None:
         """Wait before the next attempt; raise where there is none."""
@@ -143,12 +164,13 @@ class OpenAIChatBackend(Backend):
         if response is not None:
             again = response.status == 429 or response.status >= 500
             if not again or attempt >= self.retries:
-                raise wire.failure(response.status, response.body, self.base_url, self.model.name, attempt)
+                raise wire.failure(response.status, response.body, self._where, self.model.name, attempt)
             pause = _retry_after(response) or pause
             if pause > _LONGEST_PAUSE:
                 raise ProviderError(
-                    f"{self.base_url}: asks to wait {pause:g} s (status {response.status}); "
-                    "lower the concurrency, or try again later"
+                    f"{self._where}: asks to wait {pause:g} s (status {response.status}); "
+                    "lower the concurrency, or try again later",
+                    status=response.status,
                 )
         await asyncio.sleep(pause)
 

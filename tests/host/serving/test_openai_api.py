@@ -15,6 +15,7 @@ from grpo_host.plugins import load_plugins
 from grpo_host.serving.app import create_app
 from grpo_host.serving.settings import ServerSettings
 from grpo_sdk.backend import Backend, Capability, ChatReply, ModelSpec
+from grpo_sdk.errors import ContextOverflowError, ProviderError
 from grpo_sdk.hooks import hookimpl
 from grpo_sdk.messages import assistant, tool_call
 from grpo_sdk.testing import ScriptedBackend
@@ -46,6 +47,10 @@ class EchoBackend(ScriptedBackend):
         super().__init__(model, script=answer)
 
 
+class TooLongError(ProviderError, ContextOverflowError):
+    """As the built-in backends say it."""
+
+
 class MoodyBackend(Backend):
     """Crashes or hangs when it is told to."""
 
@@ -62,6 +67,10 @@ class MoodyBackend(Backend):
             raise RuntimeError("segmentation fault")
         if said == "hang":
             await asyncio.sleep(3600)
+        if said.startswith("refuse"):
+            raise ProviderError(f"http://10.0.0.7/v1: {said}: secret body", status=int(said.split()[1]))
+        if said == "overflow":
+            raise TooLongError("http://10.0.0.7/v1: secret body", status=400)
         if said == "long":
             await asyncio.sleep(2.5)
         return ChatReply(assistant(said))
@@ -363,3 +372,29 @@ def test_a_long_answer_is_waited_for_as_long_as_the_model_speaks_to_others(serve
             return (await long).choices[0].message.content, MoodyBackend.started - before
 
     assert run(scenario()) == ("long", 1)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("said", "status", "code"),
+    [
+        ("refuse 401", 502, "refused_upstream"),
+        ("refuse 404", 502, "refused_upstream"),
+        ("refuse 422", 400, "refused_upstream"),
+        ("refuse 429", 503, "unavailable"),
+        ("refuse 500", 503, "unavailable"),
+        ("overflow", 400, "context_length_exceeded"),
+    ],
+)
+def test_what_a_server_behind_refuses_for_good_is_no_503(serve, caplog, said, status, code, stream):
+    async def scenario():
+        async with serve("moody") as client:
+            with pytest.raises(openai.APIStatusError) as caught:
+                await ask(client, said, stream=stream)
+            return caught.value.response
+
+    response = run(scenario())
+    assert (response.status_code, response.json()["error"]["code"]) == (status, code)
+    assert ("retry-after" in response.headers) == (status == 503)
+    assert not {"10.0.0.7", "secret"} & set(response.text.replace(":", " ").replace("/", " ").split())
+    assert "secret body" in caplog.text  # for whoever runs the server

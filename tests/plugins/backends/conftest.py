@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -13,6 +14,11 @@ import pytest
 
 pytest.importorskip("aiohttp")
 from aiohttp import web
+
+from grpo_backends.litellm_chat import LiteLLMBackend
+from grpo_backends.openai_http import OpenAIChatBackend
+from grpo_sdk import ModelSpec
+from grpo_sdk.backend import Backend
 
 Answer = dict[str, Any]
 
@@ -115,6 +121,21 @@ def chat_server() -> Serve:
             await runner.cleanup()
 
     return serve
+
+
+@pytest.fixture(params=["openai", "litellm"])
+def make(request: pytest.FixtureRequest) -> Callable[..., Backend]:
+    """A backend for a base URL."""
+    if importlib.util.find_spec("litellm" if request.param == "litellm" else "httptools") is None:
+        pytest.skip(f"{request.param} needs a package that is not installed")
+
+    def backend(url: str, **options: Any) -> Backend:
+        if request.param == "openai":
+            return OpenAIChatBackend(ModelSpec("mock"), base_url=url, **options)
+        options.setdefault("api_key", "none")
+        return LiteLLMBackend(ModelSpec("openai/mock"), api_base=url, **options)
+
+    return backend
 
 
 @pytest.fixture

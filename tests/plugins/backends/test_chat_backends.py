@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import json
 import socket
 from collections.abc import Callable
@@ -12,7 +11,6 @@ from typing import Any
 import pytest
 
 from grpo_backends.errors import ProviderError
-from grpo_backends.litellm_chat import LiteLLMBackend
 from grpo_backends.openai_http import OpenAIChatBackend
 from grpo_sdk import ChatReply, ContextOverflowError, ModelSpec, Sampling, user
 from grpo_sdk.backend import Backend
@@ -30,21 +28,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*ReadOnly.*qualifier:UserWarning"),
     pytest.mark.filterwarnings("ignore:Pydantic serializer warnings:UserWarning"),
 ]
-
-
-@pytest.fixture(params=["openai", "litellm"])
-def make(request: pytest.FixtureRequest) -> Make:
-    """A backend for a base URL."""
-    if importlib.util.find_spec("litellm" if request.param == "litellm" else "httptools") is None:
-        pytest.skip(f"{request.param} needs a package that is not installed")
-
-    def backend(url: str, **options: Any) -> Backend:
-        if request.param == "openai":
-            return OpenAIChatBackend(ModelSpec("mock"), base_url=url, **options)
-        options.setdefault("api_key", "none")
-        return LiteLLMBackend(ModelSpec("openai/mock"), api_base=url, **options)
-
-    return backend
 
 
 def ask(make: Make, serve: Any, *answers: Any, options: Any = None, **call: Any) -> Any:
