@@ -24,6 +24,7 @@ from typing import Any, Literal
 
 from filelock import FileLock
 
+from grpo_host.replacing import replaced_when_done
 from grpo_sdk.adapters import hub_id as hub_id
 from grpo_sdk.errors import MissingExtraError, ModelError, did_you_mean
 
@@ -390,22 +391,6 @@ def _gguf_file(model: EmbeddedModel) -> Path:
     there = _installed_version(model) is not None
     problem = f"{_packaged(model)} is missing" if there else "its package is not installed"
     raise ModelError(f"model {model.alias}: {problem}. Run: {model.install}")
-
-
-@contextmanager
-def replaced_when_done(path: Path) -> Iterator[Path]:
-    """A temporary directory that becomes ``path`` if all goes well; one process at a time."""
-    prefix = f".{path.name}.tmp-"
-    for left_over in path.parent.glob(f"{prefix}*"):  # of a process that was killed
-        shutil.rmtree(left_over, ignore_errors=True)
-    temporary = Path(tempfile.mkdtemp(prefix=prefix, dir=path.parent))
-    try:
-        yield temporary
-        temporary.chmod(0o755)
-        shutil.rmtree(path, ignore_errors=True)  # an incomplete one
-        temporary.replace(path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 @contextmanager

@@ -14,8 +14,9 @@ from grpo_host.assembly import Assembly, assemble
 from grpo_host.evaluation import Evaluation, evaluate, most_frequent_failure
 from grpo_host.loop import LoopThread
 from grpo_host.progress import Reporter
+from grpo_host.replacing import write_text
 from grpo_host.rollouts import group_requests
-from grpo_host.run_directory import RunDirectory, write_text
+from grpo_host.run_directory import RunDirectory
 from grpo_host.versions import describe_run
 from grpo_sdk.environment import HELD_OUT, TRAIN
 from grpo_sdk.errors import RunError

@@ -6,19 +6,25 @@ import errno
 import gzip
 import itertools
 import json
+import logging
 import os
 import secrets
 import shutil
-from collections.abc import Collection, Iterable, Iterator, Mapping
+import zlib
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, cast
+from typing import Any, BinaryIO, Literal, TypeVar, cast
 
 from filelock import FileLock, Timeout
 
+from grpo_host.replacing import write_text
 from grpo_sdk.errors import RunError
 from grpo_sdk.trajectory import Trajectory
+
+logger = logging.getLogger("grpo_host.run_directory")
+T = TypeVar("T")
 
 STAMP = "%Y%m%d-%H%M%S"
 SECOND = timedelta(seconds=1)
@@ -121,10 +127,14 @@ class RunDirectory:
             write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
     def read_report(self) -> dict[str, Any]:
-        """report.json so far, or an empty dictionary."""
+        """report.json so far; empty where there is none, or where it is damaged, which is said."""
         if not self.report.is_file():
             return {}
-        value = json.loads(self.report.read_text(encoding="utf-8"))
+        try:
+            value = json.loads(self.report.read_bytes())
+        except ValueError as problem:
+            logger.warning("%s is damaged, and what it said is lost: %s", self.report, problem)
+            return {}
         return value if isinstance(value, dict) else {}
 
     def append_metrics(self, values: Mapping[str, Any]) -> None:
@@ -133,8 +143,8 @@ class RunDirectory:
             file.write(json.dumps(values, ensure_ascii=False) + "\n")
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """metrics.jsonl; a last line cut short by a crash is left out."""
-        return list(_json_lines(self.metrics))
+        """metrics.jsonl; a last line cut short by a crash is left out, and so are damaged lines."""
+        return list(_records(self.metrics, _json_object))
 
     def forget_after(self, step: int, measured: Collection[str] = ()) -> None:
         """Forget what a run that goes on after ``step`` does anew.
@@ -159,11 +169,9 @@ class RunDirectory:
                 self._rotate()
 
     def read_trajectories(self) -> Iterator[Trajectory]:
-        """Every trajectory, oldest first, rotated files included; a half last line is left out."""
+        """Every trajectory, oldest first, rotated files included; not a half last line, nor damaged ones."""
         for path in [*self._rotated(), self.trajectories]:
-            if path.is_file():
-                with _open(path) as file:
-                    yield from (Trajectory.from_json(line) for line in file if line.endswith(b"\n"))
+            yield from _records(path, Trajectory.from_json)
 
     def _rotated(self) -> list[Path]:
         """Full files of trajectories, the oldest first."""
@@ -189,16 +197,6 @@ def new_run_id(after: Iterable[str] = ()) -> str:
         with suppress(ValueError):
             began = max(began, datetime.strptime(name[:15], STAMP).replace(tzinfo=UTC) + SECOND)
     return f"{began.strftime(STAMP)}-{secrets.token_hex(2)}"
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write ``path`` whole or not at all."""
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
 
 
 @contextmanager
@@ -250,10 +248,9 @@ def _forget_episodes(path: Path, step: int, measured: Collection[str]) -> bool:
     """Take what ``forget_after`` forgets out of a file of trajectories; whether to look further back."""
     if not path.is_file():
         return True
-    with _open(path) as file:
-        lines = [line for line in file if line.endswith(b"\n")]
     # In front of an episode's id is the step that played it, or the name of an evaluation.
-    played = [json.loads(line)["id"].partition("/")[0] for line in lines]
+    read = list(_records(path, lambda line: (line, str(_json_object(line)["id"]).partition("/")[0])))
+    lines, played = [line for line, _ in read], [label for _, label in read]
     stay = [int(label) <= step if label.isdecimal() else label in measured for label in played]
     if not all(stay):
         partial = path.with_name(f".partial.{path.name}")
@@ -263,10 +260,35 @@ def _forget_episodes(path: Path, step: int, measured: Collection[str]) -> bool:
     return not any(label.isdecimal() for label in itertools.compress(played, stay))
 
 
-def _json_lines(path: Path) -> Iterator[dict[str, Any]]:
+def _records(path: Path, read: Callable[[bytes], T]) -> Iterator[T]:
+    """What ``read`` makes of each whole line of the file, if there is one.
+
+    What is damaged is said and left out: after a power cut a file may hold zeros in place of text.
+    """
     if not path.is_file():
         return
-    with path.open(encoding="utf-8") as file:
-        for line in file:
-            if line.endswith("\n"):
-                yield json.loads(line)
+    with _open(path) as file:
+        number = 0
+        while True:
+            number += 1
+            try:
+                line = file.readline()
+                if not line.endswith(b"\n"):
+                    return
+                record = read(line)
+            except (EOFError, zlib.error, gzip.BadGzipFile) as problem:
+                logger.warning("%s is damaged from line %d on, which is left out: %s", path, number, problem)
+                return
+            except (ValueError, KeyError) as problem:
+                said = str(problem).strip().partition("\n")[0]
+                logger.warning("%s:%d: a damaged line is left out: %s", path, number, said)
+                continue
+            yield record
+
+
+def _json_object(line: bytes) -> dict[str, Any]:
+    """Raises ``ValueError`` where ``line`` is none."""
+    value = json.loads(line)
+    if not isinstance(value, dict):
+        raise ValueError("it is no JSON object")
+    return value

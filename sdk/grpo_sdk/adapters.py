@@ -149,14 +149,19 @@ def _wanted(adapter: Path, model: ModelSpec) -> Mapping[str, tuple[int, ...]]:
 
 
 def _held(adapter: Path) -> Mapping[str, tuple[int, ...]]:
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
-    with safe_open(adapter / WEIGHTS, "pt") as weights:
-        return {
-            name: tuple(weights.get_slice(name).get_shape())
-            for name in weights.keys()  # noqa: SIM118 -- it is no dictionary
-            if "lora_" in name
-        }
+    try:
+        with safe_open(adapter / WEIGHTS, "pt") as weights:
+            return {
+                name: tuple(weights.get_slice(name).get_shape())
+                for name in weights.keys()  # noqa: SIM118 -- it is no dictionary
+                if "lora_" in name
+            }
+    except SafetensorError as problem:
+        raise ModelError(
+            f"{adapter / WEIGHTS} is damaged: {problem}. Put it back from a copy, or save the adapter anew"
+        ) from problem
 
 
 def empty_model(path: Path | None) -> Any:

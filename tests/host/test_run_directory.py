@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from grpo_host import run_directory
-from grpo_host.run_directory import RunDirectory, write_text
+from grpo_host.run_directory import RunDirectory
 from grpo_sdk import RunError
 from grpo_sdk.testing import make_trajectory
 
@@ -145,12 +145,6 @@ def test_a_report_that_is_not_there_is_empty(directory):
     assert directory.read_report() == {}
 
 
-def test_a_text_is_written_in_unicode(tmp_path):
-    write_text(tmp_path / "a", "naïve 日本\n")
-    assert (tmp_path / "a").read_text(encoding="utf-8") == "naïve 日本\n"
-    assert [path.name for path in tmp_path.iterdir()] == ["a"]
-
-
 def test_metrics_come_back_without_a_half_last_line(directory):
     directory.append_metrics({"step": 1, "reward": 0.5})
     directory.append_metrics({"step": 2, "note": "naïve"})
@@ -238,6 +232,44 @@ def test_a_full_file_is_compressed_and_read_back_in_order(directory, monkeypatch
     assert ids(directory) == [str(number) for number in range(10)]
     assert ids(RunDirectory(directory.path)) == [str(number) for number in range(10)]
     assert not list(directory.path.glob("*.partial"))
+
+
+@pytest.mark.parametrize(
+    "damage", [b"\0" * 200 + b"\n", b'{"step": 2, "rew\0\0\n', b"[]\n", b"\xff\n", b"\n"]
+)
+def test_a_damaged_line_is_named_and_the_others_are_kept(directory, caplog, damage):
+    for number in (1, 3):
+        directory.append_metrics({"step": number})
+        directory.append_trajectory(trajectory(f"{number}/t/0"))
+    for path in (directory.metrics, directory.trajectories):
+        first, last = path.read_bytes().splitlines(keepends=True)
+        path.write_bytes(first + damage + last)
+    assert directory.read_metrics() == [{"step": 1}, {"step": 3}]
+    assert ids(directory) == ["1/t/0", "3/t/0"]
+    for path in (directory.metrics, directory.trajectories):
+        assert f"{path}:2: a damaged line is left out: " in caplog.text
+    directory.forget_after(2)
+    assert directory.read_metrics() == [{"step": 1}]
+    assert ids(directory) == ["1/t/0"]
+
+
+def test_a_packed_file_that_was_cut_is_named_and_read_as_far_as_it_goes(directory, monkeypatch, caplog):
+    monkeypatch.setattr(run_directory, "ROTATE_BYTES", 50 * len(trajectory(0).to_json()))
+    for number in range(60):
+        directory.append_trajectory(trajectory(f"{number}/t/0"))
+    (packed,) = directory.path.glob("*.gz")
+    packed.write_bytes(packed.read_bytes()[:-100])
+    read = ids(directory)
+    assert read[-1] == "59/t/0"
+    assert 10 < len(read) < 60
+    assert f"{packed} is damaged from line " in caplog.text
+
+
+@pytest.mark.parametrize("damage", [b"", b"\0" * 50, b'{"before": ', b"\xff"])
+def test_a_damaged_report_is_named_and_counts_as_none(directory, caplog, damage):
+    directory.report.write_bytes(damage)
+    assert directory.read_report() == {}
+    assert f"{directory.report} is damaged, and what it said is lost: " in caplog.text
 
 
 def test_a_full_disk_is_an_error_that_says_what_to_do(directory, monkeypatch):

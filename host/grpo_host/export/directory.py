@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from grpo_host.config.load import load_config
 from grpo_host.export.card import Opening, model_card, opening
-from grpo_host.models import ResolvedModel, replaced_when_done, resolve_model
-from grpo_host.run_directory import RunDirectory, write_text
+from grpo_host.models import ResolvedModel, resolve_model
+from grpo_host.replacing import replaced_when_done, write_text
+from grpo_host.run_directory import RunDirectory
 from grpo_host.trained_model import trained_model
 from grpo_host.wiring import model_spec
 from grpo_sdk.adapters import CONFIG, WEIGHTS, check_adapter, name_base

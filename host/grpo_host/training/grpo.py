@@ -23,14 +23,8 @@ from grpo_host.progress import Reporter
 from grpo_host.rewards import WeightedReward
 from grpo_host.rollouts import Observer, RolloutEngine, RolloutMetrics
 from grpo_host.run_directory import RunDirectory
-from grpo_host.training.callbacks import (
-    CompleteCheckpoints,
-    StepMetrics,
-    StopEarly,
-    StopOnSignal,
-    checkpoint_path,
-    complete_checkpoint,
-)
+from grpo_host.training.callbacks import CompleteCheckpoints, StepMetrics, StopEarly, StopOnSignal
+from grpo_host.training.checkpoints import checkpoint_path, complete_checkpoint
 from grpo_host.training.devices import largest_share, precision_arguments
 from grpo_host.training.distributed import Ranks
 from grpo_host.training.early_stopping import EarlyStopping
@@ -294,7 +288,7 @@ def train_grpo(
             *([StopEarly(early)] if early else []),
             *([StepMetrics(directory, rollouts.phases, show)] if ranks.main else []),
             StopOnSignal(rollouts.interrupt),
-            *([CompleteCheckpoints(state)] if ranks.main else []),
+            CompleteCheckpoints(state, ranks),
         ],
     )
     if resume_from and training.reference == "start":
@@ -304,15 +298,15 @@ def train_grpo(
             trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
             return not rollouts.interrupt.requested
         except StopTraining:
-            _save_now(trainer, directory.checkpoints, state())
+            _save_now(trainer, directory.checkpoints, state(), ranks)
             return False
 
 
-def _save_now(trainer: HostGRPOTrainer, checkpoints: Path, state: dict[str, Any]) -> None:
+def _save_now(trainer: HostGRPOTrainer, checkpoints: Path, state: dict[str, Any], ranks: Ranks) -> None:
     """Save the last finished step; nothing to do before the first one."""
     step = trainer.state.global_step
-    if step == 0 or checkpoint_path(checkpoints, step).exists():
+    if step == 0 or ranks.agree(checkpoint_path(checkpoints, step).exists()):
         return
     trainer.state.num_input_tokens_seen = trainer.tokens_before  # the step that was left is done anew
     trainer._save_checkpoint(trainer.model, None)
-    complete_checkpoint(checkpoints, step, state)
+    complete_checkpoint(checkpoints, step, state, ranks)

@@ -70,11 +70,12 @@ class TrainingRun:
             raise
 
     def _execute(self) -> None:
-        from grpo_host.training.callbacks import latest_checkpoint, remove_incomplete
+        from grpo_host.training.checkpoints import whole_checkpoint
 
+        checkpoint: Path | None = None
         if self.ranks.main:
-            remove_incomplete(self.directory.checkpoints)
-        checkpoint = self.ranks.agree(latest_checkpoint(self.directory.checkpoints))
+            checkpoint = whole_checkpoint(self.directory.checkpoints, self.reporter.line)
+        checkpoint = self.ranks.agree(checkpoint)
         first_step = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
         if self.ranks.main:
             self.directory.forget_after(first_step, self._measured(first_step))
@@ -84,7 +85,7 @@ class TrainingRun:
         if self.ranks.main:
             self.directory.checkpoints.mkdir(exist_ok=True)
             policy.try_saving(self.directory.checkpoints)
-        if self.config.evaluation.before:
+        if self.config.evaluation.before and self._is_untrained(checkpoint):
             self._evaluate_once("before", agent, policy)
         if self.config.training.warm_start and checkpoint is None:
             self._warm_start_once(agent, policy)
@@ -107,6 +108,10 @@ class TrainingRun:
         steps = self.report.get("early_stopping", {}).get("rewards", {})
         return set(self.report) | {_measurement(int(at)) for at in steps if int(at) <= step}
 
+    def _is_untrained(self, checkpoint: Path | None) -> bool:
+        """Whether the weights are those that the run began with; only then can they still be measured."""
+        return checkpoint is None and not (self.directory.checkpoints / WARM_START).is_dir()
+
     @property
     def _start(self) -> Path | None:
         """The weights that GRPO begins with, where they are not new."""
@@ -114,7 +119,7 @@ class TrainingRun:
         return warm if warm.is_dir() else self.assembly.backend.model.adapter
 
     def _load_policy(self, checkpoint: Path | None) -> Policy:
-        from grpo_host.training.callbacks import read_state
+        from grpo_host.training.checkpoints import read_state
         from grpo_host.training.policy import load_policy
 
         spec = self.assembly.backend.model

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from grpo_host.config.schema import LoraConfig as LoraSettings
+from grpo_host.replacing import replace_directory, sync_directory
 from grpo_host.run_directory import remedy
 from grpo_host.training.weights import served_weights
 from grpo_sdk.adapters import CONFIG, check_adapter, name_base
@@ -87,8 +88,8 @@ class Policy:
             else:
                 self.model.save_pretrained(str(partial))  # as it was trained: float32 if that is mixed
                 self.tokenizer.save_pretrained(str(partial))
-            shutil.rmtree(path, ignore_errors=True)
-            partial.replace(path)
+            sync_directory(partial)
+            replace_directory(path, partial)
         except Exception as problem:  # a full disk has as many types as there are writers
             what = remedy(problem, path)
             shutil.rmtree(partial, ignore_errors=True)
@@ -114,19 +115,34 @@ class Policy:
             ) from problem
 
     def load(self, path: Path) -> None:
-        """Take the weights that ``save`` wrote."""
-        from safetensors.torch import load_file
-
+        """Take the weights that ``save`` wrote. Raises ``RunError`` where they cannot be read."""
+        weights = read_weights(path)
         if self.has_adapter:
             from peft import set_peft_model_state_dict
 
-            set_peft_model_state_dict(self.model, load_file(path / "adapter_model.safetensors"))
+            set_peft_model_state_dict(self.model, weights)
             return
-        weights: dict[str, Any] = {}
-        for file in path.glob("*.safetensors"):
-            weights |= load_file(file)
         self.model.load_state_dict(weights, strict=False)  # tied weights are written once
         self.model.tie_weights()
+
+
+def read_weights(directory: Path) -> dict[str, Any]:
+    """The tensors in ``directory``. Raises ``RunError`` where they cannot be read."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    weights: dict[str, Any] = {}
+    for file in sorted(directory.glob("*.safetensors")):
+        try:
+            weights |= load_file(file)
+        except (OSError, SafetensorError) as problem:
+            raise RunError(
+                f"{file} is damaged: {problem}. Put it back from a copy, or delete {directory} and go on "
+                "without it (--resume)"
+            ) from problem
+    if not weights:
+        raise RunError(f"{directory} holds no weights. Put them back from a copy, or delete it")
+    return weights
 
 
 def load_policy(

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from grpo_host.loop import LoopThread
-from grpo_host.run_directory import write_text
+from grpo_host.replacing import write_text
 from grpo_host.training.distributed import (
     is_main_process,
     join_ranks,

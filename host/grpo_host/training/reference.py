@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from grpo_host.training.policy import read_weights
+
 REFERENCE = "ref"
 """TRL's name of the second adapter."""
 
@@ -28,13 +30,11 @@ def penalise_from_base(model: Any) -> None:
 def penalise_from_start(model: Any, start: Path | None) -> None:
     """The penalty is for leaving the adapter at ``start``; None: a new one, which changed nothing."""
     from peft import set_peft_model_state_dict
-    from safetensors.torch import load_file
 
     if start is None:
         penalise_from_base(model)
     elif has_reference(model):
-        weights = load_file(start / "adapter_model.safetensors")
-        set_peft_model_state_dict(model, weights, adapter_name=REFERENCE)
+        set_peft_model_state_dict(model, read_weights(start), adapter_name=REFERENCE)
 
 
 def take_reference(model: Any) -> dict[str, Any]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
-from grpo_host.run_directory import RunDirectory, write_text
+from grpo_host.replacing import write_text
+from grpo_host.run_directory import RunDirectory
 from grpo_sdk.errors import RunError
 
 KEPT = (
@@ -34,7 +36,7 @@ def go_on(directory: RunDirectory, described: str) -> list[str]:
     With other ``training.steps`` the run ends elsewhere, and is measured there anew. Raises ``RunError``
     for a setting of ``KEPT``, or one of ``THERE_OR_NOT`` that comes or goes.
     """
-    changed = sorted(set(_differing(_values(directory.agent_yaml.read_text("utf-8")), _values(described))))
+    changed = sorted(set(_differing(_recorded(directory.agent_yaml), _values(described))))
     kept = [name for name in changed if _is_kept(name)]
     if kept:
         raise RunError(
@@ -60,6 +62,23 @@ def _values(text: str) -> Any:
     from ruamel.yaml import YAML
 
     return YAML(typ="safe", pure=True).load(text)
+
+
+def _recorded(path: Path) -> Any:
+    """The settings of the run's agent.yaml. Raises ``RunError`` where it is damaged."""
+    from ruamel.yaml.error import YAMLError
+
+    try:
+        values = _values(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, YAMLError) as problem:
+        raise _damaged(path, str(problem).strip().partition("\n")[0]) from problem
+    if not isinstance(values, Mapping):
+        raise _damaged(path, "it holds no settings")
+    return values
+
+
+def _damaged(path: Path, why: str) -> RunError:
+    return RunError(f"{path} is damaged: {why}. Put it back from a copy, or begin a new run without --resume")
 
 
 def _differing(then: Any, now: Any, name: str = "") -> Iterator[str]:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from grpo_host.assembly import assemble
 from grpo_host.loop import LoopThread
 from grpo_host.progress import Reporter
-from grpo_host.run_directory import RunDirectory, kept_if_full, write_text
+from grpo_host.replacing import write_text
+from grpo_host.run_directory import RunDirectory, kept_if_full
 from grpo_host.training.distributed import Ranks, join_ranks, leave_ranks
 from grpo_host.training.interrupt import Interrupt, StopTraining
 from grpo_host.training.phases import TrainingRun

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from trl import GRPOConfig
 
-from grpo_host.training.callbacks import checkpoint_error
+from grpo_host.training.checkpoints import checkpoint_error
 from grpo_host.training.fast_model import FastGRPOTrainer
 from grpo_host.training.finite import FiniteUpdates, TrueLosses
 from grpo_host.training.rows import make_row, reward_columns, teaches

@@ -1,4 +1,4 @@
-"""A run that was interrupted wherever it can be, against one that was not: a small model, the real trainer."""
+"""A run that was interrupted wherever it can be, and then damaged, against one that was not: a small model, the real trainer."""
 
 from __future__ import annotations
 
@@ -84,9 +84,17 @@ INTERRUPTIONS = [
 """Each is met by a process of its own, which goes on with what the one before has left."""
 
 
+def damage(run: RunDirectory) -> None:
+    """Cut the optimizer of the last checkpoint, and leave zeros where a power cut leaves them."""
+    (run.checkpoints / "checkpoint-4" / "optimizer.pt").write_bytes(b"cut")
+    for path in (run.metrics, run.trajectories):
+        with path.open("ab") as file:
+            file.write(b"\0" * 100 + b"\n")
+
+
 @pytest.fixture(scope="module")
 def runs(heavy: None, tiny_model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> list[RunDirectory]:
-    """A run without interruptions, and one with all of ``INTERRUPTIONS``."""
+    """A run without interruptions, and one with all of ``INTERRUPTIONS`` and ``damage`` before its end."""
     from grpo_host.training.run import run_training
 
     finished = []
@@ -99,6 +107,8 @@ def runs(heavy: None, tiny_model_path: Path, tmp_path_factory: pytest.TempPathFa
             for text in ("You are using 'rollout_func'", "'pin_memory' argument is set as true"):
                 warnings.filterwarnings("ignore", text, UserWarning)
             for at, meddle in [*interruptions, ("nowhere", crash)]:
+                if interruptions and at == "nowhere":
+                    damage(RunDirectory.find(path / "runs", "tiny"))
                 with suppress(Crash):
                     run_training(
                         load_config(path / "agent.yaml"),
@@ -114,6 +124,12 @@ def runs(heavy: None, tiny_model_path: Path, tmp_path_factory: pytest.TempPathFa
 def test_an_interrupted_run_ends_with_the_same_adapter_to_the_last_bit(runs: list[RunDirectory]) -> None:
     whole, interrupted = [(run.adapter / "adapter_model.safetensors").read_bytes() for run in runs]
     assert whole == interrupted
+
+
+def test_it_went_on_from_the_checkpoint_before_the_damaged_one(runs: list[RunDirectory]) -> None:
+    _, interrupted = runs
+    assert (interrupted.checkpoints / "damaged-checkpoint-4").is_dir()
+    assert (interrupted.checkpoints / "checkpoint-4" / "optimizer.pt").stat().st_size > 3
 
 
 def test_its_metrics_are_the_same(runs: list[RunDirectory]) -> None:

@@ -62,7 +62,8 @@ def train(directory: Path, registry: Registry) -> int:
     """Begin or go on with the run in ``directory``. Raises ``GrpoError``."""
     from grpo_host.cli.command import load_checked
     from grpo_host.cli.quiet import quiet_libraries
-    from grpo_host.run_directory import RunDirectory, write_text
+    from grpo_host.replacing import write_text
+    from grpo_host.run_directory import RunDirectory
 
     run = RunDirectory(directory)
     wait_until_free(run)

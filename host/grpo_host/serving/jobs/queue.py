@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from grpo_host.run_directory import RunDirectory, write_text
+from grpo_host.replacing import write_text
+from grpo_host.run_directory import RunDirectory
 from grpo_host.serving.endpoint import ApiError
 from grpo_host.serving.jobs.child import JOB_YAML
 from grpo_host.serving.jobs.plan import with_output
