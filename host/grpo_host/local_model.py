@@ -15,6 +15,7 @@ from uuid import uuid4
 from grpo_host.agent import Agent
 from grpo_host.any_loop import AnyLoopBackend
 from grpo_host.models import ResolvedModel, longest_context, resolve_model
+from grpo_host.paths import expanded
 from grpo_host.plugins import Registry, load_plugins
 from grpo_host.precision import resolve_dtype
 from grpo_host.rendering import Renderer, make_renderer
@@ -63,7 +64,7 @@ class LocalModel:
         self.name = name
         self._backend = backend
         self._options = dict(options or {})
-        self._adapter = Path(adapter) if adapter is not None else None
+        self._adapter = expanded(adapter) if adapter is not None else None
         self._dtype = resolve_dtype(dtype)
         self._context = context
         self._stop = tuple(stop)

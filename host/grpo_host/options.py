@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
@@ -61,6 +62,16 @@ def options_model(offer: Offer) -> type[BaseModel]:
 def option_names(model: type[BaseModel]) -> list[str]:
     """The names in agent.yaml of ``model``'s options."""
     return [field.alias or name for name, field in model.model_fields.items()]
+
+
+def path_options(offer: Offer) -> frozenset[str]:
+    """The options that are a ``Path``, or several: files that agent.yaml names relative to itself."""
+    found = {p.name for p in _parameters(offer) if _holds_path(_annotation(p, offer.factory))}
+    return frozenset(found)
+
+
+def _holds_path(annotation: Any) -> bool:
+    return annotation is Path or any(map(_holds_path, get_args(annotation)))
 
 
 def read_options(offer: Offer, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from typing import Any, BinaryIO, Literal, TypeVar, cast
 
 from filelock import FileLock, Timeout
 
+from grpo_host.paths import expanded
 from grpo_host.replacing import write_text
 from grpo_sdk.errors import RunError
 from grpo_sdk.trajectory import Trajectory
@@ -89,7 +90,7 @@ class RunDirectory:
         ``trained``: the latest that has trained something; one that still runs, or was cut off, has not.
         """
         if which != "latest":
-            for path in (Path(which), output / agent / which):
+            for path in (expanded(which), output / agent / which):
                 if (path / "agent.yaml").is_file():
                     return cls(path)
             raise RunError(f"no run at {which} or {output / agent / which}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from grpo_host.paths import expanded
 from grpo_host.run_directory import RunDirectory
 from grpo_sdk.errors import RunError
 
@@ -39,4 +40,5 @@ def _base_model(run: RunDirectory) -> str:
     name = found.get("name") if isinstance(found, dict) else found
     if not isinstance(name, str) or not name:
         raise RunError(f"{run.agent_yaml} names no model")
-    return name
+    # A run that was made by hand may name a directory beside it; the host writes whole paths.
+    return str(Path(run.path.absolute(), expanded(name))) if name.startswith(("./", "../", "~")) else name

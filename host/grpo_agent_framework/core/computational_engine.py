@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from grpo_host.config.schema import TrainingConfig
+from grpo_host.paths import expanded
 from grpo_host.prompts import PromptEnvironment, as_environment, prompt_task
 from grpo_host.responders import as_agent, checked_agent, is_trainable
 from grpo_host.reward_functions import as_rewards
@@ -153,7 +154,7 @@ class ComputationalEngine:
         await self._started()
         if self._trainer is None:
             raise CapabilityError("there is nothing to save: the agent is not trained")
-        await self._trainer.save(Path(path))
+        await self._trainer.save(expanded(path))
 
     async def close(self) -> None:
         """Let go of the trainer; the agent, with the weights it has learnt, is its owner's."""

@@ -16,6 +16,7 @@ from filelock import FileLock
 
 from grpo_host.cache.statistics import CacheStatistics, Counts
 from grpo_host.cache.values import Held, checked_limit, checked_ttl, decode, encode
+from grpo_host.paths import expanded
 from grpo_sdk.errors import ConfigError
 
 T = TypeVar("T")
@@ -76,7 +77,7 @@ class DiskCache:
         ttl: float | None = 30 * 86_400.0,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self.path = Path(path).expanduser()
+        self.path = expanded(path)
         self._max_entries = checked_limit("max_entries", max_entries)
         self._max_bytes = checked_limit("max_bytes", max_bytes)
         self.ttl = checked_ttl(ttl)

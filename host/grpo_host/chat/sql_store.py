@@ -35,6 +35,7 @@ from grpo_host.chat.store import (
     conflict,
 )
 from grpo_host.loop import LoopThread
+from grpo_host.paths import expanded
 from grpo_host.storage import NO_ANSWER, make_engine, metadata, migrate, unreachable
 from grpo_sdk.blocking import call_blocking
 from grpo_sdk.messages import Message
@@ -100,7 +101,7 @@ class SqlStore(ConversationStore):
     @classmethod
     def sqlite(cls, path: str | Path) -> SqlStore:
         """A store in the SQLite file at ``path``."""
-        return cls(f"sqlite+aiosqlite:///{Path(path).expanduser().absolute()}")
+        return cls(f"sqlite+aiosqlite:///{expanded(path).absolute()}")
 
     @classmethod
     def on(cls, engine: AsyncEngine) -> SqlStore:

@@ -44,7 +44,7 @@ def command(
     from grpo_host.config.load import load_config
     from grpo_host.config.resolved import dump_resolved
 
-    loaded = load_config(agent_yaml, overrides)
+    loaded = load_config(agent_yaml, overrides, registry)
     report = check(loaded, registry, purpose=purpose).raise_for_problems()
     for warning in report.warnings:
         click.echo(f"warning: {warning}", err=True)

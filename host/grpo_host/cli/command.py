@@ -64,9 +64,21 @@ class Command(ExamplesFirst):
     """A subcommand."""
 
 
+class _Path(click.Path):
+    """A path in which ``~`` is the home directory, also where a shell leaves it: ``--out=~/x``."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        from grpo_host.paths import expanded
+
+        return expanded(str(super().convert(value, param, ctx)))
+
+
+PATH = _Path(path_type=Path)
+
+
 def agent_yaml(function: F) -> F:
     """The argument AGENT_YAML."""
-    return click.argument("agent_yaml", type=click.Path(path_type=Path))(function)
+    return click.argument("agent_yaml", type=PATH)(function)
 
 
 def overrides(function: F) -> F:
@@ -111,6 +123,6 @@ def load_checked(
     from grpo_host.config.check import check
     from grpo_host.config.load import load_config
 
-    loaded = load_config(path, changes)
+    loaded = load_config(path, changes, registry)
     check(loaded, registry, purpose=purpose).raise_for_problems()
     return loaded

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from grpo_host.cli.command import (
+    PATH,
     Command,
     agent_yaml,
     load_checked,
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 @click.option("--episodes", type=click.IntRange(1), help="How many tasks to play.")
 @click.option("--split", metavar="SPLIT", help="Which tasks: held_out, train, …")
 @click.option("--resume", is_flag=True, help="Go on where an interrupted evaluation stopped.")
-@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Where to write it.")
+@click.option("--out", type=PATH, metavar="DIR", help="Where to write it.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @with_plugins
 def command(

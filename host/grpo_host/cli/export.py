@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from grpo_host.cli.command import Command, with_plugins
+from grpo_host.cli.command import PATH, Command, with_plugins
 
 if TYPE_CHECKING:
     from grpo_host.plugins import Registry
@@ -36,7 +36,7 @@ RUNS = "runs"
 )
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=PATH,
     metavar="DIR",
     help="Where to write it [export/FORMAT in the run].",
 )
@@ -44,7 +44,7 @@ RUNS = "runs"
 @click.option(
     "--agent",
     "agent_yaml",
-    type=click.Path(path_type=Path),
+    type=PATH,
     metavar="AGENT_YAML",
     help="Look for the run among this agent's; without it, among all in ./runs.",
 )
@@ -82,6 +82,7 @@ def command(
 def find_run(which: str, agent_yaml: Path | None) -> RunDirectory:
     """The run ``which``: a path, an id, or the latest that has trained something. Raises ``RunError``."""
     from grpo_host.config.load import load_config
+    from grpo_host.paths import expanded
     from grpo_host.run_directory import RunDirectory
     from grpo_sdk.errors import RunError
 
@@ -89,8 +90,8 @@ def find_run(which: str, agent_yaml: Path | None) -> RunDirectory:
         config = load_config(agent_yaml).config
         return RunDirectory.find(Path(config.output), config.name, which, trained=True)
     runs = Path(RUNS)
-    if which != "latest" and (Path(which) / "agent.yaml").is_file():
-        return RunDirectory(Path(which))
+    if which != "latest" and (expanded(which) / "agent.yaml").is_file():
+        return RunDirectory(expanded(which))
     agents = sorted({path.parent.parent.name for path in runs.glob("*/*/agent.yaml")})
     if which != "latest":
         agents = [name for name in agents if (runs / name / which / "agent.yaml").is_file()]

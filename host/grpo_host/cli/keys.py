@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from grpo_host.cli.command import Command, ExamplesFirst
+from grpo_host.cli.command import PATH, Command, ExamplesFirst
 
 if TYPE_CHECKING:
     from grpo_host.serving.keys import KeyRecord, KeyStore
@@ -31,7 +31,7 @@ def _of_server(function: F) -> F:
     function = click.option(
         "--agent",
         "agent_yaml",
-        type=click.Path(path_type=Path),
+        type=PATH,
         help="The agent.yaml that is served [./agent.yaml].",
     )(function)
     return click.option(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from grpo_host.cli.command import Command, ExamplesFirst
+from grpo_host.cli.command import PATH, Command, ExamplesFirst
 
 
 class _Group(ExamplesFirst, click.Group):
@@ -24,11 +24,11 @@ def command() -> None:
     cls=Command,
     examples=["grpo-host new deployment", "grpo-host new deployment deploy --agent agent.yaml"],
 )
-@click.argument("directory", type=click.Path(path_type=Path), default=Path("deployment"))
+@click.argument("directory", type=PATH, default=Path("deployment"))
 @click.option(
     "--agent",
     "agent_yaml",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="The agent.yaml that is to be served; without it, one to begin with is written.",
 )
 @click.option("--force", is_flag=True, help="Overwrite what is there, except .env.")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from grpo_host.cli.command import Command, agent_yaml, load_checked, overrides, with_plugins
+from grpo_host.cli.command import PATH, Command, agent_yaml, load_checked, overrides, with_plugins
 
 if TYPE_CHECKING:
     from grpo_host.plugins import Registry
@@ -26,9 +26,7 @@ if TYPE_CHECKING:
 @click.option("--episodes", type=click.IntRange(1), default=8, show_default=True, help="In all.")
 @click.option("--split", default="train", show_default=True, help="Which tasks to play.")
 @click.option("--samples", type=click.IntRange(1), default=1, show_default=True, help="Episodes a task.")
-@click.option(
-    "--out", type=click.Path(path_type=Path), metavar="FILE", help="Write here instead of to stdout."
-)
+@click.option("--out", type=PATH, metavar="FILE", help="Write here instead of to stdout.")
 @with_plugins
 def command(
     agent_yaml: Path,

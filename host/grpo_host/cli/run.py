@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from grpo_host.cli.command import (
+    PATH,
     Command,
     load_checked,
     option_override,
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
         "grpo-host run agent.yaml --resume",
     ],
 )
-@click.argument("agent_yaml", type=click.Path(path_type=Path), required=False)
+@click.argument("agent_yaml", type=PATH, required=False)
 @overrides
 @click.option(
     "--resume",

@@ -5,17 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
+from grpo_host.config.files import locate_files
 from grpo_host.config.overrides import Override, apply_override, parse_override
 from grpo_host.config.problems import InvalidConfigError, Problem
 from grpo_host.config.references import resolve_references
 from grpo_host.config.schema import AgentConfig
 from grpo_host.config.source import line_of, read_source
+from grpo_host.paths import expanded
 from grpo_host.validation import Complaint, Location, complaints_of, say_location
 from grpo_sdk.errors import did_you_mean
+
+if TYPE_CHECKING:
+    from grpo_host.plugins import Registry
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,10 @@ class Origin:
             place = override.label
         return f"{place}: {say_location(location)}" if location else place
 
+    def base(self, location: Location) -> Path:
+        """The directory that a path at ``location`` is relative to."""
+        return Path.cwd() if self.override_of(location) else self.path.absolute().parent
+
     def problem(self, complaint: Complaint) -> Problem:
         """``complaint`` with the place in words."""
         return Problem(self.where(complaint.location), complaint.message)
@@ -70,9 +79,15 @@ class LoadedConfig:
         return self.origin.where(location)
 
 
-def load_config(path: str | Path, overrides: Iterable[str | Override] = ()) -> LoadedConfig:
-    """Read agent.yaml. Raises ``InvalidConfigError``, or ``ConfigError`` where it is no YAML at all."""
-    path = Path(path)
+def load_config(
+    path: str | Path, overrides: Iterable[str | Override] = (), registry: Registry | None = None
+) -> LoadedConfig:
+    """Read agent.yaml; paths of files that it names become absolute.
+
+    Without ``registry`` those among the options of plugins stay as they are. Raises
+    ``InvalidConfigError``, or ``ConfigError`` where it is no YAML at all.
+    """
+    path = expanded(path)
     values, lines = read_source(path)
     # An override may reach into the default backend: --set backend.options.seed=1.
     values.setdefault("backend", AgentConfig.model_fields["backend"].default.name)
@@ -81,8 +96,12 @@ def load_config(path: str | Path, overrides: Iterable[str | Override] = ()) -> L
         apply_override(values, override)
     origin = Origin(path, lines, applied)
     values, references, complaints = resolve_references(values)
+    values, located, unlocated = locate_files(values, registry, origin.base)
+    complaints += unlocated
+    for location in located:  # a reference could mean another file elsewhere
+        references.pop(location, None)
     try:
-        config = AgentConfig.model_validate(values, context={"directory": path.absolute().parent})
+        config = AgentConfig.model_validate(values)
     except ValidationError as problem:
         missing = {complaint.location for complaint in complaints}
         complaints += [c for c in _complaints(problem, values) if c.location not in missing]

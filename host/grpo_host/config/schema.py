@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -12,7 +11,6 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -28,15 +26,6 @@ Positive = Annotated[float, Field(gt=0)]
 
 
 ToolFormat = Literal["auto", "text", "hermes", "llama3_json", "mistral", "granite", "phi4_mini_json"]
-
-
-def _beside_agent_yaml(path: str, info: ValidationInfo) -> str:
-    directory = (info.context or {}).get("directory")
-    return str(Path(directory, path)) if directory else path
-
-
-FileBeside = Annotated[str, Field(min_length=1), AfterValidator(_beside_agent_yaml)]
-"""A file, relative to the directory of agent.yaml; held as the absolute path."""
 
 
 class Section(BaseModel):
@@ -81,7 +70,7 @@ class ModelConfig(Named):
     context: Annotated[int, Field(ge=16)] = 1024
     """Tokens, prompt and completion together."""
     adapter: str | None = None
-    """A PEFT adapter directory to start from."""
+    """A PEFT adapter directory to start from, relative to agent.yaml."""
     stop: list[Annotated[str, Field(min_length=1)] | Annotated[int, Field(ge=0)]] = Field(
         default_factory=list
     )
@@ -162,8 +151,9 @@ class WarmStartConfig(Section):
     """Dialogues an optimizer step."""
     max_demonstrations: Count | None = None
     """None: all."""
-    dialogues: FileBeside | None = None
-    """A JSONL or SQLite file of dialogues to imitate; None: the environment's demonstrations."""
+    dialogues: Name | None = None
+    """A JSONL or SQLite file, relative to agent.yaml, of dialogues to imitate; None: the environment's
+    demonstrations."""
 
 
 class EarlyStoppingConfig(Section):

@@ -14,6 +14,7 @@ from grpo_host.dialogues.meaning import VectorIndex
 from grpo_host.dialogues.record import Dialogue
 from grpo_host.dialogues.sources import Row, Source, is_sqlite, read_rows
 from grpo_host.dialogues.store import Store, is_own
+from grpo_host.paths import expanded
 from grpo_sdk.embedding import Embedder, embedder_available, sentence_embedder
 from grpo_sdk.errors import ConfigError
 from grpo_sdk.messages import Message
@@ -41,8 +42,8 @@ class DialogueDatabase:
 
         Raises ``ConfigError`` that says which row is wrong.
         """
-        if isinstance(source, str | Path) and is_sqlite(Path(source)) and is_own(Path(source)):
-            self._store = Store(Path(source))
+        if isinstance(source, str | Path) and is_sqlite(expanded(source)) and is_own(expanded(source)):
+            self._store = Store(expanded(source))
         else:
             self._store = Store()
             self._store.add(read_rows(source))
@@ -59,7 +60,7 @@ class DialogueDatabase:
 
         Raises ``ConfigError`` where there is such a file, or a row is wrong; then no file is left.
         """
-        path = Path(path)
+        path = expanded(path)
         if path.exists():
             raise ConfigError(
                 f"{path}: there is such a file already. Open it: DialogueDatabase({str(path)!r})"

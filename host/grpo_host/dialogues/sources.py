@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 from urllib.parse import quote
 
+from grpo_host.paths import expanded
 from grpo_sdk.errors import ConfigError
 
 Row: TypeAlias = "Mapping[str, Any]"
@@ -24,7 +25,7 @@ def read_rows(source: Source) -> Iterator[tuple[str, Any]]:
         for index, row in enumerate(source):
             yield f"dialogue {index} of the list", row
         return
-    path = Path(source)
+    path = expanded(source)
     yield from _read_table(path) if is_sqlite(path) else _read_jsonl(path)
 
 

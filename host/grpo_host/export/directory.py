@@ -49,7 +49,7 @@ def export_run(
         raise RunError(
             f"the run {run.path} trained the whole model and has no adapter; export it with --format merged"
         )
-    config = load_config(run.agent_yaml).config
+    config = load_config(run.agent_yaml, registry=registry).config
     base = resolve_model(config.model.name, progress=say)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

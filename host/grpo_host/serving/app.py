@@ -53,7 +53,7 @@ def create_app(
     if loaded is None and settings.agent_yaml is not None:
         from grpo_host.config.load import load_config
 
-        loaded = load_config(settings.agent_yaml, settings.overrides)
+        loaded = load_config(settings.agent_yaml, settings.overrides, registry)
     services = Services(settings, registry, loaded=loaded, **parts)
     endpoints = all_endpoints() if endpoints is None else endpoints
     websocket_routes = all_websocket_routes() if websocket_routes is None else websocket_routes

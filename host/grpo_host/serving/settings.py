@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ConfigDict, Field, SecretStr
 
 from grpo_host.config.schema import ServingConfig
+from grpo_host.paths import expanded
 
 if TYPE_CHECKING:
     from grpo_host.config.load import LoadedConfig
@@ -62,7 +63,7 @@ class ServerSettings(ServingConfig):
 
     @property
     def state_directory(self) -> Path:
-        return self.state or self.runs / self.agent / "serving"
+        return expanded(self.state) if self.state else self.runs / self.agent / "serving"
 
     @property
     def on_loopback(self) -> bool:
@@ -73,7 +74,7 @@ class ServerSettings(ServingConfig):
         """The URL, password and all; for SQLite its directory is made, readable by its owner only."""
         if self.database_url is not None:
             return self.database_url.get_secret_value()
-        directory = self.state_directory.expanduser().absolute()
+        directory = self.state_directory.absolute()
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         return f"sqlite+aiosqlite:///{directory / 'server.db'}"
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 ECHOED = 60
 """Characters of a query that are repeated to the model."""
 
 
-def knowledge_base_tool(*, path: str, top_k: int = 3, snippet_words: int = 48) -> Callable[[str], str]:
+def knowledge_base_tool(*, path: str | Path, top_k: int = 3, snippet_words: int = 48) -> Callable[[str], str]:
     """A search over the documents at ``path``: a folder of .md and .txt files, or a .jsonl file.
 
-    ``path`` is relative to the working directory. The ``top_k`` best passages are returned, each
+    The ``top_k`` best passages are returned, each
     cut to ``snippet_words`` around what was found. The index is built once a process and shared
     until a file changes.
 

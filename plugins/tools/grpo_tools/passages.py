@@ -55,7 +55,7 @@ class PassageIndex:
         return [(title, text) for title, text in rows]
 
 
-def index_of(path: str) -> PassageIndex:
+def index_of(path: str | Path) -> PassageIndex:
     """The index of the documents at ``path``, made on first use and again when a file changed.
 
     Raises ``FileNotFoundError`` or ``ValueError``, naming the path.

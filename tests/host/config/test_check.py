@@ -307,7 +307,8 @@ def test_a_warm_start_needs_demonstrations(problems):
     ]
 
 
-def test_dialogues_of_a_warm_start_stand_beside_agent_yaml(problems, tmp_path, monkeypatch):
+def test_dialogues_of_a_warm_start_show_what_to_say(problems, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     file = tmp_path / "examples.jsonl"
     file.write_text('{"content": "Hi", "expected_response": "Hello"}\n')
     assert problems("training.warm_start.dialogues=examples.jsonl") == []
@@ -385,8 +386,8 @@ def test_an_adapter_needs_a_backend_that_loads_it(problems, tmp_path):
 
 
 def test_an_adapter_must_be_one(problems):
-    assert problems("model.adapter=lora") == [
-        "--set model.adapter: lora is no PEFT adapter: it holds no adapter_config.json of one. "
+    assert problems("model.adapter=/no/lora") == [
+        "--set model.adapter: /no/lora is no PEFT adapter: it holds no adapter_config.json of one. "
         "Give the adapter folder of a run"
     ]
 
@@ -397,7 +398,7 @@ def test_an_adapter_of_another_model_is_named(problems, tmp_path):
     (tmp_path / "lora" / "adapter_config.json").write_text(json.dumps(settings))
     [said] = problems("model.adapter=lora")
     assert said.startswith(
-        "--set model.adapter: lora: the adapter belongs to the model org/large, not to ./model. Use the model"
+        f"--set model.adapter: {tmp_path}/lora: the adapter belongs to the model org/large, not to ./model. Use the model"
     )
     settings["base_model_name_or_path"] = str(tmp_path / "model")
     (tmp_path / "lora" / "adapter_config.json").write_text(json.dumps(settings))

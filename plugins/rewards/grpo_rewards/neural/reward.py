@@ -65,7 +65,7 @@ class NeuralReward(Reward):
         embedder: Literal["auto", "sentence", "hashing"] = "auto",
         unready: Literal["fail", "neutral"] = "fail",
         seed: int = 0,
-        path: str = "",
+        path: str | Path | None = None,
     ) -> None:
         for name, value, least in (
             ("embedding_dim", embedding_dim, 1),
@@ -89,7 +89,7 @@ class NeuralReward(Reward):
             Buffer(buffer_size),
             seed,
         )
-        self._path: Path | None = Path(path) if path else None
+        self._path = Path(path) if path else None
         self._lock = Lock()
         self._training: Future[None] | None = None
         self._problem = ""

@@ -1,0 +1,139 @@
+"""Files that a configuration names: relative to agent.yaml; on a command line, to the working directory."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from grpo_host.options import path_options
+from grpo_host.paths import expanded
+from grpo_sdk.errors import ConfigError, GrpoError
+
+if TYPE_CHECKING:
+    from grpo_host.plugins import Registry
+    from grpo_host.validation import Complaint, Location
+
+SIGNS = ("./", "../", "~", "/")
+"""A model's name that begins so is a directory."""
+
+
+def locate_files(
+    values: Mapping[str, Any], registry: Registry | None, base: Callable[[Location], Path]
+) -> tuple[dict[str, Any], list[Location], list[Complaint]]:
+    """``values`` with absolute paths, where they have been put, and what is wrong.
+
+    ``base`` gives the directory that a path at a location is relative to. ``output`` is relative to
+    the working directory and is not changed, but for ``~``. Without ``registry`` nothing is known of
+    the options of plugins, nor of what loads a model.
+    """
+    from grpo_host.validation import Complaint
+
+    located = copy.deepcopy(dict(values))
+    places: list[Location] = []
+    complaints: list[Complaint] = []
+
+    def put(location: Location, directory: Path) -> None:
+        parent = _at(located, location[:-1])
+        text = parent[location[-1]]
+        try:
+            path = str(Path(directory, expanded(text)))
+        except ConfigError as problem:
+            complaints.append(Complaint(location, str(problem)))
+            return
+        if path != text:
+            parent[location[-1]] = path
+            places.append(location)
+
+    for location in _named(located, registry, base):
+        put(location, base(location))
+    if isinstance(located.get("output"), str) and located["output"].startswith("~"):
+        put(("output",), Path())
+    return located, places, complaints
+
+
+def _named(values: Any, registry: Registry | None, base: Callable[[Location], Path]) -> Iterator[Location]:
+    """The places of ``values`` that name a file or a directory which is read."""
+    yield from _texts(values, ("training", "warm_start", "dialogues"))
+    yield from _model_files(values, (), registry, base)
+    if registry is None:
+        return
+    for kind, at in _uses(values):
+        name, options = _name(_at(values, at)), _options(_at(values, at))
+        try:
+            paths = path_options(registry.get(kind, name))
+        except GrpoError:
+            continue  # a check complains of it
+        for option in paths & options.keys():
+            yield from _texts(values, (*at, "options", option))
+        if kind == "reward":  # one of its options may be a backend, for a judge
+            for option, value in options.items():
+                if isinstance(value, dict) and "model" in value:
+                    yield from _model_files(values, (*at, "options", option), registry, base)
+
+
+def _uses(values: Any) -> Iterator[tuple[Any, Location]]:
+    yield "environment", ("environment",)
+    yield "backend", ("backend",)
+    yield "strategy", ("agent", "strategy")
+    for kind, at in (("tool", ("agent", "tools")), ("reward", ("rewards",))):
+        uses = _at(values, at)
+        for index in range(len(uses) if isinstance(uses, list) else 0):
+            yield kind, (*at, index)
+
+
+def _model_files(
+    values: Any, at: Location, registry: Registry | None, base: Callable[[Location], Path]
+) -> Iterator[Location]:
+    """Of the model below ``at``: its adapter, and itself where it is a directory that is loaded."""
+    yield from _texts(values, (*at, "model", "adapter"))
+    backend = at if at else (*at, "backend")
+    try:
+        factory = registry.get("backend", _name(_at(values, backend))).factory if registry else None
+    except GrpoError:
+        return
+    if not getattr(factory, "local_weights", False):
+        return
+    for location in [*_texts(values, (*at, "model", "name")), *_texts(values, (*at, "model"))]:
+        name = _at(values, location)
+        if name.startswith(SIGNS) or name in (".", "..") or _is_directory_beside(name, base(location)):
+            yield location
+
+
+def _is_directory_beside(name: str, directory: Path) -> bool:
+    if not Path(directory, name).is_dir():
+        return False
+    from grpo_host.models import list_models
+
+    return name not in {model.alias for model in list_models()}
+
+
+def _texts(values: Any, location: Location) -> Iterator[Location]:
+    """``location``, and each item of a list there, that holds a text."""
+    value = _at(values, location)
+    if isinstance(value, str) and value:
+        yield location
+    elif isinstance(value, list):
+        for index in range(len(value)):
+            yield from _texts(values, (*location, index))
+
+
+def _name(use: Any) -> str:
+    name = use.get("name") if isinstance(use, dict) else use
+    return name if isinstance(name, str) else ""
+
+
+def _options(use: Any) -> Mapping[str, Any]:
+    options = use.get("options") if isinstance(use, dict) else None
+    return options if isinstance(options, dict) else {}
+
+
+def _at(values: Any, location: Sequence[str | int]) -> Any:
+    """What is at ``location``; None where ``values`` has no such place, which may be a mistake in it."""
+    for step in location:
+        try:
+            values = values[step]
+        except (KeyError, IndexError, TypeError):
+            return None
+    return values
