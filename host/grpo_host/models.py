@@ -12,8 +12,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -24,6 +22,7 @@ from typing import Any, Literal
 
 from filelock import FileLock
 
+from grpo_host.paths import expanded
 from grpo_host.replacing import replaced_when_done
 from grpo_sdk.adapters import hub_id as hub_id
 from grpo_sdk.errors import MissingExtraError, ModelError, did_you_mean
@@ -152,7 +151,7 @@ def list_models(aliases: Mapping[str, str] | None = None) -> list[ModelInfo]:
     users = {}
     for alias in (pairs := _all_aliases(aliases)):
         target = _follow(alias, pairs)
-        here = directory if (directory := Path(target).expanduser()).is_dir() else None
+        here = directory if (directory := expanded(target)).is_dir() else None
         info = known.get(target) or ModelInfo(alias, "", bool(here), bool(here), here)
         users[alias] = replace(info, alias=alias, description=f"alias of {target}")
     return list({**known, **users}.values())
@@ -161,18 +160,18 @@ def list_models(aliases: Mapping[str, str] | None = None) -> list[ModelInfo]:
 def directory_here(name: str) -> Path | None:
     """Where the model called ``name`` lies, if it is here already and needs no download or conversion."""
     listed = {info.alias: info.path for info in list_models()}
-    directory = listed.get(name) or Path(name).expanduser()
+    directory = listed.get(name) or expanded(name)
     return directory if (directory / "config.json").is_file() else None
 
 
 def cache_directory() -> Path:
     """Where converted models are kept: ``$GRPO_CACHE``, or this framework's directory."""
-    return Path(os.environ.get("GRPO_CACHE") or "~/.cache/grpo-agent-framework").expanduser()
+    return expanded(os.environ.get("GRPO_CACHE") or "~/.cache/grpo-agent-framework")
 
 
 def _local(target: str) -> Path | None:
     """The directory that ``target`` names, here or missing; None where it may be a hub's model."""
-    directory = Path(target).expanduser()
+    directory = expanded(target)
     named = directory.exists() or target.startswith((".", "~", "/")) or target.count("/") > 1
     return directory if named else None
 
@@ -180,7 +179,7 @@ def _local(target: str) -> Path | None:
 def _all_aliases(passed: Mapping[str, str] | None) -> dict[str, str]:
     aliases: object = {}
     said = os.environ.get(ALIASES_VARIABLE, "")
-    file = Path(said).expanduser()
+    file = expanded(said)
     if "=" in said and not file.is_file():
         aliases = _alias_pairs(said)
     elif said:
@@ -324,7 +323,7 @@ def ways_out(name: str, otherwise: str) -> str:
 def _hub_cache() -> list[ModelInfo]:
     """Models that the hub's client has downloaded, read off its folders: it is slow to import."""
     home = Path(os.environ.get("HF_HOME") or "~/.cache/huggingface")
-    root = Path(os.environ.get("HF_HUB_CACHE") or home / "hub").expanduser()
+    root = expanded(os.environ.get("HF_HUB_CACHE") or home / "hub")
     found = {
         hub_id(str(path.parent)): path.parent
         for path in sorted(root.glob("models--*/snapshots/*/config.json"))

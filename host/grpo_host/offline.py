@@ -13,7 +13,7 @@ from grpo_host.agent import Agent
 from grpo_host.assembly import Assembly, assemble
 from grpo_host.evaluation import Evaluation, evaluate, most_frequent_failure
 from grpo_host.loop import LoopThread
-from grpo_host.progress import Reporter
+from grpo_host.progress import Reporter, nowhere
 from grpo_host.replacing import write_text
 from grpo_host.rollouts import group_requests
 from grpo_host.run_directory import RunDirectory
@@ -31,6 +31,10 @@ EVALUATIONS = "evaluations"
 """Folder below ``<output>/<agent>/`` in which evaluations are kept."""
 
 
+class _ReaderGone(Exception):  # noqa: N818 - no failure
+    """Who read the pipe has all that they want, as in ``| head``."""
+
+
 def run_eval(
     loaded: LoadedConfig,
     registry: Registry,
@@ -45,7 +49,7 @@ def run_eval(
     failed there. Gives the exit status: 1 where nothing could be measured. Raises ``GrpoError``.
     """
     config = loaded.config
-    reporter = Reporter(sys.stderr if as_json else None)
+    reporter = Reporter((sys.stderr or nowhere()) if as_json else None)
     with ExitStack() as stack:
         directory = _evaluation_directory(loaded, registry, resume=resume, out=out)
         stack.callback(directory.release)
@@ -86,19 +90,21 @@ def run_rollout(
     status: 1 where all failed. Raises ``GrpoError``.
     """
     config = loaded.config
-    reporter = Reporter(sys.stderr)
+    reporter = Reporter(sys.stderr or nowhere())
     with ExitStack() as stack:
         if out and out.is_file() and out.stat().st_size:
             raise RunError(f"{out} holds something already; name another --out")
         assembly = assemble(config, registry, progress=reporter.line)
         tasks = _rollout_tasks(assembly, split, episodes, samples)
-        file = stack.enter_context(_opened(out)) if out else sys.stdout.buffer
+        file = stack.enter_context(_opened(out)) if out else _standard_output()
         agent, loop = _start(stack, assembly, reporter)
 
         def write(trajectory: Trajectory) -> None:
             try:
                 file.write(trajectory.to_json() + b"\n")
                 file.flush()
+            except BrokenPipeError as problem:
+                raise _ReaderGone from problem
             except OSError as problem:
                 raise _cannot_write(out or Path("standard output"), problem) from problem
 
@@ -112,7 +118,10 @@ def run_rollout(
         requests[-1] = requests[-1][: samples - spare]
         engine = assembly.engine(agent, [write, registry.notify_episode])
         with reporter.phase("episodes", sum(map(len, requests))) as advance:
-            groups, metrics = loop.run(engine.run(requests, on_episode=lambda _: advance()))
+            try:
+                groups, metrics = loop.run(engine.run(requests, on_episode=lambda _: advance()))
+            except _ReaderGone:
+                return 0
         numbers = metrics.as_dict()
         reporter.line(
             f"{metrics.episodes} episodes in {metrics.seconds:.1f} s: "
@@ -182,6 +191,12 @@ def _new_directory(path: Path) -> RunDirectory:
     return RunDirectory(path).acquire()
 
 
+def _standard_output() -> BinaryIO:
+    if sys.stdout is None:
+        raise RunError("standard output is closed, and trajectories would be lost; name a file with --out")
+    return sys.stdout.buffer
+
+
 def _opened(path: Path) -> BinaryIO:
     try:
         return path.open("wb")
@@ -202,7 +217,8 @@ def _print(
     as_json: bool,
 ) -> None:
     if as_json:
-        sys.stdout.write(json.dumps(report, indent=2) + "\n")
+        if sys.stdout is not None:
+            sys.stdout.write(json.dumps(report, indent=2) + "\n")
         return
     reporter.line(str(result))
     reporter.line(f"written to {directory.path}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from pathlib import Path
 
 from grpo_sdk.errors import ConfigError
@@ -15,3 +17,25 @@ def expanded(path: str | Path) -> Path:
         raise ConfigError(
             f"{path}: nobody knows the home directory that ~ stands for. Set HOME, or write the whole path"
         ) from None
+
+
+def ensure_home() -> None:
+    """Give a user who has no home directory one for caches: libraries raise, or write to ``./~``.
+
+    That is who has neither HOME nor an entry in the system's list of users, as in a container that is
+    run with a number for a user.
+    """
+    try:
+        Path.home()
+    except RuntimeError:
+        user = str(os.getuid())
+        directory = Path(tempfile.gettempdir(), f"grpo-home-{user}")
+        try:
+            directory.mkdir(mode=0o700, exist_ok=True)
+            own = directory.lstat().st_uid == os.getuid() and not directory.is_symlink()
+        except OSError:
+            own = False
+        if not own:  # another user has made it first
+            directory = Path(tempfile.mkdtemp(prefix=f"grpo-home-{user}-"))
+        os.environ["HOME"] = str(directory)
+        os.environ.setdefault("USER", user)  # torch asks who it is, for a name of its cache

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import IO, Any, cast
 
 from rich.console import Console
@@ -25,7 +26,7 @@ PLAIN_SECONDS = 15.0
 Advance = Callable[[], None]
 
 
-class _Lasting:
+class Lasting:
     """A file that may go away: what nobody can read any more is lost, and the work goes on.
 
     A closed terminal first sends SIGHUP, on which a run saves a checkpoint and says so.
@@ -33,26 +34,40 @@ class _Lasting:
 
     def __init__(self, file: IO[str]) -> None:
         self._file = file
+        self.problem: OSError | None = None
+        """The first."""
 
     def write(self, text: str) -> int:
-        with suppress(OSError):
+        try:
             self._file.write(text)
+        except OSError as problem:
+            self.problem = self.problem or problem
         return len(text)
 
     def flush(self) -> None:
-        with suppress(OSError):
+        try:
             self._file.flush()
+        except OSError as problem:
+            self.problem = self.problem or problem
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._file, name)
+
+
+def nowhere() -> IO[str]:
+    """A file in the place of a standard stream that was closed before the process began."""
+    return open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123
 
 
 class Reporter:
     """Prints lines, and shows phases of work with their progress."""
 
     def __init__(self, file: IO[str] | None = None, *, quiet: bool = False) -> None:
+        file = file or sys.stdout or nowhere()
+        # Not rich's is_terminal, which FORCE_COLOR and its like make true of a log as well.
+        self._redraws = file.isatty() and os.environ.get("TERM") not in ("dumb", "unknown")
         self.console = Console(
-            file=cast("IO[str]", _Lasting(file or sys.stdout)),
+            file=cast("IO[str]", Lasting(file)),
             highlight=False,
             markup=False,
             emoji=False,
@@ -71,7 +86,7 @@ class Reporter:
 
         ``silent``: nothing without a terminal, where the block's own lines say enough.
         """
-        if self.console.is_terminal:
+        if self._redraws:
             with self._bar(label, total) as advance:
                 yield advance
         else:

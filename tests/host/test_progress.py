@@ -62,6 +62,25 @@ def test_on_a_terminal_a_phase_is_a_bar_that_goes_away(terminal):
     assert reporter._bars is None
 
 
+@pytest.mark.parametrize("name", ["FORCE_COLOR", "TTY_COMPATIBLE", "CLICOLOR_FORCE"])
+def test_a_log_is_not_redrawn_where_colours_are_forced(monkeypatch, name):
+    monkeypatch.setenv(name, "1")
+    log = io.StringIO()
+    reporter = Reporter(log)
+    with reporter.phase("training", 2) as advance:
+        advance()
+        reporter.line("step 1")
+        advance()
+    assert log.getvalue() == "step 1\n"
+
+
+def test_a_terminal_that_cannot_redraw_is_not_redrawn(terminal, monkeypatch):
+    monkeypatch.setenv("TERM", "dumb")
+    with Reporter(terminal).phase("training", 2) as advance:
+        advance()
+    assert terminal.getvalue() == ""
+
+
 def test_a_bar_goes_away_also_where_the_phase_fails(terminal):
     reporter = Reporter(terminal)
     with pytest.raises(KeyError), reporter.phase("training"):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Sequence
 
 INTERRUPTED = 130
@@ -16,6 +14,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0: done. 2: something that the user can act on, said in one line. 130: interrupted. Whatever
     else goes wrong is a mistake of ours and ends in a traceback.
     """
+    import click
+
+    from grpo_host.cli.streams import give_up_output, lasting_streams
+    from grpo_host.paths import ensure_home
+
+    ensure_home()
+    with lasting_streams() as output:
+        status = _run(arguments)
+    problem = output.problem if output is not None else None
+    if problem is None:
+        return status
+    give_up_output()
+    if isinstance(problem, BrokenPipeError):  # its reader has all that it wants, as in `| head`
+        return status
+    click.echo(f"error: cannot write to standard output: {problem.strerror}; not all was printed", err=True)
+    return status or 2
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     import click
 
     from grpo_host.cli.group import grpo_host
@@ -36,8 +53,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
         return INTERRUPTED
-    except BrokenPipeError:
-        # The reader of a pipe has gone. Python would complain once more when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     return status if isinstance(status, int) else 0

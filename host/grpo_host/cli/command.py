@@ -44,6 +44,10 @@ class ExamplesFirst(click.Command):
         super().__init__(*args, **kwargs)
         self.examples = examples
 
+    def get_short_help_str(self, limit: int = 0) -> str:
+        """Its sentence, whole: a list of commands wraps it where the terminal is narrow."""
+        return super().get_short_help_str(limit=1000)
+
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         sentence, _, rest = cleandoc(self.help or "").partition("\n\n")
         formatter.write_text(sentence)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Collection, Sequence
 
 
@@ -13,8 +14,10 @@ def print_table(
     from rich.table import Table
     from rich.text import Text
 
+    if sys.stdout is None:
+        return
     console = Console()
-    if not console.is_terminal:  # in a pipe or a file nothing need be wrapped or cut
+    if not sys.stdout.isatty():  # in a pipe or a file nothing need be wrapped or cut
         longest = max(len(line) for row in rows for cell in row for line in cell.splitlines() or [""])
         console = Console(width=max(80, longest * 2 + 120))
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))

@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from grpo_host.paths import expanded
 from grpo_host.validation import Complaint, Location
 from grpo_sdk.adapters import check_base
 from grpo_sdk.backend import TRAINABLE, Backend, Capability, ModelSpec
@@ -141,7 +142,7 @@ def check_model(model: ModelConfig, backend: type[Backend], at: Location = ()) -
             yield Complaint((*at, "model", "name"), f'the model "{name}" is not installed. Run: {how}')
     elif name.startswith((".", "~", "/")) or Path(name).is_dir():
         try:
-            directory = checked_directory(Path(name).expanduser(), name)
+            directory = checked_directory(expanded(name), name)
         except ModelError as error:
             yield Complaint((*at, "model", "name"), str(error))
     elif not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
