@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 from pydantic.errors import PydanticInvalidForJsonSchema, PydanticUserError
 from pydantic_core import PydanticSerializationError
 
-from grpo_host.config.schema import BackendUse
+from grpo_host.config.schema import BackendUse, Numbers
 from grpo_host.plugins.record import Kind, Offer
 from grpo_host.validation import Complaint, Location, complaints_of, say_location
 from grpo_sdk.backend import Backend
@@ -55,8 +55,11 @@ def options_model(offer: Offer) -> type[BaseModel]:
         default = ... if required else parameter.default
         # Under a name of our own: pydantic reserves some names, parameters can have any.
         fields[f"option_{number}"] = (annotation, Field(default, alias=parameter.name))
-    config = ConfigDict(extra=extra, arbitrary_types_allowed=True, allow_inf_nan=False)
-    return create_model(f"{offer.name} options", __config__=config, **fields)
+    base = type("Options", (Numbers,), {"model_config": _CONFIG | ConfigDict(extra=extra)})
+    return create_model(f"{offer.name} options", __base__=base, **fields)
+
+
+_CONFIG = ConfigDict(arbitrary_types_allowed=True, allow_inf_nan=False)
 
 
 def option_names(model: type[BaseModel]) -> list[str]:

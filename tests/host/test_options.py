@@ -71,6 +71,8 @@ def test_a_missing_option_is_an_error():
     ("annotation", "value", "said"),
     [
         (int, "many", "give a whole number"),
+        (int, True, "give a number, not true or false"),
+        (float | None, False, "give a number, not true or false"),
         (int, 1.5, "give a whole number"),
         (float, "many", "give a number"),
         (float, float("nan"), "give a finite number"),
@@ -213,3 +215,9 @@ def test_only_rewards_have_backends_of_their_own():
     def tool(*, helper: Backend | None = None) -> None: ...
 
     assert option_names(options_model(offer(tool, "tool"))) == []
+
+
+def test_true_is_taken_where_it_may_stand_beside_a_number():
+    def factory(*, a: bool | int = 1, b: Any = 0) -> None: ...
+
+    assert read_options(offer(factory), {"a": True, "b": True}) == {"a": True, "b": True}

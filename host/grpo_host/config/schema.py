@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from collections.abc import Sequence
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import (
     AfterValidator,
@@ -11,9 +13,11 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
 from grpo_host.precision import AUTO, resolve_dtype
 
@@ -28,7 +32,30 @@ Positive = Annotated[float, Field(gt=0)]
 ToolFormat = Literal["auto", "text", "hermes", "llama3_json", "mistral", "granite", "phi4_mini_json"]
 
 
-class Section(BaseModel):
+class Numbers(BaseModel):
+    """Refuses ``true`` and ``false`` where a number belongs: pydantic would take them for 1 and 0."""
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth(cls, value: Any, info: ValidationInfo) -> Any:
+        field = cls.model_fields.get(info.field_name or "")
+        if field is not None and _is_truth_for_number(value, field.annotation):
+            raise PydanticCustomError("number_type", "give a number, not true or false")
+        return value
+
+
+def _is_truth_for_number(value: Any, annotation: Any) -> bool:
+    if get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
+    members = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+    if isinstance(value, bool):
+        kinds = {get_args(m)[0] if get_origin(m) is Annotated else m for m in members}
+        return bool(kinds & {int, float}) and not kinds & {bool, Any, object}
+    items = [get_args(member)[0] for member in members if get_origin(member) in (list, Sequence)]
+    return isinstance(value, list) and any(_is_truth_for_number(v, item) for v in value for item in items)
+
+
+class Section(Numbers):
     """A mapping of agent.yaml; unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)

@@ -59,13 +59,46 @@ class Ranks:
 
 
 def launched_ranks() -> int:
-    """How many ranks torchrun, or ``launch``, has started this process as one of; 1 without them."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    """How many ranks torchrun, or ``launch``, has started this process as one of; 1 without them.
+
+    Raises ``ConfigError`` where what a launcher sets is there in part, as a cluster's job may leave it:
+    libraries would wait for processes that nobody has started.
+    """
+    for name in ("RANK", "LOCAL_RANK"):
+        if name in os.environ and "WORLD_SIZE" not in os.environ:
+            raise _left_over(f"{name} is set, and WORLD_SIZE is not")
+    size = _number("WORLD_SIZE", 1) if "WORLD_SIZE" in os.environ else 1
+    if size > 1 or "LOCAL_RANK" in os.environ:
+        for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+            if not os.environ.get(name):
+                raise _left_over(f"WORLD_SIZE is {size}, and {name} is not set")
+        if _number("RANK") >= size:
+            raise _left_over(f"RANK is {os.environ['RANK']}, of WORLD_SIZE {size}, counted from 0")
+        for name in ("LOCAL_RANK", "MASTER_PORT"):
+            _number(name)
+    return size
+
+
+def _number(name: str, least: int = 0) -> int:
+    text = os.environ[name]
+    if not (text.isascii() and text.isdecimal() and int(text) >= least):
+        raise _left_over(f'{name} is "{text}", and no whole number from {least} on')
+    return int(text)
+
+
+def _left_over(what: str) -> ConfigError:
+    return ConfigError(
+        f"the environment variable {what}. To train in one process, unset it; to train in several, start "
+        "them with torchrun, or say training.world_size"
+    )
 
 
 def is_main_process() -> bool:
-    """Whether this process is rank 0, or alone."""
-    return int(os.environ.get("RANK", "0")) == 0
+    """Whether this process is rank 0, or alone, or cannot know."""
+    try:
+        return launched_ranks() == 1 or int(os.environ["RANK"]) == 0
+    except ConfigError:
+        return True
 
 
 def join_ranks(wanted: int = 1) -> Ranks:

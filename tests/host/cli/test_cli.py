@@ -314,7 +314,7 @@ def test_a_wrong_option_of_an_evaluation_is_named_as_it_was_written(agent_yaml, 
     first, *_ = capsys.readouterr().err.splitlines()
     assert first.startswith('error: --backend: backend.name: no backend "ecko". Did you mean "echo"?')
     assert main(["eval", agent_yaml, "--adapter", "nowhere"]) == 2
-    assert "error: --adapter: nowhere is no PEFT adapter" in capsys.readouterr().err
+    assert f"error: --adapter: {Path.cwd()}/nowhere is no PEFT adapter" in capsys.readouterr().err
     assert called == []
 
 

@@ -257,6 +257,29 @@ def test_a_wrong_value_is_said_in_plain_words(write, key, value, said):
     assert errors(write(MINIMAL), f"{key}={value}") == [f"{place}: {message}"]
 
 
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "seed: true",
+        "training: {steps: false}",
+        "training: {warm_start: {max_demonstrations: true}}",
+        "sampling: {temperature: true}",
+        "model: {name: x, stop: [2, true]}",
+        "serving: {sampling: {top_p: true}}",
+    ],
+)
+def test_true_and_false_are_no_numbers(write, setting):
+    rest = MINIMAL if not setting.startswith("model") else MINIMAL.replace("model: smollm2-135m\n", "")
+    (line,) = errors(write(f"{rest}{setting}\n"))
+    assert line.startswith("agent.yaml:")
+    assert line.endswith(": give a number, not true or false")
+
+
+def test_a_number_may_begin_with_zeros_and_be_a_text(write):
+    training = load_config(write(MINIMAL + 'training: {steps: 010, save_every: "7"}\n')).config.training
+    assert (training.steps, training.save_every) == (10, 7)
+
+
 def test_values_are_never_repeated_in_errors(write, monkeypatch):
     monkeypatch.setenv("SECRET", "hunter2")
     [line] = errors(write(f"{MINIMAL}seed: ${{SECRET}}\n"))

@@ -10,7 +10,13 @@ from pathlib import Path
 import pytest
 
 from grpo_host.run_directory import RunDirectory
-from grpo_host.training.distributed import Ranks, join_ranks, launched_ranks, python_module
+from grpo_host.training.distributed import (
+    Ranks,
+    is_main_process,
+    join_ranks,
+    launched_ranks,
+    python_module,
+)
 from grpo_sdk import ConfigError
 
 AGENT = """\
@@ -75,8 +81,68 @@ def test_a_process_alone_is_the_only_rank():
     assert not ranks.any(False)
 
 
-def test_torchruns_number_of_ranks_is_known(monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "4")
+LAUNCHED = {
+    "WORLD_SIZE": "4",
+    "RANK": "1",
+    "LOCAL_RANK": "1",
+    "MASTER_ADDR": "127.0.0.1",
+    "MASTER_PORT": "29500",
+}
+
+
+@pytest.fixture
+def launched(monkeypatch):
+    """Sets what torchrun sets, but for ``changes``; None: not set."""
+
+    def set(**changes):
+        for name, value in {**LAUNCHED, **changes}.items():
+            monkeypatch.delenv(name, raising=False)
+            if value is not None:
+                monkeypatch.setenv(name, value)
+
+    return set
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"WORLD_SIZE": ""}, 'WORLD_SIZE is "", and no whole number from 1 on'),
+        ({"WORLD_SIZE": "two"}, 'WORLD_SIZE is "two", and no whole number from 1 on'),
+        ({"WORLD_SIZE": "0"}, 'WORLD_SIZE is "0", and no whole number from 1 on'),
+        ({"RANK": None}, "WORLD_SIZE is 4, and RANK is not set"),
+        ({"RANK": "4"}, "RANK is 4, of WORLD_SIZE 4, counted from 0"),
+        ({"RANK": "-1"}, 'RANK is "-1", and no whole number from 0 on'),
+        ({"LOCAL_RANK": ""}, "WORLD_SIZE is 4, and LOCAL_RANK is not set"),
+        ({"MASTER_ADDR": None}, "WORLD_SIZE is 4, and MASTER_ADDR is not set"),
+        ({"MASTER_PORT": "x"}, 'MASTER_PORT is "x", and no whole number from 0 on'),
+        ({"WORLD_SIZE": None}, "RANK is set, and WORLD_SIZE is not"),
+        ({"WORLD_SIZE": None, "RANK": None}, "LOCAL_RANK is set, and WORLD_SIZE is not"),
+        (
+            {"WORLD_SIZE": "1", "RANK": "0", "MASTER_ADDR": None},
+            "WORLD_SIZE is 1, and MASTER_ADDR is not set",
+        ),
+    ],
+)
+def test_leftovers_of_a_cluster_are_errors_that_name_the_variable(launched, changes, what):
+    launched(**changes)
+    with pytest.raises(ConfigError) as error:
+        join_ranks()
+    assert str(error.value).startswith(
+        f"the environment variable {what}. To train in one process, unset it; "
+    )
+    assert is_main_process(), "it is the one that says it"
+
+
+def test_a_process_without_a_launcher_is_alone(launched):
+    launched(**dict.fromkeys(LAUNCHED))
+    assert launched_ranks() == 1
+    launched(**{**dict.fromkeys(LAUNCHED), "WORLD_SIZE": "1"})
+    assert launched_ranks() == 1
+
+
+def test_torchruns_number_of_ranks_is_known(launched):
+    launched()
+    assert not is_main_process()
     assert launched_ranks() == 4
     with pytest.raises(ConfigError, match=r"training\.world_size is 2, and 4 processes were started"):
         join_ranks(2)
