@@ -6,6 +6,7 @@ import json
 import math
 import platform
 import secrets
+import shlex
 from collections.abc import Iterator
 from importlib import metadata
 from importlib.resources import files
@@ -59,14 +60,28 @@ def write_deployment(directory: Path, *, agent_yaml: Path | None = None, force: 
     return written
 
 
-def source() -> Path | None:
-    """The source tree that the framework is installed from; None where it came as a package."""
+def wheel_command() -> str | None:
+    """What puts the framework that is installed here into ``wheels``, run in the deployment's directory.
+
+    None where it came from a package index, which the image can ask too. Raises ``RunError`` where the
+    wheel or tree that it came from is gone.
+    """
     told = metadata.distribution(DISTRIBUTION).read_text("direct_url.json")
-    url = urlsplit(json.loads(told)["url"]) if told else None
-    if url is None or url.scheme != "file":
+    if not told:
         return None
+    address: str = json.loads(told)["url"]
+    url = urlsplit(address)
+    if url.scheme != "file":
+        return f"pip wheel --no-deps --wheel-dir wheels {shlex.quote(address)}"
     path = Path(unquote(url.path))
-    return path if path.is_dir() else None
+    if path.is_dir():
+        return f"pip wheel --no-deps --wheel-dir wheels {shlex.quote(str(path))}"
+    if path.is_file():
+        return f"cp {shlex.quote(str(path))} wheels/"
+    raise RunError(
+        f"{path}, which {DISTRIBUTION} was installed from, is not there any more, and the image needs it. "
+        f"Put it back, or install {DISTRIBUTION} from where it is now"
+    )
 
 
 def left_behind(agent_yaml: Path) -> list[str]:

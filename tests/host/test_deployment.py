@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import stat
+import subprocess
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 
@@ -12,8 +15,10 @@ pytest.importorskip("grpo_templates", reason="the templates are not installed: m
 
 from grpo_host import deployment
 from grpo_host.cli import main
-from grpo_host.deployment import pins, source, write_deployment
+from grpo_host.deployment import pins, wheel_command, write_deployment
 from grpo_sdk import ConfigError, RunError
+
+ROOT = Path(__file__).parents[2]
 
 AGENT = """\
 name: mine
@@ -110,6 +115,49 @@ def test_versions_are_pinned_but_for_what_the_variants_differ_in() -> None:
     assert "pytest" not in pinned
 
 
+@pytest.fixture
+def installed_from(monkeypatch: pytest.MonkeyPatch) -> Callable[[str | None], None]:
+    """Lets the framework have been installed from an address, or from an index."""
+
+    def set_origin(url: str | None) -> None:
+        class Distribution:
+            @staticmethod
+            def read_text(name: str) -> str | None:
+                return json.dumps({"url": url}) if url and name == "direct_url.json" else None
+
+        monkeypatch.setattr(deployment.metadata, "distribution", lambda _: Distribution)
+
+    return set_origin
+
+
+def test_a_wheel_is_copied_to_where_the_image_looks(
+    tmp_path: Path, installed_from: Callable[[str | None], None]
+) -> None:
+    write_deployment(tmp_path / "deploy")
+    wheel = tmp_path / "with blank" / "grpo_agent_framework-0.1.0-py3-none-any.whl"
+    wheel.parent.mkdir()
+    wheel.write_bytes(b"PK")
+    installed_from(wheel.as_uri())
+    command = wheel_command()
+    assert command is not None
+    subprocess.run(command, shell=True, cwd=tmp_path / "deploy", check=True)
+    assert (tmp_path / "deploy" / "wheels" / wheel.name).read_bytes() == b"PK"
+
+
+def test_what_an_index_has_the_image_takes_from_there(installed_from: Callable[[str | None], None]) -> None:
+    installed_from(None)
+    assert wheel_command() is None
+
+
+def test_a_wheel_that_is_gone_is_an_error_and_nothing_is_written(
+    tmp_path: Path, installed_from: Callable[[str | None], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    installed_from((tmp_path / "gone.whl").as_uri())
+    assert main(["new", "deployment", str(tmp_path / "deploy")]) == 2
+    assert "gone.whl, which grpo-agent-framework was installed from, is not there" in capsys.readouterr().err
+    assert not (tmp_path / "deploy").exists()
+
+
 def test_the_command_says_what_to_do_next(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     status = main(["new", "deployment", str(tmp_path / "deploy")])
 
@@ -117,7 +165,7 @@ def test_the_command_says_what_to_do_next(tmp_path: Path, capsys: pytest.Capture
     assert status == 0
     assert said.out.splitlines() == [
         f"cd {tmp_path / 'deploy'}",
-        f"pip wheel --no-deps --wheel-dir wheels {source()}",
+        f"pip wheel --no-deps --wheel-dir wheels {ROOT}",
         "docker compose build",
         "docker compose run --rm server keys create --name me --scopes chat,train,admin",
         "docker compose up",
@@ -133,10 +181,6 @@ def test_the_command_refuses_to_overwrite_in_one_line(
 
     assert main(["new", "deployment", str(tmp_path)]) == 2
     assert capsys.readouterr().err.startswith(f"error: {tmp_path} has ")
-
-
-def test_the_source_that_the_framework_is_installed_from_is_found():
-    assert source() == Path(__file__).parents[2]
 
 
 def test_files_that_agent_yaml_names_and_that_are_not_written_are_told(tmp_path, capsys):

@@ -37,17 +37,17 @@ def deployment(directory: Path, agent_yaml: Path | None, force: bool) -> None:
 
     They go into DIRECTORY [./deployment]. Nothing that exists is overwritten without --force.
     """
-    from grpo_host.deployment import left_behind, source, write_deployment
+    from grpo_host.deployment import left_behind, wheel_command, write_deployment
 
+    wheel = wheel_command()
     written = write_deployment(directory, agent_yaml=agent_yaml, force=force)
     click.echo(f"wrote {len(written)} files to {directory}; README.md there tells of each", err=True)
     for name in left_behind(agent_yaml) if agent_yaml else ():
         click.echo(f"not among them: {name}, which {agent_yaml} names; mount it, or copy it in", err=True)
-    tree = source()
     for line in (
-        f"cd {directory}",
+        f"cd {shlex.quote(str(directory))}",
         # On no package index yet, or changed here: the image is to have what is installed here.
-        *([f"pip wheel --no-deps --wheel-dir wheels {shlex.quote(str(tree))}"] if tree else []),
+        *([wheel] if wheel else []),
         "docker compose build",
         "docker compose run --rm server keys create --name me --scopes chat,train,admin",
         "docker compose up",
