@@ -22,9 +22,10 @@ run: $(INSTALLED) ## Train the example agent on the embedded model (AGENT=path/t
 	$(BIN)/grpo-host run $(AGENT)
 
 test: $(INSTALLED) ## Run all tests, those with the real engine and trainer included
-	@status=0; \
+	@status=0; skipped=$$(mktemp); export GRPO_SKIPPED_TESTS=$$skipped; \
 	$(BIN)/python -m pytest $(TWO) -m "not model and not vllm" || status=1; \
 	$(BIN)/python -m pytest -p no:randomly -m "model or vllm" || status=1; \
+	echo "$$(wc -l < $$skipped) tests were skipped"; sort $$skipped; rm -f $$skipped; \
 	exit $$status
 
 lint: $(INSTALLED) ## Format, lint, types and import directions

