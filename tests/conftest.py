@@ -132,6 +132,10 @@ class Postgres:
 
     def start(self) -> None:
         self._run("initdb", "-D", f"{self._directory}/data", "-U", "postgres", "-A", "trust", "--no-sync")
+        self.restart()
+
+    def restart(self) -> None:
+        """Start again after ``stop``."""
         options = f"-c listen_addresses= -k {self._directory} -c fsync=off -c max_connections=50"
         log = f"{self._directory}/log"
         self._run("pg_ctl", "start", "-w", "-D", f"{self._directory}/data", "-l", log, "-o", options)

@@ -180,6 +180,16 @@ def _migrate(connection: Connection, where: str) -> None:
             connection.execute(insert(schema_version).values(row))
 
 
+async def answers(engine: AsyncEngine) -> bool:
+    """Whether the database is there, with its tables."""
+    try:
+        async with engine.connect() as connection:
+            await connection.execute(select(schema_version.c.version).limit(1))
+    except NO_ANSWER:
+        return False
+    return True
+
+
 def describe(engine: AsyncEngine) -> str:
     """Where the database is, without its password."""
     return engine.url.render_as_string(hide_password=True)

@@ -88,9 +88,16 @@ class Admission:
     def refuse_while_draining(self) -> None:
         """Raises ``ApiError`` 503 once the server has begun to end."""
         if self.draining:
-            raise ApiError(
-                503, "shutting_down", "the server is shutting down; try again", retry_after=RETRY_SECONDS
-            )
+            raise shutting_down()
+
+    def cuts(self) -> bool:
+        """Whether the ``CancelledError`` that was just caught is the server's end, of which the client is
+        to be told; the task goes on then."""
+        task = asyncio.current_task()
+        if not self.draining or task is None:
+            return False
+        task.uncancel()
+        return True
 
     @contextmanager
     def tracked(self) -> Iterator[None]:
@@ -178,6 +185,10 @@ class _Shares:
             self._of[key.id] -= 1
             if not self._of[key.id]:
                 del self._of[key.id]
+
+
+def shutting_down() -> ApiError:
+    return ApiError(503, "shutting_down", "the server is shutting down; try again", retry_after=RETRY_SECONDS)
 
 
 def _overloaded() -> ApiError:

@@ -28,6 +28,8 @@ KEY = "grpo_key"
 METRICS = ("GET", "/metrics")
 SCRAPER = Key("", "metrics", frozenset({Scope.ADMIN}), "")
 """Whoever asks for ``METRICS`` alone, where ``public_metrics`` lets anyone."""
+REFUSED_KEY = "grpo_refused_key"
+"""In the ASGI scope: the ``Key`` that was given and is taken no more; for the log."""
 FIRST_MESSAGE_SECONDS = 5.0
 PROTOCOL = "grpo"
 """The WebSocket subprotocol that browsers name beside ``bearer.<key>``, since one must be chosen."""
@@ -59,8 +61,8 @@ class Authentication:
                 key = await identify(scope, self._services)
                 if key is None:
                     raise unauthorized("this needs a key: send the header Authorization: Bearer <key>")
-                await self._services.rates.count(key)
                 scope[KEY] = key
+                await self._services.rates.count(key)
         await self._app(scope, receive, send)
 
 
@@ -90,9 +92,13 @@ async def verify(token: str, scope: AsgiScope, services: Services) -> Key:
     async with services.keys.one_at_a_time if crowded else nullcontext():
         key = await services.keys.verify(token)
     if key is None:
-        await _count_failure(scope, services)
         refused = await services.keys.refused(token)
-        raise unauthorized(f"this key {refused[1]}" if refused else "this key is not valid")
+        if refused is not None:
+            scope[REFUSED_KEY] = refused[0]
+        await _count_failure(scope, services)
+        if refused is None:
+            raise unauthorized("this key is not valid")
+        raise unauthorized(f"this key {refused[1]}")
     return key
 
 

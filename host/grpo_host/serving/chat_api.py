@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
@@ -11,6 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from starlette.responses import Response, StreamingResponse
 
 from grpo_host.chat.store import ConversationRecord
+from grpo_host.serving.admission import shutting_down
 from grpo_host.serving.chats import Opened, Turn, make_part
 from grpo_host.serving.endpoint import ApiError, Call, Endpoint, Scope
 from grpo_host.serving.errors import answered
@@ -231,6 +233,10 @@ async def _events(call: Call, request: ChatRequest) -> AsyncIterator[bytes]:
                     yield _event(opened, delta=piece)
                 else:
                     yield _event(opened, response=text, tool_runs=shown(piece.tools))
+    except asyncio.CancelledError:
+        if not begun or not call.services.admission.cuts():
+            raise
+        yield _failure(shutting_down(), call)
     except GrpoError as problem:
         if not begun:
             raise

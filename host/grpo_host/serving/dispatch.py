@@ -16,7 +16,7 @@ from grpo_host.serving.admission import Seats
 from grpo_host.serving.auth import KEY, accept, authenticate_websocket, refuse_websocket, require
 from grpo_host.serving.endpoint import NOBODY, ApiError, Call, Endpoint, Key, SocketEndpoint
 from grpo_host.serving.errors import invalid
-from grpo_host.serving.middleware import REQUEST_ID
+from grpo_host.serving.middleware import REQUEST_ID, log_refused_socket
 from grpo_host.serving.sending import ClientGoneError
 from grpo_host.serving.surrogates import whole_json
 
@@ -61,10 +61,8 @@ class EndpointApp:
             except (ClientGoneError, ClientDisconnect):
                 return
             except asyncio.CancelledError:
-                task = asyncio.current_task()
-                if not admission.draining or task is None:
+                if not admission.cuts():
                     raise
-                task.uncancel()
                 admission.refuse_while_draining()
 
     async def _answer(self, endpoint: Endpoint, key: Key, scope: Scope, receive: Receive, send: Send) -> None:
@@ -103,6 +101,7 @@ class SocketApp:
             with admission.tracked():
                 await self._serve(websocket)
         except ApiError as error:
+            log_refused_socket(scope, error)
             await refuse_websocket(websocket, error)
 
     async def _serve(self, websocket: WebSocket) -> None:
@@ -110,6 +109,7 @@ class SocketApp:
             key = await authenticate_websocket(
                 websocket, self._services, self.endpoint.scope, self._seats.unknown
             )
+            websocket.scope[KEY] = key
             with self._seats.of(key):
                 if websocket.application_state is WebSocketState.CONNECTING:
                     await accept(websocket)
@@ -117,10 +117,8 @@ class SocketApp:
         except WebSocketDisconnect:
             return
         except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if not self._services.draining.is_set() or task is None:
+            if not self._services.admission.cuts():
                 raise
-            task.uncancel()
             if websocket.application_state is WebSocketState.CONNECTED:
                 with suppress(WebSocketDisconnect, RuntimeError, OSError):  # gone, or closed, already
                     await websocket.close(1001, "shutting_down")

@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C: first what is under way ends, in a bounded time, then the server."""
+"""SIGTERM, Ctrl-C and a closed terminal: first what is under way ends, in a bounded time, then the server."""
 
 from __future__ import annotations
 
@@ -52,9 +52,14 @@ def drain_at_signals(services: Services) -> Iterator[None]:
         if callable(found):
             earlier[number] = found
             signal.signal(number, handle)
+    # Where the server handles signals, the terminal's closing is one more; ignored, as under nohup, it stays.
+    hangup = signal.SIGTERM in earlier and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL
+    if hangup:
+        earlier[signal.SIGHUP] = earlier[signal.SIGTERM]
+        signal.signal(signal.SIGHUP, handle)
     try:
         yield
     finally:
         for wrapped, handler in earlier.items():
             if signal.getsignal(wrapped) is handle:
-                signal.signal(wrapped, handler)
+                signal.signal(wrapped, signal.SIG_DFL if wrapped == signal.SIGHUP and hangup else handler)

@@ -150,6 +150,7 @@ class SocketEndpoint:
 
 PUBLIC = frozenset(
     {
+        ("GET", "/"),
         ("GET", "/health"),
         ("GET", "/health/live"),
         ("GET", "/health/ready"),

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 from starlette.responses import StreamingResponse
 
+from grpo_host.serving.admission import shutting_down
 from grpo_host.serving.endpoint import ApiError, Call
 from grpo_host.serving.errors import answered
 from grpo_sdk.errors import GrpoError
@@ -54,6 +55,12 @@ async def _events(
             if not begun:
                 raise
             yield failure(ApiError(500, "internal_error", "the answer failed"))
+        if end:
+            yield end
+    except asyncio.CancelledError:
+        if not begun or not call.services.admission.cuts():
+            raise
+        yield failure(shutting_down())
         if end:
             yield end
     finally:

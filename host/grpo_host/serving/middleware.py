@@ -6,14 +6,14 @@ import logging
 import re
 import time
 import uuid
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from starlette.middleware.cors import CORSMiddleware
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from grpo_host.redaction import redact
-from grpo_host.serving.auth import KEY, is_address, is_loopback, refuse_websocket
-from grpo_host.serving.endpoint import ApiError
+from grpo_host.serving.auth import KEY, REFUSED_KEY, is_address, is_loopback, refuse_websocket
+from grpo_host.serving.endpoint import ApiError, Key
 from grpo_host.serving.errors import answered, render
 from grpo_host.serving.sending import ClientGoneError, within
 from grpo_host.serving.settings import LOOPBACK, ServerSettings
@@ -204,14 +204,35 @@ def _as_error(problem: Exception, request_id: str) -> ApiError:
 
 
 def _log_access(scope: Scope, status: int, seconds: float) -> None:
-    path: str = redact(scope["path"])
-    key: Any = scope.get(KEY)
     access.info(
         "%s %s %d %.1fms key=%s request=%s",
         scope["method"],
-        path if path.isprintable() else ascii(path),
+        _path(scope),
         status,
         seconds * 1000,
-        key.id if key else "-",
+        _who(scope),
         scope[REQUEST_ID],
     )
+
+
+def log_refused_socket(scope: Scope, error: ApiError) -> None:
+    """Say which key was refused, or asked too much, over a WebSocket: HTTP requests are logged each."""
+    access.info(
+        "WEBSOCKET %s %d %s key=%s request=%s",
+        _path(scope),
+        error.status,
+        error.code,
+        _who(scope),
+        scope[REQUEST_ID],
+    )
+
+
+def _path(scope: Scope) -> str:
+    path: str = redact(scope["path"])
+    return path if path.isprintable() else ascii(path)
+
+
+def _who(scope: Scope) -> str:
+    """The key's name and id, also of one that is refused; nothing of a token that is no key."""
+    key: Key | None = scope.get(KEY) or scope.get(REFUSED_KEY)
+    return "-" if key is None else f"{key.name!r} ({key.id})"

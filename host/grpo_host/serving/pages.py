@@ -31,6 +31,16 @@ class Readiness(BaseModel):
 
 def endpoints() -> list[Endpoint]:
     return [
+        Endpoint(
+            "GET",
+            "/",
+            start,
+            None,
+            "Leads to the page that shows what there is",
+            ["documentation"],
+            status=307,
+            content_type="text/html",
+        ),
         Endpoint("GET", "/health", health, None, "Is the server there?", ["health"], response=Health),
         Endpoint("GET", "/health/live", health, None, "Is the process alive?", ["health"], response=Health),
         Endpoint(
@@ -41,7 +51,7 @@ def endpoints() -> list[Endpoint]:
             "Should requests come here?",
             ["health"],
             response=Readiness,
-            statuses={503: "Not now: starting, or shutting down"},
+            statuses={503: "Not now: starting, shutting down, or without its database or model"},
         ),
         Endpoint("GET", "/openapi.json", openapi, None, "This document", ["documentation"]),
         Endpoint(
@@ -56,14 +66,19 @@ def endpoints() -> list[Endpoint]:
     ]
 
 
+async def start(_: Call) -> Response:
+    """Relative, so that it also holds below the path of a proxy."""
+    return Response(b"See docs\n", 307, {"location": "docs"}, "text/plain")
+
+
 async def health(_: Call) -> Health:
     """Says so as long as the process runs, also while it ends."""
     return Health()
 
 
 async def ready(call: Call) -> Response:
-    """Asks no model and no database."""
-    reason = call.services.unready()
+    """Asks no model; the database, and the server behind the backend, once in five seconds at most."""
+    reason = call.services.unready() or await call.services.outside.failing()
     content = orjson.dumps({"status": reason or "ready"})
     return Response(content, 503 if reason else 200, media_type="application/json")
 

@@ -25,6 +25,7 @@ from grpo_host.run_directory import RunDirectory
 from grpo_host.served_tools import ServedTools, lacks_tools_of_episodes, served_tools
 from grpo_host.serving.catalogue import Catalogue, Entry
 from grpo_host.serving.endpoint import ApiError
+from grpo_host.serving.outside import listens
 from grpo_host.serving.services import Part, Services
 from grpo_host.session import whole_reply
 from grpo_host.wiring import build_strategy, choose
@@ -138,6 +139,12 @@ class ModelPool(Part):
 
     def unready(self) -> str | None:
         return self._unready
+
+    async def unreachable(self) -> str | None:
+        """Where the agent's model is somewhere else, whether that can be reached."""
+        slot = self._slots.get(self.catalogue.find(None).id)
+        url = slot.model.url if slot is not None and isinstance(slot.model, _RemoteModel) else None
+        return None if url is None or await listens(url) else "the model's server cannot be reached"
 
     async def close(self) -> None:
         if self._warming is not None:
@@ -267,6 +274,12 @@ class _RemoteModel:
         self._registry = registry
         self._starting = asyncio.Lock()
         self._backend: Backend | None = None
+
+    @property
+    def url(self) -> str | None:
+        """Where the model is, if the backend says so."""
+        url = getattr(self._backend, "base_url", None)
+        return url if isinstance(url, str) else None
 
     async def agent(self) -> Agent:
         if self._backend is None:

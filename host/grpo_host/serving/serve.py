@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import socket
 from typing import TYPE_CHECKING, Any
 
@@ -67,7 +68,13 @@ def serve(settings: ServerSettings, app: ASGIApp | None = None) -> None:
         else:
             os.environ.update(settings.to_environment())
             config = _config(settings, FACTORY, factory=True, workers=settings.workers)
-            Multiprocess(config, sockets=[listener]).run()
+            ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+            supervisor = Multiprocess(config, sockets=[listener])
+            # uvicorn's begins all workers anew, also under nohup.
+            supervisor.handle_hup = supervisor.handle_term  # type: ignore[method-assign]
+            if ignored:
+                signal.signal(signal.SIGHUP, signal.SIG_IGN)
+            supervisor.run()
     finally:
         listener.close()
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from grpo_host import storage
 from grpo_host.serving.admission import Admission
 from grpo_host.serving.keys import KeyStore
+from grpo_host.serving.outside import Outside
 from grpo_host.serving.rates import RateLimits
 from grpo_host.serving.rooms import ROOMS, rooms
 from grpo_host.serving.traffic import Traffic
@@ -43,6 +44,10 @@ class Part:
         """Why requests should not come here now, in a few words; None where they may. Must be cheap."""
         return None
 
+    async def unreachable(self) -> str | None:
+        """What outside this process it needs and cannot reach now, in a few words; asked seldom."""
+        return None
+
 
 class Services:
     """The parts of a server. Making one connects to nothing and loads nothing; ``start`` does that."""
@@ -72,6 +77,7 @@ class Services:
         """The places of requests, and of a WebSocket's messages."""
         self.rates = RateLimits(settings.rate, settings.failed_rate)
         self.traffic = Traffic()
+        self.outside = Outside(self._unreachable)
         self.draining = asyncio.Event()
         """Set when the server has begun to end."""
         self.started = False
@@ -126,6 +132,7 @@ class Services:
                 logger.error("%s did not close within %g seconds", name, CLOSE_SECONDS)
             except Exception:
                 logger.exception("%s did not close cleanly", name)
+        await self.outside.close()
         await self.keys.close()
         await self.database.dispose()
 
@@ -136,3 +143,11 @@ class Services:
         if not self.started:
             return "starting"
         return next((why for _, part in self.parts() if (why := part.unready())), None)
+
+    async def _unreachable(self) -> str | None:
+        if not await storage.answers(self.database):
+            return "the database does not answer"
+        for _, part in self.parts():
+            if (why := await part.unreachable()) is not None:
+                return why
+        return None

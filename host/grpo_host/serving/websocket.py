@@ -17,10 +17,12 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
+from grpo_host.serving.admission import shutting_down
 from grpo_host.serving.auth import unauthorized
 from grpo_host.serving.chat_api import ChatRequest
 from grpo_host.serving.endpoint import ApiError, Key, Scope, SocketEndpoint
 from grpo_host.serving.errors import answered, invalid
+from grpo_host.serving.middleware import log_refused_socket
 from grpo_host.serving.surrogates import whole_json
 from grpo_host.serving.tool_runs import shown
 from grpo_sdk.errors import GrpoError
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("grpo_host.serving")
 
+CUT_SECONDS = 1.0
+"""For telling of all answers that the server's end has cut."""
 MOST_AT_ONCE = 8
 """Messages of one socket that are answered at once."""
 
@@ -196,6 +200,8 @@ class _Socket:
         await self._send({"type": "chat_response", "data": {"response": text, **about}}, incoming.id)
 
     async def _fail(self, problem: ApiError, id: Id | None) -> None:
+        if problem.status in (401, 429):
+            log_refused_socket(self._websocket.scope, problem)
         data: dict[str, Any] = {"code": problem.code, "message": problem.message}
         if problem.retry_after is not None:
             data["retry_after"] = problem.retry_after
@@ -222,7 +228,12 @@ class _Socket:
 
     async def stop(self) -> None:
         """Cancel what is being answered."""
-        answers = list(self._answers)
+        answers = dict(self._answers)
         for task in answers:
             task.cancel()
         await asyncio.gather(*answers, return_exceptions=True)
+        if self._services.draining.is_set():
+            with suppress(WebSocketDisconnect, RuntimeError):  # the client has gone, or does not read
+                async with asyncio.timeout(CUT_SECONDS):
+                    for id in answers.values():
+                        await self._fail(shutting_down(), id)

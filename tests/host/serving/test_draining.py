@@ -13,6 +13,8 @@ import time
 import httpx
 import pytest
 
+from grpo_host.serving.services import Part
+
 
 def test_while_draining_new_requests_are_refused_and_those_under_way_end(serving, eventually):
     async def work():
@@ -51,7 +53,7 @@ def test_what_does_not_end_in_time_is_cancelled_and_told(serving, eventually):
     asyncio.run(work())
 
 
-class StuckPart:
+class StuckPart(Part):
     def __init__(self):
         self.events = []
 
@@ -139,15 +141,15 @@ def free_port():
 
 @pytest.fixture
 def process(tmp_path):
-    """``start(drain_seconds)``: a real server in a process of its own; its URL and the process."""
+    """``start(drain_seconds, ...)``: a real server in a process of its own; its URL and the process."""
     started = []
 
-    def start(drain_seconds):
+    def start(drain_seconds, **options):
         port = free_port()
         script = tmp_path / "server.py"
         script.write_text(textwrap.dedent(SERVER))
         arguments = [sys.executable, str(script), str(tmp_path / "state"), str(port), str(drain_seconds)]
-        child = subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+        child = subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True, cwd=tmp_path, **options)
         started.append(child)
         url = f"http://127.0.0.1:{port}"
         wait_until_ready(url, child)
@@ -195,6 +197,35 @@ def test_sigterm_lets_requests_end_refuses_new_ones_and_then_the_process_ends(pr
     assert child.wait(120) in (0, -signal.SIGTERM)
 
 
+@pytest.mark.slow
+def test_a_closed_terminal_lets_requests_end_too(process, tmp_path, eventually):
+    url, child = process(120)
+
+    async def work():
+        async with httpx.AsyncClient(base_url=url, timeout=120) as client:
+            slow = asyncio.create_task(client.post("/api/wait", json={"text": "slow"}))
+            await eventually((tmp_path / "begun").exists)
+            child.send_signal(signal.SIGHUP)
+            async with httpx.AsyncClient(base_url=url, timeout=120) as other:
+                while (await other.get("/health/ready")).status_code != 503:  # noqa: ASYNC110
+                    await asyncio.sleep(0.02)
+            (tmp_path / "released").touch()
+            assert (await slow).json() == {"text": "slow"}
+
+    asyncio.run(work())
+    assert child.wait(120) in (0, -signal.SIGHUP)
+
+
+@pytest.mark.slow
+def test_under_nohup_a_closed_terminal_ends_nothing(process):
+    url, child = process(1.0, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+    child.send_signal(signal.SIGHUP)
+    time.sleep(1.0)
+    assert httpx.get(f"{url}/health/ready").status_code == 200
+    child.send_signal(signal.SIGTERM)
+    assert child.wait(120) in (0, -signal.SIGTERM)
+
+
 @pytest.mark.parametrize("second", [False, True], ids=["once", "twice"])
 @pytest.mark.slow
 def test_the_end_is_bounded_whatever_is_under_way(process, second, tmp_path, eventually):
@@ -239,7 +270,8 @@ def test_a_head_without_an_end_or_measure_is_cut_off(process):
 
 
 @pytest.mark.slow
-def test_grpo_host_serves_with_several_workers_and_ends_with_them(tmp_path):
+@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGHUP], ids=["SIGTERM", "SIGHUP"])
+def test_grpo_host_serves_with_several_workers_and_ends_with_them(tmp_path, ending):
     agent = tmp_path / "agent.yaml"
     agent.write_text(
         "name: tester\nmodel: scripted\nbackend: scripted\nenvironment: arithmetic\nrewards: [length]\n"
@@ -270,8 +302,8 @@ def test_grpo_host_serves_with_several_workers_and_ends_with_them(tmp_path):
             assert client.get("/v1/models").status_code == 401
             known = client.get("/nothing", headers={"authorization": f"Bearer {token}"})
             assert known.status_code == 404
-        child.send_signal(signal.SIGTERM)
-        assert child.wait(20) in (0, -signal.SIGTERM)
+        child.send_signal(ending)
+        assert child.wait(20) in (0, -ending)
         with pytest.raises(httpx.TransportError):
             httpx.get(f"{url}/health")
     finally:

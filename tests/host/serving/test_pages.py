@@ -74,6 +74,20 @@ def test_the_document_is_served_as_it_is_built(serving):
     asyncio.run(work())
 
 
+def test_the_root_leads_a_person_to_the_page_that_says_how_to_begin(serving):
+    async def work():
+        async with serving() as server:
+            await server.key()
+            root = await server.client.get("/")
+            page = await server.client.get("/", follow_redirects=True)
+            return root, page
+
+    root, page = asyncio.run(work())
+    assert (root.status_code, root.headers["location"]) == (307, "docs"), "relative: not from the Host header"
+    assert page.url.path == "/docs"
+    assert "grpo-host keys create" in page.text
+
+
 def test_the_page_runs_its_own_script_and_no_other(serving):
     async def work():
         async with serving() as server:

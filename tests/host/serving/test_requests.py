@@ -298,7 +298,8 @@ def test_the_access_log_is_one_line_a_request_whatever_is_in_the_path(serving, c
     (line,) = [r.getMessage() for r in caplog.records if r.name == "grpo_host.serving.access"]
     assert line.isprintable()
     assert re.fullmatch(
-        r"GET '/a\\nINFO forged\\x1b\[31m' 404 \d+\.\dms key=anonymous request=one-request", line
+        r"GET '/a\\nINFO forged\\x1b\[31m' 404 \d+\.\dms key='anonymous' \(anonymous\) request=one-request",
+        line,
     )
 
 
