@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from grpo_sdk.backend import Backend, Sampling
@@ -16,6 +18,26 @@ from grpo_sdk.trajectory import ToolRun
 if TYPE_CHECKING:
     from grpo_host.agent import Conversation
     from grpo_host.session import Reply
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """As what, and for whom, a server answers."""
+
+    agent: str
+    """The agent's name in agent.yaml."""
+    owner: str
+    """Of the key that asked."""
+    run: str | None = None
+    """Id of the run that trained the model."""
+    adapter: str | None = None
+    """Directory of the adapter."""
+    response_id: str | None = None
+    """What the caller knows the answer by."""
+
+
+SERVED: ContextVar[Served | None] = ContextVar("grpo_served", default=None)
+"""In the context of one answer of a server."""
 
 Tell = Callable[[str], None]
 """Hears the text of an answer piece by piece."""

@@ -101,6 +101,7 @@ MIGRATIONS: tuple[Migration, ...] = (
     Migration(2, "keys", create_tables("grpo_host.serving.keys")),
     Migration(3, "training jobs", _training_jobs),
     Migration(4, "owners of keys", add_columns("grpo_host.serving.keys", "grpo_keys", "owner", "expires")),
+    Migration(5, "usage by owner", create_tables("grpo_host.serving.usage")),
 )
 """In order; what was released is never changed, only added to."""
 

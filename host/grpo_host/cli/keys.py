@@ -50,10 +50,11 @@ def _of_server(function: F) -> F:
         "grpo-host keys list",
         "grpo-host keys replace 1f0c9a5be2d34c7b --overlap 1d",
         "grpo-host keys revoke 1f0c9a5be2d34c7b",
+        "grpo-host keys usage",
     ],
 )
 def command() -> None:
-    """Make, list, replace and revoke the keys of a server."""
+    """Make, list, replace and revoke the keys of a server, and tell what they have used."""
 
 
 class _Duration(click.ParamType[float]):
@@ -209,6 +210,41 @@ def revoke(key_id: str, agent_yaml: Path | None, database: str | None) -> None:
     if not _with_keys(agent_yaml, database, lambda keys: keys.revoke(key_id)):
         raise _no_such_key(key_id)
     click.echo(f"key {key_id} is revoked", err=True)
+
+
+@command.command("usage", cls=Command, examples=["grpo-host keys usage", "grpo-host keys usage --days 1"])
+@click.option(
+    "--days", type=click.IntRange(1, 3650), default=30, show_default=True, help="Today included (UTC)."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@_of_server
+def usage(days: int, as_json: bool, agent_yaml: Path | None, database: str | None) -> None:
+    """List what each owner has asked for: answers, and the tokens that models read and wrote for them."""
+    from grpo_host.serving.usage import used
+
+    async def read(keys: KeyStore) -> tuple[dict[str, Any], dict[str, str]]:
+        names = {record.id: record.name for record in await keys.list() if record.owner == record.id}
+        return await used(keys.engine, days), names
+
+    found, names = _with_keys(agent_yaml, database, read)
+    if as_json:
+        click.echo(json.dumps([{"owner": owner, **asdict(item)} for owner, item in found.items()], indent=2))
+        return
+    if not found:
+        click.echo(f"Nobody has asked for anything in the last {days} days.")
+        return
+    from grpo_host.cli.table import print_table
+
+    print_table(
+        ("owner", "requests", "input tokens", "output tokens"),
+        [
+            (
+                f"{owner} ({names[owner]})" if owner in names else owner,
+                *(f"{count:,}" for count in asdict(item).values()),
+            )
+            for owner, item in found.items()
+        ],
+    )
 
 
 def _name(text: str, option: str) -> str:

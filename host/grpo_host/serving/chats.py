@@ -17,6 +17,7 @@ from grpo_host.chat.store import ConversationRecord
 from grpo_host.serving.endpoint import ApiError, Key
 from grpo_host.serving.errors import agent_errors
 from grpo_host.serving.services import Part, Services
+from grpo_host.serving.usage import serve_as
 from grpo_host.wiring import build_strategy
 from grpo_sdk.backend import Sampling
 from grpo_sdk.errors import GrpoError, PluginError, did_you_mean
@@ -106,6 +107,7 @@ class Chats(Part):
         self._check(turn.strategy)
         record = await self.record(turn.conversation_id, key) if turn.conversation_id else None
         async with self._pool.lease(turn.model) as lease:
+            serve_as(self._services, key, lease.entry)
             agent = self._agents.get(lease.entry.id)
             if agent is None:
                 agent = self._agents[lease.entry.id] = self._make(lease.entry)

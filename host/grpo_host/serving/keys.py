@@ -92,7 +92,7 @@ class KeyStore:
     """The keys of a server, in its database. Looked-up keys are remembered for five seconds."""
 
     def __init__(self, engine: AsyncEngine) -> None:
-        self._engine = engine
+        self.engine = engine
         self._known: TTLCache[str, _Known | None] = TTLCache(CACHED, CACHE_SECONDS)
         self._lookups: dict[str, asyncio.Task[_Known | None]] = {}
         self._used: dict[str, float] = {}
@@ -117,7 +117,7 @@ class KeyStore:
         keys become the owner's.
         """
         record, token = _new(name, scopes, owner, expires)
-        async with writing(self._engine) as connection:
+        async with writing(self.engine) as connection:
             await _keep(connection, record, token)
             if adopt_anonymous:
                 await adopt(connection, ANONYMOUS.owner, record.owner)
@@ -133,7 +133,7 @@ class KeyStore:
         where there is no such valid key.
         """
         now = time.time()
-        async with writing(self._engine) as connection:
+        async with writing(self.engine) as connection:
             query = select(_keys).where(_keys.c.id == identifier, *_valid()).with_for_update()
             row = (await connection.execute(query)).one_or_none()
             if row is None:
@@ -151,18 +151,18 @@ class KeyStore:
 
     async def anonymous(self) -> int:
         """How many conversations were begun before there were keys and belong to nobody."""
-        async with self._engine.connect() as connection:
+        async with self.engine.connect() as connection:
             return await owned(connection, ANONYMOUS.owner)
 
     async def list(self) -> Sequence[KeyRecord]:
         """All keys, revoked ones too, the oldest first."""
-        async with self._engine.connect() as connection:
+        async with self.engine.connect() as connection:
             rows = await connection.execute(select(_keys).order_by(_keys.c.created, _keys.c.id))
             return [_record(row) for row in rows]
 
     async def revoke(self, identifier: str) -> bool:
         """Take the key back; whether there was one that was valid."""
-        async with writing(self._engine) as connection:
+        async with writing(self.engine) as connection:
             done = await connection.execute(
                 update(_keys)
                 .where(_keys.c.id == identifier, _keys.c.revoked.is_(None))
@@ -182,7 +182,7 @@ class KeyStore:
     async def any_valid(self) -> bool:
         """Whether somebody can get in with a key."""
         query = select(func.count()).select_from(_keys).where(*_valid())
-        async with self._engine.connect() as connection:
+        async with self.engine.connect() as connection:
             return bool(await connection.scalar(query))
 
     def forget(self) -> None:
@@ -238,10 +238,10 @@ class KeyStore:
     @asynccontextmanager
     async def _reading(self) -> AsyncIterator[AsyncConnection]:
         try:
-            async with self._engine.connect() as connection:
+            async with self.engine.connect() as connection:
                 yield connection
         except NO_ANSWER as problem:
-            raise unreachable(self._engine, problem) from problem
+            raise unreachable(self.engine, problem) from problem
 
     async def _read(self, identifier: str) -> _Known | None:
         async with self._reading() as connection:
@@ -263,7 +263,7 @@ class KeyStore:
 
     async def _write_use(self, identifier: str, now: float) -> None:
         try:
-            async with writing(self._engine) as connection:
+            async with writing(self.engine) as connection:
                 await connection.execute(update(_keys).where(_keys.c.id == identifier).values(last_used=now))
         except Exception as problem:  # the caller was served; only the note is lost
             logger.warning("the last use of key %s was not noted: %s", identifier, problem)

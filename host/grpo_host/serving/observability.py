@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from grpo_host.serving.endpoint import Call, Endpoint, Scope
 from grpo_host.serving.services import Part, Services
+from grpo_host.serving.usage import Usage
 from grpo_host.telemetry.server import ServerTelemetry
 
 if TYPE_CHECKING:
@@ -25,8 +26,9 @@ FLUSH_SECONDS = 5.0
 class Telemetry(Part):
     """The part ``telemetry`` of ``Services``."""
 
-    def __init__(self, server: ServerTelemetry | None = None) -> None:
+    def __init__(self, server: ServerTelemetry | None = None, usage: Usage | None = None) -> None:
         self.server = server or ServerTelemetry()
+        self.usage = usage
         self.instruments = self.server.instruments
         """For ``Agent.instruments``, and for model calls without an agent."""
         self.monitoring = self.server.monitoring
@@ -34,6 +36,8 @@ class Telemetry(Part):
 
     async def start(self) -> None:
         self.server.start()
+        if self.usage is not None:
+            self.server.show_owners(lambda: self.usage.totals if self.usage is not None else {})
 
     async def close(self) -> None:
         await asyncio.to_thread(self.server.close, FLUSH_SECONDS)
@@ -53,8 +57,8 @@ class Watched:
         await self._app(scope, receive, send)
 
 
-def make_part(_: Services) -> Telemetry:
-    return Telemetry()
+def make_part(services: Services) -> Telemetry:
+    return Telemetry(usage=services.usage)
 
 
 def endpoints() -> list[Endpoint]:

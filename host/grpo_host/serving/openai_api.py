@@ -93,7 +93,7 @@ async def complete(call: Call) -> ChatCompletion | Response:
             end=b"data: [DONE]\n\n",
         )
     async with call.services.models.lease(request.model) as lease:
-        answering = Answering(call, request, lease)
+        answering = Answering(call, request, lease, head.id)
         answers = await answering.all()
     return ChatCompletion(
         id=head.id,
@@ -132,7 +132,7 @@ async def _streamed(call: Call, request: ChatCompletionRequest, head: _Head, put
         return lambda text: add(index, {"content": text})
 
     async with call.services.models.lease(request.model) as lease:
-        answering = Answering(call, request, lease)
+        answering = Answering(call, request, lease, head.id)
         answers = await answering.all(tell)
         for index, item in enumerate(answers):
             choice = answering.choice(index, item)

@@ -25,6 +25,7 @@ from grpo_host.serving.openai_models import (
 from grpo_host.serving.pool import Lease, ModelPool
 from grpo_host.serving.stops import UntilStop
 from grpo_host.serving.tool_runs import shown
+from grpo_host.serving.usage import serve_as
 from grpo_host.session import Reply, Session, open_session
 from grpo_sdk.backend import Capability, FinishReason, Sampling
 from grpo_sdk.errors import ContextOverflowError
@@ -82,7 +83,10 @@ class Answer:
 class Answering:
     """The ``n`` answers to one request."""
 
-    def __init__(self, call: Call, request: Question, lease: Lease) -> None:
+    def __init__(
+        self, call: Call, request: Question, lease: Lease, response_id: str | None = None
+    ) -> None:
+        serve_as(call.services, call.key, lease.entry, response_id)
         self.request = request
         self._agent = lease.agent
         self._tools = request.offered()

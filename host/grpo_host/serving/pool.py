@@ -82,6 +82,7 @@ class ModelPool(Part):
         self.limits = agent_limits(config.agent.limits) if config else AgentLimits()
         self._seconds = config.agent.limits.turn_seconds if config else SILENCE_SECONDS
         self._most = services.settings.max_models
+        self.usage = services.usage
         self._slots: dict[str, _Slot] = {}
         self._closing: set[asyncio.Task[None]] = set()
         self._warming: asyncio.Task[None] | None = None
@@ -322,21 +323,27 @@ class _Supervised(Backend):
 
     async def generate(self, prompt: Sequence[int], sampling: Sampling) -> TokenReply:
         if Capability.STREAMING not in self.capabilities:
-            return await self._pool.supervised(self._slot, self.inner.generate(prompt, sampling))
+            reply = await self._pool.supervised(self._slot, self.inner.generate(prompt, sampling))
+            self._pool.usage.tokens(len(prompt), len(reply.ids))
+            return reply
         # Token by token, so that a long answer is not taken for a model that hangs.
-        async with aclosing(self._each(self.inner.stream_ids(prompt, sampling))) as items:
+        async with aclosing(self.stream_ids(prompt, sampling)) as items:
             return await whole_reply(items, TokenReply, lambda _: None)
 
     async def chat(
         self, messages: Sequence[Message], sampling: Sampling, tools: Sequence[ToolSchema] = ()
     ) -> ChatReply:
-        return await self._pool.supervised(self._slot, self.inner.chat(messages, sampling, tools))
+        reply = await self._pool.supervised(self._slot, self.inner.chat(messages, sampling, tools))
+        self._pool.usage.tokens(reply.prompt_tokens, reply.completion_tokens)
+        return reply
 
     async def stream_ids(
         self, prompt: Sequence[int], sampling: Sampling
     ) -> AsyncIterator[list[int] | TokenReply]:
         async with aclosing(self._each(self.inner.stream_ids(prompt, sampling))) as items:
             async for item in items:
+                if isinstance(item, TokenReply):
+                    self._pool.usage.tokens(len(prompt), len(item.ids))
                 yield item
 
     async def stream(
@@ -344,6 +351,8 @@ class _Supervised(Backend):
     ) -> AsyncIterator[str | ChatReply]:
         async with aclosing(self._each(self.inner.stream(messages, sampling, tools))) as items:
             async for item in items:
+                if isinstance(item, ChatReply):
+                    self._pool.usage.tokens(item.prompt_tokens, item.completion_tokens)
                 yield item
 
     async def update_weights(self, weights: NamedWeights, *, version: int) -> None:

@@ -14,6 +14,7 @@ from grpo_host.serving.outside import Outside
 from grpo_host.serving.rates import RateLimits
 from grpo_host.serving.rooms import ROOMS, rooms
 from grpo_host.serving.traffic import Traffic
+from grpo_host.serving.usage import Usage
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -77,6 +78,7 @@ class Services:
         """The places of requests, and of a WebSocket's messages."""
         self.rates = RateLimits(settings.rate, settings.failed_rate)
         self.traffic = Traffic()
+        self.usage = Usage(self.database)
         self.outside = Outside(self._unreachable)
         self.draining = asyncio.Event()
         """Set when the server has begun to end."""
@@ -101,6 +103,7 @@ class Services:
     async def start(self) -> None:
         """Migrate the database and start the parts. Raises what the first that cannot start raises."""
         await storage.migrate(self.database)
+        self.usage.start()
         for _, part in self.parts():
             await part.start()
         self.started = True
@@ -133,6 +136,7 @@ class Services:
             except Exception:
                 logger.exception("%s did not close cleanly", name)
         await self.outside.close()
+        await self.usage.close()
         await self.keys.close()
         await self.database.dispose()
 

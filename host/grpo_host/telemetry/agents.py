@@ -16,7 +16,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from grpo_host.instruments import ModelCall, Tell
+from grpo_host.instruments import SERVED, ModelCall, Tell
 from grpo_host.telemetry import content, providers
 from grpo_host.telemetry.metered import MeteredCalls
 from grpo_sdk.backend import Backend, Sampling
@@ -72,14 +72,15 @@ class AgentInstruments:
     def invocation(
         self, conversation: Conversation, new: Sequence[Message]
     ) -> Iterator[Callable[[Message], None]]:
-        """The span ``invoke_agent {strategy}``."""
+        """The span ``invoke_agent {agent}``, an agent that has no name being called as its strategy."""
         agent = conversation.agent
         before = len(conversation.turns)
         span = self._handler.invoke_local_agent(
-            agent_name=agent.strategy.name,
+            agent_name=_agent_name(conversation),
             request_model=agent.backend.model.name,
             conversation_id=conversation.id,
         )
+        span.attributes.update(_served_attributes())
         if self._captures:
             span.system_instruction = content.instructions(conversation.session.messages)
             span.input_messages = content.inputs(new)
@@ -120,6 +121,10 @@ class AgentInstruments:
             server_port=port,
             conversation_id=conversation_id,
         )
+        span.attributes.update(_served_attributes())
+        if (served := SERVED.get()) is not None:
+            span.attributes["gen_ai.agent.name"] = served.agent
+            span.response_id = served.response_id
         span.max_tokens = sampling.max_tokens
         span.temperature = sampling.temperature
         span.top_p = sampling.top_p if sampling.top_p < 1 else None
@@ -131,7 +136,7 @@ class AgentInstruments:
             span.input_messages = content.inputs(messages)
             span.tool_definitions = content.definitions(tools)
         with self._ending(span):
-            yield _ModelCall(span, self._captures)
+            yield _ModelCall(span, backend.model.name, self._captures)
 
     @contextmanager
     def tool_call(
@@ -143,8 +148,9 @@ class AgentInstruments:
         span = self._handler.tool(
             name if known else UNKNOWN_TOOL,
             tool_type="function",
-            agent_name=conversation.agent.strategy.name,
+            agent_name=_agent_name(conversation),
         )
+        span.attributes.update(_served_attributes())
         span.tool_call_id = call["id"]
         if self._captures:
             span.arguments = call["function"]["arguments"]
@@ -189,8 +195,8 @@ def _instruments() -> AgentInstruments:
 class _ModelCall:
     """A chat span under way."""
 
-    def __init__(self, span: InferenceInvocation, captures: bool) -> None:
-        self._span, self._captures = span, captures
+    def __init__(self, span: InferenceInvocation, model: str, captures: bool) -> None:
+        self._span, self._model, self._captures = span, model, captures
 
     def telling(self, tell: Tell | None) -> Tell | None:
         if tell is None:
@@ -204,10 +210,24 @@ class _ModelCall:
 
     def replied(self, reply: Reply) -> None:
         self._span.finish_reasons = [content.finish_reason(reply.finish_reason)]
+        self._span.response_model_name = self._model
         self._span.input_tokens = reply.prompt_tokens
         self._span.output_tokens = reply.completion_tokens
         if self._captures:
             self._span.output_messages = content.outputs(reply.message)
+
+
+def _agent_name(conversation: Conversation) -> str:
+    served = SERVED.get()
+    return conversation.agent.strategy.name if served is None else served.agent
+
+
+def _served_attributes() -> dict[str, str]:
+    """Whom a server answers, and with which trained weights."""
+    if (served := SERVED.get()) is None:
+        return {}
+    known = {"grpo.owner": served.owner, "grpo.run": served.run, "grpo.adapter": served.adapter}
+    return {name: value for name, value in known.items() if value}
 
 
 def provider_name(backend: Backend) -> str:

@@ -173,8 +173,14 @@ def _unwrapped(inner: App) -> App:
     async def app(seen: Scope, receive: Any, send: Any) -> None:
         from opentelemetry import trace
 
+        async def noting(message: Any) -> None:
+            key = seen[_INNER].get("grpo_key") if message["type"].endswith(".start") else None
+            if key is not None:  # as serving.auth leaves it; the span ends with the answer's last piece
+                trace.get_current_span().set_attribute("grpo.owner", key.owner)
+            await send(message)
+
         try:
-            await inner(seen[_INNER], receive, send)
+            await inner(seen[_INNER], receive, noting)
         except BaseException as problem:
             failed(trace.get_current_span(), problem)
             if not isinstance(problem, Exception):

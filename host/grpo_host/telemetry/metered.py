@@ -81,4 +81,5 @@ class _MeteredCall:
         return told
 
     def replied(self, reply: Reply) -> None:
+        self._attributes["gen_ai.response.model"] = self._attributes["gen_ai.request.model"]
         self.tokens = {"input": reply.prompt_tokens, "output": reply.completion_tokens}

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from weakref import WeakKeyDictionary
 
 from grpo_host.telemetry import providers
 from grpo_host.telemetry.agents import AgentInstruments
@@ -19,7 +20,7 @@ from grpo_host.telemetry.monitoring import Monitoring
 
 if TYPE_CHECKING:
     from opentelemetry._logs import LoggerProvider
-    from opentelemetry.metrics import MeterProvider
+    from opentelemetry.metrics import CallbackOptions, MeterProvider
     from opentelemetry.sdk.metrics import MeterProvider as SdkMeterProvider
     from opentelemetry.sdk.metrics.export import MetricReader
     from opentelemetry.trace import Span, TracerProvider
@@ -29,6 +30,47 @@ logger = logging.getLogger("grpo_host.telemetry")
 
 SCOPE = "grpo_host.server"
 _CARRIED = ("traceparent", "tracestate", "baggage")
+
+
+Totals: TypeAlias = Callable[[], Mapping[str, Any]]
+
+_OWNERS: WeakKeyDictionary[MeterProvider, list[Totals]] = WeakKeyDictionary()
+
+
+def _show_owners(meters: MeterProvider) -> list[Totals]:
+    """What is counted in the metrics of owners: of all servers with this provider, which asks only the
+    first observer of a name."""
+    if (known := _OWNERS.get(meters)) is not None:
+        return known
+    from opentelemetry.metrics import Observation
+
+    shown = _OWNERS[meters] = []
+
+    def each() -> Iterator[tuple[str, Any]]:
+        for totals in list(shown):  # other threads ask
+            yield from list(totals().items())
+
+    def requests(_: CallbackOptions) -> Iterable[Observation]:
+        return [Observation(used.requests, {"grpo.owner": owner}) for owner, used in each()]
+
+    def tokens(_: CallbackOptions) -> Iterable[Observation]:
+        return [
+            Observation(count, {"grpo.owner": owner, "gen_ai.token.type": kind})
+            for owner, used in each()
+            for kind, count in (("input", used.input_tokens), ("output", used.output_tokens))
+        ]
+
+    meter = meters.get_meter(SCOPE)
+    meter.create_observable_counter(
+        "grpo.owner.requests", [requests], unit="{request}", description="Answers that an owner asked for."
+    )
+    meter.create_observable_counter(
+        "grpo.owner.tokens",
+        [tokens],
+        unit="{token}",
+        description="Tokens that models read and wrote for an owner.",
+    )
+    return shown
 
 
 class ServerTelemetry:
@@ -43,6 +85,7 @@ class ServerTelemetry:
     ) -> None:
         self._registry: CollectorRegistry | None = None
         self._reader: MetricReader | None = None
+        self._totals: Totals | None = None
         self._tracers = tracer_provider or providers.tracer_provider()
         self._meters = meter_provider or providers.readable_meter_provider()
         self._logs = logs = logger_provider or providers.logger_provider()
@@ -79,9 +122,18 @@ class ServerTelemetry:
         sending = threading.Thread(target=providers.flush, args=waiting, daemon=True)
         sending.start()
         sending.join(seconds)
+        if self._totals is not None:
+            _show_owners(self._meters).remove(self._totals)
+            self._totals = None
         reader, self._reader, self._registry = self._reader, None, None
         if reader is not None:
             cast("SdkMeterProvider", self._meters).remove_metric_reader(reader)
+
+    def show_owners(self, totals: Totals) -> None:
+        """Let the metrics tell what each owner has used; ``totals`` gives it, with what it has of a
+        ``serving.usage.Used``."""
+        self._totals = totals
+        _show_owners(self._meters).append(totals)
 
     def app(self, inner: App) -> App:
         """``inner`` with a span and metrics for each request and each socket; see ``WatchedApp``."""

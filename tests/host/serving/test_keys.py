@@ -61,7 +61,7 @@ def test_the_secret_has_256_bits_and_is_nowhere_in_the_database(run, tmp_path):
 def test_a_revoked_key_is_forgotten_by_other_processes_within_seconds(run, monkeypatch):
     async def work(keys):
         record, token = await keys.create("web", [Scope.CHAT])
-        other = KeyStore(keys._engine)
+        other = KeyStore(keys.engine)
         now = time.monotonic()
         other._known = type(other._known)(10, 5.0, timer=lambda: now)
         assert await other.verify(token)

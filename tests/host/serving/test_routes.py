@@ -102,7 +102,7 @@ def test_nothing_but_the_public_list_answers_without_a_key(app):
                     status = await ask(app, method, variant)
                     meant = unquote(variant.split("?")[0])
                     if (("GET" if method == "HEAD" else method), meant) in PUBLIC:
-                        assert status in (200, 503), (method, variant, status)
+                        assert status in (200, 307, 503), (method, variant, status)
                     else:
                         assert status in (401, 404), (method, variant, status)
                     handled.append(status)
@@ -131,7 +131,12 @@ async def ask(app, method, target):
         "state": {},
     }
 
+    heard = []
+
     async def receive():
+        if heard:  # as a client that waits for its answer
+            await asyncio.Event().wait()
+        heard.append(True)
         return {"type": "http.request", "body": b"{}"}
 
     async def send(message):

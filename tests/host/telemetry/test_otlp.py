@@ -254,9 +254,9 @@ def test_a_server_sends_what_it_has_before_it_ends(tmp_path: Path) -> None:
         receiver.shutdown()
 
     found = {span.name: span for span in spans(receiver)}
-    assert sorted(found) == ["POST /v1/chat/completions", "chat m", "invoke_agent plain"], said
+    assert sorted(found) == ["POST /v1/chat/completions", "chat m", "invoke_agent support"], said
     request, agent, chat = (
-        found[name] for name in ("POST /v1/chat/completions", "invoke_agent plain", "chat m")
+        found[name] for name in ("POST /v1/chat/completions", "invoke_agent support", "chat m")
     )
     assert agent.parent_span_id == request.span_id
     assert chat.parent_span_id == agent.span_id
