@@ -102,6 +102,7 @@ MIGRATIONS: tuple[Migration, ...] = (
     Migration(3, "training jobs", _training_jobs),
     Migration(4, "owners of keys", add_columns("grpo_host.serving.keys", "grpo_keys", "owner", "expires")),
     Migration(5, "usage by owner", create_tables("grpo_host.serving.usage")),
+    Migration(6, "idempotency keys", create_tables("grpo_host.serving.idempotency")),
 )
 """In order; what was released is never changed, only added to."""
 
@@ -179,6 +180,18 @@ def _migrate(connection: Connection, where: str) -> None:
             migration.apply(connection)
             row = {"version": migration.version, "name": migration.name, "applied": time.time()}
             connection.execute(insert(schema_version).values(row))
+
+
+def insert_for(dialect: str) -> Any:
+    """The ``insert`` that knows ``on_conflict_do_nothing`` and ``on_conflict_do_update``."""
+    return import_module(f"sqlalchemy.dialects.{dialect}").insert
+
+
+async def now(connection: AsyncConnection) -> float:
+    """The database's time: servers on several machines need not agree on theirs."""
+    if connection.dialect.name == "postgresql":
+        return float(await connection.scalar(text("SELECT extract(epoch FROM clock_timestamp())")) or 0.0)
+    return time.time()
 
 
 async def answers(engine: AsyncEngine) -> bool:

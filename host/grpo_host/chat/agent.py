@@ -7,7 +7,7 @@ import json
 import logging
 import threading
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -192,10 +192,12 @@ class ChatAgent:
         *,
         sampling: Sampling | None = None,
         tell: Tell | None = None,
+        also: Callable[[Answer], Any] | None = None,
     ) -> Answer:
         """As ``respond``: the answer with the tools that were called for it.
 
         ``sampling`` is that of this answer alone. ``tell`` is given the text as it comes, as ``stream`` does.
+        ``also`` gives what a ``SqlStore`` is to write in one transaction with the answer.
         """
         if not isinstance(message, str):
             raise TypeError(f"a message is a text, not {type(message).__name__}")
@@ -206,6 +208,7 @@ class ChatAgent:
                 record = await self.record(conversation_id)
                 name = asked or record.strategy or self.strategy
                 answer = await self._answer(record, message, name, use_tools, sampling, tell)
+                more = {} if also is None else {"also": also(answer)}
                 try:
                     await to_its_end(
                         self.store.append(
@@ -214,6 +217,7 @@ class ChatAgent:
                             expected=record.length,
                             strategy=name if name != record.strategy else None,
                             digest=answer.digest,
+                            **more,
                         )
                     )
                     break
@@ -253,12 +257,19 @@ class ChatAgent:
         use_tools: bool = True,
         *,
         sampling: Sampling | None = None,
+        also: Callable[[Answer], Any] | None = None,
     ) -> AsyncGenerator[str | Answer]:
         """As ``stream``, and at the end the whole ``Answer``."""
         pieces: asyncio.Queue[str | None] = asyncio.Queue()
         answer = asyncio.ensure_future(
             self.answer(
-                conversation_id, message, strategy, use_tools, sampling=sampling, tell=pieces.put_nowait
+                conversation_id,
+                message,
+                strategy,
+                use_tools,
+                sampling=sampling,
+                tell=pieces.put_nowait,
+                also=also,
             )
         )
         answer.add_done_callback(lambda _: pieces.put_nowait(None))

@@ -41,11 +41,13 @@ from grpo_sdk.blocking import call_blocking
 from grpo_sdk.messages import Message
 
 if TYPE_CHECKING:
+    from sqlalchemy import Delete, Select
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
     Work: TypeAlias = Callable[[AsyncConnection], Awaitable["T"]]
 
 T = TypeVar("T")
+Q = TypeVar("Q", "Select[Any]", "Delete")
 
 CONNECTIONS = 5
 """How many transactions of a store run side by side."""
@@ -170,7 +172,9 @@ class SqlStore(ConversationStore):
         expected: int,
         strategy: str | None = None,
         digest: Digest | None = None,
+        also: Work[None] | None = None,
     ) -> None:
+        """As ``ConversationStore`` says; ``also`` is done in the same transaction."""
         changes: dict[str, Any] = {"length": expected + len(messages), "updated": time.time()}
         if strategy is not None:
             changes["strategy"] = strategy
@@ -193,6 +197,8 @@ class SqlStore(ConversationStore):
                     raise ConversationNotFoundError(conversation_id)
                 raise conflict(conversation_id, expected, length)
             await _insert(connection, conversation_id, messages, expected)
+            if also is not None:
+                await also(connection)
 
         await self._write(work)
 
@@ -222,6 +228,32 @@ class SqlStore(ConversationStore):
                 delete(conversations).where(conversations.c.id == conversation_id)
             )
             return gone.rowcount > 0
+
+        return await self._write(work)
+
+    async def ids(self, owner: str, user_id: str | None = None) -> Sequence[str]:
+        """Of all conversations of ``owner``, the one last spoken in first."""
+        query = _of(select(conversations.c.id), owner, user_id).order_by(conversations.c.updated.desc())
+
+        async def work(connection: AsyncConnection) -> list[str]:
+            return list(await connection.scalars(query))
+
+        return await self._read(work)
+
+    async def forget(self, owner: str, user_id: str | None = None, conversation_id: str | None = None) -> int:
+        """Forget the conversations of ``owner``; how many there were."""
+        query = _of(delete(conversations), owner, user_id)
+        if conversation_id is not None:
+            query = query.where(conversations.c.id == conversation_id)
+        return await self._forget(query)
+
+    async def forget_before(self, updated: float) -> int:
+        """Forget what was last spoken in before the Unix time ``updated``; how many conversations."""
+        return await self._forget(delete(conversations).where(conversations.c.updated < updated))
+
+    async def _forget(self, query: Delete) -> int:
+        async def work(connection: AsyncConnection) -> int:
+            return int((await connection.execute(query)).rowcount)
 
         return await self._write(work)
 
@@ -261,6 +293,11 @@ class SqlStore(ConversationStore):
             raise
         except NO_ANSWER as problem:
             raise unreachable(self._engine, problem) from problem
+
+
+def _of(query: Q, owner: str, user_id: str | None) -> Q:
+    found = query.where(conversations.c.owner == owner)
+    return found if user_id is None else found.where(conversations.c.user_id == user_id)
 
 
 async def _insert(

@@ -303,6 +303,8 @@ class ServingConfig(Section):
     """Open connections, a process."""
     max_websockets: Count = 256
     """Open WebSockets, a process."""
+    conversation_days: Positive | None = None
+    """Conversations in which nobody has spoken for so long are deleted; null: they are kept."""
     max_models: Count = 4
     """Models and adapters that are loaded at once, a process."""
     max_queued_jobs: Count = 16

@@ -16,13 +16,17 @@ from grpo_host.serving.admission import shutting_down
 from grpo_host.serving.chats import Opened, Turn, make_part
 from grpo_host.serving.endpoint import ApiError, Call, Endpoint, Scope
 from grpo_host.serving.errors import answered
-from grpo_host.serving.tool_runs import ToolRun, shown
+from grpo_host.serving.tool_runs import ToolRun
 from grpo_sdk.errors import GrpoError
 
 __all__ = ["endpoints", "make_part"]
 
 Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00]*$")]
 
+
+IdempotencyKey = Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[\x20-\x7e]+$")]
+
+NDJSON = "application/x-ndjson"
 
 CONTEXT_BYTES = 16 * 1024
 
@@ -59,6 +63,9 @@ class ChatRequest(BaseModel):
     """Of each thing that the model says. None, as with the next two: as serving.sampling says."""
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    idempotency_key: IdempotencyKey | None = None
+    """The same whenever this request is sent again: it is answered once, and that answer given again for a
+    day. The header Idempotency-Key says the same."""
 
     def turn(self) -> Turn:
         return Turn(**self.model_dump(exclude={"stream"}))
@@ -94,6 +101,33 @@ class Page(BaseModel):
     user_id: Name | None = None
     limit: Annotated[int, Field(ge=1, le=200)] = 50
     offset: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+
+
+class Whose(BaseModel):
+    """Which of the caller's conversations; all, where no user is named."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    user_id: Name | None = None
+
+
+class OwnersConversations(Whose):
+    """Which conversations of an owner."""
+
+    owner: Name
+    """As ``grpo-host keys list`` names it."""
+
+
+class OwnedConversations(OwnersConversations):
+    """Which conversations of an owner, or which one."""
+
+    conversation_id: Name | None = None
+
+
+class Forgotten(BaseModel):
+    """How many conversations were deleted."""
+
+    deleted: int
 
 
 class ConversationHead(BaseModel):
@@ -134,7 +168,10 @@ def endpoints() -> list[Endpoint]:
             request=ChatRequest,
             response=ChatResponse,
             stream=ChatEvent,
-            statuses={**gone, 409: "Another process has answered in this conversation meanwhile"},
+            statuses={
+                **gone,
+                409: "Another process has answered meanwhile, or the same request is being answered",
+            },
         ),
         Endpoint(
             "GET",
@@ -145,6 +182,46 @@ def endpoints() -> list[Endpoint]:
             tags=("chat",),
             query=Page,
             response=ConversationList,
+        ),
+        Endpoint(
+            "DELETE",
+            "/api/conversations",
+            forget_conversations,
+            Scope.CHAT,
+            "Forget all conversations of the caller, or of one user_id",
+            tags=("chat",),
+            query=Whose,
+            response=Forgotten,
+        ),
+        Endpoint(
+            "GET",
+            "/api/conversations/export",
+            export_conversations,
+            Scope.CHAT,
+            "All conversations of the caller, one a line",
+            tags=("chat",),
+            query=Whose,
+            content_type=NDJSON,
+        ),
+        Endpoint(
+            "GET",
+            "/api/owners/conversations",
+            export_of_owner,
+            Scope.ADMIN,
+            "All conversations of an owner, one a line",
+            tags=("administration",),
+            query=OwnersConversations,
+            content_type=NDJSON,
+        ),
+        Endpoint(
+            "DELETE",
+            "/api/owners/conversations",
+            forget_of_owner,
+            Scope.ADMIN,
+            "Forget all conversations of an owner, those of one user_id, or one",
+            tags=("administration",),
+            query=OwnedConversations,
+            response=Forgotten,
         ),
         Endpoint(
             "GET",
@@ -171,19 +248,37 @@ def endpoints() -> list[Endpoint]:
 
 async def chat(call: Call) -> ChatResponse | Response:
     """The answer, whole or as server-sent events."""
-    request: ChatRequest = call.body
+    request = _with_header(call, call.body)
     if request.stream:
         events = _events(call, request)
         first = await anext(events)  # what is wrong with the request is told with its status
         return StreamingResponse(_after(first, events), media_type="text/event-stream")
     async with call.services.chat.open(request.turn(), call.key) as opened:
-        answer = await opened.answer()
-    return ChatResponse(
-        response=answer.text,
+        said = await opened.answer()
+    answer = ChatResponse(
+        response=said.text,
         conversation_id=opened.conversation_id,
         strategy=opened.strategy,
-        tool_runs=shown(answer.tools),
+        tool_runs=said.tool_runs,
     )
+    if not opened.replayed:
+        return answer
+    headers = {"idempotent-replayed": "true"}
+    return Response(answer.model_dump_json(), headers=headers, media_type="application/json")
+
+
+def _with_header(call: Call, request: ChatRequest) -> ChatRequest:
+    """``request`` with the idempotency key of its header."""
+    given = call.request.headers.get("idempotency-key")
+    if given is None:
+        return request
+    if not 0 < len(given) <= 255 or not given.isascii() or not given.isprintable():
+        message = "the header Idempotency-Key has 1 to 255 letters"
+        raise ApiError(400, "invalid_request", message, param="Idempotency-Key")
+    if request.idempotency_key not in (None, given):
+        message = "the header Idempotency-Key and the field idempotency_key differ; send one"
+        raise ApiError(400, "invalid_request", message, param="idempotency_key")
+    return request.model_copy(update={"idempotency_key": given})
 
 
 async def list_conversations(call: Call) -> ConversationList:
@@ -198,15 +293,48 @@ async def list_conversations(call: Call) -> ConversationList:
 async def read_conversation(call: Call) -> Conversation:
     """One, whole."""
     record = await call.services.chat.record(call.path["conversation_id"], call.key)
-    return Conversation(
-        **_head(record), context=record.context, history=[dict(message) for message in record.messages]
-    )
+    return _whole(record)
 
 
 async def delete_conversation(call: Call) -> Response:
     """Nothing of it is kept."""
     await call.services.chat.delete(call.path["conversation_id"], call.key)
     return Response(status_code=204)
+
+
+async def forget_conversations(call: Call) -> Forgotten:
+    """Nothing of them is kept."""
+    return Forgotten(deleted=await call.services.chat.forget(call.key.owner, call.query.user_id))
+
+
+async def forget_of_owner(call: Call) -> Forgotten:
+    """Nothing of them is kept."""
+    asked: OwnedConversations = call.query
+    count = await call.services.chat.forget(asked.owner, asked.user_id, asked.conversation_id)
+    return Forgotten(deleted=count)
+
+
+async def export_conversations(call: Call) -> Response:
+    """As newline-delimited JSON, the one last spoken in first."""
+    return _export(call, call.key.owner, call.query.user_id)
+
+
+async def export_of_owner(call: Call) -> Response:
+    """As newline-delimited JSON, the one last spoken in first."""
+    return _export(call, call.query.owner, call.query.user_id)
+
+
+def _export(call: Call, owner: str, user_id: str | None) -> Response:
+    async def lines() -> AsyncIterator[bytes]:
+        async for record in call.services.chat.export(owner, user_id):
+            yield _whole(record).model_dump_json().encode() + b"\n"
+
+    return StreamingResponse(lines(), media_type=NDJSON)
+
+
+def _whole(record: ConversationRecord) -> Conversation:
+    history = [dict(message) for message in record.messages]
+    return Conversation(**_head(record), context=record.context, history=history)
 
 
 def _head(record: ConversationRecord) -> dict[str, Any]:
@@ -232,7 +360,7 @@ async def _events(call: Call, request: ChatRequest) -> AsyncIterator[bytes]:
                     text += piece
                     yield _event(opened, delta=piece)
                 else:
-                    yield _event(opened, response=text, tool_runs=shown(piece.tools))
+                    yield _event(opened, response=text, tool_runs=piece.tool_runs)
     except asyncio.CancelledError:
         if not begun or not call.services.admission.cuts():
             raise

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager, suppress
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar
 from uuid import uuid4
 
 from grpo_host.agent import Agent
@@ -16,7 +20,9 @@ from grpo_host.chat.sql_store import SqlStore
 from grpo_host.chat.store import ConversationRecord
 from grpo_host.serving.endpoint import ApiError, Key
 from grpo_host.serving.errors import agent_errors
+from grpo_host.serving.idempotency import Claim, Claims, kept_until
 from grpo_host.serving.services import Part, Services
+from grpo_host.serving.tool_runs import ToolRun, shown
 from grpo_host.serving.usage import serve_as
 from grpo_host.wiring import build_strategy
 from grpo_sdk.backend import Sampling
@@ -27,6 +33,10 @@ if TYPE_CHECKING:
     from grpo_host.serving.catalogue import Entry
     from grpo_host.serving.pool import ModelPool
 
+logger = logging.getLogger("grpo_host.serving")
+
+TIDY_SECONDS = 3600.0
+"""How often what is kept no longer is deleted."""
 DEFAULT_STRATEGY = "customer_service"
 """Where there is no agent.yaml and nothing is asked for."""
 
@@ -47,6 +57,16 @@ class Turn:
     """None, as with the next two: as the model is served."""
     temperature: float | None = None
     top_p: float | None = None
+    idempotency_key: str | None = None
+    """The same for a message that is sent again: it is answered once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """The whole answer."""
+
+    text: str
+    tool_runs: list[ToolRun]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,18 +77,33 @@ class Opened:
     conversation_id: str
     strategy: str
     turn: Turn
+    keep: Callable[[dict[str, Any]], Any] | None = None
+    """Gives what is to be written with the answer."""
+    replayed: ClassVar[bool] = False
 
-    async def answer(self) -> Answer:
+    async def answer(self) -> Said:
         """The whole answer; it and the message are in the store then."""
         with agent_errors():
-            return await self.agent.answer(*self._asked, sampling=self._sampling)
+            answer = await self.agent.answer(*self._asked, sampling=self._sampling, also=self._also)
+        return Said(answer.text, shown(answer.tools))
 
-    async def pieces(self) -> AsyncIterator[str | Answer]:
+    async def pieces(self) -> AsyncIterator[str | Said]:
         """The answer as it comes, and at the end the whole; it is in the store then."""
         with agent_errors():
-            async with aclosing(self.agent.pieces(*self._asked, sampling=self._sampling)) as pieces:
+            pieces = self.agent.pieces(*self._asked, sampling=self._sampling, also=self._also)
+            async with aclosing(pieces):
                 async for piece in pieces:
-                    yield piece
+                    yield piece if isinstance(piece, str) else Said(piece.text, shown(piece.tools))
+
+    @property
+    def _also(self) -> Callable[[Answer], Any] | None:
+        keep = self.keep
+        if keep is None:
+            return None
+        about = {"conversation_id": self.conversation_id, "strategy": self.strategy}
+        return lambda answer: keep(
+            {**about, "text": answer.text, "tool_runs": [run.model_dump() for run in shown(answer.tools)]}
+        )
 
     @property
     def _asked(self) -> tuple[str, str, str, bool]:
@@ -82,6 +117,33 @@ class Opened:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """A message that was answered before."""
+
+    response: dict[str, Any]
+    replayed: ClassVar[bool] = True
+
+    @property
+    def conversation_id(self) -> str:
+        return str(self.response["conversation_id"])
+
+    @property
+    def strategy(self) -> str:
+        return str(self.response["strategy"])
+
+    async def answer(self) -> Said:
+        """The same as then."""
+        runs = [ToolRun.model_validate(run) for run in self.response["tool_runs"]]
+        return Said(self.response["text"], runs)
+
+    async def pieces(self) -> AsyncIterator[str | Said]:
+        """The same as then, in one piece."""
+        said = await self.answer()
+        yield said.text
+        yield said
+
+
 class Chats(Part):
     """Opens conversations, each for the owner of the key that began it."""
 
@@ -89,6 +151,8 @@ class Chats(Part):
         self._pool: ModelPool = services.models
         self._services = services
         self.store = SqlStore.on(services.database)
+        self.claims = Claims(services.database)
+        self._tidying: asyncio.Task[None] | None = None
         self._agents: dict[str, ChatAgent] = {}
         self._strategies = self._offered()
 
@@ -97,21 +161,62 @@ class Chats(Part):
         """Names that a message may ask for."""
         return sorted(self._strategies)
 
+    async def start(self) -> None:
+        self._tidying = asyncio.create_task(self._tidy_again_and_again())
+
+    async def close(self) -> None:
+        if self._tidying is not None:
+            self._tidying.cancel()
+            await asyncio.gather(self._tidying, return_exceptions=True)
+
+    async def _tidy_again_and_again(self) -> None:
+        while True:
+            try:
+                await self.tidy()
+            except GrpoError as problem:
+                logger.warning("old conversations were not deleted: %s", problem)
+            await asyncio.sleep(TIDY_SECONDS)
+
+    async def tidy(self) -> None:
+        """Delete the conversations, and the answers to requests sent again, that are kept no longer."""
+        days = self._services.settings.conversation_days
+        if days is not None and (count := await self.store.forget_before(time.time() - days * 86_400)):
+            logger.info("%d conversations were deleted, silent for %g days", count, days)
+        await self.claims.forget(kept_until())
+
     @asynccontextmanager
-    async def open(self, turn: Turn, key: Key) -> AsyncIterator[Opened]:
+    async def open(self, turn: Turn, key: Key) -> AsyncIterator[Opened | Replayed]:
         """The conversation of ``turn``, begun where it names none.
 
         Raises ``ApiError``: 404 for a conversation of somebody else, or for a model that is not served,
-        400 for an unknown strategy.
+        400 for an unknown strategy, and what ``Claims.hold`` raises.
         """
         self._check(turn.strategy)
+        if turn.idempotency_key is None:
+            async with self._open(turn, key, None) as opened:
+                yield opened
+            return
+        request = {**asdict(turn), "idempotency_key": None}
+        async with self.claims.hold(key.owner, turn.idempotency_key, request, turn.conversation_id) as claim:
+            if claim.response is not None:
+                yield Replayed(claim.response)
+                return
+            async with self._open(turn, key, claim) as opened:
+                yield opened
+
+    @asynccontextmanager
+    async def _open(self, turn: Turn, key: Key, claim: Claim | None) -> AsyncIterator[Opened]:
         record = await self.record(turn.conversation_id, key) if turn.conversation_id else None
+        if record is None and claim is not None:  # begun already, where its process died
+            record = await self.store.get(claim.conversation_id)
         async with self._pool.lease(turn.model) as lease:
             serve_as(self._services, key, lease.entry)
             agent = self._agents.get(lease.entry.id)
             if agent is None:
                 agent = self._agents[lease.entry.id] = self._make(lease.entry)
-            conversation_id = uuid4().hex if record is None else record.id
+            conversation_id = claim.conversation_id if claim else uuid4().hex
+            if record is not None:
+                conversation_id = record.id
             try:
                 if record is None:
                     context = await agent.start_conversation(
@@ -124,7 +229,8 @@ class Chats(Part):
                     strategy = context.strategy
                 else:
                     strategy = turn.strategy or record.strategy
-                yield Opened(agent, conversation_id, strategy, turn)
+                keep = None if claim is None else partial(self.claims.answered, claim)
+                yield Opened(agent, conversation_id, strategy, turn, keep)
             except BaseException:
                 if record is None:
                     await to_its_end(self._forget_unanswered(conversation_id))
@@ -149,7 +255,21 @@ class Chats(Part):
     async def delete(self, conversation_id: str, key: Key) -> None:
         """Forget a conversation of the owner of ``key``. Raises ``ApiError`` 404."""
         await self.record(conversation_id, key)
-        await self.store.delete(conversation_id)
+        await self.forget(key.owner, conversation_id=conversation_id)
+
+    async def forget(self, owner: str, user_id: str | None = None, conversation_id: str | None = None) -> int:
+        """Forget the conversations of ``owner``, and what is kept to answer again; how many there were."""
+        count = await self.store.forget(owner, user_id, conversation_id)
+        if count:
+            await self.claims.forget(kept_until())
+        return count
+
+    async def export(self, owner: str, user_id: str | None = None) -> AsyncIterator[ConversationRecord]:
+        """All conversations of ``owner``, whole."""
+        for conversation_id in await self.store.ids(owner, user_id):
+            record = await self.store.get(conversation_id)
+            if record is not None:  # else it was deleted meanwhile
+                yield record
 
     def _make(self, model: Entry) -> ChatAgent:
         loaded = self._services.loaded

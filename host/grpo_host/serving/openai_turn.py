@@ -83,9 +83,7 @@ class Answer:
 class Answering:
     """The ``n`` answers to one request."""
 
-    def __init__(
-        self, call: Call, request: Question, lease: Lease, response_id: str | None = None
-    ) -> None:
+    def __init__(self, call: Call, request: Question, lease: Lease, response_id: str | None = None) -> None:
         serve_as(call.services, call.key, lease.entry, response_id)
         self.request = request
         self._agent = lease.agent

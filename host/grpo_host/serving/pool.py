@@ -327,8 +327,10 @@ class _Supervised(Backend):
             self._pool.usage.tokens(len(prompt), len(reply.ids))
             return reply
         # Token by token, so that a long answer is not taken for a model that hangs.
-        async with aclosing(self.stream_ids(prompt, sampling)) as items:
-            return await whole_reply(items, TokenReply, lambda _: None)
+        async with aclosing(self._each(self.inner.stream_ids(prompt, sampling))) as items:
+            reply = await whole_reply(items, TokenReply, lambda _: None)
+        self._pool.usage.tokens(len(prompt), len(reply.ids))
+        return reply
 
     async def chat(
         self, messages: Sequence[Message], sampling: Sampling, tools: Sequence[ToolSchema] = ()

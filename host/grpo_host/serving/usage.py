@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import BigInteger, Column, String, Table, func, select
 
 from grpo_host.instruments import SERVED, Served
-from grpo_host.storage import NO_ANSWER, metadata, writing
+from grpo_host.storage import NO_ANSWER, insert_for, metadata, writing
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -115,10 +115,7 @@ class Usage:
 
 
 def _add(connection: Connection, rows: list[dict[str, object]]) -> None:
-    if connection.dialect.name == "postgresql":
-        from sqlalchemy.dialects.postgresql import insert
-    else:
-        from sqlalchemy.dialects.sqlite import insert  # type: ignore[assignment]
+    insert = insert_for(connection.dialect.name)
     for row in rows:
         statement = insert(_usage).values(row)
         grown = {name: _usage.c[name] + statement.excluded[name] for name in _COUNTS}

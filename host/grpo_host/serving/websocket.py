@@ -24,7 +24,7 @@ from grpo_host.serving.endpoint import ApiError, Key, Scope, SocketEndpoint
 from grpo_host.serving.errors import answered, invalid
 from grpo_host.serving.middleware import log_refused_socket
 from grpo_host.serving.surrogates import whole_json
-from grpo_host.serving.tool_runs import shown
+from grpo_host.serving.tool_runs import ToolRun
 from grpo_sdk.errors import GrpoError
 
 if TYPE_CHECKING:
@@ -183,20 +183,21 @@ class _Socket:
             services.admission.place(self._key),
             services.chat.open(request.turn(), self._key) as opened,
         ):
+            runs: list[ToolRun] = []
             about: dict[str, Any] = {"conversation_id": opened.conversation_id, "strategy": opened.strategy}
             if request.stream:
-                text, runs = "", []
+                text = ""
                 async for piece in opened.pieces():
                     if isinstance(piece, str):
                         text += piece
                         delta = {"delta": piece, **about}
                         await self._send({"type": "chat_delta", "data": delta}, incoming.id)
                     else:
-                        runs = piece.tools
+                        runs = piece.tool_runs
             else:
                 answer = await opened.answer()
-                text, runs = answer.text, answer.tools
-        about["tool_runs"] = [run.model_dump() for run in shown(runs)]
+                text, runs = answer.text, answer.tool_runs
+        about["tool_runs"] = [run.model_dump() for run in runs]
         await self._send({"type": "chat_response", "data": {"response": text, **about}}, incoming.id)
 
     async def _fail(self, problem: ApiError, id: Id | None) -> None:

@@ -9,17 +9,17 @@ place cannot change the job.
 from __future__ import annotations
 
 import secrets
-import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Select, func, insert, select, text, update
+from sqlalchemy import Select, func, insert, select, update
 
 from grpo_host.run_directory import new_run_id
 from grpo_host.serving.jobs.record import PLACE, TABLES, Job, JobPlan, State, jobs, places
 from grpo_host.storage import NO_ANSWER, metadata, unreachable, writing
+from grpo_host.storage import now as database_time
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -103,7 +103,7 @@ class JobStore:
     async def something_to_do(self) -> bool:
         """Whether ``take`` may find a job, asked without a lock."""
         async with self._connected() as connection:
-            now = await _now(connection)
+            now = await database_time(connection)
             query = select(places.c.name).where(
                 places.c.name == PLACE,
                 places.c.holder.is_(None) | (places.c.expires <= now),
@@ -215,7 +215,7 @@ class JobStore:
                     select(places).where(places.c.name == PLACE).with_for_update()
                 )
                 # The time comes after the lock: it may have been waited for.
-                yield connection, rows.one(), await _now(connection)
+                yield connection, rows.one(), await database_time(connection)
         except NO_ANSWER as problem:
             raise unreachable(self._engine, problem) from problem
 
@@ -246,10 +246,3 @@ async def _first(connection: AsyncConnection, state: State) -> Job | None:
 def _job(row: Any) -> Job:
     values = dict(row._mapping)
     return Job(**{**values, "state": State(values["state"])})
-
-
-async def _now(connection: AsyncConnection) -> float:
-    """The database's time: servers on several machines need not agree on theirs."""
-    if connection.dialect.name == "postgresql":
-        return float(await connection.scalar(text("SELECT extract(epoch FROM clock_timestamp())")) or 0.0)
-    return time.time()
