@@ -21,6 +21,7 @@ BENCHES = {
     "grpo_step": "a GRPO step of support_desk against a plain TRL script (ten minutes)",
     "visible_update": "how much of a small LoRA update bfloat16 shows (three minutes)",
     "serving": "what serving adds to a model that answers at once, beside LiteLLM's proxy (a minute)",
+    "clients": "tool loops of other people's client libraries, from Python and JavaScript (three minutes)",
     "soak": "ten minutes of chats with a server that is killed in the middle",
     "examples": "what the two examples learn, and how long it takes (half an hour)",
 }
