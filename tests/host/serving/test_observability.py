@@ -109,7 +109,7 @@ def test_a_server_without_configuration_has_metrics_and_ends_at_once(serving: An
         return int((await server.client.get("/metrics", headers=await server.key())).status_code)
 
     async def go() -> int:
-        async with serving(ENDPOINTS, telemetry=observability.make_part(None)) as server:  # type: ignore[arg-type]
+        async with serving(ENDPOINTS, telemetry=observability.Telemetry()) as server:
             return await use(server)
 
     assert asyncio.run(asyncio.wait_for(go(), 10)) == 200

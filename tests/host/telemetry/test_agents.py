@@ -19,6 +19,7 @@ from grpo_host.any_loop import AnyLoopBackend
 from grpo_host.chat.agent import ChatAgent
 from grpo_host.telemetry.agents import AgentInstruments, provider_name
 from grpo_sdk import Backend, Capability, ChatReply, ModelSpec, Sampling, Strategy, assistant, tool_call, user
+from grpo_sdk.backend import FinishReason
 from grpo_sdk.messages import Message
 from grpo_sdk.tools import ToolLimits
 
@@ -350,7 +351,9 @@ def test_the_metrics_of_a_call_are_the_same_whether_it_is_traced_or_not(
                     tell(word)
             if how == "failed":
                 raise ZeroDivisionError
-            call.replied(SimpleNamespace(finish_reason="stop", prompt_tokens=7, completion_tokens=3))
+            call.replied(
+                SimpleNamespace(finish_reason=FinishReason.STOP, prompt_tokens=7, completion_tokens=3)
+            )
 
     assert traced.spans
     assert untraced.spans == []
