@@ -24,7 +24,7 @@ run: $(INSTALLED) ## Train the example agent on the embedded model (AGENT=path/t
 test: $(INSTALLED) ## Run all tests, those with the real engine and trainer included
 	@status=0; skipped=$$(mktemp); export GRPO_SKIPPED_TESTS=$$skipped; \
 	$(BIN)/python -m pytest $(TWO) -m "not model and not vllm" || status=1; \
-	$(BIN)/python -m pytest -p no:randomly -m "model or vllm" || status=1; \
+	$(BIN)/python -m pytest -m "model or vllm" || status=1; \
 	echo "$$(wc -l < $$skipped) tests were skipped"; sort $$skipped; rm -f $$skipped; \
 	exit $$status
 

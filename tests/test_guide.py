@@ -242,6 +242,35 @@ def cell(block: Block) -> dict[str, Any]:
     return {"parts": parts, "so": filled.so}
 
 
+@pytest.fixture(scope="module")
+def byte_model_path(tiny_model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model with a vocabulary of bytes: of a thousand episodes, its head would take most of the time."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+
+    path = tmp_path_factory.mktemp("byte-model")
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    bytes_alone = Tokenizer(models.BPE(vocab={letter: at for at, letter in enumerate(letters)}, merges=[]))
+    bytes_alone.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bytes_alone.decoder = decoders.ByteLevel()
+    known = AutoTokenizer.from_pretrained(tiny_model_path)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=bytes_alone,
+        eos_token="<|im_end|>",
+        pad_token="<|im_end|>",
+        additional_special_tokens=["<|im_start|>"],
+        chat_template=known.chat_template,
+    )
+    tokenizer.save_pretrained(path)
+    config = AutoConfig.from_pretrained(tiny_model_path)
+    end = tokenizer.eos_token_id
+    config.update(
+        {"vocab_size": len(tokenizer), "eos_token_id": end, "bos_token_id": end, "pad_token_id": end}
+    )
+    AutoModelForCausalLM.from_config(config).save_pretrained(path)
+    return path
+
+
 @dataclass(frozen=True)
 class Notebook:
     """A process that has run the whole guide: what went wrong in each block, and how it ended."""
@@ -252,7 +281,7 @@ class Notebook:
 
 
 @pytest.fixture(scope="module")
-def notebook(model_path: Path, tiny_model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Notebook:
+def notebook(model_path: Path, byte_model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Notebook:
     directory = tmp_path_factory.mktemp("guide")  # runs are written below the working directory
     cells, results = directory / "cells.json", directory / "results.jsonl"
     cells.write_text(json.dumps([cell(block) for block in PYTHON]))
@@ -261,7 +290,7 @@ def notebook(model_path: Path, tiny_model_path: Path, tmp_path_factory: pytest.T
         "GRPO_MODEL_ALIASES": "gpt2=smollm2-135m",
         "GRPO_JUDGE_MODEL": "smollm2-135m",
         "GRPO_JUDGE_BACKEND": "transformers",
-        "TINY_MODEL": str(tiny_model_path),
+        "TINY_MODEL": str(byte_model_path),
     }
     process = subprocess.Popen(
         [sys.executable, str(Path(__file__).parent / "notebook.py"), str(cells), str(results)],
