@@ -68,7 +68,7 @@ def endpoints() -> list[Endpoint]:
 
 async def start(_: Call) -> Response:
     """Relative, so that it also holds below the path of a proxy."""
-    return Response(b"See docs\n", 307, {"location": "docs"}, "text/plain")
+    return Response(b'<a href="docs">docs</a>\n', 307, {"location": "docs"}, "text/html")
 
 
 async def health(_: Call) -> Health:

@@ -135,6 +135,10 @@ def test_no_request_breaks_the_server_or_gets_past_it(server, record_property):
                 refused = case.call(session=session, headers={"authorization": None, **wrong}, timeout=30)
                 assert refused.status_code == 401, case.as_curl_command()
 
+    # What deletes all conversations comes last in a round: the others ask for one that is there.
+    operations = sorted(
+        operations, key=lambda one: one.method == "delete" and one.path.endswith("conversations")
+    )
     number = 0
     while (total := sum(map(Counter.total, statuses.values()))) < cases:
         assert number < 50, f"only {total} different requests can be made"
@@ -148,7 +152,7 @@ def test_no_request_breaks_the_server_or_gets_past_it(server, record_property):
     print(f"\n{total} requests with a key")
     for label, counts in statuses.items():
         print(f"{label:45} {dict(sorted(counts.items()))}")
-    failed = {label for label, counts in statuses.items() if not any(200 <= s < 300 for s in counts)}
+    failed = {label for label, counts in statuses.items() if not any(200 <= s < 400 for s in counts)}
     assert failed <= {"POST /api/jobs/{job_id}/cancel"}  # the requests are not all refused at the door
 
 
