@@ -157,7 +157,8 @@ class FastGRPOTrainer(AveragedGradients, GRPOTrainer):
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Any:
         self._scored = inputs["completion_mask"] * inputs.get("tool_mask", 1)
-        if not self.beta and torch.is_grad_enabled():  # a penalty has a gradient in every row
+        # A penalty has a gradient in every row, and ranks average gradients: each is to have one.
+        if not self.beta and torch.is_grad_enabled() and self.accelerator.num_processes == 1:
             self._moving = inputs["advantages"].reshape(len(self._scored), -1).any(dim=1)
         try:
             return super()._compute_loss(model, inputs)
