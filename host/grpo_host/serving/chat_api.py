@@ -16,6 +16,7 @@ from grpo_host.serving.admission import shutting_down
 from grpo_host.serving.chats import Opened, Turn, make_part
 from grpo_host.serving.endpoint import ApiError, Call, Endpoint, Scope
 from grpo_host.serving.errors import answered
+from grpo_host.serving.event_stream import begun
 from grpo_host.serving.tool_runs import ToolRun
 from grpo_sdk.errors import GrpoError
 
@@ -250,9 +251,7 @@ async def chat(call: Call) -> ChatResponse | Response:
     """The answer, whole or as server-sent events."""
     request = _with_header(call, call.body)
     if request.stream:
-        events = _events(call, request)
-        first = await anext(events)  # what is wrong with the request is told with its status
-        return StreamingResponse(_after(first, events), media_type="text/event-stream")
+        return StreamingResponse(await begun(_events(call, request)), media_type="text/event-stream")
     async with call.services.chat.open(request.turn(), call.key) as opened:
         said = await opened.answer()
     answer = ChatResponse(
@@ -350,27 +349,27 @@ def _head(record: ConversationRecord) -> dict[str, Any]:
 
 async def _events(call: Call, request: ChatRequest) -> AsyncIterator[bytes]:
     """The answer's pieces, and at the end the whole. What fails before the first piece is raised."""
-    begun = False
+    told = False
     try:
         async with call.services.chat.open(request.turn(), call.key) as opened:
             text = ""
             async for piece in opened.pieces():
-                begun = True
+                told = True
                 if isinstance(piece, str):
                     text += piece
                     yield _event(opened, delta=piece)
                 else:
                     yield _event(opened, response=text, tool_runs=piece.tool_runs)
     except asyncio.CancelledError:
-        if not begun or not call.services.admission.cuts():
+        if not told or not call.services.admission.cuts():
             raise
         yield _failure(shutting_down(), call)
     except GrpoError as problem:
-        if not begun:
+        if not told:
             raise
         yield _failure(answered(problem, f"request {call.request_id}"), call)
     except Exception:
-        if not begun:
+        if not told:
             raise
         yield _failure(ApiError(500, "internal_error", "the answer failed"), call)
 
@@ -383,12 +382,3 @@ def _event(opened: Opened, **values: Any) -> bytes:
 def _failure(problem: ApiError, call: Call) -> bytes:
     error = {"code": problem.code, "message": problem.message}
     return b"data: %b\n\n" % orjson.dumps({"error": error, "request_id": call.request_id})
-
-
-async def _after(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    try:
-        yield first
-        async for event in rest:
-            yield event
-    finally:
-        await rest.aclose()  # type: ignore[attr-defined]

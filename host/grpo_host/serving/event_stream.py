@@ -29,9 +29,13 @@ async def event_stream(
     What fails before the first event is raised, so that it is told with its status; what fails later is the
     event ``failure``.
     """
-    events = _events(call, work, failure, end)
-    first = await anext(events)
-    return StreamingResponse(_after(first, events), media_type="text/event-stream", headers=_HEADERS)
+    events = await begun(_events(call, work, failure, end))
+    return StreamingResponse(events, media_type="text/event-stream", headers=_HEADERS)
+
+
+async def begun(events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """``events``, once the first is there: what is wrong before is raised, and told with its status."""
+    return _after(await anext(events), events)
 
 
 async def _events(
@@ -40,25 +44,25 @@ async def _events(
     queue: asyncio.Queue[bytes | None] = asyncio.Queue()
     task = asyncio.ensure_future(work(queue.put_nowait))
     task.add_done_callback(lambda _: queue.put_nowait(None))
-    begun = False
+    told = False
     try:
         while (event := await queue.get()) is not None:
-            begun = True
+            told = True
             yield event
         try:
             await task
         except GrpoError as problem:
-            if not begun:
+            if not told:
                 raise
             yield failure(answered(problem, f"request {call.request_id}"))
         except Exception:
-            if not begun:
+            if not told:
                 raise
             yield failure(ApiError(500, "internal_error", "the answer failed"))
         if end:
             yield end
     except asyncio.CancelledError:
-        if not begun or not call.services.admission.cuts():
+        if not told or not call.services.admission.cuts():
             raise
         yield failure(shutting_down())
         if end:
