@@ -17,12 +17,14 @@ from starlette.applications import Starlette
 from starlette.responses import StreamingResponse
 from starlette.websockets import WebSocket
 
-from grpo_host.plugins import Registry
+from grpo_host.config.load import load_config
+from grpo_host.plugins import Registry, load_plugins
 from grpo_host.serving.app import create_app
 from grpo_host.serving.endpoint import Call, Endpoint, Key, Scope, SocketEndpoint
 from grpo_host.serving.serve import _config, _listen
 from grpo_host.serving.services import Services
 from grpo_host.serving.settings import ServerSettings
+from grpo_sdk.hooks import hookimpl
 
 NO_ROOMS = {"telemetry": None, "models": None, "chat": None, "jobs": None}
 
@@ -129,6 +131,34 @@ def serving(tmp_path: Path) -> Callable[..., Any]:
             transport = httpx.ASGITransport(app, raise_app_exceptions=True)
             async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
                 yield Server(app, client, handled, release)
+
+    return start
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Callable[..., Any]:
+    """``async with served(AGENT, name=Backend) as http``: a client of an agent.yaml on backends of a test.
+
+    The text needs no ``output``.
+    """
+
+    @asynccontextmanager
+    async def start(agent: str, **backends: Any) -> AsyncIterator[httpx.AsyncClient]:
+        class Backends:
+            @hookimpl
+            def grpo_backends(self) -> dict[str, Any]:
+                return backends
+
+        path = tmp_path / "agent.yaml"
+        path.write_text(f"{agent}output: {tmp_path / 'runs'}\n")
+        registry = load_plugins()
+        registry.register(Backends(), "test-backends")
+        loaded = load_config(path)
+        app = create_app(ServerSettings.of(loaded, state=tmp_path / "state"), registry, loaded=loaded)
+        async with app.router.lifespan_context(app):
+            transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+            async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as http:
+                yield http
 
     return start
 

@@ -4,17 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-from contextlib import asynccontextmanager
 
-import httpx
 import openai
 import pytest
 
-from grpo_host.config.load import load_config
-from grpo_host.plugins import load_plugins
-from grpo_host.serving.app import create_app
-from grpo_host.serving.settings import ServerSettings
-from grpo_sdk.hooks import hookimpl
 from grpo_sdk.messages import assistant, tool_call
 from grpo_sdk.testing import ScriptedBackend
 
@@ -44,33 +37,14 @@ class Traveller(ScriptedBackend):
         super().__init__(model, script=travel)
 
 
-class Backends:
-    @hookimpl
-    def grpo_backends(self):
-        return {"traveller": Traveller}
-
-
 @pytest.fixture
-def serve(tmp_path):
+def serve(served):
     """``async with serve() as http``: a client of a served agent that travels."""
-
-    @asynccontextmanager
-    async def start():
-        path = tmp_path / "agent.yaml"
-        path.write_text(
-            "name: desk\nmodel: {name: acme/tiny}\nbackend: traveller\nenvironment: support_desk\n"
-            f"rewards: [length]\noutput: {tmp_path / 'runs'}\n"
-        )
-        registry = load_plugins()
-        registry.register(Backends(), "test-backends")
-        loaded = load_config(path)
-        app = create_app(ServerSettings.of(loaded, state=tmp_path / "state"), registry, loaded=loaded)
-        async with app.router.lifespan_context(app):
-            transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-            async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as http:
-                yield http
-
-    return start
+    agent = (
+        "name: desk\nmodel: {name: acme/tiny}\nbackend: traveller\nenvironment: support_desk\n"
+        "rewards: [length]\n"
+    )
+    return lambda: served(agent, traveller=Traveller)
 
 
 def ask(serve, messages, **fields):

@@ -6,17 +6,11 @@ import asyncio
 import json
 from contextlib import asynccontextmanager
 
-import httpx
 import openai
 import pytest
 
-from grpo_host.config.load import load_config
-from grpo_host.plugins import load_plugins
-from grpo_host.serving.app import create_app
-from grpo_host.serving.settings import ServerSettings
 from grpo_sdk.backend import ChatReply
 from grpo_sdk.errors import GrpoError
-from grpo_sdk.hooks import hookimpl
 from grpo_sdk.messages import assistant, tool_call
 from grpo_sdk.testing import ScriptedBackend
 
@@ -56,34 +50,20 @@ class Traveller(ScriptedBackend):
                 raise GrpoError("10.0.0.7 broke")
 
 
-class Backends:
-    @hookimpl
-    def grpo_backends(self):
-        return {"traveller": Traveller}
-
-
 @pytest.fixture
-def serve(tmp_path):
+def serve(served):
     """``async with serve() as client``: OpenAI's client of a served agent that travels."""
 
     @asynccontextmanager
     async def start():
-        path = tmp_path / "agent.yaml"
-        path.write_text(
+        agent = (
             "name: desk\nmodel: {name: tiny}\nbackend: traveller\nenvironment: support_desk\n"
-            "agent: {tools: [calculator], system_prompt: Be kind.}\n"
-            f"rewards: [length]\noutput: {tmp_path / 'runs'}\n"
+            "agent: {tools: [calculator], system_prompt: Be kind.}\nrewards: [length]\n"
         )
-        registry = load_plugins()
-        registry.register(Backends(), "test-backends")
-        loaded = load_config(path)
-        app = create_app(ServerSettings.of(loaded, state=tmp_path / "state"), registry, loaded=loaded)
-        async with app.router.lifespan_context(app):
-            transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-            async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as http:
-                yield openai.AsyncOpenAI(
-                    base_url="http://127.0.0.1/v1", api_key="none", http_client=http, max_retries=0
-                )
+        async with served(agent, traveller=Traveller) as http:
+            yield openai.AsyncOpenAI(
+                base_url="http://127.0.0.1/v1", api_key="none", http_client=http, max_retries=0
+            )
 
     return start
 

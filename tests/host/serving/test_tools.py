@@ -6,22 +6,15 @@ import asyncio
 import json
 from contextlib import asynccontextmanager
 
-import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from grpo_host.config.load import load_config
-from grpo_host.plugins import load_plugins
-from grpo_host.serving.app import create_app
-from grpo_host.serving.settings import ServerSettings
-from grpo_sdk.hooks import hookimpl
 
 LEVEL = {"type": "string", "enum": ["low", "high"], "description": "How urgent."}
 
 
 @pytest.fixture
-def serve(tmp_path, fakes):
+def serve(tmp_path, fakes, served):
     """A server whose model repeats what it was told last; told ``shown?``, it says its system prompt."""
 
     class Parrot(fakes.TokenBackend):
@@ -37,30 +30,18 @@ def serve(tmp_path, fakes):
             self._replies = ["".join(said[:1]) if said[-1] == "shown?" and roles[0] == "system" else said[-1]]
             return await super().generate(prompt, sampling)
 
-    class Backends:
-        @hookimpl
-        def grpo_backends(self):
-            return {"parrot": Parrot}
-
     @asynccontextmanager
     async def start():
         model = tmp_path / "model"
         model.mkdir()
         (model / "config.json").write_text("{}")
         (model / "model.safetensors").touch()
-        path = tmp_path / "agent.yaml"
-        path.write_text(
+        agent = (
             f"name: desk\nmodel: {{name: {model}, context: 100000}}\nbackend: parrot\nenvironment: support_desk\n"
-            f"rewards: [length]\noutput: {tmp_path / 'runs'}\n"
+            "rewards: [length]\n"
         )
-        registry = load_plugins()
-        registry.register(Backends(), "test-backends")
-        loaded = load_config(path)
-        app = create_app(ServerSettings.of(loaded, state=tmp_path / "state"), registry, loaded=loaded)
-        async with app.router.lifespan_context(app):
-            transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-            async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as http:
-                yield http
+        async with served(agent, parrot=Parrot) as http:
+            yield http
 
     return start
 
