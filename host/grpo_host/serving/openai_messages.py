@@ -6,10 +6,10 @@ dropped. What is set and would change the answer, such as a picture, is an error
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-import orjson
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
@@ -72,7 +72,8 @@ Content = Text | Annotated[list[Part], Field(max_length=100)]
 def _as_json(value: str | dict[str, Any] | None) -> str:
     if value is None:
         return ""
-    return value if isinstance(value, str) else orjson.dumps(value).decode()
+    # orjson cannot write integers above 64 bits.
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 class FunctionCall(Heard):

@@ -37,7 +37,7 @@ CUT_SECONDS = 1.0
 MOST_AT_ONCE = 8
 """Messages of one socket that are answered at once."""
 
-Id = Annotated[str, Field(max_length=200)] | int
+Id = Annotated[str, Field(max_length=200)] | Annotated[int, Field(ge=-(2**63), lt=2**63)]
 
 
 class Incoming(BaseModel):

@@ -18,9 +18,7 @@ def request_body(
     tools: Sequence[ToolSchema],
     settings: Mapping[str, Any],
 ) -> bytes:
-    """The JSON of a request. Settings that not every server knows are sent only where they are set."""
-    import orjson
-
+    """The JSON of a request. Settings that not every server knows are sent only if they are set."""
     body: dict[str, Any] = {"model": model, "messages": messages}
     if sampling.top_k > 0:
         body["top_k"] = sampling.top_k
@@ -33,7 +31,8 @@ def request_body(
     if tools:
         body["tools"] = tools
     body.update(settings)
-    return orjson.dumps(body, default=list)
+    # Unlike orjson, json writes integers above 64 bits, which a tool's schema or a call may hold.
+    return json.dumps(body, default=list).encode()
 
 
 def reply(body: bytes, where: str) -> ChatReply:

@@ -109,6 +109,17 @@ def test_calls_and_their_results_are_read_in_the_forms_of_other_clients(serve):
     }
 
 
+def test_numbers_of_any_size_are_arguments(serve):
+    spoken = {**CALL, "function": {"name": "weather", "arguments": {"town": 2**70}}}
+    tool = {"type": "function", "function": {"name": "weather", "parameters": {"enum": [2**70]}}}
+    history = [
+        {"role": "user", "content": "Hi"},
+        {"role": "assistant", "content": None, "tool_calls": [spoken]},
+        {"role": "tool", "content": "Rain", "tool_call_id": "c1"},
+    ]
+    assert ask(serve, history, tools=[tool]).status_code == 200
+
+
 def test_what_the_assistant_refused_is_what_it_said(serve):
     history = [
         {"role": "user", "content": "Hi"},

@@ -77,6 +77,13 @@ def test_tools_are_offered_and_their_calls_come_back_exactly(make, chat_server, 
     assert reply.finish_reason == "tool_calls"
 
 
+def test_a_tools_schema_may_hold_integers_of_any_size(make, chat_server, protocol) -> None:
+    schema = {"type": "object", "properties": {"id": {"type": "integer", "maximum": 2**70}}}
+    tool = {"type": "function", "function": {"name": "lookup", "parameters": schema}}
+    _, server = ask(make, chat_server, protocol.completion(), tools=[tool])
+    assert server.requests[0]["tools"] == [tool]
+
+
 def test_a_cut_answer_says_length(make, chat_server, protocol) -> None:
     reply, _ = ask(make, chat_server, protocol.completion("Hel", finish_reason="length"))
     assert reply.finish_reason == "length"
