@@ -7,7 +7,7 @@ AGENT ?= examples/order_desk/agent.yaml
 INSTALLED := .venv/.installed
 # Two files of tests at a time; those with an engine or torch take both cores by themselves. Of the file
 # that is left out every test needs torch, and finding them imports it.
-TWO := -n 2 --dist loadfile --no-loadscope-reorder --ignore=tests/host/training/test_fast_model.py
+TWO := -n 2 --dist loadfile --no-loadscope-reorder --ignore=tests/host/training/cpu/test_fast_pass.py
 
 help: ## List the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'

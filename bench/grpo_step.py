@@ -102,7 +102,7 @@ class Steps:
         from transformers import AutoModelForCausalLM, AutoTokenizer
         from trl import GRPOConfig, GRPOTrainer
 
-        from grpo_host.training.fast_model import FastGRPOTrainer, speed_up
+        from grpo_host.training.cpu.fast_pass import FastGRPOTrainer, speed_up
 
         torch.manual_seed(0)
         attention = {"attn_implementation": "eager"} if means.eager else {}
@@ -216,7 +216,7 @@ def measure(options: argparse.Namespace) -> Report:
     import torch
     from transformers import AutoConfig
 
-    from grpo_host.models import resolve_model
+    from grpo_host.models.resolve import resolve_model
 
     path = str(resolve_model(options.model).path)
     config = AutoConfig.from_pretrained(path)

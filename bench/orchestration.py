@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from bench.http_peers import AiohttpClient, BareClient, play_all
 from bench.report import ROOT, Report, Row, Target, publish
 from bench.tool_episodes import TURNS, LookupEnvironment, run_episodes, script
-from grpo_host.loop import new_event_loop
+from grpo_host.backends.event_loop import new_event_loop
 from grpo_sdk.backend import Backend, ChatReply, ModelSpec, Sampling
 from grpo_sdk.messages import Message, ToolSchema
 from grpo_sdk.testing import ScriptedBackend

@@ -22,12 +22,12 @@ from bench.rollouts_workload import (
     Measured,
 )
 from grpo_environments.order_desk.environment import OrderDeskEnvironment
-from grpo_host.agent import Agent, AgentLimits
-from grpo_host.models import resolve_model
-from grpo_host.rendering import Renderer, make_renderer
-from grpo_host.rendering.tool_calls import as_plain_messages
-from grpo_host.rewards import RewardSet
-from grpo_host.rollouts import RolloutEngine, RolloutMetrics, group_requests
+from grpo_host.agents.agent import Agent, AgentLimits
+from grpo_host.agents.rendering import Renderer, make_renderer
+from grpo_host.agents.rendering.tool_calls import as_plain_messages
+from grpo_host.models.resolve import resolve_model
+from grpo_host.rollouts.engine import RolloutEngine, RolloutMetrics, group_requests
+from grpo_host.rollouts.scoring import RewardSet
 from grpo_sdk.backend import Backend, ModelSpec, Sampling
 from grpo_sdk.environment import Observation
 from grpo_sdk.messages import ToolCall, ToolSchema, system, tool_call, user

@@ -19,7 +19,7 @@ from trl import GRPOConfig, GRPOTrainer
 from bench.rollouts_ours import opening, tasks
 from bench.rollouts_workload import CONTEXT, EPISODES, GROUP, LOOKUPS, MAX_TOKENS, MODEL, Measured
 from grpo_environments.order_desk.dialogue import OrderDialogue
-from grpo_host.models import resolve_model
+from grpo_host.models.resolve import resolve_model
 
 TEMPLATE = """{%- for m in messages -%}
 <|im_start|>{{ 'user' if m.role == 'tool' else m.role }}

@@ -27,7 +27,7 @@ from urllib.parse import urlsplit
 
 from bench.http_peers import BareClient
 from bench.report import ROOT, Report, Row, Target, publish
-from grpo_host.loop import new_event_loop
+from grpo_host.backends.event_loop import new_event_loop
 
 CONCURRENCY = 32
 ROUNDS = 4

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from grpo_host.agent import Agent, AgentLimits
-from grpo_host.rewards import RewardSet
-from grpo_host.rollouts import RolloutEngine, group_requests
+from grpo_host.agents.agent import Agent, AgentLimits
+from grpo_host.rollouts.engine import RolloutEngine, group_requests
+from grpo_host.rollouts.scoring import RewardSet
 from grpo_sdk.backend import Backend
 from grpo_sdk.environment import Environment, Observation, StepResult
 from grpo_sdk.messages import Message, ToolSchema, assistant, tool_call, user

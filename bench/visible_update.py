@@ -70,7 +70,7 @@ def sample_tokens(policy: Any, rows: int, answer: int) -> Tokens:
 
 def logprobs(base: Any, tokens: Tokens) -> Any:
     """Of the scored tokens, by the trainer's fast pass in the model's own precision."""
-    from grpo_host.training.fast_model import score_tokens
+    from grpo_host.training.cpu.fast_pass import score_tokens
 
     found, _ = score_tokens(base, tokens.ids, tokens.attention, tokens.scored, tokens.width, 1.0)
     return found[tokens.scored]
@@ -98,7 +98,7 @@ def measure(options: argparse.Namespace) -> Report:
 
     from grpo_backends.adapters import merged_weights as loaded_by_backends
     from grpo_host.config.schema import LoraConfig
-    from grpo_host.models import resolve_model
+    from grpo_host.models.resolve import resolve_model
     from grpo_host.training.policy import load_policy
     from grpo_host.training.weights import served_weights
     from grpo_sdk.weights import VisibleUpdate

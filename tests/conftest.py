@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import pytest
 from hypothesis import settings
 
-from grpo_host.precision import fast_dtype
+from grpo_host.models.precision import fast_dtype
 from grpo_sdk import Embedder, ModelError, ModelSpec, sentence_embedder
 from grpo_sdk.backend import Backend
 
@@ -213,7 +213,7 @@ def postgres_url(postgres: Postgres) -> str:
 def model_path() -> Path:
     """The embedded SmolLM2-135M-Instruct as safetensors."""
     need("torch", "transformers")
-    from grpo_host.models import resolve_model
+    from grpo_host.models.resolve import resolve_model
 
     try:
         return resolve_model("smollm2-135m").path
@@ -239,7 +239,7 @@ def heavy() -> None:
         warnings.simplefilter("ignore")
         for module in ("torch", "transformers", "datasets", "peft", "trl"):
             pytest.importorskip(module)
-        import grpo_host.training.trainer  # noqa: F401
+        import grpo_host.training.trl.trainer  # noqa: F401
 
 
 @pytest.fixture(scope="session")

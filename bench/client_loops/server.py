@@ -15,7 +15,7 @@ from pathlib import Path
 from grpo_host.config.load import load_config
 from grpo_host.plugins import load_plugins
 from grpo_host.serving.app import create_app
-from grpo_host.serving.serve import serve
+from grpo_host.serving.server import serve
 from grpo_host.serving.settings import ServerSettings
 from grpo_sdk import Message, ModelSpec, ToolSchema, assistant, hookimpl, tool_call
 from grpo_sdk.testing import ScriptedBackend

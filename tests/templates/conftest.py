@@ -65,7 +65,7 @@ class Deployment:
 @pytest.fixture(scope="session")
 def deployment(tmp_path_factory: pytest.TempPathFactory) -> Deployment:
     pytest.importorskip("grpo_templates", reason="the templates are not installed: make install")
-    from grpo_host.deployment import write_deployment
+    from grpo_host.scaffold.deployment import write_deployment
 
     directory = tmp_path_factory.mktemp("deployment")
     write_deployment(directory)

@@ -15,10 +15,11 @@ from grpo_host.cli.group import grpo_host
 from grpo_host.config.check import check
 from grpo_host.config.load import load_config
 from grpo_host.config.schema import ServingConfig
-from grpo_host.models import cache_directory
+from grpo_host.models.resolve import cache_directory
 from grpo_host.plugins import load_plugins
-from grpo_host.serving import observability, serve, services
-from grpo_host.serving.endpoint import PUBLIC
+from grpo_host.serving import server, services
+from grpo_host.serving.http import observability
+from grpo_host.serving.http.endpoint import PUBLIC
 from grpo_host.serving.settings import DATABASE_URL, STATE_DIRECTORY, ServerSettings
 from grpo_host.telemetry.providers import SERVICE
 
@@ -80,7 +81,7 @@ def test_probes_ask_for_what_anyone_may_ask(deployment: Any) -> None:
 def test_a_pod_has_time_to_drain_and_to_close(deployment: Any) -> None:
     drain = load_config(deployment.directory / "agent.yaml").config.serving.drain_seconds
     before = deployment.container["lifecycle"]["preStop"]["sleep"]["seconds"]
-    after = serve.CLOSE_SECONDS + services.CLOSE_SECONDS + observability.FLUSH_SECONDS
+    after = server.CLOSE_SECONDS + services.CLOSE_SECONDS + observability.FLUSH_SECONDS
     compose = deployment.yaml("compose.yaml")["services"]["server"]["stop_grace_period"]
 
     assert deployment.pod["terminationGracePeriodSeconds"] > before + drain + after

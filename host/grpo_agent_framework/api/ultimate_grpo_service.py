@@ -58,7 +58,7 @@ def main() -> None:
     import click
 
     from grpo_host.cli.quiet import quiet_libraries
-    from grpo_host.serving.serve import serve
+    from grpo_host.serving.server import serve
     from grpo_sdk.errors import GrpoError
 
     @click.command(help=__doc__)

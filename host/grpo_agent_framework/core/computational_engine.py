@@ -11,15 +11,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from grpo_host.assembly.from_python.agents import as_agent, checked_agent, is_trainable
+from grpo_host.assembly.from_python.environments import PromptEnvironment, as_environment, prompt_task
+from grpo_host.assembly.from_python.rewards import as_rewards
 from grpo_host.config.schema import TrainingConfig
-from grpo_host.paths import expanded
-from grpo_host.prompts import PromptEnvironment, as_environment, prompt_task
-from grpo_host.responders import as_agent, checked_agent, is_trainable
-from grpo_host.reward_functions import as_rewards
-from grpo_host.rewards import RewardSet
-from grpo_host.rollouts import RolloutEngine, RolloutMetrics, group_requests, rates
-from grpo_host.training.online import FEW_UPDATES, OnlineTrainer
-from grpo_host.validation import settings_of
+from grpo_host.rollouts.engine import RolloutEngine, RolloutMetrics, group_requests, rates
+from grpo_host.rollouts.scoring import RewardSet
+from grpo_host.training.trl.online import FEW_UPDATES, OnlineTrainer
+from grpo_host.utils.paths import expanded
+from grpo_host.utils.validation import settings_of
 from grpo_sdk.errors import CapabilityError, ConfigError
 from grpo_sdk.rewards import GroupReward
 from grpo_sdk.seeds import derive_seed

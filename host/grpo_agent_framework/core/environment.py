@@ -11,7 +11,7 @@ class Environment(ABC):
     """Opens an episode with ``reset`` and answers the agent with ``step``.
 
     Each episode has a deep copy of the object that was given, since episodes run side by side.
-    What the host makes of the dictionaries: ``grpo_host.prompts.PromptEnvironment``.
+    The host makes a ``PromptEnvironment`` of it: ``grpo_host.assembly.from_python.environments``.
     """
 
     prompt: str = ""

@@ -9,13 +9,13 @@ from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from grpo_host.agent import Agent, AgentLimits
+from grpo_host.agents.agent import Agent, AgentLimits
+from grpo_host.backends.event_loop import run_blocking
 from grpo_host.chat.agent import ChatAgent, ConversationContext
 from grpo_host.chat.answering import Policy, Window
 from grpo_host.chat.overview import overview
 from grpo_host.chat.settings import ModelSettings
 from grpo_host.chat.store import ConversationStore
-from grpo_host.loop import run_blocking
 from grpo_sdk.strategy import Strategy
 from grpo_sdk.tools import ToolLike
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from grpo_agent_framework.examples import console
 from grpo_host.config.load import load_config
-from grpo_host.run_directory import RunDirectory
-from grpo_host.trained_model import trained_model
+from grpo_host.runs.directory import RunDirectory
+from grpo_host.runs.trained_model import trained_model
 from grpo_sdk.errors import RunError
 
 AGENT = "order-desk"

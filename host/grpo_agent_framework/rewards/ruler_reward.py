@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from grpo_host.chat_backend import OnDemandBackend
-from grpo_host.judges import judge_from_environment, make_judge
+from grpo_host.backends.judge import judge_from_environment, make_judge
+from grpo_host.backends.on_demand import OnDemandBackend
 from grpo_rewards.ruler import CUSTOMER_SERVICE_RUBRIC, JudgeError, JudgeUsage, RulerReward
 from grpo_sdk.backend import Backend
 from grpo_sdk.errors import ConfigError

@@ -12,14 +12,14 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import Field, ValidationError
 
-from grpo_host.agent import Agent
+from grpo_host.agents.agent import Agent
+from grpo_host.assembly.from_python.agents import as_agent, checked_agent, is_trainable
+from grpo_host.assembly.from_python.environments import PromptEnvironment, as_environment
+from grpo_host.assembly.from_python.rewards import as_rewards
 from grpo_host.config.schema import AgentConfig, Count, Positive, Section, Temperature
-from grpo_host.precision import fast_dtype
-from grpo_host.prompts import PromptEnvironment, as_environment
-from grpo_host.responders import as_agent, checked_agent, is_trainable
-from grpo_host.reward_functions import as_rewards
-from grpo_host.rewards import WeightedReward
-from grpo_host.validation import config_error, settings_of
+from grpo_host.models.precision import fast_dtype
+from grpo_host.rollouts.scoring import WeightedReward
+from grpo_host.utils.validation import config_error, settings_of
 from grpo_sdk.environment import HELD_OUT, TRAIN
 from grpo_sdk.errors import CapabilityError, ConfigError
 
@@ -142,7 +142,7 @@ class DistributedGRPOTrainer:
         the call saves a checkpoint. Raises ``CapabilityError`` where the agent's model cannot be
         trained, ``ConfigError``, ``ModelError`` and ``RunError``.
         """
-        from grpo_host.training.objects import ObjectRun, train_here, train_in_ranks
+        from grpo_host.training.from_python import ObjectRun, train_here, train_in_ranks
 
         agent = await as_agent(self.agent)
         if not is_trainable(agent):

@@ -16,7 +16,7 @@ from filelock import FileLock
 
 from grpo_host.cache.statistics import CacheStatistics, Counts
 from grpo_host.cache.values import Held, checked_limit, checked_ttl, decode, encode
-from grpo_host.paths import expanded
+from grpo_host.utils.paths import expanded
 from grpo_sdk.errors import ConfigError
 
 T = TypeVar("T")

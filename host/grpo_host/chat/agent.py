@@ -13,7 +13,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import uuid4
 
-from grpo_host.agent import Agent, AgentLimits
+from grpo_host.agents.agent import Agent, AgentLimits
+from grpo_host.agents.tracing import Tell
+from grpo_host.backends.local_model import LocalModel, installed_plugins
 from grpo_host.chat.answering import Answer, Answering, Window
 from grpo_host.chat.caching import CachedBackend, cached_tool
 from grpo_host.chat.prompt import Examples
@@ -24,8 +26,6 @@ from grpo_host.chat.store import (
     ConversationStore,
     MemoryStore,
 )
-from grpo_host.instruments import Tell
-from grpo_host.local_model import LocalModel, installed_plugins
 from grpo_host.telemetry.agents import instruments
 from grpo_sdk.backend import Capability, Sampling
 from grpo_sdk.cache import Cache

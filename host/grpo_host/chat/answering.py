@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, cast
 
-from grpo_host.agent import Agent, Conversation, ToolUse, TurnLimitError
+from grpo_host.agents.agent import Agent, Conversation, ToolUse, TurnLimitError
+from grpo_host.agents.rendering.tool_calls import as_plain_messages, as_written, parse_calls
+from grpo_host.agents.tracing import Tell
 from grpo_host.chat.context import counter, exchanges, fit, older
 from grpo_host.chat.prompt import Examples, about, joined, nearest, recap
 from grpo_host.chat.store import ConversationRecord, Digest
 from grpo_host.chat.summary import summarise
 from grpo_host.chat.voice import Voice
-from grpo_host.instruments import Tell
-from grpo_host.rendering.tool_calls import as_plain_messages, as_written, parse_calls
 from grpo_sdk.errors import ContextOverflowError
 from grpo_sdk.messages import Message, assistant, system, user
 from grpo_sdk.strategy import Strategy

@@ -8,12 +8,12 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from grpo_host.assembly.from_yaml import choose
+from grpo_host.backends.local_model import AUTO, LocalModel, installed_plugins
 from grpo_host.config.schema import PluginUse
-from grpo_host.local_model import AUTO, LocalModel, installed_plugins
-from grpo_host.models import check_name
-from grpo_host.precision import resolve_dtype
-from grpo_host.validation import settings_of
-from grpo_host.wiring import choose
+from grpo_host.models.precision import resolve_dtype
+from grpo_host.models.resolve import check_name
+from grpo_host.utils.validation import settings_of
 from grpo_sdk.backend import Backend, Sampling
 from grpo_sdk.errors import ConfigError, ModelError
 

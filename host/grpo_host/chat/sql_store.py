@@ -26,6 +26,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import IntegrityError
 
+from grpo_host.backends.event_loop import LoopThread
 from grpo_host.chat.store import (
     ConflictError,
     ConversationNotFoundError,
@@ -34,9 +35,8 @@ from grpo_host.chat.store import (
     Digest,
     conflict,
 )
-from grpo_host.loop import LoopThread
-from grpo_host.paths import expanded
-from grpo_host.storage import NO_ANSWER, make_engine, metadata, migrate, unreachable
+from grpo_host.storage.database import NO_ANSWER, make_engine, metadata, migrate, unreachable
+from grpo_host.utils.paths import expanded
 from grpo_sdk.blocking import call_blocking
 from grpo_sdk.messages import Message
 

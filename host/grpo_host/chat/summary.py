@@ -6,7 +6,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import replace
 
-from grpo_host.agent import Agent
+from grpo_host.agents.agent import Agent
 from grpo_host.chat.context import counter
 from grpo_sdk.backend import Sampling
 from grpo_sdk.messages import Message, system, user

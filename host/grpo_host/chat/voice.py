@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from grpo_host.instruments import Tell
+from grpo_host.agents.tracing import Tell
 
 
 class Voice:

@@ -17,7 +17,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     import click
 
     from grpo_host.cli.streams import give_up_output, lasting_streams
-    from grpo_host.paths import ensure_home
+    from grpo_host.utils.paths import ensure_home
 
     ensure_home()
     with lasting_streams() as output:

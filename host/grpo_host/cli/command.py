@@ -72,7 +72,7 @@ class _Path(click.Path):
     """A path in which ``~`` is the home directory, also where a shell leaves it: ``--out=~/x``."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        from grpo_host.paths import expanded
+        from grpo_host.utils.paths import expanded
 
         return expanded(str(super().convert(value, param, ctx)))
 

@@ -19,7 +19,7 @@ from grpo_host.cli.command import (
 
 if TYPE_CHECKING:
     from grpo_host.plugins import Registry
-    from grpo_host.trained_model import TrainedModel
+    from grpo_host.runs.trained_model import TrainedModel
 
 
 @click.command(
@@ -81,7 +81,7 @@ def command(
     loaded = load_checked(agent_yaml, changes, registry, "eval")
 
     from grpo_host.cli.quiet import quiet_libraries
-    from grpo_host.offline import run_eval
+    from grpo_host.runs.evaluate import run_eval
 
     quiet_libraries()
     return run_eval(loaded, registry, resume=resume, out=out, as_json=as_json)
@@ -90,8 +90,8 @@ def command(
 def model_of_run(agent_yaml: Path, overrides: tuple[str, ...], run: str) -> TrainedModel:
     """What one of the agent's runs has trained; ``latest``: of those that have. Raises ``RunError``."""
     from grpo_host.config.load import load_config
-    from grpo_host.run_directory import RunDirectory
-    from grpo_host.trained_model import trained_model
+    from grpo_host.runs.directory import RunDirectory
+    from grpo_host.runs.trained_model import trained_model
 
     config = load_config(agent_yaml, overrides).config
     found = RunDirectory.find(Path(config.output), config.name, run, trained=True)

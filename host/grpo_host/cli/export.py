@@ -11,7 +11,7 @@ from grpo_host.cli.command import PATH, Command, with_plugins
 
 if TYPE_CHECKING:
     from grpo_host.plugins import Registry
-    from grpo_host.run_directory import RunDirectory
+    from grpo_host.runs.directory import RunDirectory
 
 RUNS = "runs"
 """Where runs are looked for without an agent.yaml: the default of its ``output``."""
@@ -82,8 +82,8 @@ def command(
 def find_run(which: str, agent_yaml: Path | None) -> RunDirectory:
     """The run ``which``: a path, an id, or the latest that has trained something. Raises ``RunError``."""
     from grpo_host.config.load import load_config
-    from grpo_host.paths import expanded
-    from grpo_host.run_directory import RunDirectory
+    from grpo_host.runs.directory import RunDirectory
+    from grpo_host.utils.paths import expanded
     from grpo_sdk.errors import RunError
 
     if agent_yaml is not None:

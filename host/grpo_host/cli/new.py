@@ -37,7 +37,7 @@ def deployment(directory: Path, agent_yaml: Path | None, force: bool) -> None:
 
     They go into DIRECTORY [./deployment]. Nothing that exists is overwritten without --force.
     """
-    from grpo_host.deployment import left_behind, wheel_command, write_deployment
+    from grpo_host.scaffold.deployment import left_behind, wheel_command, write_deployment
 
     wheel = wheel_command()
     written = write_deployment(directory, agent_yaml=agent_yaml, force=force)

@@ -41,7 +41,7 @@ def command(
     loaded = load_checked(agent_yaml, overrides, registry, "rollout")
 
     from grpo_host.cli.quiet import quiet_libraries
-    from grpo_host.offline import run_rollout
+    from grpo_host.runs.evaluate import run_rollout
 
     quiet_libraries()
     return run_rollout(loaded, registry, episodes=episodes, split=split, samples=samples, out=out)

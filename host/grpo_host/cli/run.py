@@ -59,7 +59,7 @@ def command(
         agent_yaml, resume = Path(resume), "latest"  # `run --resume agent.yaml`
     if agent_yaml is None:
         raise click.UsageError("Missing argument 'AGENT_YAML'; --resume needs it too.")
-    from grpo_host.training.distributed import is_main_process, launch, launched_ranks, python_module
+    from grpo_host.training.ranks.process_group import is_main_process, launch, launched_ranks, python_module
 
     ranks = launched_ranks()
     try:
@@ -77,7 +77,7 @@ def command(
         return launch(python_module("grpo_host.cli", *same), loaded.config.training.world_size)
 
     from grpo_host.cli.quiet import quiet_libraries
-    from grpo_host.training.run import run_training
+    from grpo_host.training.from_yaml import run_training
 
     quiet_libraries()
     return run_training(loaded, registry, resume=resume)

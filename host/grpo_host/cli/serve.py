@@ -68,7 +68,7 @@ def command(
 
     from grpo_host.cli.quiet import quiet_libraries
     from grpo_host.serving.app import create_app
-    from grpo_host.serving.serve import prepare, serve
+    from grpo_host.serving.server import prepare, serve
     from grpo_host.serving.settings import ServerSettings
 
     settings = ServerSettings.of(

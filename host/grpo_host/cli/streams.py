@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from io import TextIOWrapper
 from typing import Any, cast
 
-from grpo_host.progress import Lasting
+from grpo_host.utils.progress import Lasting
 
 
 @contextmanager

@@ -10,8 +10,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from grpo_host.paths import expanded
-from grpo_host.validation import Complaint, Location
+from grpo_host.utils.paths import expanded
+from grpo_host.utils.validation import Complaint, Location
 from grpo_sdk.adapters import check_base
 from grpo_sdk.backend import TRAINABLE, Backend, Capability, ModelSpec
 from grpo_sdk.errors import MissingExtraError, ModelError, did_you_mean
@@ -130,7 +130,7 @@ def check_model(model: ModelConfig, backend: type[Backend], at: Location = ()) -
         adapter = None
     if not backend.local_weights:
         return
-    from grpo_host.models import EMBEDDED, checked_directory, list_models, longest_context, ways_out
+    from grpo_host.models.resolve import EMBEDDED, checked_directory, list_models, longest_context, ways_out
 
     directory: Path | None = None
     name = model.name

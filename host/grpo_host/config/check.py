@@ -6,6 +6,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, cast
 
+from grpo_host.assembly.from_yaml import (
+    build_environment,
+    build_strategy,
+    environment_overrides,
+    make_chat_backend,
+    make_reward,
+    make_tool,
+    model_spec,
+)
 from grpo_host.config.backend_checks import (
     check_backend_option,
     check_capabilities,
@@ -26,17 +35,8 @@ from grpo_host.config.training_checks import (
     check_training,
 )
 from grpo_host.config.uses import backend_options, plugin_uses
-from grpo_host.options import OptionsError, read_options
-from grpo_host.validation import Complaint, Location
-from grpo_host.wiring import (
-    build_environment,
-    build_strategy,
-    environment_overrides,
-    make_chat_backend,
-    make_reward,
-    make_tool,
-    model_spec,
-)
+from grpo_host.plugins.options import OptionsError, read_options
+from grpo_host.utils.validation import Complaint, Location
 from grpo_sdk.environment import HELD_OUT, TRAIN
 from grpo_sdk.errors import GrpoError
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from grpo_host.validation import Complaint
+from grpo_host.utils.validation import Complaint
 from grpo_sdk.environment import HELD_OUT, TRAIN
 
 if TYPE_CHECKING:

@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from grpo_host.options import path_options
-from grpo_host.paths import expanded
+from grpo_host.plugins.options import path_options
+from grpo_host.utils.paths import expanded
 from grpo_sdk.errors import ConfigError, GrpoError
 
 if TYPE_CHECKING:
     from grpo_host.plugins import Registry
-    from grpo_host.validation import Complaint, Location
+    from grpo_host.utils.validation import Complaint, Location
 
 SIGNS = ("./", "../", "~", "/")
 """A model's name that begins so is a directory."""
@@ -28,7 +28,7 @@ def locate_files(
     the working directory and is not changed, but for ``~``. Without ``registry`` nothing is known of
     the options of plugins, nor of what loads a model.
     """
-    from grpo_host.validation import Complaint
+    from grpo_host.utils.validation import Complaint
 
     located = copy.deepcopy(dict(values))
     places: list[Location] = []
@@ -104,7 +104,7 @@ def _model_files(
 def _is_directory_beside(name: str, directory: Path) -> bool:
     if not Path(directory, name).is_dir():
         return False
-    from grpo_host.models import list_models
+    from grpo_host.models.resolve import list_models
 
     return name not in {model.alias for model in list_models()}
 

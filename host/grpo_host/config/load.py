@@ -15,8 +15,8 @@ from grpo_host.config.problems import InvalidConfigError, Problem
 from grpo_host.config.references import resolve_references
 from grpo_host.config.schema import AgentConfig
 from grpo_host.config.source import line_of, read_source
-from grpo_host.paths import expanded
-from grpo_host.validation import Complaint, Location, complaints_of, say_location
+from grpo_host.utils.paths import expanded
+from grpo_host.utils.validation import Complaint, Location, complaints_of, say_location
 from grpo_sdk.errors import did_you_mean
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from grpo_host.models import directory_here
-from grpo_host.validation import Complaint
+from grpo_host.models.resolve import directory_here
+from grpo_host.utils.validation import Complaint
 from grpo_sdk.errors import GrpoError
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from grpo_host.validation import Location, say_location
+from grpo_host.utils.validation import Location, say_location
 from grpo_sdk.errors import ConfigError
 
 _STEP = re.compile(r"\.?([^.\[\]=\s]+)|\[(\d+)\]")

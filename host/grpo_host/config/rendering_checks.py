@@ -6,8 +6,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from grpo_host.models import directory_here
-from grpo_host.validation import Complaint
+from grpo_host.models.resolve import directory_here
+from grpo_host.utils.validation import Complaint
 from grpo_sdk.backend import Backend, Capability
 from grpo_sdk.errors import ModelError
 
@@ -24,8 +24,8 @@ def check_rendering(model: ModelConfig, backend: type[Backend]) -> tuple[list[Co
         return [], ()
     from transformers import AutoTokenizer
 
-    from grpo_host.rendering import find_renderer
-    from grpo_host.wiring import model_spec
+    from grpo_host.agents.rendering import find_renderer
+    from grpo_host.assembly.from_yaml import model_spec
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(directory)

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 from grpo_host.config.references import escape_references
 from grpo_host.config.served_sampling import served_sampling
 from grpo_host.config.uses import backend_options, plugin_uses
-from grpo_host.options import complete_options
+from grpo_host.plugins.options import complete_options
 
 if TYPE_CHECKING:
     from grpo_host.config.load import LoadedConfig
     from grpo_host.config.schema import AgentConfig, PluginUse
     from grpo_host.plugins import Registry
-    from grpo_host.validation import Location
+    from grpo_host.utils.validation import Location
 
 
 def dump_resolved(loaded: LoadedConfig, registry: Registry, *, comments: Iterable[str] = ()) -> str:

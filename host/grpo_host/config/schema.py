@@ -19,7 +19,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from grpo_host.precision import AUTO, resolve_dtype
+from grpo_host.models.precision import AUTO, resolve_dtype
 
 Name = Annotated[str, Field(min_length=1)]
 Seconds = Annotated[float, Field(gt=0)]

@@ -14,7 +14,7 @@ from grpo_host.config.schema import (
     ServingSamplingConfig,
 )
 from grpo_host.config.source import read_source
-from grpo_host.validation import say_location, settings_of
+from grpo_host.utils.validation import say_location, settings_of
 from grpo_sdk.errors import ConfigError
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from grpo_host.validation import Location, say_location
+from grpo_host.utils.validation import Location, say_location
 from grpo_sdk.errors import ConfigError
 
 MOST_SETTINGS = 100_000

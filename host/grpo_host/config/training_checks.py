@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from grpo_host.validation import Complaint
+from grpo_host.utils.validation import Complaint
 
 if TYPE_CHECKING:
     from grpo_host.config.schema import AgentConfig, TrainingConfig

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from grpo_host.config.schema import BackendUse
-from grpo_host.options import OptionsError, read_options
+from grpo_host.plugins.options import OptionsError, read_options
 from grpo_sdk.errors import GrpoError
 
 if TYPE_CHECKING:
     from grpo_host.config.schema import AgentConfig, PluginUse
     from grpo_host.plugins import Kind, Registry
-    from grpo_host.validation import Location
+    from grpo_host.utils.validation import Location
 
 
 def plugin_uses(config: AgentConfig) -> Iterator[tuple[Location, Kind, PluginUse]]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 from urllib.parse import quote
 
-from grpo_host.paths import expanded
+from grpo_host.utils.paths import expanded
 from grpo_sdk.errors import ConfigError
 
 Row: TypeAlias = "Mapping[str, Any]"

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from grpo_host.agent import with_instructions
-from grpo_host.rendering import find_renderer
-from grpo_host.wiring import build_environment, build_strategy, build_tools
+from grpo_host.agents.agent import with_instructions
+from grpo_host.agents.rendering import find_renderer
+from grpo_host.assembly.from_yaml import build_environment, build_strategy, build_tools
 from grpo_sdk.blocking import settled
 from grpo_sdk.errors import GrpoError, RunError
 from grpo_sdk.messages import user
@@ -18,9 +18,9 @@ from grpo_sdk.toolbox import Toolbox
 
 if TYPE_CHECKING:
     from grpo_host.config.schema import AgentConfig
-    from grpo_host.models import ResolvedModel
+    from grpo_host.models.resolve import ResolvedModel
     from grpo_host.plugins import Registry
-    from grpo_host.run_directory import RunDirectory
+    from grpo_host.runs.directory import RunDirectory
     from grpo_sdk.backend import ModelSpec
     from grpo_sdk.environment import Environment
     from grpo_sdk.messages import Message

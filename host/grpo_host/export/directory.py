@@ -7,13 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from grpo_host.assembly.from_yaml import model_spec
 from grpo_host.config.load import load_config
 from grpo_host.export.card import Opening, model_card, opening
-from grpo_host.models import ResolvedModel, resolve_model
-from grpo_host.replacing import replaced_when_done, write_text
-from grpo_host.run_directory import RunDirectory
-from grpo_host.trained_model import trained_model
-from grpo_host.wiring import model_spec
+from grpo_host.models.resolve import ResolvedModel, resolve_model
+from grpo_host.runs.directory import RunDirectory
+from grpo_host.runs.trained_model import trained_model
+from grpo_host.utils.atomic import replaced_when_done, write_text
 from grpo_sdk.adapters import CONFIG, WEIGHTS, check_adapter, name_base
 from grpo_sdk.errors import GrpoError, MissingExtraError, ModelError, RunError
 from grpo_sdk.weights import load_model, merged_weights

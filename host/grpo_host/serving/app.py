@@ -13,16 +13,16 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 
-from grpo_host.collector import short_collections
 from grpo_host.plugins import load_plugins
-from grpo_host.serving.auth import Authentication
-from grpo_host.serving.dispatch import EndpointApp, SocketApp
-from grpo_host.serving.draining import drain_at_signals
-from grpo_host.serving.endpoint import Endpoint, SocketEndpoint
-from grpo_host.serving.errors import not_routed
-from grpo_host.serving.middleware import Envelope, TrustedHosts
-from grpo_host.serving.observability import Watched
-from grpo_host.serving.rooms import all_endpoints, all_websocket_routes
+from grpo_host.rollouts.gc_pause import short_collections
+from grpo_host.serving.access.auth import Authentication
+from grpo_host.serving.features import all_endpoints, all_websocket_routes
+from grpo_host.serving.http.dispatch import EndpointApp, SocketApp
+from grpo_host.serving.http.draining import drain_at_signals
+from grpo_host.serving.http.endpoint import Endpoint, SocketEndpoint
+from grpo_host.serving.http.errors import not_routed
+from grpo_host.serving.http.middleware import Envelope, TrustedHosts
+from grpo_host.serving.http.observability import Watched
 from grpo_host.serving.services import Services
 from grpo_host.serving.settings import ServerSettings
 

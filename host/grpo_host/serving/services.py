@@ -7,14 +7,14 @@ import logging
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from grpo_host import storage
-from grpo_host.serving.admission import Admission
-from grpo_host.serving.keys import KeyStore
-from grpo_host.serving.outside import Outside
-from grpo_host.serving.rates import RateLimits
-from grpo_host.serving.rooms import ROOMS, rooms
-from grpo_host.serving.traffic import Traffic
-from grpo_host.serving.usage import Usage
+from grpo_host.serving.access.keys import KeyStore
+from grpo_host.serving.access.rate_limits import RateLimits
+from grpo_host.serving.access.usage import Usage
+from grpo_host.serving.features import ROOMS, rooms
+from grpo_host.serving.http.admission import Admission
+from grpo_host.serving.http.readiness import Outside
+from grpo_host.serving.http.traffic import Traffic
+from grpo_host.storage import database
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -71,7 +71,7 @@ class Services:
         self.registry = registry
         self.loaded = loaded
         """agent.yaml, where there is one."""
-        self.database: AsyncEngine = storage.make_engine(settings.database())
+        self.database: AsyncEngine = database.make_engine(settings.database())
         """For every store of the server."""
         self.keys = KeyStore(self.database)
         self.admission = Admission(settings.max_concurrency, settings.max_queue, settings.queue_seconds)
@@ -102,7 +102,7 @@ class Services:
 
     async def start(self) -> None:
         """Migrate the database and start the parts. Raises what the first that cannot start raises."""
-        await storage.migrate(self.database)
+        await database.migrate(self.database)
         self.usage.start()
         for _, part in self.parts():
             await part.start()
@@ -149,7 +149,7 @@ class Services:
         return next((why for _, part in self.parts() if (why := part.unready())), None)
 
     async def _unreachable(self) -> str | None:
-        if not await storage.answers(self.database):
+        if not await database.answers(self.database):
             return "the database does not answer"
         for _, part in self.parts():
             if (why := await part.unreachable()) is not None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ConfigDict, Field, SecretStr
 
 from grpo_host.config.schema import ServingConfig
-from grpo_host.paths import expanded
+from grpo_host.utils.paths import expanded
 
 if TYPE_CHECKING:
     from grpo_host.config.load import LoadedConfig

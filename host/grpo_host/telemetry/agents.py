@@ -16,7 +16,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from grpo_host.instruments import SERVED, ModelCall, Tell
+from grpo_host.agents.tracing import SERVED, ModelCall, Tell
 from grpo_host.telemetry import content, providers
 from grpo_host.telemetry.metered import MeteredCalls
 from grpo_sdk.backend import Backend, Sampling
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from opentelemetry.util.genai.invocation import GenAIInvocation, InferenceInvocation
     from opentelemetry.util.genai.types import Error
 
-    from grpo_host.agent import Conversation
-    from grpo_host.session import Reply
+    from grpo_host.agents.agent import Conversation
+    from grpo_host.agents.session import Reply
 
 SCOPE = "grpo_host.agent"
 
@@ -44,7 +44,7 @@ _RAISED = re.compile(r"([A-Za-z_]\w*): ")
 
 
 class AgentInstruments:
-    """Instruments that speak OpenTelemetry. See ``grpo_host.instruments``."""
+    """Instruments that speak OpenTelemetry. See ``grpo_host.agents.tracing``."""
 
     def __init__(
         self,

@@ -13,9 +13,9 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 from weakref import WeakKeyDictionary
 
-from grpo_host.redaction import redact
 from grpo_host.telemetry import providers
 from grpo_host.telemetry.agents import error_type
+from grpo_host.utils.redaction import redact
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import CallbackOptions, Histogram, MeterProvider

@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from grpo_host.instruments import Tell
+from grpo_host.agents.tracing import Tell
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import Histogram
     from opentelemetry.util.genai.handler import TelemetryHandler
 
-    from grpo_host.session import Reply
+    from grpo_host.agents.session import Reply
 
 
 class MeteredCalls:

@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from grpo_host.replacing import sync_directory, write_text
-from grpo_host.run_directory import remedy
-from grpo_host.training.distributed import Ranks
+from grpo_host.runs.directory import remedy
 from grpo_host.training.finite import MEND, nonfinite_weights
+from grpo_host.training.ranks.process_group import Ranks
+from grpo_host.utils.atomic import sync_directory, write_text
 from grpo_sdk.errors import RunError
 
 COMPLETE = "grpo_state.json"

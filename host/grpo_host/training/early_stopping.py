@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from grpo_host.config.schema import EarlyStoppingConfig
-from grpo_host.training.distributed import Ranks
 from grpo_host.training.policy import Policy
+from grpo_host.training.ranks.process_group import Ranks
 from grpo_sdk.environment import TRAIN, Environment
 from grpo_sdk.seeds import derive_seed
 from grpo_sdk.trajectory import Task

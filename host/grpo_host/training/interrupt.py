@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from grpo_host.training.distributed import Ranks
+from grpo_host.training.ranks.process_group import Ranks
 
 
 class StopTraining(Exception):  # noqa: N818 - a request, not an error

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from grpo_host.config.schema import LoraConfig as LoraSettings
-from grpo_host.replacing import replace_directory, sync_directory
-from grpo_host.run_directory import remedy
+from grpo_host.runs.directory import remedy
 from grpo_host.training.weights import served_weights
+from grpo_host.utils.atomic import replace_directory, sync_directory
 from grpo_sdk.adapters import CONFIG, check_adapter, name_base
 from grpo_sdk.backend import Backend, ModelSpec
 from grpo_sdk.errors import BusyError, ModelError, RunError
@@ -166,7 +166,7 @@ def load_policy(
     from peft import PeftModel
     from transformers import AutoTokenizer, set_seed
 
-    from grpo_host.training.fast_model import speed_up
+    from grpo_host.training.cpu.fast_pass import speed_up
     from grpo_host.training.finite import first_nonfinite
 
     set_seed(seed)

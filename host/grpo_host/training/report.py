@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from grpo_host.chart import save_chart, sparkline, terminal_chart
-from grpo_host.progress import Reporter
-from grpo_host.run_directory import RunDirectory, kept_if_full
+from grpo_host.runs.directory import RunDirectory, kept_if_full
+from grpo_host.utils.chart import save_chart, sparkline, terminal_chart
+from grpo_host.utils.progress import Reporter
 
 
 class Timer:

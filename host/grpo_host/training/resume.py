@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from grpo_host.replacing import write_text
-from grpo_host.run_directory import RunDirectory
+from grpo_host.runs.directory import RunDirectory
+from grpo_host.utils.atomic import write_text
 from grpo_sdk.errors import RunError
 
 KEPT = (

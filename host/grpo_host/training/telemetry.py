@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider
     from opentelemetry.trace import Link, Span, TracerProvider
 
-    from grpo_host.training.grpo import GrpoRollouts
-    from grpo_host.training.trainer import HostGRPOTrainer
+    from grpo_host.training.trl.grpo import GrpoRollouts
+    from grpo_host.training.trl.trainer import HostGRPOTrainer
 
 SCOPE = "grpo_host.training"
 Show = Callable[[int, Mapping[str, Any]], None]

@@ -11,10 +11,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from grpo_host.agent import Agent
+from grpo_host.agents.agent import Agent
+from grpo_host.agents.session import TokenSession
 from grpo_host.config.schema import WarmStartConfig
 from grpo_host.dialogues import read_demonstrations
-from grpo_host.session import TokenSession
 from grpo_host.training.devices import largest_share, precision_arguments
 from grpo_host.training.policy import Policy
 from grpo_sdk.environment import Environment
@@ -107,7 +107,7 @@ def warm_start(
     from trl import SFTConfig
 
     from grpo_host.training.finite import FiniteUpdates
-    from grpo_host.training.imitation import FastSFTTrainer
+    from grpo_host.training.trl.sft import FastSFTTrainer
 
     class Watch(TrainerCallback):  # type: ignore[misc]
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:

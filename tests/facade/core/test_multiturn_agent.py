@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from grpo_agent_framework.core.multiturn_agent import DialogueDatabase, MultiTurnAgent
-from grpo_host.agent import Agent
+from grpo_host.agents.agent import Agent
+from grpo_host.backends.local_model import LocalModel
 from grpo_host.chat.store import MemoryStore
-from grpo_host.local_model import LocalModel
 from grpo_sdk import ConfigError, Message, PluginError, Sampling, assistant, tool_call
 from grpo_sdk.testing import ScriptedBackend
 

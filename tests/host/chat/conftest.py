@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from grpo_host.agent import Agent
+from grpo_host.agents.agent import Agent
 from grpo_host.chat.agent import ChatAgent
 from grpo_sdk.testing import ScriptedBackend
 

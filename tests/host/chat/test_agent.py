@@ -8,14 +8,14 @@ from typing import ClassVar
 
 import pytest
 
-from grpo_host.agent import Agent, AgentLimits, TurnLimitError
+from grpo_host.agents.agent import Agent, AgentLimits, TurnLimitError
+from grpo_host.agents.rendering.template import TemplateRenderer
+from grpo_host.backends.local_model import LocalModel
 from grpo_host.cache import MemoryCache
 from grpo_host.chat.agent import ChatAgent
 from grpo_host.chat.sql_store import SqlStore
 from grpo_host.chat.store import ConflictError, ConversationNotFoundError, ConversationRecord, MemoryStore
 from grpo_host.dialogues import DialogueDatabase
-from grpo_host.local_model import LocalModel
-from grpo_host.rendering.template import TemplateRenderer
 from grpo_sdk import (
     Capability,
     CapabilityError,

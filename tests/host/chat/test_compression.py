@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from grpo_host.agent import Agent
+from grpo_host.agents.agent import Agent
+from grpo_host.agents.rendering.template import TemplateRenderer
 from grpo_host.chat.agent import ChatAgent
 from grpo_host.chat.answering import Window
 from grpo_host.chat.context import counter, steps
 from grpo_host.chat.store import Digest
 from grpo_host.chat.summary import INSTRUCTIONS
-from grpo_host.rendering.template import TemplateRenderer
 from grpo_sdk import ContextOverflowError, ModelSpec, Sampling, Strategy, assistant, tool_call
 from grpo_sdk.testing import ScriptedBackend
 

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from grpo_host.agents.rendering.template import TemplateRenderer
 from grpo_host.chat.context import counter, exchanges, fit, older, steps
-from grpo_host.rendering.template import TemplateRenderer
 from grpo_sdk import ContextOverflowError, assistant, system, tool_call, tool_result, user
 
 TEXT = st.text(alphabet="ab \n", max_size=12)

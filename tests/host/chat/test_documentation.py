@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import grpo_host.local_model
+import grpo_host.backends.local_model
 from grpo_sdk import assistant, tool_call
 from grpo_sdk.testing import ScriptedBackend
 
@@ -19,9 +19,11 @@ def test_the_documented_chat_runs(tmp_path, monkeypatch, capsys):
         order = "A-17" if "A-17" in messages[-1]["content"] else "B-2"
         return assistant("", [tool_call("order_status", f'{{"order_id": "{order}"}}', "c")])
 
-    real = grpo_host.local_model.LocalModel
+    real = grpo_host.backends.local_model.LocalModel
     monkeypatch.setattr(
-        grpo_host.local_model, "LocalModel", lambda name: real(name, backend=ScriptedBackend(script=script))
+        grpo_host.backends.local_model,
+        "LocalModel",
+        lambda name: real(name, backend=ScriptedBackend(script=script)),
     )
     monkeypatch.chdir(tmp_path)
     [code] = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)

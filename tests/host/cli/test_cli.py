@@ -12,7 +12,7 @@ import pytest
 
 from grpo_host.cli import group, main
 from grpo_host.cli.evaluate import model_of_run
-from grpo_host.precision import fast_dtype
+from grpo_host.models.precision import fast_dtype
 from grpo_sdk import RunError
 
 PLUGIN = """
@@ -88,8 +88,8 @@ def called(monkeypatch):
 
         monkeypatch.setattr(target, call, raising=False)
 
-    pretend("grpo_host.offline.run_eval")
-    pretend("grpo_host.offline.run_rollout")
+    pretend("grpo_host.runs.evaluate.run_eval")
+    pretend("grpo_host.runs.evaluate.run_rollout")
     return calls
 
 
@@ -97,9 +97,9 @@ def called(monkeypatch):
 def trained(monkeypatch):
     """Stands in for training, whose module imports torch."""
     calls = []
-    module = type(sys)("grpo_host.training.run")
+    module = type(sys)("grpo_host.training.from_yaml")
     module.run_training = lambda loaded, registry, **arguments: calls.append((loaded, arguments)) or 0
-    monkeypatch.setitem(sys.modules, "grpo_host.training.run", module)
+    monkeypatch.setitem(sys.modules, "grpo_host.training.from_yaml", module)
     return calls
 
 

@@ -8,10 +8,10 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from grpo_host import storage
 from grpo_host.chat.sql_store import SqlStore
 from grpo_host.chat.store import ConversationRecord
 from grpo_host.cli.keys import command
+from grpo_host.storage import database
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def test_a_key_made_in_passing_tells_of_the_anonymous_conversations_and_leaves_t
         await store.close()
 
     async def owner():
-        engine = storage.make_engine(url)
+        engine = database.make_engine(url)
         record = await SqlStore.on(engine).get("c1")
         await engine.dispose()
         return record.owner

@@ -87,7 +87,7 @@ def test_where_streams_know_only_ascii_nothing_is_lost(place, command):
 
 def test_lines_of_a_run_are_printed_where_streams_know_only_ascii(place):
     code = (
-        "from grpo_host.cli.streams import lasting_streams\nfrom grpo_host.progress import Reporter\n"
+        "from grpo_host.cli.streams import lasting_streams\nfrom grpo_host.utils.progress import Reporter\n"
         r"with lasting_streams(): Reporter().line('0.3 \u2192 0.5 \u2581')"
     )
     done = run(place, '"$@"', code=code, **ASCII)
@@ -131,7 +131,7 @@ def test_a_user_without_a_home_is_served(place, command):
 def test_a_home_that_another_user_has_made_first_is_not_used(place):
     taken = place / f"grpo-home-{os.getuid()}"
     taken.symlink_to(place)
-    code = ALONE + "from grpo_host.paths import ensure_home; ensure_home(); print(os.environ['HOME'])"
+    code = ALONE + "from grpo_host.utils.paths import ensure_home; ensure_home(); print(os.environ['HOME'])"
     done = run(place, 'unset HOME; "$@"', code=code, TMPDIR=str(place))
     home = Path(done.stdout.decode().strip())
     assert home.parent == place

@@ -10,7 +10,7 @@ from grpo_host.config.check import check
 from grpo_host.config.load import load_config
 from grpo_host.config.overrides import Override
 from grpo_host.plugins import load_plugins
-from grpo_host.versions import describe_run
+from grpo_host.runs.versions import describe_run
 from grpo_sdk.errors import ConfigError
 
 AGENT = """\

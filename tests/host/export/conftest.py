@@ -12,8 +12,8 @@ import pytest
 
 from grpo_host.config.load import load_config
 from grpo_host.plugins import load_plugins
-from grpo_host.run_directory import RunDirectory
-from grpo_host.versions import describe_run
+from grpo_host.runs.directory import RunDirectory
+from grpo_host.runs.versions import describe_run
 
 AGENT = """\
 name: desk

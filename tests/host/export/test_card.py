@@ -10,8 +10,8 @@ import pytest
 
 from grpo_host.config.load import load_config
 from grpo_host.export.card import Opening, model_card, opening
-from grpo_host.models import ResolvedModel
-from grpo_host.run_directory import RunDirectory
+from grpo_host.models.resolve import ResolvedModel
+from grpo_host.runs.directory import RunDirectory
 from grpo_sdk import ModelSpec, Observation, RunError, system
 
 HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"

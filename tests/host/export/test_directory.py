@@ -12,7 +12,7 @@ import pytest
 
 from grpo_host.export import directory
 from grpo_host.export.directory import export_run
-from grpo_host.models import SMOLLM2, ResolvedModel
+from grpo_host.models.resolve import SMOLLM2, ResolvedModel
 from grpo_sdk import RunError
 
 pytestmark = pytest.mark.model

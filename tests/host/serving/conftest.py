@@ -20,8 +20,8 @@ from starlette.websockets import WebSocket
 from grpo_host.config.load import load_config
 from grpo_host.plugins import Registry, load_plugins
 from grpo_host.serving.app import create_app
-from grpo_host.serving.endpoint import Call, Endpoint, Key, Scope, SocketEndpoint
-from grpo_host.serving.serve import _config, _listen
+from grpo_host.serving.http.endpoint import Call, Endpoint, Key, Scope, SocketEndpoint
+from grpo_host.serving.server import _config, _listen
 from grpo_host.serving.services import Services
 from grpo_host.serving.settings import ServerSettings
 from grpo_sdk.hooks import hookimpl
@@ -113,7 +113,7 @@ def serving(tmp_path: Path) -> Callable[..., Any]:
 
     @asynccontextmanager
     async def start(endpoints: Sequence[Endpoint] | None = None, **options: Any) -> AsyncIterator[Server]:
-        from grpo_host.serving import pages
+        from grpo_host.serving.http import pages
 
         handled: list[str] = []
         release = asyncio.Event()
@@ -167,7 +167,7 @@ def served(tmp_path: Path) -> Callable[..., Any]:
 def listening(serving: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """``async with listening(...) as (server, url)``: over a real socket, as ``grpo-host serve`` listens;
     ``/ws`` says back what it hears."""
-    monkeypatch.setattr("grpo_host.serving.serve.logging_config", lambda: None)  # it would outlast the test
+    monkeypatch.setattr("grpo_host.serving.server.logging_config", lambda: None)  # it would outlast the test
 
     @asynccontextmanager
     async def start(**options: Any) -> AsyncIterator[tuple[Server, str]]:

@@ -42,7 +42,7 @@ from counting import Plugin
 from grpo_host.config.load import load_config
 from grpo_host.plugins import load_plugins
 from grpo_host.serving.app import create_app
-from grpo_host.serving.serve import serve
+from grpo_host.serving.server import serve
 from grpo_host.serving.settings import ServerSettings
 
 registry = load_plugins()

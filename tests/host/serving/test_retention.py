@@ -10,9 +10,9 @@ import pytest
 
 from grpo_host.chat.sql_store import SqlStore
 from grpo_host.chat.store import ConversationRecord
-from grpo_host.serving import chat_api
-from grpo_host.serving.chats import Chats
-from grpo_host.serving.endpoint import Scope
+from grpo_host.serving.api import chat
+from grpo_host.serving.api.conversations import Chats
+from grpo_host.serving.http.endpoint import Scope
 from grpo_sdk.messages import assistant, user
 
 DAY = 86_400.0
@@ -23,7 +23,7 @@ class Kept(Chats):
     """The part without models."""
 
     def __init__(self, services):
-        from grpo_host.serving.idempotency import Claims
+        from grpo_host.serving.access.idempotency import Claims
 
         self._services, self._tidying = services, None
         self.store, self.claims = SqlStore.on(services.database), Claims(services.database)
@@ -36,7 +36,7 @@ def kept(request, serving):
 
     def run(work, **options):
         async def whole():
-            endpoints = chat_api.endpoints()
+            endpoints = chat.endpoints()
             async with serving(endpoints=endpoints, database_url=url, **options) as server:
                 services = server.services
                 services.chat = chats = Kept(services)

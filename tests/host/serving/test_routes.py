@@ -16,10 +16,10 @@ import uvicorn
 
 from grpo_host.plugins import Registry
 from grpo_host.serving.app import create_app
-from grpo_host.serving.dispatch import EndpointApp, SocketApp
-from grpo_host.serving.endpoint import PUBLIC
-from grpo_host.serving.protocol import BoundedProtocol
-from grpo_host.serving.rooms import all_endpoints, all_websocket_routes
+from grpo_host.serving.features import all_endpoints, all_websocket_routes
+from grpo_host.serving.http.dispatch import EndpointApp, SocketApp
+from grpo_host.serving.http.endpoint import PUBLIC
+from grpo_host.serving.http.protocol import BoundedProtocol
 from grpo_host.serving.settings import ServerSettings
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "X-ANY")
@@ -243,9 +243,9 @@ def test_over_a_real_socket_it_is_the_same(app):
 
 
 async def _make_key(settings):
-    from grpo_host import storage
-    from grpo_host.serving.keys import KeyStore
+    from grpo_host.serving.access.keys import KeyStore
+    from grpo_host.storage import database
 
-    engine = storage.make_engine(settings.database())
+    engine = database.make_engine(settings.database())
     await KeyStore(engine).create("someone", ["chat"])
     await engine.dispose()

@@ -13,9 +13,9 @@ import pytest
 
 from grpo_host.config.load import load_config
 from grpo_host.plugins import load_plugins
+from grpo_host.serving.api.tool_runs import MOST_CHARACTERS
 from grpo_host.serving.app import create_app
 from grpo_host.serving.settings import ServerSettings
-from grpo_host.serving.tool_runs import MOST_CHARACTERS
 from grpo_sdk.environment import Environment, Observation, StepResult
 from grpo_sdk.errors import ConfigError
 from grpo_sdk.hooks import hookimpl

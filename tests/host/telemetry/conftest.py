@@ -14,7 +14,7 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocket
 
-from grpo_host.agent import Agent
+from grpo_host.agents.agent import Agent
 from grpo_host.telemetry.server import ServerTelemetry
 from grpo_sdk import Strategy, user
 from grpo_sdk.testing import ScriptedBackend

@@ -14,8 +14,8 @@ import pytest
 from opentelemetry import trace
 from opentelemetry.trace import StatusCode
 
-from grpo_host.agent import Agent, AgentLimits, TurnTimeoutError
-from grpo_host.any_loop import AnyLoopBackend
+from grpo_host.agents.agent import Agent, AgentLimits, TurnTimeoutError
+from grpo_host.backends.threaded import AnyLoopBackend
 from grpo_host.chat.agent import ChatAgent
 from grpo_host.telemetry.agents import AgentInstruments, provider_name
 from grpo_sdk import Backend, Capability, ChatReply, ModelSpec, Sampling, Strategy, assistant, tool_call, user
@@ -240,7 +240,7 @@ def test_a_model_that_does_not_answer_in_time_is_a_time_out_on_both_spans(teleme
         talk(agent(telemetry, Slow(), limits=AgentLimits(turn_seconds=0.02)))
 
     kinds = {span.name.partition(" ")[0]: span.attributes["error.type"] for span in telemetry.spans}
-    assert kinds == dict.fromkeys(("chat", "invoke_agent"), "grpo_host.agent.TurnTimeoutError")
+    assert kinds == dict.fromkeys(("chat", "invoke_agent"), "grpo_host.agents.agent.TurnTimeoutError")
 
 
 def test_a_conversation_that_is_cancelled_says_so(telemetry: Any) -> None:

@@ -281,14 +281,14 @@ def test_any_name_of_a_reward_becomes_the_name_of_a_metric(collected: Collected)
 @pytest.mark.model
 @pytest.mark.slow
 def test_the_trainer_still_reports_under_the_names_that_are_recorded(tiny_model_path: Path) -> None:
+    from grpo_host.assembly.from_python.environments import PromptEnvironment, prompt_task
+    from grpo_host.assembly.from_python.rewards import as_rewards
+    from grpo_host.backends.local_model import LocalModel
     from grpo_host.chat.agent import ChatAgent
     from grpo_host.config.schema import TrainingConfig
-    from grpo_host.local_model import LocalModel
-    from grpo_host.prompts import PromptEnvironment, prompt_task
-    from grpo_host.reward_functions import as_rewards
-    from grpo_host.rewards import RewardSet
-    from grpo_host.rollouts import RolloutEngine
-    from grpo_host.training.online import OnlineTrainer
+    from grpo_host.rollouts.engine import RolloutEngine
+    from grpo_host.rollouts.scoring import RewardSet
+    from grpo_host.training.trl.online import OnlineTrainer
 
     class OneAnswer:
         def reset(self) -> dict[str, Any]:

@@ -31,7 +31,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 
 CHAT = """
 import asyncio
-from grpo_host.agent import Agent
+from grpo_host.agents.agent import Agent
 from grpo_host.telemetry.server import ServerTelemetry
 from grpo_sdk import Strategy, assistant, tool_call, user
 from grpo_sdk.testing import ScriptedBackend

@@ -44,7 +44,7 @@ def test_without_configuration_nothing_is_printed_and_no_socket_is_used() -> Non
 
 CHAT = """
 import asyncio
-from grpo_host.agent import Agent
+from grpo_host.agents.agent import Agent
 from grpo_host.telemetry.agents import instruments
 from grpo_sdk import Strategy, user
 from grpo_sdk.testing import ScriptedBackend

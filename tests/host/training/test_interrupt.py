@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from grpo_host.training.distributed import Ranks
 from grpo_host.training.interrupt import Interrupt, StopTraining
+from grpo_host.training.ranks.process_group import Ranks
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def test_a_run_under_nohup_outlasts_its_terminal():
 
 IN_A_TERMINAL = """
 import fcntl, pathlib, sys, termios, time
-from grpo_host.progress import Reporter
+from grpo_host.utils.progress import Reporter
 from grpo_host.training.interrupt import Interrupt
 
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from grpo_host.run_directory import RunDirectory
+from grpo_host.runs.directory import RunDirectory
 from grpo_host.training.resume import KEPT, THERE_OR_NOT, go_on
 from grpo_sdk import RunError
 

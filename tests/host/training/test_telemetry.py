@@ -11,9 +11,9 @@ import pytest
 
 from grpo_host.config.load import load_config
 from grpo_host.plugins import load_plugins
-from grpo_host.progress import Reporter
-from grpo_host.run_directory import RunDirectory
+from grpo_host.runs.directory import RunDirectory
 from grpo_host.telemetry.training import NAMES, metric_name
+from grpo_host.utils.progress import Reporter
 
 pytestmark = pytest.mark.model
 
@@ -51,7 +51,7 @@ def trained(
     heavy: None, tiny_model_path: Path, make_telemetry: Any, tmp_path_factory: pytest.TempPathFactory
 ) -> Trained:
     import grpo_host.training.telemetry as module
-    from grpo_host.training.run import run_training
+    from grpo_host.training.from_yaml import run_training
 
     path, collected = tmp_path_factory.mktemp("trained"), make_telemetry()
     (path / "agent.yaml").write_text(AGENT.format(model=tiny_model_path, output=path / "runs"))

@@ -71,7 +71,7 @@ def test_nothing_to_imitate_is_an_error(found):
 def test_demonstrations_that_do_not_fit_are_left_out_and_none_that_fits_is_an_error(
     heavy, tiny_model_path, caplog
 ):
-    from grpo_host.local_model import LocalModel
+    from grpo_host.backends.local_model import LocalModel
     from grpo_host.training.warm_start import tokenize
 
     long = [user("why " * 400), assistant("because")]

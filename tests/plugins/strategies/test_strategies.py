@@ -4,9 +4,9 @@ import asyncio
 
 import pytest
 
-from grpo_host.agent import Agent
+from grpo_host.agents.agent import Agent
+from grpo_host.backends.local_model import installed_plugins
 from grpo_host.chat.agent import ChatAgent
-from grpo_host.local_model import installed_plugins
 from grpo_sdk import Strategy
 from grpo_sdk.testing import ScriptedBackend
 from grpo_strategies.plugin import grpo_strategies

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from grpo_host.serving.endpoint import Endpoint
+    from grpo_host.serving.http.endpoint import Endpoint
     from grpo_host.serving.jobs.queue import JobQueue
     from grpo_host.serving.services import Services
 

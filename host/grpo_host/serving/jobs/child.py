@@ -23,7 +23,7 @@ from grpo_sdk.errors import GrpoError, RunError
 
 if TYPE_CHECKING:
     from grpo_host.plugins import Registry
-    from grpo_host.run_directory import RunDirectory
+    from grpo_host.runs.directory import RunDirectory
 
 JOB_YAML = "job.yaml"
 """What the job is, as the server wrote it; agent.yaml is made of it once it has been checked."""
@@ -62,19 +62,19 @@ def train(directory: Path, registry: Registry) -> int:
     """Begin or go on with the run in ``directory``. Raises ``GrpoError``."""
     from grpo_host.cli.command import load_checked
     from grpo_host.cli.quiet import quiet_libraries
-    from grpo_host.replacing import write_text
-    from grpo_host.run_directory import RunDirectory
+    from grpo_host.runs.directory import RunDirectory
+    from grpo_host.utils.atomic import write_text
 
     run = RunDirectory(directory)
     wait_until_free(run)
     if not run.agent_yaml.is_file():
-        from grpo_host.versions import describe_run
+        from grpo_host.runs.versions import describe_run
 
         loaded = load_checked(directory / JOB_YAML, (), registry, "train")
         write_text(run.agent_yaml, describe_run(loaded, registry))
     loaded = load_checked(run.agent_yaml, (), registry, "train")
 
-    from grpo_host.training.run import run_training
+    from grpo_host.training.from_yaml import run_training
 
     quiet_libraries()
     return run_training(loaded, registry, resume=str(directory))

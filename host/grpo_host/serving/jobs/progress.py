@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from grpo_host.run_directory import RunDirectory
+from grpo_host.runs.directory import RunDirectory
 
 TAIL = 64 * 1024
 """Bytes from the end of metrics.jsonl in which its last line stands."""

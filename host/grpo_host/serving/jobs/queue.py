@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from grpo_host.replacing import write_text
-from grpo_host.run_directory import RunDirectory
-from grpo_host.serving.endpoint import ApiError
+from grpo_host.runs.directory import RunDirectory
+from grpo_host.serving.http.endpoint import ApiError
 from grpo_host.serving.jobs.child import JOB_YAML
 from grpo_host.serving.jobs.plan import with_output
 from grpo_host.serving.jobs.process import Command, JobProcess
@@ -20,6 +19,7 @@ from grpo_host.serving.jobs.progress import last_step, result_of
 from grpo_host.serving.jobs.record import Job, State
 from grpo_host.serving.jobs.store import JobStore, QueueFullError
 from grpo_host.serving.services import Part
+from grpo_host.utils.atomic import write_text
 from grpo_sdk.errors import GrpoError, RunError
 
 if TYPE_CHECKING:

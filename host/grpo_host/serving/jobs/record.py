@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import JSON, Boolean, Column, Double, Index, Integer, String, Table, Text
 
-from grpo_host.storage import metadata
+from grpo_host.storage.database import metadata
 
 jobs = Table(
     "grpo_jobs",

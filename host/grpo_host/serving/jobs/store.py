@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Select, func, insert, select, update
 
-from grpo_host.run_directory import new_run_id
+from grpo_host.runs.directory import new_run_id
 from grpo_host.serving.jobs.record import PLACE, TABLES, Job, JobPlan, State, jobs, places
-from grpo_host.storage import NO_ANSWER, metadata, unreachable, writing
-from grpo_host.storage import now as database_time
+from grpo_host.storage.database import NO_ANSWER, metadata, unreachable, writing
+from grpo_host.storage.database import now as database_time
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection

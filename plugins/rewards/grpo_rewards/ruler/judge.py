@@ -43,7 +43,7 @@ class Judge:
         if Capability.CHAT not in backend.capabilities:
             raise CapabilityError(
                 f"the judge {type(backend).__name__} cannot chat. In agent.yaml the host makes token "
-                "backends chat; in code wrap one in grpo_host.chat_backend.OnDemandBackend"
+                "backends chat; in code wrap one in grpo_host.backends.on_demand.OnDemandBackend"
             )
         self.backend = backend
         self.retries = retries

@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
-from grpo_host import storage
 from grpo_host.plugins import Registry, load_plugins
 from grpo_host.serving.jobs.plan import Plan, default_config
 from grpo_host.serving.jobs.queue import JobQueue, Timing
 from grpo_host.serving.jobs.record import JobPlan
 from grpo_host.serving.jobs.request import TrainRequest
 from grpo_host.serving.jobs.store import JobStore
+from grpo_host.storage import database
 
 STAND_IN = Path(__file__).with_name("stand_in.py")
 
@@ -50,9 +50,9 @@ def sqlite_url(tmp_path: Path) -> str:
 
 @asynccontextmanager
 async def open_store(url: str, *, lease: float = 30.0) -> AsyncIterator[JobStore]:
-    engine = storage.make_engine(url)
+    engine = database.make_engine(url)
     try:
-        await storage.migrate(engine)
+        await database.migrate(engine)
         yield JobStore(engine, lease=lease)
     finally:
         await engine.dispose()

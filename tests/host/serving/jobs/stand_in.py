@@ -18,7 +18,7 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
-from grpo_host.run_directory import RunDirectory, write_text
+from grpo_host.runs.directory import RunDirectory, write_text
 from grpo_host.serving.jobs.child import end_with, wait_until_free
 
 SECONDS = 0.05

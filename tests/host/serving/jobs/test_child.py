@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from grpo_host.run_directory import RunDirectory
+from grpo_host.runs.directory import RunDirectory
 from grpo_host.serving.jobs.child import wait_until_free
 from grpo_host.serving.jobs.process import JobProcess, training_command
 from grpo_host.serving.settings import DATABASE_URL

@@ -14,7 +14,7 @@ from grpo_host.config.check import check
 from grpo_host.config.load import load_config
 from grpo_host.config.resolved import dump_resolved
 from grpo_host.plugins import Registry
-from grpo_host.serving.endpoint import ApiError
+from grpo_host.serving.http.endpoint import ApiError
 from grpo_host.serving.jobs.plan import Plan, default_config, with_output
 from grpo_host.serving.jobs.request import TrainRequest
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 
-from grpo_host.run_directory import RunDirectory, write_text
+from grpo_host.runs.directory import RunDirectory, write_text
 from grpo_host.serving.jobs.progress import MetricsReader, last_step, result_of
 
 

@@ -180,13 +180,13 @@ def test_jobs_are_listed_by_owner_and_state_the_newest_first(run, jobs):
 
 TAKER = """
 import asyncio, json, random, sys, time
-from grpo_host import storage
+from grpo_host.storage import database
 from grpo_host.serving.jobs.record import State
 from grpo_host.serving.jobs.store import JobStore
 
 async def main(url):
-    engine = storage.make_engine(url)
-    await storage.migrate(engine)
+    engine = database.make_engine(url)
+    await database.migrate(engine)
     store = JobStore(engine)
     idle = 0
     print("ready", flush=True)

@@ -49,7 +49,7 @@ def test_with_too_little_feedback_it_says_how_much_is_missing():
 
 
 def test_the_host_records_the_refusal():
-    from grpo_host.rewards import RewardSet, WeightedReward
+    from grpo_host.rollouts.scoring import RewardSet, WeightedReward
 
     rewards = RewardSet([WeightedReward("neural", untrained())])
     [scored] = asyncio.run(rewards.score([make_trajectory("Hello.")]))

@@ -232,7 +232,7 @@ def test_one_order_without_scores_fails_the_group(judging):
 
 
 def test_the_host_records_the_failure_on_every_trajectory(judging):
-    from grpo_host.rewards import RewardSet, WeightedReward
+    from grpo_host.rollouts.scoring import RewardSet, WeightedReward
 
     ruler, _ = judging.ruler(lambda m: "no")
     rewards = RewardSet([WeightedReward("ruler", ruler)])
@@ -371,7 +371,7 @@ def test_no_thread_is_left_behind(judging):
 def test_the_embedded_model_judges_or_fails_cleanly(model_path):
     """Mechanics: a model of 135 million parameters is prompted, answers, is corrected, is counted."""
     from grpo_backends.transformers_engine import TransformersBackend
-    from grpo_host.chat_backend import OnDemandBackend
+    from grpo_host.backends.on_demand import OnDemandBackend
 
     spec = ModelSpec("smollm2-135m", path=model_path, context=640)  # leaves it little to ramble
     ruler = RulerReward(OnDemandBackend(TransformersBackend(spec)), orders=1, corrections=1)

@@ -1,0 +1,257 @@
+"""One conversation with a backend: through messages, or through token ids that are only extended."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+from grpo_host.agents.call_ids import call_ids, identified
+from grpo_host.agents.rendering import Renderer
+from grpo_host.agents.tracing import Tell
+from grpo_sdk.backend import Backend, Capability, ChatReply, FinishReason, Sampling, TokenReply
+from grpo_sdk.errors import ContextOverflowError
+from grpo_sdk.messages import Message, ToolSchema, assistant
+from grpo_sdk.tools import MALFORMED_CALL
+from grpo_sdk.trajectory import Ledger, TokenSequence
+
+R = TypeVar("R")
+
+
+@dataclass(slots=True)
+class Reply:
+    """The assistant's next message and what it took."""
+
+    message: Message
+    finish_reason: FinishReason
+    prompt_tokens: int
+    completion_tokens: int
+
+
+class Session(ABC):
+    """Holds a conversation's messages and asks for the next assistant message."""
+
+    def __init__(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[ToolSchema],
+        ids: Iterator[str] | None = None,
+    ) -> None:
+        self.messages: list[Message] = list(messages)
+        self.tools = tools
+        self._call_ids = ids or call_ids()
+
+    async def respond(self, new: Sequence[Message], sampling: Sampling, tell: Tell | None = None) -> Reply:
+        """Hear ``new`` messages and answer. Both are part of ``messages`` afterwards.
+
+        ``tell`` is given the text of the answer as it comes, without tool calls. Where this raises,
+        ``new`` was heard: to try again, respond to nothing new.
+        """
+        self.messages.extend(new)
+        reply = await self._generate(new, sampling, tell)
+        reply.message = identified(reply.message, self.messages, self._call_ids)
+        self.messages.append(reply.message)
+        return reply
+
+    @abstractmethod
+    async def _generate(self, new: Sequence[Message], sampling: Sampling, tell: Tell | None) -> Reply:
+        """The answer to ``messages``, of which ``new`` are the last."""
+
+    def ledger(self) -> Ledger | None:
+        """The exact tokens so far; None where the backend does not speak them."""
+        return None
+
+
+class ChatSession(Session):
+    """A conversation with a backend that speaks messages."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        messages: Sequence[Message],
+        tools: Sequence[ToolSchema],
+        ids: Iterator[str] | None = None,
+    ) -> None:
+        super().__init__(messages, tools, ids)
+        self._backend = backend
+
+    async def _generate(self, new: Sequence[Message], sampling: Sampling, tell: Tell | None) -> Reply:
+        reply = await (self._chat(sampling) if tell is None else self._stream(sampling, tell))
+        return Reply(reply.message, reply.finish_reason, reply.prompt_tokens, reply.completion_tokens)
+
+    async def _chat(self, sampling: Sampling) -> ChatReply:
+        return await self._backend.chat(self.messages, sampling, self.tools)
+
+    async def _stream(self, sampling: Sampling, tell: Tell) -> ChatReply:
+        if Capability.STREAMING not in self._backend.capabilities:
+            reply = await self._chat(sampling)
+            tell(reply.message["content"])
+            return reply
+        return await whole_reply(self._backend.stream(self.messages, sampling, self.tools), ChatReply, tell)
+
+
+class TokenSession(Session):
+    """A conversation with a backend that speaks token ids: the ledger is kept here."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        renderer: Renderer,
+        messages: Sequence[Message],
+        tools: Sequence[ToolSchema],
+        ids: Iterator[str] | None = None,
+        *,
+        policy_version: int = 0,
+    ) -> None:
+        super().__init__(messages, tools, ids)
+        self._backend = backend
+        self._renderer = renderer
+        self._version = policy_version
+        self._closed: list[TokenSequence] = []
+        self._ids: list[int] = []
+        self._mask: list[int] = []
+        self._logprobs: list[float] = []
+        self._last_completion = 0
+        self._answered = 0
+        self._unanswered: list[Message] = []
+        self._forked = False
+
+    async def _generate(self, new: Sequence[Message], sampling: Sampling, tell: Tell | None) -> Reply:
+        self._hear(new)
+        room = self._backend.model.context - len(self._ids)
+        if room < 1:
+            raise ContextOverflowError(
+                f"the conversation takes {len(self._ids)} tokens, and the context has "
+                f"{self._backend.model.context}; raise model.context or shorten the episode"
+            )
+        sampling = replace(
+            sampling,
+            max_tokens=min(sampling.max_tokens, room),
+            stop_token_ids=self._renderer.stop_ids,
+        )
+        prompt_tokens = len(self._ids)
+        told = None if tell is None else _Told(tell)
+        sampled = await (
+            self._backend.generate(self._ids, sampling) if told is None else self._stream(sampling, told)
+        )
+        if len(sampled.ids) != len(sampled.logprobs):
+            raise ValueError(
+                f"the backend gave {len(sampled.logprobs)} log-probs for {len(sampled.ids)} sampled ids"
+            )
+        self._say(sampled.ids, sampled.logprobs)
+        text, calls = self._renderer.parse(sampled.ids, self.tools)
+        if told is not None:
+            told.rest_of(text)
+        parsed = any(call["function"]["name"] != MALFORMED_CALL for call in calls)
+        finish = FinishReason.TOOL_CALLS if parsed else sampled.finish_reason
+        return Reply(assistant(text, calls), finish, prompt_tokens, len(sampled.ids))
+
+    async def _stream(self, sampling: Sampling, told: _Told) -> TokenReply:
+        reader = self._renderer.reader(self.tools)
+        items = self._backend.stream_ids(self._ids, sampling)
+        return await whole_reply(items, TokenReply, lambda ids: told(reader.feed(ids)))
+
+    def replay(self, new: Sequence[Message], said: Message) -> None:
+        """Hear ``new`` and let the assistant have said ``said``: the ledger of a demonstration.
+
+        The ids of ``said`` count as sampled, with logprob 0.0.
+        """
+        self.messages.extend(new)
+        self._hear(new)
+        ids = self._renderer.completion(said)
+        self._say(ids, [0.0] * len(ids))
+        self.messages.append(said)
+
+    def ledger(self) -> Ledger:
+        return Ledger([*self._closed, *([self._sequence()] if self._ids else [])])
+
+    def _hear(self, new: Sequence[Message]) -> None:
+        self._take_back()
+        self._unanswered.extend(new)
+        if not self._ids:
+            self._append_context(self._renderer.prompt(self.messages, self.tools))
+            return
+        cut = len(self._ids) - self._last_completion
+        more = self._renderer.extension(self._ids[:cut], self._ids[cut:], self._unanswered, self.tools)
+        if more is not None:
+            self._append_context(more)
+            return
+        # The template rewrites history: what was sampled stays in the ledger as it was, and a new
+        # sequence begins with the history as the model is to see it now.
+        self._closed.append(self._sequence())
+        self._ids, self._mask, self._logprobs = [], [], []
+        self._forked = True
+        self._append_context(self._renderer.prompt(self.messages, self.tools))
+
+    def _take_back(self) -> None:
+        """Forget the prompt of an answer that never came: the next one asks for it anew."""
+        if self._forked:
+            kept = self._closed.pop()
+            self._ids, self._mask, self._logprobs = list(kept.ids), list(kept.mask), list(kept.logprobs)
+            self._forked = False
+        for column in (self._ids, self._mask, self._logprobs):
+            del column[self._answered :]
+
+    def _say(self, ids: Sequence[int], logprobs: Sequence[float]) -> None:
+        self._append(ids, logprobs, sampled=True)
+        self._last_completion = len(ids)
+        self._answered = len(self._ids)
+        self._unanswered.clear()
+        self._forked = False
+
+    def _append_context(self, ids: Sequence[int]) -> None:
+        self._append(ids, [0.0] * len(ids), sampled=False)
+
+    def _append(self, ids: Sequence[int], logprobs: Sequence[float], *, sampled: bool) -> None:
+        self._ids.extend(ids)
+        self._logprobs.extend(logprobs)
+        self._mask.extend([int(sampled)] * len(ids))
+
+    def _sequence(self) -> TokenSequence:
+        versions = [self._version if sampled else -1 for sampled in self._mask]
+        return TokenSequence(list(self._ids), list(self._mask), list(self._logprobs), versions)
+
+
+async def whole_reply(items: AsyncIterator[Any], kind: type[R], hear: Callable[[Any], object]) -> R:
+    """The last item of a backend's stream, a ``kind``; ``hear`` is given those before."""
+    async for item in items:
+        if isinstance(item, kind):
+            return item
+        hear(item)
+    raise ValueError("the backend's stream ended without the whole reply as its last item")
+
+
+class _Told:
+    """Passes text on and remembers it."""
+
+    def __init__(self, tell: Tell) -> None:
+        self._tell = tell
+        self._text = ""
+
+    def __call__(self, text: str) -> None:
+        if text:
+            self._text += text
+            self._tell(text)
+
+    def rest_of(self, whole: str) -> None:
+        """Pass on what is missing of ``whole``."""
+        self(whole.removeprefix(self._text))
+
+
+def open_session(
+    backend: Backend,
+    renderer: Renderer | None,
+    messages: Sequence[Message],
+    tools: Sequence[ToolSchema],
+    ids: Iterator[str] | None = None,
+    *,
+    policy_version: int = 0,
+) -> Session:
+    """The session that fits ``backend``: by token ids wherever it speaks them.
+
+    ``ids`` are for the tool calls to come.
+    """
+    if renderer is not None and Capability.TOKEN_IDS in backend.capabilities:
+        return TokenSession(backend, renderer, messages, tools, ids, policy_version=policy_version)
+    return ChatSession(backend, messages, tools, ids)

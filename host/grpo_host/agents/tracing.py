@@ -1,0 +1,78 @@
+"""What may watch a conversation: spans and metrics of its invocations, model calls and tool calls.
+
+Only the shape is here. ``grpo_host.telemetry.agents`` has the one that speaks OpenTelemetry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from grpo_sdk.backend import Backend, Sampling
+from grpo_sdk.messages import Message, ToolCall, ToolSchema
+from grpo_sdk.trajectory import ToolRun
+
+if TYPE_CHECKING:
+    from grpo_host.agents.agent import Conversation
+    from grpo_host.agents.session import Reply
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """As what, and for whom, a server answers."""
+
+    agent: str
+    """The agent's name in agent.yaml."""
+    owner: str
+    """Of the key that asked."""
+    run: str | None = None
+    """Id of the run that trained the model."""
+    adapter: str | None = None
+    """Directory of the adapter."""
+    response_id: str | None = None
+    """What the caller knows the answer by."""
+
+
+SERVED: ContextVar[Served | None] = ContextVar("grpo_served", default=None)
+"""In the context of one answer of a server."""
+
+Tell = Callable[[str], None]
+"""Hears the text of an answer piece by piece."""
+
+
+class ModelCall(Protocol):
+    """One model call under way."""
+
+    def telling(self, tell: Tell | None) -> Tell | None:
+        """``tell``, which is given text as it comes, with the times of its calls noted."""
+
+    def replied(self, reply: Reply) -> None:
+        """It ended well."""
+
+
+class Instruments(Protocol):
+    """Each method gives a context in which the thing happens; leaving it by an error is its failure."""
+
+    def invocation(
+        self, conversation: Conversation, new: Sequence[Message]
+    ) -> AbstractContextManager[Callable[[Message], None]]:
+        """The agent answers ``new``, tools included; call what is given with its last word."""
+
+    def model_call(
+        self,
+        backend: Backend,
+        messages: Sequence[Message],
+        sampling: Sampling,
+        tools: Sequence[ToolSchema] = (),
+        *,
+        conversation_id: str | None = None,
+    ) -> AbstractContextManager[ModelCall]:
+        """The model answers ``messages``. Within an invocation the conversation is known."""
+
+    def tool_call(
+        self, conversation: Conversation, call: ToolCall
+    ) -> AbstractContextManager[Callable[[Message, ToolRun], None]]:
+        """A tool runs; call what is given with its answer and record."""

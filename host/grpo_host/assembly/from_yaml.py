@@ -1,0 +1,206 @@
+"""Makes the parts that agent.yaml names: each from its plugin, with its options. Loads no model."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from grpo_host.backends.on_demand import OnDemandBackend
+from grpo_host.config.schema import BackendUse
+from grpo_host.plugins import Kind, Offer, Registry
+from grpo_host.plugins.options import OptionsError, read_options
+from grpo_host.rollouts.scoring import WeightedReward
+from grpo_sdk.backend import Backend, ModelSpec
+from grpo_sdk.environment import Environment
+from grpo_sdk.errors import ConfigError, PluginError
+from grpo_sdk.rewards import GroupReward, Reward
+from grpo_sdk.strategy import Strategy
+
+if TYPE_CHECKING:
+    from langchain_core.tools import BaseTool
+
+    from grpo_host.config.schema import AgentConfig, ModelConfig, PluginUse
+
+
+@dataclass(frozen=True)
+class Wired:
+    """The parts of a run; nothing is started yet."""
+
+    rewards: list[WeightedReward]
+    tools: list[BaseTool]
+    """Those of agent.yaml that the strategy may use; an environment adds its own to an episode."""
+    strategy: Strategy
+    """With agent.yaml's system prompt after its own."""
+    environment: Callable[[], Environment]
+    """A fresh one a call."""
+    backend: Backend
+
+
+def build(config: AgentConfig, registry: Registry, *, progress: Callable[[str], None] | None = None) -> Wired:
+    """Make every part.
+
+    ``progress`` is told before a model is downloaded or converted. Raises ``PluginError``,
+    ``ConfigError`` or ``ModelError``.
+    """
+    strategy = build_strategy(config, registry)
+    return Wired(
+        rewards=build_rewards(config, registry, progress=progress),
+        tools=build_tools(config, registry, strategy),
+        strategy=strategy,
+        environment=build_environment(config, registry),
+        backend=build_backend(config, registry, progress=progress),
+    )
+
+
+def build_rewards(
+    config: AgentConfig, registry: Registry, *, progress: Callable[[str], None] | None = None
+) -> list[WeightedReward]:
+    """The rewards, in their order, each with the backends that it has for itself."""
+    made = []
+    for use in config.rewards:
+        own: list[Backend] = []
+
+        def make(asked: BackendUse, own: list[Backend] = own) -> Backend:
+            own.append(make_chat_backend(asked, registry, progress=progress))
+            return own[-1]
+
+        reward = make_reward(use, registry, make)
+        made.append(WeightedReward(use.name, reward, use.weight, use.seconds, tuple(own)))
+    return made
+
+
+def make_reward(
+    use: PluginUse, registry: Registry, make_backend: Callable[[BackendUse], Backend]
+) -> Reward | GroupReward:
+    """One reward; ``make_backend`` makes the backends that its options name."""
+    offer, options = choose("reward", use, registry)
+    for name, value in options.items():
+        if isinstance(value, BackendUse):
+            options[name] = make_backend(value)
+    made = offer.make(**options)
+    if not isinstance(made, Reward | GroupReward):
+        raise _wrong(offer, made, "a Reward or a GroupReward")
+    return made
+
+
+def build_tools(config: AgentConfig, registry: Registry, strategy: Strategy) -> list[BaseTool]:
+    """The tools of agent.yaml that ``strategy`` may use."""
+    tools = [make_tool(use, registry) for use in config.agent.tools]
+    return [tool for tool in tools if strategy.tools is None or tool.name in strategy.tools]
+
+
+def make_tool(use: PluginUse, registry: Registry) -> BaseTool:
+    """One tool."""
+    from grpo_sdk.tools import as_tool
+
+    offer, options = choose("tool", use, registry)
+    made = offer.make(**options)
+    try:
+        return as_tool(made)
+    except (TypeError, ValueError) as error:
+        raise PluginError(f"{offer} is no tool: {error}") from error
+
+
+def build_strategy(config: AgentConfig, registry: Registry) -> Strategy:
+    """The strategy, or a plain one, with agent.yaml's system prompt after its own."""
+    strategy = Strategy("plain")
+    if config.agent.strategy is not None:
+        offer, options = choose("strategy", config.agent.strategy, registry)
+        strategy = offer.make(**options)
+        if not isinstance(strategy, Strategy):
+            raise _wrong(offer, strategy, "a Strategy")
+    prompts = (strategy.system_prompt, config.agent.system_prompt)
+    return replace(strategy, system_prompt="\n".join(text for text in prompts if text))
+
+
+def build_environment(config: AgentConfig, registry: Registry) -> Callable[[], Environment]:
+    """What makes a fresh environment for each episode."""
+    offer, options = choose("environment", config.environment, registry)
+
+    def make() -> Environment:
+        # Copied: what one episode does to an option's list must not reach the next.
+        made = offer.make(**copy.deepcopy(options))
+        if not isinstance(made, Environment):
+            raise _wrong(offer, made, "an Environment")
+        return made
+
+    return make
+
+
+def environment_overrides(config: AgentConfig, registry: Registry, method: str) -> bool:
+    """Whether the environment has a ``method`` of its own; told without making it."""
+    factory = registry.get("environment", config.environment.name).factory
+    return getattr(factory, method, None) is not getattr(Environment, method)
+
+
+def build_backend(
+    config: AgentConfig, registry: Registry, *, progress: Callable[[str], None] | None = None
+) -> Backend:
+    """The backend, its model resolved to a directory where it loads one itself; not started."""
+    return _make_backend(config.backend, config.model, registry, progress=progress)
+
+
+def make_chat_backend(
+    use: BackendUse,
+    registry: Registry,
+    *,
+    resolve: bool = True,
+    progress: Callable[[str], None] | None = None,
+) -> OnDemandBackend:
+    """A backend for a plugin's own use: it chats, and starts when first asked.
+
+    Without ``resolve`` its model is not looked for, as is right for a check.
+    """
+    return OnDemandBackend(_make_backend(use, use.model, registry, resolve=resolve, progress=progress))
+
+
+def _make_backend(
+    use: PluginUse,
+    model: ModelConfig,
+    registry: Registry,
+    *,
+    resolve: bool = True,
+    progress: Callable[[str], None] | None,
+) -> Backend:
+    offer, options = choose("backend", use, registry)
+    path = hub_id = None
+    if resolve and getattr(offer.factory, "local_weights", False):
+        from grpo_host.models.resolve import resolve_model
+
+        resolved = resolve_model(model.name, progress=progress)
+        path, hub_id = resolved.path, resolved.hub_id
+    made: Backend = offer.make(model_spec(model, path, hub_id), **options)
+    return made
+
+
+def model_spec(model: ModelConfig, path: Path | None, hub_id: str | None = None) -> ModelSpec:
+    """``model`` as a backend takes it, its weights in the directory ``path``."""
+    return ModelSpec(
+        name=model.name,
+        path=path,
+        adapter=Path(model.adapter) if model.adapter else None,
+        dtype=model.dtype,
+        context=model.context,
+        stop=tuple(model.stop),
+        hub_id=hub_id,
+        tool_format=model.tool_format,
+    )
+
+
+def choose(kind: Kind, use: PluginUse, registry: Registry) -> tuple[Offer, dict[str, Any]]:
+    """Who offers what ``use`` names, and its options as the factory takes them.
+
+    Raises ``PluginError``, or ``ConfigError`` where the options do not fit.
+    """
+    offer = registry.get(kind, use.name)
+    try:
+        return offer, read_options(offer, use.options)
+    except OptionsError as error:
+        raise ConfigError(f'options of the {kind} "{use.name}": {error}') from None
+
+
+def _wrong(offer: Offer, made: object, wanted: str) -> PluginError:
+    return PluginError(f"{offer} made {type(made).__name__}, not {wanted}")

@@ -1,0 +1,77 @@
+"""The tools of a served agent: those of agent.yaml, and what its environment offers without an episode."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from grpo_host.assembly.from_yaml import build_environment, build_tools, environment_overrides
+from grpo_host.plugins.record import cause
+from grpo_sdk.environment import Environment
+from grpo_sdk.errors import GrpoError, PluginError
+from grpo_sdk.strategy import Strategy
+from grpo_sdk.tools import BoundTool, bind
+
+if TYPE_CHECKING:
+    from grpo_host.config.schema import AgentConfig
+    from grpo_host.plugins import Registry
+
+
+@dataclass(frozen=True)
+class ServedTools:
+    """All of them, ready to run."""
+
+    own: tuple[BoundTool, ...] = ()
+    """Of agent.yaml."""
+    environments: tuple[BoundTool, ...] = ()
+    """Of ``environment``: offered whatever the strategy, as in an episode."""
+    environment: Environment | None = None
+    """The instance behind them, which the caller closes."""
+
+    def of(self, strategy: Strategy) -> tuple[BoundTool, ...]:
+        """Those that ``strategy`` may use."""
+        own = [tool for tool in self.own if strategy.tools is None or tool.name in strategy.tools]
+        return (*own, *self.environments)
+
+
+def served_tools(config: AgentConfig, registry: Registry) -> ServedTools:
+    """The tools of ``config``. Raises ``PluginError`` or ``ConfigError``, also where two have one name."""
+    own = tuple(bind(tool) for tool in build_tools(config, registry, Strategy("all")))
+    environment, theirs = environment_tools(config, registry)
+    names = [tool.name for tool in (*own, *theirs)]
+    for name in names:
+        if names.count(name) > 1:
+            raise PluginError(
+                f'two tools of the served agent are called "{name}". Leave it out of agent.tools where the '
+                "environment offers it"
+            )
+    return ServedTools(own, theirs, environment)
+
+
+def environment_tools(
+    config: AgentConfig, registry: Registry
+) -> tuple[Environment | None, tuple[BoundTool, ...]]:
+    """What the environment offers for serving, and the instance behind it.
+
+    An environment that offers nothing is not even made: where an agent is served, the data of its episodes
+    need not be.
+    """
+    if not environment_overrides(config, registry, "serving_tools"):
+        return None, ()
+    environment = build_environment(config, registry)()
+    try:
+        tools = tuple(bind(tool) for tool in environment.serving_tools())
+    except GrpoError:
+        raise
+    except Exception as problem:  # plugin code
+        raise PluginError(
+            f'serving_tools() of the environment "{config.environment.name}" failed: {cause(problem)}'
+        ) from problem
+    return environment, tools
+
+
+def lacks_tools_of_episodes(config: AgentConfig, registry: Registry) -> bool:
+    """Whether episodes have tools of the environment that the served agent has to do without."""
+    return environment_overrides(config, registry, "tools") and not environment_overrides(
+        config, registry, "serving_tools"
+    )

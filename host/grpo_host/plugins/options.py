@@ -1,0 +1,193 @@
+"""The options of a plugin's factory: its keyword parameters, with their types and defaults."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
+from pydantic.errors import PydanticInvalidForJsonSchema, PydanticUserError
+from pydantic_core import PydanticSerializationError
+
+from grpo_host.config.schema import BackendUse, Numbers
+from grpo_host.plugins.record import Kind, Offer
+from grpo_host.utils.validation import Complaint, Location, complaints_of, say_location
+from grpo_sdk.backend import Backend
+from grpo_sdk.errors import PluginError
+
+NOT_OPTIONS: Mapping[Kind, frozenset[str]] = {"backend": frozenset({"model"})}
+"""Parameters that the host fills in itself, by kind."""
+
+
+class OptionsError(Exception):
+    """Options that do not fit, each with its location below ``options``."""
+
+    def __init__(self, complaints: list[Complaint]) -> None:
+        super().__init__("; ".join(f"{say_location(c.location)}: {c.message}" for c in complaints))
+        self.complaints = complaints
+
+
+def options_model(offer: Offer) -> type[BaseModel]:
+    """What ``options:`` of agent.yaml may hold for ``offer``.
+
+    Raises ``PluginError`` where the factory needs something that YAML cannot write.
+    """
+    fields: dict[str, Any] = {}
+    extra: Any = "forbid"
+    for number, parameter in enumerate(_parameters(offer)):
+        if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+            extra = "allow"
+            continue
+        annotation = _as_written(_annotation(parameter, offer.factory), offer)
+        required = parameter.default is inspect.Parameter.empty
+        if (
+            parameter.kind is inspect.Parameter.POSITIONAL_ONLY
+            or _is_scored(offer, parameter)
+            or not _is_writable(annotation)
+        ):
+            if required:
+                raise PluginError(_must_be_given(offer, parameter))
+            continue
+        default = ... if required else parameter.default
+        # Under a name of our own: pydantic reserves some names, parameters can have any.
+        fields[f"option_{number}"] = (annotation, Field(default, alias=parameter.name))
+    base = type("Options", (Numbers,), {"model_config": _CONFIG | ConfigDict(extra=extra)})
+    return create_model(f"{offer.name} options", __base__=base, **fields)
+
+
+_CONFIG = ConfigDict(arbitrary_types_allowed=True, allow_inf_nan=False)
+
+
+def option_names(model: type[BaseModel]) -> list[str]:
+    """The names in agent.yaml of ``model``'s options."""
+    return [field.alias or name for name, field in model.model_fields.items()]
+
+
+def path_options(offer: Offer) -> frozenset[str]:
+    """The options that are a ``Path``, or several: files that agent.yaml names relative to itself."""
+    found = {p.name for p in _parameters(offer) if _holds_path(_annotation(p, offer.factory))}
+    return frozenset(found)
+
+
+def _holds_path(annotation: Any) -> bool:
+    return annotation is Path or any(map(_holds_path, get_args(annotation)))
+
+
+def read_options(offer: Offer, given: Mapping[str, Any]) -> dict[str, Any]:
+    """``given`` as the factory takes it: of the right types, without the defaults.
+
+    A backend is still the ``BackendUse`` that describes it. Raises ``OptionsError``.
+    """
+    validated = _validate(offer, given)
+    named = {field.alias: name for name, field in type(validated).model_fields.items()}
+    extra = validated.model_extra or {}
+    return {key: extra[key] if key in extra else getattr(validated, named[key]) for key in given}
+
+
+def complete_options(offer: Offer, given: Mapping[str, Any]) -> dict[str, Any]:
+    """``given`` with every default written out, as YAML can hold it. Raises ``OptionsError``."""
+    validated = _validate(offer, given)
+    complete: dict[str, Any] = {}
+    for name in type(validated).model_fields:
+        try:
+            complete.update(validated.model_dump(mode="json", by_alias=True, include={name}, warnings=False))
+        except PydanticSerializationError:
+            continue  # A default that is an object of the plugin's own: YAML cannot hold it.
+    return {**complete, **(validated.model_extra or {})}
+
+
+def _validate(offer: Offer, given: Mapping[str, Any]) -> BaseModel:
+    model = options_model(offer)
+    try:
+        return model.model_validate(dict(given))
+    except ValidationError as problem:
+        raise OptionsError(
+            complaints_of(problem, given, lambda at: _names_at(model, at), what="option")
+        ) from None
+
+
+def _names_at(model: type[BaseModel], location: Location) -> list[str]:
+    """The keys that may stand at ``location`` within the options."""
+    here: Any = model
+    for step in location:
+        fields = here.model_fields.items()
+        annotation = next((f.annotation for name, f in fields if step in (name, f.alias)), None)
+        here = next((a for a in (annotation, *get_args(annotation)) if _is_section(a)), None)
+        if here is None:
+            return []
+    return option_names(here)
+
+
+def _is_section(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+
+
+def _as_written(annotation: Any, offer: Offer) -> Any:
+    """``annotation`` as agent.yaml writes it: a reward's ``Backend`` is named, and the host makes it."""
+    if offer.kind != "reward":
+        return annotation
+    if annotation is Backend:
+        return BackendUse
+    if get_origin(annotation) in (Union, UnionType) and set(get_args(annotation)) == {Backend, NoneType}:
+        return BackendUse | None
+    return annotation
+
+
+def _parameters(offer: Offer) -> list[inspect.Parameter]:
+    try:
+        signature = inspect.signature(offer.factory)
+    except (TypeError, ValueError) as error:
+        raise PluginError(f"{offer}: its options cannot be read from its signature: {error}") from error
+    reserved = NOT_OPTIONS.get(offer.kind, frozenset())
+    return [
+        parameter
+        for parameter in signature.parameters.values()
+        if parameter.name not in reserved and parameter.kind is not parameter.VAR_POSITIONAL
+    ]
+
+
+def _annotation(parameter: inspect.Parameter, factory: Callable[..., Any]) -> Any:
+    """The parameter's type; ``Any`` where it has none, or one that only a type checker sees."""
+    if parameter.annotation is inspect.Parameter.empty:
+        return Any
+    # One by one: another parameter's unresolvable type must not hide this one's.
+    holder = type("holder", (), {"__annotations__": {"option": parameter.annotation}})
+    try:
+        hints = get_type_hints(holder, globalns=_namespace(factory), include_extras=True)
+    except Exception:  # an annotation is any expression
+        return Any
+    return hints["option"]
+
+
+def _namespace(factory: Callable[..., Any]) -> dict[str, Any]:
+    target: Any = factory
+    function = inspect.unwrap(target.__init__ if isinstance(factory, type) else target)
+    function = getattr(function, "func", function)  # functools.partial
+    return dict(getattr(function, "__globals__", {}))
+
+
+def _is_writable(annotation: Any) -> bool:
+    """Whether YAML can hold a value of this type: whether JSON can."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # for members of a union that JSON cannot hold
+            schema = TypeAdapter(annotation).json_schema()
+    except (PydanticUserError, PydanticInvalidForJsonSchema):
+        return False
+    return schema != {"type": "null"}
+
+
+def _must_be_given(offer: Offer, parameter: inspect.Parameter) -> str:
+    text = f'{offer}: its parameter "{parameter.name}" must be given, and YAML cannot write it'
+    if _is_scored(offer, parameter):
+        return f"{text}. A function that scores is made a reward with @grpo_sdk.reward"
+    return f"{text}; it needs a default"
+
+
+def _is_scored(offer: Offer, parameter: inspect.Parameter) -> bool:
+    """Whether the factory is in truth a scoring function."""
+    return offer.kind == "reward" and parameter.name in ("trajectory", "trajectories")

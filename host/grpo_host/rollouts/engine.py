@@ -1,0 +1,214 @@
+"""The rollout engine: many episodes side by side over one backend, none waiting for another.
+
+The usage guide calls it the computational engine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+
+from grpo_host.agents.agent import Agent
+from grpo_host.rollouts.concurrency import Gate
+from grpo_host.rollouts.episode import EpisodeRequest, run_episode
+from grpo_host.rollouts.gc_pause import short_collections
+from grpo_host.rollouts.scoring import RewardSet
+from grpo_sdk.environment import Environment
+from grpo_sdk.trajectory import Task, Trajectory
+
+Observer = Callable[[Trajectory], object]
+
+
+@dataclass(slots=True)
+class RolloutMetrics:
+    """What rollouts have come to."""
+
+    episodes: int = 0
+    seconds: float = 0.0
+    turns: int = 0
+    prompt_tokens: int = 0
+    sampled_tokens: int = 0
+    cut: int = 0
+    """Turns that ended at the sampling's max_tokens, or at the end of the context."""
+    tool_calls: int = 0
+    tool_errors: int = 0
+    forks: int = 0
+    """Contexts that began anew because a template rewrote history: what others call drift."""
+    stops: Counter[str] = field(default_factory=Counter)
+    """Episodes by stop reason."""
+    statuses: Counter[str] = field(default_factory=Counter)
+
+    def add(self, trajectory: Trajectory) -> None:
+        """Count one more episode."""
+        self.episodes += 1
+        self.turns += len(trajectory.turns)
+        for turn in trajectory.turns:
+            self.prompt_tokens += turn.prompt_tokens
+            self.sampled_tokens += turn.completion_tokens
+            self.cut += turn.finish_reason == "length"
+            self.tool_calls += len(turn.tools)
+        self.tool_errors += trajectory.tool_errors
+        self.forks += trajectory.ledger.forks if trajectory.ledger else 0
+        self.stops[trajectory.stop_reason] += 1
+        self.statuses[trajectory.status] += 1
+
+    def as_dict(self) -> dict[str, float]:
+        """Flat numbers for logs."""
+        return {
+            "episodes": self.episodes,
+            "seconds": self.seconds,
+            **rates([self]),
+            "turns_per_episode": self.turns / max(1, self.episodes),
+            "sampled_tokens": self.sampled_tokens,
+            "tokens_per_turn": self.sampled_tokens / max(1, self.turns),
+            "cut": self.cut / max(1, self.turns),
+            "tool_calls": self.tool_calls,
+            "tool_errors": self.tool_errors,
+            "forks": self.forks,
+            **{f"stop/{reason}": count for reason, count in sorted(self.stops.items())},
+            "failed": self.statuses["failed"],
+            "truncated": self.statuses["truncated"],
+        }
+
+
+def rates(batches: Collection[RolloutMetrics]) -> dict[str, float]:
+    """Episodes and sampled tokens a second, over all of ``batches``."""
+    seconds = sum(batch.seconds for batch in batches) or float("inf")
+    return {
+        "trajectories_per_second": sum(batch.episodes for batch in batches) / seconds,
+        "tokens_per_second": sum(batch.sampled_tokens for batch in batches) / seconds,
+    }
+
+
+class RolloutEngine:
+    """Runs groups of episodes, at most ``concurrency`` episodes at a time, and scores each group."""
+
+    def __init__(
+        self,
+        agent: Agent,
+        make_environment: Callable[[], Environment],
+        rewards: RewardSet,
+        *,
+        environment_name: str,
+        concurrency: int = 32,
+        episode_seconds: float = 600.0,
+        observers: Iterable[Observer] = (),
+    ) -> None:
+        self.agent = agent
+        self.make_environment = make_environment
+        self.rewards = rewards
+        self.environment_name = environment_name
+        self._gate = Gate(concurrency)
+        self.episode_seconds = episode_seconds
+        self.observers = list(observers)
+        self.scoring: Callable[[], AbstractContextManager[object]] = nullcontext
+        """Gives the context in which a group is scored."""
+        self.total = RolloutMetrics()
+
+    @property
+    def concurrency(self) -> int:
+        """Episodes side by side, over all that runs; may be changed meanwhile."""
+        return self._gate.limit
+
+    @concurrency.setter
+    def concurrency(self, episodes: int) -> None:
+        self._gate.limit = episodes
+
+    @property
+    def active(self) -> int:
+        """Episodes under way."""
+        return self._gate.held
+
+    async def run(
+        self,
+        groups: Sequence[Sequence[EpisodeRequest]],
+        *,
+        policy_version: int = 0,
+        on_episode: Observer = lambda _: None,
+    ) -> tuple[list[list[Trajectory]], RolloutMetrics]:
+        """The trajectories of ``groups``, in their order, and what the batch came to.
+
+        A group is scored as soon as its last episode ends, while others still run.
+        ``on_episode`` is called as each episode ends, before it has rewards. What an observer
+        raises (a full disk) stops the others and goes on to the caller.
+        """
+        metrics = RolloutMetrics()
+        started = time.perf_counter()
+
+        async def episode(request: EpisodeRequest) -> Trajectory:
+            trajectory = await run_episode(
+                self.agent,
+                self.make_environment,
+                request,
+                environment_name=self.environment_name,
+                seconds=self.episode_seconds,
+                policy_version=policy_version,
+            )
+            on_episode(trajectory)
+            return trajectory
+
+        async def group(episodes: Sequence[asyncio.Task[Trajectory]]) -> list[Trajectory]:
+            played = await asyncio.gather(*episodes)
+            with self.scoring():
+                scored = await self.rewards.score(played)
+            for trajectory in scored:
+                metrics.add(trajectory)
+                self.total.add(trajectory)
+                for observer in self.observers:
+                    observer(trajectory)
+            return scored
+
+        try:
+            with short_collections():
+                async with asyncio.TaskGroup() as tasks:
+                    running = []
+                    for requests in groups:
+                        begun = []
+                        for request in requests:
+                            # A task only once it may run: thousands that wait would delay the first.
+                            await self._gate.acquire()
+                            begun.append(tasks.create_task(episode(request)))
+                            # Not in the coroutine: a task can be cancelled before it begins.
+                            begun[-1].add_done_callback(self._leave)
+                        running.append(tasks.create_task(group(begun)))
+        except ExceptionGroup as problems:
+            raise problems.exceptions[0] from None
+        metrics.seconds = time.perf_counter() - started
+        self.total.seconds += metrics.seconds
+        return [task.result() for task in running], metrics
+
+    def _leave(self, _: asyncio.Task[Trajectory]) -> None:
+        self._gate.release()
+
+
+def group_requests(
+    tasks: Iterable[Task], samples: int, *, seed: Callable[[Task, int], int], label: str
+) -> list[list[EpisodeRequest]]:
+    """``samples`` requests for each of ``tasks``; ``seed(task, sample)`` seeds what is sampled.
+
+    A task's environment seed is ``seed(task, -1)``, shared by its whole group. Where a task comes again,
+    its samples are counted on.
+    """
+    groups = []
+    begun: Counter[str] = Counter()
+    for index, task in enumerate(tasks):
+        environment_seed = seed(task, -1)
+        first = begun[task.id]
+        begun[task.id] += samples
+        groups.append(
+            [
+                EpisodeRequest(
+                    task=task,
+                    sample=sample,
+                    seed=seed(task, sample),
+                    environment_seed=environment_seed,
+                    id=f"{label}/{index}/{task.id}/{sample}",
+                )
+                for sample in range(first, first + samples)
+            ]
+        )
+    return groups

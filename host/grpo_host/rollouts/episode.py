@@ -1,0 +1,175 @@
+"""One agent in one environment until done: an episode, recorded as a trajectory.
+
+A failure is data on the trajectory, never an exception to the caller; only cancellation goes through.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from grpo_host.agents.agent import Agent, Conversation, TurnLimitError, TurnTimeoutError
+from grpo_sdk.blocking import settled
+from grpo_sdk.deadline import Deadline
+from grpo_sdk.environment import Environment
+from grpo_sdk.errors import ContextOverflowError
+from grpo_sdk.messages import Message, as_messages
+from grpo_sdk.trajectory import Status, StopReason, Task, Trajectory
+
+logger = logging.getLogger(__name__)
+
+CLOSE_SECONDS = 10.0
+"""How long an environment may take to close."""
+
+
+@dataclass(frozen=True, slots=True)
+class EpisodeRequest:
+    """Which episode to run."""
+
+    task: Task
+    sample: int = 0
+    """Index within the episodes of the task in its batch."""
+    seed: int = 0
+    """Of what the policy samples."""
+    environment_seed: int = 0
+    """Of the environment: the same for all episodes of a group, so that they are comparable."""
+    id: str = ""
+
+
+@dataclass(slots=True)
+class _Progress:
+    """What an episode has come to so far: all that is left when it is cut short."""
+
+    conversation: Conversation | None = None
+    opening: list[Message] = field(default_factory=list)
+    outcome: dict[str, Any] = field(default_factory=dict)
+    reward: float | None = None
+
+
+async def run_episode(
+    agent: Agent,
+    make_environment: Callable[[], Environment],
+    request: EpisodeRequest,
+    *,
+    environment_name: str,
+    seconds: float,
+    policy_version: int = 0,
+) -> Trajectory:
+    """Run one episode of at most ``seconds`` and record it.
+
+    ``completed`` and ``truncated`` (turns or context used up) episodes are scored. One that ran
+    into an error or a time limit is ``failed``: time depends on the machine, and a reward for it
+    would teach noise.
+    """
+    started, clock = time.time(), time.perf_counter()
+    progress = _Progress()
+    status: Status = "failed"
+    stop, error = StopReason.ERROR, None
+    environment: Environment | None = None
+    try:
+        with Deadline(seconds):
+            environment = make_environment()
+            await _play(agent, environment, request, progress, policy_version)
+        status, stop = "completed", StopReason.DONE
+    except TurnLimitError:
+        status, stop = "truncated", StopReason.TURN_LIMIT
+    except ContextOverflowError as problem:
+        status, stop, error = "truncated", StopReason.CONTEXT, str(problem)
+    except TurnTimeoutError as problem:
+        stop, error = StopReason.TURN_TIMEOUT, str(problem)
+    except TimeoutError as problem:
+        stop, error = _timed_out(problem, seconds, time.perf_counter() - clock)
+    except Exception as problem:
+        logger.debug("episode %s failed", request.id, exc_info=True)
+        error = f"{type(problem).__name__}: {problem}"[:2000]
+    finally:
+        if environment is not None:
+            if status == "truncated":
+                progress.outcome = _late_outcome(environment, progress.outcome)
+            await _close(environment)
+    conversation = progress.conversation
+    return Trajectory(
+        id=request.id,
+        environment=environment_name,
+        task=request.task,
+        status=status,
+        stop_reason=stop,
+        messages=conversation.session.messages if conversation else progress.opening,
+        turns=conversation.turns if conversation else [],
+        ledger=conversation.session.ledger() if conversation else None,
+        outcome=progress.outcome,
+        error=error,
+        sample=request.sample,
+        seed=request.seed,
+        policy_version=policy_version,
+        model=agent.backend.model.name,
+        started=started,
+        seconds=time.perf_counter() - clock,
+        environment_reward=progress.reward,
+    )
+
+
+async def _play(
+    agent: Agent,
+    environment: Environment,
+    request: EpisodeRequest,
+    progress: _Progress,
+    policy_version: int,
+) -> None:
+    observation = await environment.reset(request.task, seed=request.environment_seed)
+    new = progress.opening = as_messages(observation.messages)
+    history: list[Message] = []
+    if new and new[0]["role"] == "system":
+        history, new = new[:1], new[1:]
+    conversation = progress.conversation = agent.open(
+        tools=await settled(environment.tools()),
+        history=history,
+        seed=request.seed,
+        policy_version=policy_version,
+    )
+    while True:
+        message = await conversation.act(new)
+        result = await environment.step(message)
+        progress.outcome.update(result.outcome)
+        if result.reward is not None:
+            progress.reward = (progress.reward or 0.0) + _finite(result.reward)
+        if result.done:
+            conversation.session.messages.extend(as_messages(result.messages))
+            return
+        if not result.messages:
+            raise ValueError("the environment is not done but has nothing to say to the agent")
+        new = as_messages(result.messages)
+
+
+def _finite(reward: float) -> float:
+    if not math.isfinite(reward):
+        raise ValueError(f"step() gave the reward {reward}; it is to be a finite number")
+    return float(reward)
+
+
+def _timed_out(problem: TimeoutError, seconds: float, elapsed: float) -> tuple[StopReason, str]:
+    """Our own time limit, or a ``TimeoutError`` that the environment or backend raised."""
+    if elapsed >= seconds:
+        return StopReason.EPISODE_TIMEOUT, f"the episode took more than {seconds:g} s"
+    return StopReason.ERROR, f"TimeoutError: {problem}"
+
+
+def _late_outcome(environment: Environment, outcome: dict[str, Any]) -> dict[str, Any]:
+    try:
+        return {**outcome, **environment.outcome()}
+    except (Exception, SystemExit) as problem:  # plugin code
+        logger.warning("%s.outcome() failed: %s", type(environment).__name__, problem)
+        return outcome
+
+
+async def _close(environment: Environment) -> None:
+    try:
+        with Deadline(CLOSE_SECONDS):
+            await environment.close()
+    except Exception as problem:  # plugin code; the episode's own result stands
+        name = type(environment).__name__
+        logger.warning("%s.close() failed: %s: %s", name, type(problem).__name__, problem)

@@ -1,0 +1,156 @@
+"""Evaluation: one episode a task, rewards and success with a confidence interval over episodes."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from grpo_host.rollouts.engine import RolloutEngine, RolloutMetrics
+from grpo_host.rollouts.episode import EpisodeRequest
+from grpo_sdk.seeds import derive_seed
+from grpo_sdk.trajectory import Task, Trajectory
+
+Z = 1.96
+"""Standard errors of a 95 % interval."""
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A mean with its 95 % confidence interval."""
+
+    mean: float
+    low: float
+    high: float
+
+    @staticmethod
+    def of(values: Sequence[float]) -> Interval | None:
+        """Normal approximation over independent episodes; None of no values, a point of one."""
+        if not values:
+            return None
+        mean = statistics.fmean(values)
+        if len(values) == 1:
+            return Interval(mean, mean, mean)
+        half = Z * statistics.stdev(values) / math.sqrt(len(values))
+        return Interval(mean, mean - half, mean + half)
+
+    @staticmethod
+    def of_share(hits: Sequence[bool]) -> Interval | None:
+        """How often True: Wilson's score interval (1927), which stays within [0, 1]."""
+        if not hits:
+            return None
+        share, n = statistics.fmean(hits), len(hits)
+        centre = (share + Z**2 / (2 * n)) / (1 + Z**2 / n)
+        half = Z * math.sqrt(share * (1 - share) / n + Z**2 / (4 * n**2)) / (1 + Z**2 / n)
+        return Interval(share, max(0.0, centre - half), min(1.0, centre + half))
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What an evaluation measured."""
+
+    split: str
+    episodes: int
+    failed: int
+    """Episodes or rewards that failed; they are left out of the means."""
+    reward: Interval | None
+    parts: dict[str, float] = field(default_factory=dict)
+    """Mean unweighted value of each reward."""
+    success: Interval | None = None
+    """Share of episodes whose outcome says success; None where the environment does not say."""
+    seconds: float = 0.0
+    rollouts: dict[str, float] = field(default_factory=dict)
+    failure: str | None = None
+    """The most frequent cause of those that failed."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        parts = [f"reward {_text(self.reward)}"]
+        if self.success is not None:
+            parts.append(f"success {self.success.mean:.0%}")
+        parts += [f"{name} {value:.2f}" for name, value in self.parts.items()]
+        if self.failed:
+            parts.append(f"{self.failed} failed")
+        text = f"{', '.join(parts)} ({self.episodes} {self.split} episodes, {self.seconds:.0f} s)"
+        return text if self.failure is None else f"{text}; what failed most: {self.failure}"
+
+
+def _text(interval: Interval | None) -> str:
+    if interval is None:
+        return "unknown"
+    return f"{interval.mean:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
+
+
+def evaluation_requests(tasks: Sequence[Task], *, seed: int, label: str) -> list[list[EpisodeRequest]]:
+    """One episode a task, seeded by the task alone: the same whenever it is evaluated."""
+    return [
+        [
+            EpisodeRequest(
+                task=task,
+                seed=derive_seed(seed, "evaluation", task.id),
+                environment_seed=derive_seed(seed, "evaluation", task.id, "environment"),
+                id=f"{label}/{task.id}",
+            )
+        ]
+        for task in tasks
+    ]
+
+
+async def evaluate(
+    engine: RolloutEngine,
+    tasks: Sequence[Task],
+    *,
+    seed: int,
+    split: str,
+    label: str = "evaluation",
+    policy_version: int = 0,
+    done: Sequence[Trajectory] = (),
+    on_episode: Callable[[], None] = lambda: None,
+) -> tuple[Evaluation, list[Trajectory]]:
+    """Play ``tasks`` except those whose scored trajectory is in ``done`` already, and sum up all of them."""
+    known = {item.task.id: item for item in done if item.reward is not None}
+    remaining = [task for task in tasks if task.id not in known]
+    requests = evaluation_requests(remaining, seed=seed, label=label)
+    groups, metrics = await engine.run(
+        requests, policy_version=policy_version, on_episode=lambda _: on_episode()
+    )
+    played = {item.task.id: item for group in groups for item in group}
+    trajectories = [known.get(task.id) or played[task.id] for task in tasks]
+    return summarise(trajectories, split, metrics), trajectories
+
+
+def summarise(trajectories: Sequence[Trajectory], split: str, metrics: RolloutMetrics) -> Evaluation:
+    """The means and intervals of ``trajectories``."""
+    scored = [item for item in trajectories if item.reward is not None]
+    names = list(scored[0].rewards) if scored else []
+    said = [item.outcome["success"] for item in scored if "success" in item.outcome]
+    return Evaluation(
+        split=split,
+        episodes=len(trajectories),
+        failed=len(trajectories) - len(scored),
+        reward=Interval.of([item.reward for item in scored if item.reward is not None]),
+        parts={name: statistics.fmean(item.rewards[name].value or 0.0 for item in scored) for name in names},
+        success=Interval.of_share([bool(value) for value in said]),
+        seconds=metrics.seconds,
+        rollouts=metrics.as_dict(),
+        failure=most_frequent_failure(trajectories),
+    )
+
+
+def most_frequent_failure(trajectories: Iterable[Trajectory]) -> str | None:
+    """Why most of the ``trajectories`` without a reward have none; None where all have one."""
+    causes = Counter(_cause(item) for item in trajectories if item.reward is None)
+    return causes.most_common(1)[0][0] if causes else None
+
+
+def _cause(trajectory: Trajectory) -> str:
+    if trajectory.error:
+        return trajectory.error
+    errors = [f"reward {name}: {part.error}" for name, part in trajectory.rewards.items() if part.error]
+    return next(iter(errors), trajectory.stop_reason)

@@ -1,0 +1,295 @@
+"""A run's directory: the stable names that other tools read, safe against crashes and two writers."""
+
+from __future__ import annotations
+
+import errno
+import gzip
+import itertools
+import json
+import logging
+import os
+import secrets
+import shutil
+import zlib
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, BinaryIO, Literal, TypeVar, cast
+
+from filelock import FileLock, Timeout
+
+from grpo_host.utils.paths import expanded
+from grpo_host.utils.atomic import write_text
+from grpo_sdk.errors import RunError
+from grpo_sdk.trajectory import Trajectory
+
+logger = logging.getLogger("grpo_host.runs")
+T = TypeVar("T")
+
+STAMP = "%Y%m%d-%H%M%S"
+SECOND = timedelta(seconds=1)
+ROTATE_BYTES = 64 * 1024 * 1024
+"""Size at which trajectories.jsonl is compressed and begun anew."""
+FULL_BYTES = 1024 * 1024
+"""A disk with less room than this is taken to be full where the writer does not say why it failed."""
+
+
+class RunDirectory:
+    """``<output>/<agent>/<run id>/``, held by one process at a time."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = FileLock(path / ".lock")
+
+    @property
+    def agent_yaml(self) -> Path:
+        return self.path / "agent.yaml"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def trajectories(self) -> Path:
+        return self.path / "trajectories.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def adapter(self) -> Path:
+        return self.path / "adapter"
+
+    @property
+    def whole_model(self) -> Path:
+        """The model that was trained without an adapter, beside where one would be."""
+        return self.path / "model"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report.json"
+
+    @classmethod
+    def create(cls, output: Path, agent: str) -> RunDirectory:
+        """A new, locked run directory, the last by its name. Raises ``RunError`` where none can be made."""
+        path = output / agent / new_run_id(after=(run.name for run in (output / agent).glob("*")))
+        try:
+            path.mkdir(parents=True)
+        except OSError as problem:
+            raise RunError(
+                f"cannot make the run directory {path}: {problem.strerror}; set output in agent.yaml"
+            ) from problem
+        return cls(path).acquire()
+
+    @classmethod
+    def find(cls, output: Path, agent: str, which: str = "latest", *, trained: bool = False) -> RunDirectory:
+        """An existing run, unlocked: ``latest``, a run id, or a path. Raises ``RunError``.
+
+        ``trained``: the latest that has trained something; one that still runs, or was cut off, has not.
+        """
+        if which != "latest":
+            for path in (expanded(which), output / agent / which):
+                if (path / "agent.yaml").is_file():
+                    return cls(path)
+            raise RunError(f"no run at {which} or {output / agent / which}")
+        runs = sorted(p for p in (output / agent).glob("*") if (p / "agent.yaml").is_file())
+        if trained:
+            runs = [path for path in runs if cls(path).is_trained()] or runs
+        if not runs:
+            raise RunError(f"{output / agent} holds no run yet; start one with grpo-host run")
+        return cls(runs[-1])
+
+    def is_trained(self) -> bool:
+        """Whether the run has come to an end with an adapter or a whole model."""
+        return self.adapter.is_dir() or self.whole_model.is_dir()
+
+    def acquire(self) -> RunDirectory:
+        """Hold the directory until ``release`` or the end of the process. Raises ``RunError`` if in use."""
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            raise RunError(
+                f"the run directory {self.path} is in use by another process; "
+                "wait for it to end, or start a new run without --resume"
+            ) from None
+        for path in (self.metrics, self.trajectories):
+            _cut_half_line(path)
+        return self
+
+    def release(self) -> None:
+        """Let others have the directory."""
+        self._lock.release()
+
+    def write_json(self, path: Path, value: Mapping[str, Any]) -> None:
+        """Replace ``path`` at once: a reader or a crash sees the old or the new, never a half."""
+        with kept_if_full(path):
+            write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+    def read_report(self) -> dict[str, Any]:
+        """report.json so far; empty where there is none, or where it is damaged, which is said."""
+        if not self.report.is_file():
+            return {}
+        try:
+            value = json.loads(self.report.read_bytes())
+        except ValueError as problem:
+            logger.warning("%s is damaged, and what it said is lost: %s", self.report, problem)
+            return {}
+        return value if isinstance(value, dict) else {}
+
+    def append_metrics(self, values: Mapping[str, Any]) -> None:
+        """One more line of metrics.jsonl."""
+        with kept_if_full(self.metrics), self.metrics.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(values, ensure_ascii=False) + "\n")
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """metrics.jsonl; a last line cut short by a crash is left out, and so are damaged lines."""
+        return list(_records(self.metrics, _json_object))
+
+    def forget_after(self, step: int, measured: Collection[str] = ()) -> None:
+        """Forget what a run that goes on after ``step`` does anew.
+
+        These are metrics and episodes of later steps, and episodes of evaluations other than ``measured``.
+        """
+        kept = [line for line in self.read_metrics() if line.get("step", 0) <= step]
+        with kept_if_full(self.metrics):
+            write_text(self.metrics, "".join(json.dumps(line) + "\n" for line in kept))
+        for path in [self.trajectories, *reversed(self._rotated())]:
+            with kept_if_full(path):
+                if not _forget_episodes(path, step, measured):
+                    return  # what is older is of earlier steps, and of evaluations before them
+
+    def append_trajectory(self, trajectory: Trajectory) -> None:
+        """One more line of trajectories.jsonl; a full file is compressed and begun anew."""
+        with kept_if_full(self.trajectories):
+            with self.trajectories.open("ab") as file:
+                file.write(trajectory.to_json() + b"\n")
+                full = file.tell() >= ROTATE_BYTES
+            if full:
+                self._rotate()
+
+    def read_trajectories(self) -> Iterator[Trajectory]:
+        """Every trajectory, oldest first, rotated files included; not a half last line, nor damaged ones."""
+        for path in [*self._rotated(), self.trajectories]:
+            yield from _records(path, Trajectory.from_json)
+
+    def _rotated(self) -> list[Path]:
+        """Full files of trajectories, the oldest first."""
+        return sorted(self.path.glob("trajectories.*.jsonl.gz"))
+
+    def _rotate(self) -> None:
+        number = len(self._rotated()) + 1
+        target = self.path / f"trajectories.{number:04d}.jsonl.gz"
+        partial = target.with_suffix(".partial")
+        with self.trajectories.open("rb") as source, gzip.open(partial, "wb", 5) as packed:
+            shutil.copyfileobj(source, packed)
+        partial.replace(target)
+        self.trajectories.write_bytes(b"")
+
+
+def new_run_id(after: Iterable[str] = ()) -> str:
+    """Names a run directory by the time (UTC); it sorts after the run ids in ``after``.
+
+    Where the clock went back, or two runs begin within a second, that is a second after the last of them.
+    """
+    began = datetime.now(UTC)
+    for name in after:
+        with suppress(ValueError):
+            began = max(began, datetime.strptime(name[:15], STAMP).replace(tzinfo=UTC) + SECOND)
+    return f"{began.strftime(STAMP)}-{secrets.token_hex(2)}"
+
+
+@contextmanager
+def kept_if_full(path: Path) -> Iterator[None]:
+    """What a user can do about a file that cannot be written, as a ``RunError``."""
+    try:
+        yield
+    except OSError as problem:
+        raise RunError(
+            f"cannot write {path}: {problem.strerror or problem}; what was written before is kept. "
+            f"{remedy(problem, path)} and run again with --resume"
+        ) from problem
+
+
+def remedy(problem: BaseException, path: Path) -> str:
+    """What to do where ``path`` could not be written: "Make room" only where there is none left."""
+    return "Make room" if _disk_is_full(problem, path) else "Mend that"
+
+
+def _disk_is_full(problem: BaseException, path: Path) -> bool:
+    """Writers of tensors have errors of their own, which at best quote the system's."""
+    full = {number: os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT)}
+    cause: BaseException | None = problem
+    while cause is not None:
+        said = isinstance(cause, OSError) and cause.errno in full
+        if said or any(text in str(cause) for text in full.values()):
+            return True
+        cause = cause.__cause__ or cause.__context__
+    existing = next(place for place in (path, *path.absolute().parents) if place.exists())
+    return shutil.disk_usage(existing).free < FULL_BYTES
+
+
+def _cut_half_line(path: Path) -> None:
+    """Forget a last line that a crash or a full disk cut short: the next one would be glued to it."""
+    if not path.is_file():
+        return
+    with path.open("rb+") as file:
+        whole = 0
+        for line in file:
+            whole += len(line) if line.endswith(b"\n") else 0
+        file.truncate(whole)
+
+
+def _open(path: Path, mode: Literal["rb", "wb"] = "rb") -> BinaryIO:
+    return cast("BinaryIO", gzip.open(path, mode, 5) if path.suffix == ".gz" else path.open(mode))
+
+
+def _forget_episodes(path: Path, step: int, measured: Collection[str]) -> bool:
+    """Take what ``forget_after`` forgets out of a file of trajectories; whether to look further back."""
+    if not path.is_file():
+        return True
+    # In front of an episode's id is the step that played it, or the name of an evaluation.
+    read = list(_records(path, lambda line: (line, str(_json_object(line)["id"]).partition("/")[0])))
+    lines, played = [line for line, _ in read], [label for _, label in read]
+    stay = [int(label) <= step if label.isdecimal() else label in measured for label in played]
+    if not all(stay):
+        partial = path.with_name(f".partial.{path.name}")
+        with _open(partial, "wb") as file:
+            file.writelines(itertools.compress(lines, stay))
+        partial.replace(path)
+    return not any(label.isdecimal() for label in itertools.compress(played, stay))
+
+
+def _records(path: Path, read: Callable[[bytes], T]) -> Iterator[T]:
+    """What ``read`` makes of each whole line of the file, if there is one.
+
+    What is damaged is said and left out: after a power cut a file may hold zeros in place of text.
+    """
+    if not path.is_file():
+        return
+    with _open(path) as file:
+        number = 0
+        while True:
+            number += 1
+            try:
+                line = file.readline()
+                if not line.endswith(b"\n"):
+                    return
+                record = read(line)
+            except (EOFError, zlib.error, gzip.BadGzipFile) as problem:
+                logger.warning("%s is damaged from line %d on, which is left out: %s", path, number, problem)
+                return
+            except (ValueError, KeyError) as problem:
+                said = str(problem).strip().partition("\n")[0]
+                logger.warning("%s:%d: a damaged line is left out: %s", path, number, said)
+                continue
+            yield record
+
+
+def _json_object(line: bytes) -> dict[str, Any]:
+    """Raises ``ValueError`` where ``line`` is none."""
+    value = json.loads(line)
+    if not isinstance(value, dict):
+        raise ValueError("it is no JSON object")
+    return value

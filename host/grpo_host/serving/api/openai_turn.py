@@ -1,0 +1,231 @@
+"""The answers to one request of ``/v1``, whichever of its two protocols it came in."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from grpo_host.agents.agent import Agent, ToolUse
+from grpo_host.agents.rendering.tool_calls import as_written
+from grpo_host.agents.session import Reply, Session, open_session
+from grpo_host.agents.tracing import Tell
+from grpo_host.chat.voice import Voice
+from grpo_host.serving.access.usage import serve_as
+from grpo_host.serving.api.openai_messages import speakers_in_text
+from grpo_host.serving.api.openai_schema import (
+    CallOut,
+    Choice,
+    Logprobs,
+    MessageOut,
+    TokenLogprob,
+    Usage,
+)
+from grpo_host.serving.api.stop_sequences import UntilStop
+from grpo_host.serving.api.tool_runs import shown
+from grpo_host.serving.http.endpoint import ApiError, Call
+from grpo_host.serving.http.errors import agent_errors
+from grpo_host.serving.models.pool import Lease, ModelPool
+from grpo_sdk.backend import Capability, FinishReason, Sampling
+from grpo_sdk.errors import ContextOverflowError
+from grpo_sdk.messages import Message, ToolCall, ToolSchema, system
+from grpo_sdk.seeds import derive_seed
+
+MOST_CHARACTERS = 32
+"""Of a token, on the average of a prompt: a longer one is refused before it keeps the server busy."""
+
+
+class Question(Protocol):
+    """What is asked, in either protocol."""
+
+    @property
+    def model(self) -> str: ...
+    @property
+    def n(self) -> int | None: ...
+    @property
+    def logprobs(self) -> bool | None: ...
+    @property
+    def parallel_tool_calls(self) -> bool | None: ...
+    def conversation(self) -> list[Message]: ...
+    def offered(self) -> list[ToolSchema]: ...
+    def wants_agents_tools(self) -> bool: ...
+    def sampling(self, defaults: Sampling) -> Sampling: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One of the answers."""
+
+    reply: Reply
+    """What is no call that the caller could make is text in it."""
+    session: Session
+    text: str
+    """Up to the first of the caller's stop texts."""
+    tokens: int
+    """Of its last message alone."""
+    tools: list[ToolUse] = field(default_factory=list)
+    """What was called for it here."""
+
+    @property
+    def calls(self) -> Sequence[ToolCall]:
+        """Of the caller's tools."""
+        return self.reply.message.get("tool_calls", ())
+
+    @property
+    def finish_reason(self) -> FinishReason:
+        message, reason = self.reply.message, self.reply.finish_reason
+        cut = self.text != message["content"]
+        not_theirs = reason == FinishReason.TOOL_CALLS and not message.get("tool_calls")
+        return FinishReason.STOP if cut or not_theirs else reason
+
+
+class Answering:
+    """The ``n`` answers to one request."""
+
+    def __init__(self, call: Call, request: Question, lease: Lease, response_id: str | None = None) -> None:
+        serve_as(call.services, call.key, lease.entry, response_id)
+        self.request = request
+        self._agent = lease.agent
+        self._tools = request.offered()
+        conversation = request.conversation()
+        if Capability.TOKEN_IDS in self._agent.backend.capabilities:
+            conversation = speakers_in_text(conversation)
+        models: ModelPool = call.services.models
+        own = lease.entry.instructed
+        self._agents_tools = models.agents_tools if own and request.wants_agents_tools() else ()
+        self._check(conversation)
+        self._sampling = request.sampling(models.sampling(lease.entry))
+        self._messages = _instructed(models.instructions if own else "", conversation)
+        telemetry = call.services.telemetry
+        self._instruments = telemetry.instruments if telemetry is not None else None
+        self._limits = models.limits
+        self._id = call.request_id
+
+    def _check(self, conversation: Sequence[Message]) -> None:
+        model = self._agent.backend.model
+        characters = sum(len(message["content"]) for message in conversation)
+        if characters > model.context * MOST_CHARACTERS:
+            raise ContextOverflowError(
+                f"{characters} characters cannot fit into the context of {model.context} tokens"
+            )
+        can = self._agent.backend.capabilities
+        if self._tools and not {Capability.TOOLS, Capability.TOKEN_IDS} & can:
+            raise ApiError(400, "unsupported", "this model takes no tools", param="tools")
+        if self._agents_tools and not {Capability.TOOLS, Capability.TOKEN_IDS} & can:
+            message = 'this model takes no tools, and the agent has some; send "tool_choice": "none"'
+            raise ApiError(400, "unsupported", message, param="tool_choice")
+        if self.request.logprobs and Capability.TOKEN_IDS not in can:
+            raise ApiError(400, "unsupported", "this model tells no log-probs", param="logprobs")
+
+    async def all(self, tell: Callable[[int], Tell | None] = lambda _: None) -> list[Answer]:
+        """Every answer; where one fails, the others are given up."""
+        number = self.request.n or 1
+        if number == 1:
+            return [await self._one(0, tell(0))]
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(self._one(index, tell(index))) for index in range(number)]
+        except ExceptionGroup as problems:
+            raise problems.exceptions[0] from None
+        return [task.result() for task in tasks]
+
+    async def _one(self, index: int, tell: Tell | None) -> Answer:
+        agent, sampling = self._agent, self._sampling
+        if index and sampling.seed is not None:
+            sampling = replace(sampling, seed=derive_seed(sampling.seed, index))
+        if self._agents_tools:
+            return await self._with_tools(sampling, tell)
+        session = open_session(agent.backend, agent.renderer, self._messages, self._tools)
+        until = UntilStop(sampling.stop, tell)
+        reply = await self._respond(session, agent, sampling, until if tell else None)
+        message = as_written(reply.message)
+        if self.request.parallel_tool_calls is False and "tool_calls" in message:
+            message = {**message, "tool_calls": message["tool_calls"][:1]}
+        reply = replace(reply, message=message)
+        text = until.end(reply.message["content"])
+        return Answer(reply, session, text, reply.completion_tokens)
+
+    async def _with_tools(self, sampling: Sampling, tell: Tell | None) -> Answer:
+        """The answer of the whole agent: it calls its tools until it speaks."""
+        agent = replace(
+            self._agent,
+            tools=self._agents_tools,
+            sampling=sampling,
+            limits=self._limits,
+            instruments=self._instruments,
+        )
+        conversation = agent.open(history=self._messages, seed=sampling.seed, id=self._id)
+        voice = Voice(tell or (lambda _: None))
+        until = UntilStop(sampling.stop, voice)
+
+        def next_message(_: list[Message]) -> None:
+            nonlocal until
+            if conversation.turns:
+                until.end(next(m["content"] for m in reversed(conversation.said) if m["role"] == "assistant"))
+                voice.next_message()
+                until = UntilStop(sampling.stop, voice)
+
+        conversation.prepare = next_message
+        with agent_errors():
+            message = await conversation.act((), None if tell is None else lambda text: until(text))
+        turns = conversation.turns
+        reply = Reply(
+            message,
+            turns[-1].finish_reason,
+            sum(turn.prompt_tokens for turn in turns),
+            sum(turn.completion_tokens for turn in turns),
+        )
+        text = until.end(message["content"])
+        return Answer(reply, conversation.session, text, turns[-1].completion_tokens, conversation.used)
+
+    async def _respond(self, session: Session, agent: Agent, sampling: Sampling, tell: Tell | None) -> Reply:
+        if self._instruments is None:
+            return await session.respond((), sampling, tell)
+        with self._instruments.model_call(agent.backend, self._messages, sampling, self._tools) as watched:
+            reply = await session.respond((), sampling, watched.telling(tell))
+            watched.replied(reply)
+            return reply
+
+    def choice(self, index: int, answer: Answer) -> Choice:
+        calls = [CallOut.model_validate(item) for item in answer.calls]
+        message = MessageOut(
+            content=answer.text if answer.text or not calls else None,
+            tool_calls=calls or None,
+            tool_runs=shown(answer.tools) or None,
+        )
+        return Choice(
+            index=index,
+            message=message,
+            finish_reason=answer.finish_reason.value,
+            logprobs=self._logprobs(answer) if self.request.logprobs else None,
+        )
+
+    def _logprobs(self, answer: Answer) -> Logprobs:
+        ledger = answer.session.ledger()
+        sequence = ledger.sequences[-1] if ledger else None
+        if sequence is None:
+            return Logprobs(content=[])
+        decode = self._agent.backend.tokenizer.decode
+        content = []
+        for token, sampled, logprob in zip(sequence.ids, sequence.mask, sequence.logprobs, strict=True):
+            if sampled:
+                text = decode([token])
+                content.append(
+                    TokenLogprob(token=text, logprob=logprob, bytes=list(text.encode()), top_logprobs=[])
+                )
+        return Logprobs(content=content[len(content) - answer.tokens :])
+
+
+def _instructed(instructions: str, messages: list[Message]) -> list[Message]:
+    if not instructions:
+        return messages
+    if messages[0]["role"] == "system":
+        return [system(f"{instructions}\n{messages[0]['content']}"), *messages[1:]]
+    return [system(instructions), *messages]
+
+
+def usage_of(answers: list[Answer]) -> Usage:
+    prompt = answers[0].reply.prompt_tokens
+    completion = sum(answer.reply.completion_tokens for answer in answers)
+    return Usage(prompt_tokens=prompt, completion_tokens=completion, total_tokens=prompt + completion)

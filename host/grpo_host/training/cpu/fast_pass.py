@@ -1,0 +1,276 @@
+"""The trainer's forward and backward pass on CPU, without the work that changes nothing.
+
+TRL's own pass runs the language-model head over prompts and padding, and most of its backward in
+float32; PEFT runs bfloat16 models' adapters in float32; prompts are computed once a sample. Here
+
+- a batch is packed: padding is left out, and a prompt that several rows share is computed once;
+- the head runs only for tokens that carry loss, and keeps what its backward needs from its forward;
+- rows without an advantage (their group's rewards are equal) have no backward pass;
+- adapters stay float32 parameters (an optimizer's small updates would vanish in bfloat16), but
+  their products are taken in the model's precision.
+
+Loss and gradients are TRL's, up to rounding. On GPUs, and for what is not known to be safe here
+(architectures outside ``PACKABLE``, trained heads, images), TRL's own pass is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import MethodType
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+from trl import GRPOTrainer
+
+from grpo_host.training.cpu.packing import ATTENTION, pack
+from grpo_host.training.ranks.gradient_sync import AveragedGradients
+
+if TYPE_CHECKING:
+    from torch import nn
+
+PACKABLE = frozenset({"llama", "qwen2", "qwen3"})
+"""Model types whose attention is nothing but causal: what a packed batch's is."""
+
+HEAD_ROWS = 512
+"""Tokens whose logits exist at a time: enough to use the head's weights well once they are loaded."""
+
+
+class _LoraLinear(torch.autograd.Function):
+    """A frozen linear layer and its adapter as one product, with no copy of the input in float32.
+
+    Added to a product that is rounded to bfloat16 already, the adapter's would mostly round away.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, scale: float
+    ) -> Tensor:
+        rows = x.reshape(-1, x.size(-1))
+        a_, b_ = a.to(x.dtype), (b * scale).to(x.dtype)
+        low = rows @ a_.t()
+        out = functional.linear(torch.cat([rows, low], dim=1), torch.cat([weight, b_], dim=1), bias)
+        ctx.save_for_backward(rows, weight, a_, b_, low)
+        ctx.scale, ctx.dtype = scale, a.dtype
+        return out.view(*x.shape[:-1], -1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        rows, weight, a, b, low = ctx.saved_tensors
+        out = grad.reshape(-1, grad.size(-1))
+        grad_low = out @ b
+        grad_x = None
+        if ctx.needs_input_grad[0]:
+            grad_x = (out @ weight).addmm_(grad_low, a).view(*grad.shape[:-1], -1)
+        grad_a = (grad_low.t() @ rows).to(ctx.dtype)
+        grad_b = (out.t() @ low * ctx.scale).to(ctx.dtype)
+        return grad_x, None, None, grad_a, grad_b, None
+
+
+class _TokenLogprobs(torch.autograd.Function):
+    """Log-probs of ``targets`` and entropies under a frozen head.
+
+    d logprob / d hidden = weight[target] - E[weight] needs nothing from upstream but a factor, so it
+    is taken while the probabilities are at hand, and logits are never computed twice.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, temperature: float
+    ) -> tuple[Tensor, Tensor]:
+        logprobs = torch.empty(len(hidden), dtype=torch.float32)
+        entropies, slopes = torch.empty_like(logprobs), torch.empty_like(hidden)
+        for start in range(0, len(hidden), HEAD_ROWS):
+            part = slice(start, start + HEAD_ROWS)
+            logits = functional.linear(hidden[part], weight, bias).float()
+            if temperature != 1.0:
+                logits /= temperature
+            chosen = targets[part, None]
+            probabilities = logits.softmax(dim=-1)
+            # log sum exp, from the largest logit and its probability
+            total = logits.amax(dim=-1) - probabilities.amax(dim=-1).log()
+            logprobs[part] = logits.gather(1, chosen)[:, 0] - total
+            entropies[part] = total - logits.mul_(probabilities).sum(dim=-1)
+            if ctx.needs_input_grad[0]:
+                # p - 1 is taken before rounding: a confident token's slope is all in the difference
+                probabilities.scatter_add_(1, chosen, torch.full(chosen.shape, -1.0))
+                slopes[part] = probabilities.to(weight.dtype) @ weight
+        ctx.save_for_backward(slopes)
+        ctx.temperature = temperature
+        ctx.mark_non_differentiable(entropies)
+        return logprobs, entropies
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        (slopes,) = ctx.saved_tensors
+        return (slopes * (-grad / ctx.temperature)[:, None]).to(slopes.dtype), None, None, None, None
+
+
+def speed_up(model: nn.Module) -> nn.Module:
+    """Let the LoRA layers of ``model`` compute in the model's precision; on CPU. Returns ``model``."""
+    from peft.tuners.lora import Linear
+
+    for module in model.modules():
+        if type(module) is Linear and module.weight.device.type == "cpu":
+            module.forward = MethodType(_lora_forward, module)
+    return model
+
+
+def _lora_forward(layer: Any, x: Tensor, *args: Any, **options: Any) -> Tensor:
+    active = layer.active_adapters
+    name = active[0] if len(active) == 1 else None
+    if (
+        (args or options or layer.disable_adapters or layer.merged or torch.is_autocast_enabled("cpu"))
+        or (name not in layer.lora_A or name in layer.lora_variant or layer.lora_bias[name])
+        or (layer.training and getattr(layer.lora_dropout[name], "p", 0.0) > 0)
+        or (layer.weight.requires_grad or layer.weight.dtype != x.dtype)
+    ):
+        return type(layer).forward(layer, x, *args, **options)
+    a, b = layer.lora_A[name].weight, layer.lora_B[name].weight
+    return _LoraLinear.apply(x, layer.weight, layer.base_layer.bias, a, b, layer.scaling[name])
+
+
+class FastGRPOTrainer(AveragedGradients, GRPOTrainer):
+    """A ``GRPOTrainer`` whose pass through the model is the one of this module wherever it can be."""
+
+    _buffered_inputs: list[dict[str, Any]] | None
+    _scored: Tensor | None = None
+    """Which completion tokens of the batch in hand carry loss."""
+    _moving: Tensor | None = None
+    """Which rows of the batch in hand have a gradient; None: all."""
+
+    def _prepare_inputs(self, generation_batch: Any) -> Any:
+        before = self._buffered_inputs
+        inputs = super()._prepare_inputs(generation_batch)
+        batches = self._buffered_inputs
+        if batches is before or batches is None or self.args.steps_per_generation == 1:
+            return inputs
+        if self.args.steps_per_generation != self.args.gradient_accumulation_steps:
+            return inputs  # these micro-batches are different optimizer steps: leave them mixed
+        self._buffered_inputs = _prompts_together(batches)
+        return self._buffered_inputs[self._step % self.args.steps_per_generation]
+
+    def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Any:
+        self._scored = inputs["completion_mask"] * inputs.get("tool_mask", 1)
+        # A penalty has a gradient in every row, and ranks average gradients: each is to have one.
+        if not self.beta and torch.is_grad_enabled() and self.accelerator.num_processes == 1:
+            self._moving = inputs["advantages"].reshape(len(self._scored), -1).any(dim=1)
+        try:
+            return super()._compute_loss(model, inputs)
+        finally:
+            self._scored = self._moving = None
+
+    def _get_per_token_logps_and_entropies(
+        self,
+        model: Any,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        logits_to_keep: int,
+        batch_size: int | None = None,
+        compute_entropy: bool = False,
+        **options: Any,
+    ) -> tuple[Tensor, Tensor | None, None]:
+        base = packable_model(self.accelerator.unwrap_model(model))
+        if base is None or any(value is not None and value is not False for value in options.values()):
+            return super()._get_per_token_logps_and_entropies(  # type: ignore[no-any-return]
+                model, input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy, **options
+            )
+        self.passed_by_wrapper = True
+        scored = attention_mask[:, -logits_to_keep:] if self._scored is None else self._scored
+        size = batch_size or len(input_ids)
+        moving = scored.new_ones(len(scored)) if self._moving is None else self._moving
+        with self.accelerator.autocast():
+            parts = [
+                _score_rows(base, *part, logits_to_keep, self.temperature)
+                for part in zip(
+                    *(item.split(size) for item in (input_ids, attention_mask, scored.bool(), moving.bool())),
+                    strict=True,
+                )
+            ]
+        logprobs, entropies = (torch.cat(part) for part in zip(*parts, strict=True))
+        return logprobs, entropies if compute_entropy else None, None
+
+
+def packable_model(model: Any) -> Any:
+    """The language model inside ``model`` if this module can run it, else None."""
+    configs = getattr(model, "peft_config", {}).values()
+    if any(config.is_prompt_learning for config in configs):
+        return None
+    base = model.get_base_model() if configs else model
+    if base.is_gradient_checkpointing:  # recomputes layers when this module's attention is gone
+        return None
+    head = base.get_output_embeddings()
+    usable = type(head) is torch.nn.Linear and not head.weight.requires_grad
+    usable = usable and head.weight.device.type == "cpu" and base.config.model_type in PACKABLE
+    return base if usable and not getattr(base.config, "use_sliding_window", False) else None
+
+
+def score_tokens(
+    model: Any, ids: Tensor, attention: Tensor, scored: Tensor, width: int, temperature: float
+) -> tuple[Tensor, Tensor]:
+    """Log-probs and entropies (rows, width) of the completion tokens in ``scored``; 0 elsewhere."""
+    packing = pack(ids, attention, width)
+    with _attention(model.config, ATTENTION):
+        states = model.base_model(
+            input_ids=packing.ids[None],
+            position_ids=packing.positions[None],
+            use_cache=False,
+            packing=packing,
+        ).last_hidden_state[0]
+    held = attention[:, -width:].bool()
+    scored = scored & held
+    head = model.get_output_embeddings()
+    chosen = states.index_select(0, packing.predictors[scored[held]]).to(head.weight.dtype)
+    targets = ids[:, -width:][scored]
+    values = _TokenLogprobs.apply(chosen, head.weight, head.bias, targets, temperature)
+    empty = torch.zeros(scored.shape)
+    return empty.masked_scatter(scored, values[0]), empty.masked_scatter(scored, values[1])
+
+
+def _score_rows(
+    model: Any, ids: Tensor, attention: Tensor, scored: Tensor, moving: Tensor, *options: Any
+) -> tuple[Tensor, Tensor]:
+    """As ``score_tokens``, and a gradient for the rows in ``moving`` alone."""
+    if bool(moving.all()):
+        return score_tokens(model, ids, attention, scored, *options)
+    logprobs, entropies = torch.zeros(scored.shape), torch.zeros(scored.shape)
+    for rows in (moving.nonzero()[:, 0], (~moving).nonzero()[:, 0]):
+        if not len(rows):
+            continue
+        with torch.set_grad_enabled(torch.is_grad_enabled() and bool(moving[rows[0]])):
+            part = score_tokens(model, ids[rows], attention[rows], scored[rows], *options)
+        logprobs = logprobs.index_copy(0, rows, part[0])
+        entropies = entropies.index_copy(0, rows, part[1])
+    if torch.is_grad_enabled() and not logprobs.requires_grad:
+        logprobs.requires_grad_()  # a loss without any gradient is one that autograd refuses
+    return logprobs, entropies
+
+
+@contextmanager
+def _attention(config: Any, name: str) -> Iterator[None]:
+    before = config._attn_implementation
+    config._attn_implementation = name
+    try:
+        yield
+    finally:
+        config._attn_implementation = before
+
+
+def _prompts_together(batches: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The same rows in as many batches, those of one prompt side by side."""
+    if any(isinstance(value, list) for value in batches[0].values()):
+        return batches
+    prompts = torch.cat([torch.cat([b["prompt_ids"], b["prompt_mask"]], dim=1) for b in batches])
+    order = torch.unique(prompts, dim=0, return_inverse=True)[1].argsort(stable=True)
+    regrouped = [dict(batch) for batch in batches]
+    for name, value in batches[0].items():
+        if isinstance(value, Tensor) and value.ndim:
+            rows = torch.cat([batch[name] for batch in batches])[order]
+            for batch, part in zip(regrouped, rows.split(len(value)), strict=True):
+                batch[name] = part
+    return regrouped

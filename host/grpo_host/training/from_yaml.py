@@ -1,0 +1,91 @@
+"""A training run from agent.yaml to adapter and report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from grpo_host.assembly.runtime import assemble
+from grpo_host.backends.event_loop import LoopThread
+from grpo_host.runs.directory import RunDirectory, kept_if_full
+from grpo_host.runs.versions import describe_run
+from grpo_host.training.interrupt import Interrupt, StopTraining
+from grpo_host.training.ranks.process_group import Ranks, join_ranks, leave_ranks
+from grpo_host.training.resume import go_on
+from grpo_host.training.training_run import TrainingRun
+from grpo_host.utils.atomic import write_text
+from grpo_host.utils.progress import Reporter
+
+if TYPE_CHECKING:
+    from grpo_host.config.load import LoadedConfig
+    from grpo_host.config.schema import AgentConfig
+    from grpo_host.plugins import Registry
+
+
+def run_training(
+    loaded: LoadedConfig,
+    registry: Registry,
+    *,
+    resume: str | None = None,
+    reporter: Reporter | None = None,
+) -> int:
+    """Train as ``loaded`` says, in a new run directory or in the one that ``resume`` names.
+
+    Where torchrun started this process as one of several, it trains with them. Returns the exit
+    code: 0, or 128 + signal where a signal ended it; it can then be resumed. Raises ``GrpoError``
+    for everything a user can act on.
+    """
+    with ExitStack() as stack:
+        ranks = join_ranks(loaded.config.training.world_size)
+        stack.callback(leave_ranks, ranks)
+        reporter = reporter or Reporter(quiet=not ranks.main)
+        directory = open_directory(
+            loaded.config, ranks, reporter, resume=resume, describe=lambda: describe_run(loaded, registry)
+        )
+        stack.callback(directory.release)
+        reporter.line(f"run {directory.path}")
+        interrupt = stack.enter_context(Interrupt(ranks).listening(reporter.line))
+        loop = LoopThread()
+        stack.callback(loop.close)
+        assembly = assemble(loaded.config, registry, progress=reporter.line)
+        run = TrainingRun(loaded.config, assembly, directory, loop, reporter, interrupt, registry, ranks)
+        stack.callback(run.close)
+        with suppress(StopTraining):
+            run.execute()
+        if interrupt.requested:
+            again = f"grpo-host run {directory.agent_yaml} --resume {directory.path}"
+            reporter.line(f"stopped; go on with: {again}")
+        return interrupt.exit_code
+
+
+def open_directory(
+    config: AgentConfig,
+    ranks: Ranks,
+    reporter: Reporter,
+    *,
+    resume: str | None,
+    describe: Callable[[], str],
+) -> RunDirectory:
+    """A new run directory with ``describe()`` as its agent.yaml, or the one that ``resume`` names.
+
+    Rank 0 holds it; the others only read there. Raises ``RunError``.
+    """
+    directory: RunDirectory | None = None
+    if ranks.main:
+        if resume is None:
+            directory = RunDirectory.create(Path(config.output), config.name)
+            with kept_if_full(directory.agent_yaml):
+                write_text(directory.agent_yaml, describe())
+        else:
+            directory = RunDirectory.find(Path(config.output), config.name, resume).acquire()
+            try:
+                changed = go_on(directory, describe())
+            except BaseException:
+                directory.release()
+                raise
+            if changed:
+                reporter.line(f"goes on with another {', '.join(changed)}")
+    path = ranks.agree(directory.path if directory else Path())
+    return directory or RunDirectory(path)

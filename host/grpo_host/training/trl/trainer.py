@@ -1,0 +1,260 @@
+"""TRL's ``GRPOTrainer``, fed with trajectories. Every touch of TRL's insides is in this file.
+
+What TRL 1.16 asks of a custom rollout and this class answers:
+
+- Only prompts reach ``rollout_func``: the batch's rows are kept from ``_generate_and_score_completions``.
+- The importance-sampling correction, which TRL makes only for its own vLLM, is made here from the
+  log-probs that our backend sampled with, and logged under TRL's names.
+- Rewards are computed by the host on whole trajectories; TRL's reward functions read them off.
+- A token without a finite log-prob does not destroy the step, and a step from which nothing can be
+  learnt makes no update: the optimizer's momentum alone would move the weights.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from trl import GRPOConfig
+
+from grpo_host.training.checkpoints import checkpoint_error
+from grpo_host.training.cpu.fast_pass import FastGRPOTrainer
+from grpo_host.training.finite import FiniteUpdates, TrueLosses
+from grpo_host.training.trl.rows import make_row, reward_columns, teaches
+from grpo_sdk.seeds import derive_seed
+from grpo_sdk.trajectory import Trajectory
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+REWARD_COLUMN = "grpo_reward/"
+"""Prefix of the extra fields that carry our rewards through TRL."""
+
+Rollout = Callable[[Sequence[dict[str, Any]], "HostGRPOTrainer"], list[Trajectory]]
+"""From a batch's rows to one trajectory a row, in their order."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImportanceSampling:
+    """How the gap between the sampling and the training policy is corrected."""
+
+    mode: str = "token_truncate"
+    """``token_truncate``, ``token_mask``, ``sequence_truncate``, ``sequence_mask`` or ``none``."""
+    cap: float = 2.0
+
+
+class HostGRPOTrainer(TrueLosses, FastGRPOTrainer):
+    """A ``GRPOTrainer`` whose rollouts are our trajectories."""
+
+    def __init__(
+        self,
+        *,
+        model: Any,
+        args: GRPOConfig,
+        train_dataset: Dataset,
+        tokenizer: Any,
+        rollout: Rollout,
+        reward_names: Sequence[str],
+        reward_weights: Sequence[float],
+        importance_sampling: ImportanceSampling,
+        callbacks: Sequence[Any] = (),
+        optimizer: Any = None,
+        updates: FiniteUpdates | None = None,
+    ) -> None:
+        self.updates = updates or FiniteUpdates()
+        args.logging_nan_inf_filter = False
+        args.reward_weights = list(reward_weights)
+        # TRL warns that rollout_func is experimental: it is pinned and tested here.
+        os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
+        super().__init__(
+            model=model,
+            args=args,
+            train_dataset=train_dataset,
+            processing_class=tokenizer,
+            reward_funcs=[_read_reward(name) for name in reward_names],
+            rollout_func=_rollout_func,
+            callbacks=[self.updates, *callbacks],
+            optimizers=(optimizer, None),
+        )
+        self.rollout = rollout
+        self.tokens_before = 0
+        """How many tokens were seen before the step under way."""
+        self.saving: Callable[[], AbstractContextManager[object]] = nullcontext
+        """Gives the context in which a checkpoint is written."""
+        self.reward_names = list(reward_names)
+        self.importance_sampling = importance_sampling
+        self._rows: list[dict[str, Any]] = []
+        self._teaching: list[bool] = []
+        """Of each row: whether the rewards of its group differ."""
+        self._loss_inputs: dict[str, Any] | None = None
+        self._nonfinite_logprobs = 0
+
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        self._rows = inputs
+        self.tokens_before = self.state.num_input_tokens_seen
+        scored: dict[str, Any] = super()._generate_and_score_completions(inputs)
+        advantages = scored["advantages"]
+        # Where rewards are all the same, TRL divides what rounding has left of their mean by almost nothing.
+        advantages *= torch.tensor(self._teaching, device=advantages.device)
+        # Not from this rank's rows alone: all ranks make the update, or none.
+        largest = self.accelerator.gather(advantages.abs().max())
+        self.updates.nothing_to_learn = not self.beta and not bool(largest.any())
+        # TRL shuffles the rows next, and sums depend on their order: a step that is done again after an
+        # interruption, or in a process that drew other numbers before, is to be the same step.
+        torch.manual_seed(derive_seed(self.args.seed, self.state.global_step, self.accelerator.process_index))
+        return scored
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is None:
+            return
+        # A run that goes on does so with the settings that it is given now, not the checkpoint's.
+        self.state.compute_steps(self.args, self.state.max_steps)  # how often to save
+        scheduler, groups = self.lr_scheduler, self.optimizer.param_groups
+        scheduler.base_lrs = [self.args.learning_rate] * len(groups)
+        scheduler._last_lr = [
+            rate(scheduler.last_epoch) * self.args.learning_rate for rate in scheduler.lr_lambdas
+        ]
+        for group, rate in zip(groups, scheduler.get_last_lr(), strict=True):
+            group.update(initial_lr=self.args.learning_rate, lr=rate)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if "loss" in logs:
+            count = torch.tensor(self._nonfinite_logprobs, device=self.accelerator.device)
+            logs["sampling/nonfinite_logprobs"] = float(self.accelerator.gather(count).sum())
+            logs.update(self.updates.metrics())
+            self._nonfinite_logprobs = 0
+        super().log(logs, start_time)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        try:
+            with self.saving():
+                super()._save_checkpoint(model, trial)
+        except Exception as problem:  # a full disk has as many types as there are writers
+            raise checkpoint_error(problem, Path(self.args.output_dir)) from problem
+
+    def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
+        # TRL multiplies inputs["importance_sampling_ratio"] into the loss only if use_vllm is set.
+        # It is set for the loss alone: during generation it would start TRL's own engine.
+        self._loss_inputs = inputs
+        self.use_vllm = self.importance_sampling.mode != "none"
+        try:
+            if not self.updates.nothing_to_learn:
+                return super()._compute_loss(model, inputs)
+            with torch.no_grad():  # for the metrics: no parameter gets a gradient
+                return super()._compute_loss(model, inputs).requires_grad_()
+        finally:
+            self.use_vllm = False
+            self._loss_inputs = None
+
+    def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> Any:
+        logprobs, entropies, *others = super()._get_per_token_logps_and_entropies(*args, **kwargs)
+        inputs = self._loss_inputs
+        if inputs is not None:
+            known = logprobs.detach().isfinite()
+            logprobs = logprobs.where(known, 0.0)  # a constant: such a token moves nothing
+            entropies = entropies.where(known, 0.0) if entropies is not None else None
+            comparable = self._comparable(logprobs.detach(), known, inputs)
+            if self.use_vllm:
+                # Generation and optimisation are aligned (one optimizer step a batch), so the policy
+                # before the step is the policy now: no second forward pass is needed for the ratio.
+                inputs["importance_sampling_ratio"] = self._ratio(
+                    logprobs.detach().float(), inputs, comparable
+                )
+        return logprobs, entropies, *others
+
+    def _comparable(
+        self, logprobs: torch.Tensor, known: torch.Tensor, inputs: dict[str, Any]
+    ) -> torch.Tensor:
+        """Which tokens that carry loss have finite log-probs of every policy; the others are counted.
+
+        They have no penalty for leaving the reference.
+        """
+        mask = inputs["completion_mask"].bool()
+        if "tool_mask" in inputs:
+            mask = mask & inputs["tool_mask"].bool()
+        known = known & inputs["sampling_per_token_logps"].isfinite()
+        reference = inputs.get("ref_per_token_logps")
+        if reference is not None:
+            known = known & reference.isfinite()
+            inputs["ref_per_token_logps"] = reference.where(known, logprobs)
+        self._nonfinite_logprobs += int((mask & ~known).sum())
+        return mask & known
+
+    def _ratio(
+        self, logprobs: torch.Tensor, inputs: dict[str, Any], comparable: torch.Tensor
+    ) -> torch.Tensor:
+        """π_train / π_sample, truncated or masked at the cap; (B, T), or (B, 1) a sequence.
+
+        1 for tokens that are not ``comparable``.
+        """
+        difference = (logprobs - inputs["sampling_per_token_logps"]).where(comparable, 0.0)
+        level, _, action = self.importance_sampling.mode.partition("_")
+        if level == "sequence":
+            ratio = difference.sum(dim=-1, keepdim=True).exp()
+            seen = ratio.flatten()
+        else:
+            ratio = difference.exp()
+            seen = ratio[comparable]
+        cap = self.importance_sampling.cap
+        truncate = action == "truncate"
+        corrected = ratio.clamp(max=cap) if truncate else ratio.masked_fill(ratio > cap, 0.0)
+        self._log_ratio(seen, difference[comparable], cap)
+        return corrected
+
+    def _log_ratio(self, ratio: torch.Tensor, difference: torch.Tensor, cap: float) -> None:
+        if not ratio.numel() or not difference.numel():
+            return
+        metrics = self._metrics["train"]
+        metrics["sampling/importance_sampling_ratio/min"].append(ratio.min().item())
+        metrics["sampling/importance_sampling_ratio/mean"].append(ratio.mean().item())
+        metrics["sampling/importance_sampling_ratio/max"].append(ratio.max().item())
+        metrics["sampling/importance_sampling_ratio/capped"].append((ratio > cap).float().mean().item())
+        absolute = difference.abs()
+        metrics["sampling/sampling_logp_difference/mean"].append(absolute.mean().item())
+        metrics["sampling/sampling_logp_difference/max"].append(absolute.max().item())
+
+
+def _rollout_func(prompts: list[Any], trainer: HostGRPOTrainer) -> dict[str, Any]:
+    """TRL's ``rollout_func``: exactly one row a prompt, in order; TRL has repeated each prompt G times."""
+    trajectories = trainer.rollout(trainer._rows, trainer)
+    if len(trajectories) != len(prompts):
+        raise ValueError(f"{len(trajectories)} trajectories for {len(prompts)} prompts")
+    groups = defaultdict(list)
+    for row, item in zip(trainer._rows, trajectories, strict=True):
+        groups[row["slot"]].append(item)
+    trainer._teaching = [teaches(groups[row["slot"]]) for row in trainer._rows]
+    rows = [make_row(item, trainer._tokenizer.eos_token_id) for item in trajectories]
+    columns = reward_columns(trajectories, trainer.reward_names)
+    return {
+        "prompt_ids": [row.prompt_ids for row in rows],
+        "completion_ids": [row.completion_ids for row in rows],
+        "logprobs": [row.logprobs for row in rows],
+        "env_mask": [row.mask for row in rows],
+        **{f"{REWARD_COLUMN}{name}": values for name, values in columns.items()},
+    }
+
+
+def _about_anything_else(record: logging.LogRecord) -> bool:
+    """Rows of failed episodes have no reward on purpose, and are counted as failed elsewhere."""
+    return "All reward functions returned None" not in record.getMessage()
+
+
+logging.getLogger("trl.trainer.grpo_trainer").addFilter(_about_anything_else)
+
+
+def _read_reward(name: str) -> Callable[..., list[float | None]]:
+    """A TRL reward function that gives back what the host computed."""
+
+    def read(**columns: Any) -> list[float | None]:
+        return list(columns[f"{REWARD_COLUMN}{name}"])
+
+    read.__name__ = name
+    return read

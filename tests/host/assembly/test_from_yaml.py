@@ -1,0 +1,205 @@
+"""The parts of an agent, made from its configuration."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from grpo_host.assembly.from_yaml import build, choose
+from grpo_host.config.load import load_config
+from grpo_host.plugins import Registry
+from grpo_host.rollouts.scoring import RewardSet
+from grpo_sdk import (
+    Backend,
+    Capability,
+    ConfigError,
+    Environment,
+    Observation,
+    Reward,
+    Sampling,
+    StepResult,
+    Strategy,
+    hookimpl,
+    reward,
+    user,
+)
+from grpo_sdk.testing import ScriptedBackend, make_trajectory
+
+AGENT = """\
+name: desk
+model: {name: some/model, context: 99, adapter: lora}
+backend: {name: echo, options: {url: here}}
+agent:
+  strategy: clerk
+  system_prompt: Be kind.
+  tools: [dice, {name: coin}]
+environment: {name: room, options: {seats: [1, 2]}}
+rewards:
+  - {name: kind, weight: 0.4, seconds: 5, options: {word: sorry}}
+"""
+
+
+class Echo(Backend):
+    capabilities = frozenset({Capability.CHAT})
+    local_weights = False
+
+    def __init__(self, model, *, url: str = "there") -> None:
+        super().__init__(model)
+        self.url = url
+
+
+class Room(Environment):
+    def __init__(self, *, seats: list[int] | None = None) -> None:
+        self.seats = seats
+
+    def tasks(self, split):
+        return []
+
+    async def reset(self, task, *, seed):
+        return Observation([])
+
+    async def step(self, action):
+        return StepResult()
+
+
+@reward
+def kind(trajectory, *, word: str = "please") -> float:
+    return len(word)
+
+
+def tool(name: str):
+    def function() -> str:
+        """A tool."""
+        return name
+
+    function.__name__ = name
+    return lambda: function
+
+
+class Judged(Reward):
+    def __init__(self, judge: Backend) -> None:
+        self.judge = judge
+
+    async def score(self, trajectory):
+        reply = await self.judge.chat([user("How was it?")], Sampling())
+        return float(reply.message["content"])
+
+
+class Judge(ScriptedBackend):
+    closed = 0
+
+    async def close(self) -> None:
+        self.closed += 1
+
+
+class Plugin:
+    @hookimpl
+    def grpo_backends(self):
+        return {"echo": Echo, "judge": Judge}
+
+    @hookimpl
+    def grpo_environments(self):
+        return {"room": Room}
+
+    @hookimpl
+    def grpo_rewards(self):
+        return {"kind": kind, "judged": Judged}
+
+    @hookimpl
+    def grpo_tools(self):
+        return {"dice": tool("dice"), "coin": tool("coin")}
+
+    @hookimpl
+    def grpo_strategies(self):
+        return {"clerk": lambda: Strategy("clerk", "Be exact.", "Be brief.", tools=("dice",))}
+
+
+@pytest.fixture
+def registry():
+    made = Registry()
+    made.register(Plugin(), "mine")
+    return made
+
+
+@pytest.fixture
+def wired(tmp_path, registry):
+    (tmp_path / "agent.yaml").write_text(AGENT)
+    return build(load_config(tmp_path / "agent.yaml").config, registry)
+
+
+def test_rewards_have_weight_limit_and_options(wired):
+    [item] = wired.rewards
+    assert (item.name, item.weight, item.seconds) == ("kind", 0.4, 5.0)
+    assert item.reward.score(None) == len("sorry")
+
+
+def test_tools_are_those_that_the_strategy_uses(wired):
+    assert [tool.name for tool in wired.tools] == ["dice"]
+
+
+def test_the_system_prompt_comes_after_the_strategys_own(wired):
+    assert wired.strategy.instructions == "Be exact.\nBe kind.\nBe brief."
+
+
+def test_each_episode_has_an_environment_of_its_own(wired):
+    first, second = wired.environment(), wired.environment()
+    first.seats.append(3)
+    assert first is not second
+    assert second.seats == [1, 2]
+    assert wired.environment().seats == [1, 2]
+
+
+def test_a_backend_that_calls_a_model_elsewhere_gets_no_path(wired, tmp_path):
+    model = wired.backend.model
+    assert (model.name, model.path, model.context) == ("some/model", None, 99)
+    assert model.adapter == tmp_path / "lora", "beside agent.yaml"
+    assert wired.backend.url == "here"
+
+
+def test_a_backend_that_loads_a_model_gets_its_directory(tmp_path, registry, monkeypatch):
+    (tmp_path / "agent.yaml").write_text(AGENT)
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.safetensors").write_text("")
+    monkeypatch.setattr(Echo, "local_weights", True)
+    config = load_config(tmp_path / "agent.yaml", [f"model={tmp_path}"]).config
+    assert build(config, registry).backend.model.path == tmp_path
+
+
+def test_an_agent_without_a_strategy_is_plain(tmp_path, registry):
+    (tmp_path / "agent.yaml").write_text(AGENT)
+    config = load_config(tmp_path / "agent.yaml", ["agent.strategy=null"]).config
+    wired = build(config, registry)
+    assert (wired.strategy.name, wired.strategy.instructions) == ("plain", "Be kind.")
+    assert [tool.name for tool in wired.tools] == ["dice", "coin"]
+
+
+def test_options_that_do_not_fit_are_an_error(tmp_path, registry):
+    (tmp_path / "agent.yaml").write_text(AGENT)
+    config = load_config(tmp_path / "agent.yaml", ["rewards[0].options.wrd=x"]).config
+    with pytest.raises(ConfigError) as error:
+        choose("reward", config.rewards[0], registry)
+    assert str(error.value) == (
+        'options of the reward "kind": wrd: unknown option "wrd". Did you mean "word"?'
+    )
+
+
+JUDGED = "rewards=[{name: judged, options: {judge: {name: judge, model: m, options: {replies: ['0.5']}}}}]"
+
+
+def test_a_rewards_own_backend_starts_when_asked_and_is_closed_with_the_rewards(tmp_path, registry):
+    (tmp_path / "agent.yaml").write_text(AGENT)
+    wired = build(load_config(tmp_path / "agent.yaml", [JUDGED]).config, registry)
+    [backend] = wired.rewards[0].backends
+    rewards = RewardSet(wired.rewards)
+
+    async def score():
+        before = backend.started
+        [scored] = await rewards.score([make_trajectory("Hello.")])
+        after = backend.started
+        await rewards.close_backends()
+        return before, scored.reward, after
+
+    assert asyncio.run(score()) == (False, 0.5, True)
+    assert backend.backend.closed == 1
+    assert backend.model.context == 4096

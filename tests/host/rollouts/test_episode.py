@@ -1,0 +1,352 @@
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+
+import pytest
+
+from grpo_host.agents.agent import Agent, AgentLimits
+from grpo_host.agents.rendering.template import TemplateRenderer
+from grpo_host.rollouts import episode as episode_module
+from grpo_host.rollouts.episode import EpisodeRequest, run_episode
+from grpo_sdk import Observation, StepResult, Task, Trajectory, assistant, system, tool_call, user
+from grpo_sdk.testing import ScriptedBackend
+
+REQUEST = EpisodeRequest(Task("t"), sample=2, seed=11, environment_seed=5, id="1/t/2")
+
+
+def play(environment, agent=None, *, seconds=30.0, **options):
+    """The trajectory of one episode; ``environment`` is one, or a function that makes one."""
+    make = environment if callable(environment) else lambda: environment
+    agent = agent or Agent(ScriptedBackend(replies=["One.", "Two.", "Three."]))
+    run = run_episode(agent, make, REQUEST, environment_name="talk", seconds=seconds, **options)
+    return asyncio.run(run)
+
+
+def test_an_episode_is_recorded_whole(fakes):
+    environment = fakes.Talk("Hello", "And?")
+    trajectory = play(environment, policy_version=4)
+    assert trajectory.messages == [user("Hello"), assistant("One."), user("And?"), assistant("Two.")]
+    assert (trajectory.status, trajectory.stop_reason, trajectory.error) == ("completed", "done", None)
+    assert (trajectory.id, trajectory.environment, trajectory.task) == ("1/t/2", "talk", Task("t"))
+    assert (trajectory.sample, trajectory.seed, trajectory.policy_version) == (2, 11, 4)
+    assert trajectory.outcome == {"success": True}
+    assert trajectory.model == "scripted"
+    assert len(trajectory.turns) == 2
+    assert 0 < trajectory.seconds < 30
+    assert trajectory.started <= time.time()
+    assert environment.events == ["reset t", "close"]
+    assert Trajectory.from_json(trajectory.to_json()) == trajectory
+
+
+def test_the_environment_is_seeded_apart_from_the_policy(fakes):
+    class Seeded(fakes.Talk):
+        async def reset(self, task, *, seed):
+            return Observation([user(f"seed {seed}")])
+
+    assert play(Seeded()).messages[0] == user("seed 5")
+
+
+def test_a_system_message_of_the_environment_stands_first(fakes):
+    class Shop(fakes.Talk):
+        async def reset(self, task, *, seed):
+            return Observation([system("The shop is closed."), user("Hi")])
+
+    assert play(Shop()).messages[:2] == [system("The shop is closed."), user("Hi")]
+
+
+def test_the_environments_last_words_are_recorded(fakes):
+    class Polite(fakes.Talk):
+        async def step(self, action):
+            return StepResult([user("Thanks!")], done=True)
+
+    assert play(Polite()).messages[-1] == user("Thanks!")
+
+
+def test_tools_of_the_environment_are_made_after_reset(fakes):
+    class Desk(fakes.Talk):
+        async def reset(self, task, *, seed):
+            self.order = "A12"
+            return await super().reset(task, seed=seed)
+
+        def tools(self):
+            def look_up() -> str:
+                """Look it up."""
+                return self.order
+
+            return [look_up]
+
+    call = assistant("", [tool_call("look_up", "{}", "call_0")])
+    trajectory = play(Desk(), Agent(ScriptedBackend(replies=[call, "Done."])))
+    assert [m["content"] for m in trajectory.tool_messages] == ["A12"]
+    assert trajectory.status == "completed"
+
+
+def failing(fakes, where):
+    class Failing(fakes.Talk):
+        async def reset(self, task, *, seed):
+            if where == "reset":
+                raise OSError("no database")
+            if where == "leaves":
+                raise SystemExit("no licence")
+            return await super().reset(task, seed=seed)
+
+        async def step(self, action):
+            if where == "step":
+                raise KeyError("A12")
+            return await super().step(action)
+
+        def tools(self):
+            if where == "tools":
+                raise RuntimeError("no tools")
+            return ()
+
+    return Failing()
+
+
+@pytest.mark.parametrize(
+    ("where", "error", "said"),
+    [
+        ("reset", "OSError: no database", 0),
+        ("leaves", "RuntimeError: SystemExit: no licence", 0),
+        ("tools", "RuntimeError: no tools", 1),
+        ("step", "KeyError: 'A12'", 2),
+    ],
+)
+def test_an_environment_that_dies_is_a_failed_episode_and_is_closed(fakes, where, error, said):
+    environment = failing(fakes, where)
+    trajectory = play(environment)
+    assert (trajectory.status, trajectory.stop_reason, trajectory.error) == ("failed", "error", error)
+    assert len(trajectory.messages) == said
+    assert environment.events[-1] == "close"
+
+
+def test_an_environment_that_cannot_be_made_is_a_failed_episode():
+    def make():
+        raise ImportError("no simulator")
+
+    trajectory = play(make)
+    assert (trajectory.status, trajectory.error) == ("failed", "ImportError: no simulator")
+    assert trajectory.messages == []
+
+
+def test_an_environment_that_fails_to_close_spoils_nothing(fakes, caplog):
+    class Sticky(fakes.Talk):
+        async def close(self):
+            raise OSError("still busy")
+
+    trajectory = play(Sticky())
+    assert trajectory.status == "completed"
+    assert "Sticky.close() failed: OSError: still busy" in caplog.text
+
+
+def test_an_environment_that_hangs_in_close_is_left_behind(fakes, caplog, monkeypatch):
+    class Stuck(fakes.Talk):
+        async def close(self):
+            await asyncio.Event().wait()
+
+    monkeypatch.setattr(episode_module, "CLOSE_SECONDS", 0.05)
+    trajectory = play(Stuck())
+    assert trajectory.status == "completed"
+    assert "Stuck.close() failed: TimeoutError" in caplog.text
+
+
+def test_an_environment_that_is_neither_done_nor_speaks_is_an_error(fakes):
+    class Silent(fakes.Talk):
+        async def step(self, action):
+            return StepResult()
+
+    trajectory = play(Silent())
+    assert trajectory.error == "ValueError: the environment is not done but has nothing to say to the agent"
+
+
+def test_an_environment_that_never_ends_is_ended_by_the_turn_limit_with_a_late_outcome(fakes):
+    environment = fakes.Talk(*["Again"] * 100)
+    agent = Agent(ScriptedBackend(), limits=AgentLimits(turns=5))
+    trajectory = play(environment, agent)
+    assert (trajectory.status, trajectory.stop_reason, trajectory.error) == ("truncated", "turn_limit", None)
+    assert len(trajectory.turns) == 5
+    assert trajectory.outcome == {"heard": 5}
+    assert trajectory.messages[-1] == user("Again")
+
+
+def test_a_late_outcome_that_fails_is_left_out(fakes, caplog):
+    class Vague(fakes.Talk):
+        def outcome(self):
+            raise ValueError("unknown")
+
+    trajectory = play(Vague("1", "2"), Agent(ScriptedBackend(), limits=AgentLimits(turns=1)))
+    assert (trajectory.status, trajectory.outcome) == ("truncated", {})
+    assert "Vague.outcome() failed: unknown" in caplog.text
+
+
+def test_a_context_that_is_used_up_truncates_and_keeps_the_ledger(fakes):
+    tokenizer = fakes.PieceTokenizer()
+    backend = fakes.TokenBackend(tokenizer, "hello", context=100)
+    environment = fakes.Talk("Hi", "x" * 200)
+    trajectory = play(environment, Agent(backend, TemplateRenderer(tokenizer)))
+    assert (trajectory.status, trajectory.stop_reason) == ("truncated", "context")
+    assert "the context has 100; raise model.context" in trajectory.error
+    assert trajectory.outcome == {"heard": 1}
+    assert trajectory.ledger.sampled == len(backend.calls[0].reply.ids)
+    assert environment.events[-1] == "close"
+
+
+def test_a_prompt_longer_than_the_context_truncates_before_the_first_turn(fakes):
+    tokenizer = fakes.PieceTokenizer()
+    backend = fakes.TokenBackend(tokenizer, "hello", context=10)
+    trajectory = play(fakes.Talk(), Agent(backend, TemplateRenderer(tokenizer)))
+    assert (trajectory.status, trajectory.stop_reason, trajectory.turns) == ("truncated", "context", [])
+    assert trajectory.ledger.sampled == 0
+
+
+def test_a_model_that_does_not_answer_fails_the_episode(fakes):
+    agent = Agent(ScriptedBackend(latency=60), limits=AgentLimits(turn_seconds=0.05))
+    trajectory = play(fakes.Talk(), agent)
+    assert (trajectory.status, trajectory.stop_reason) == ("failed", "turn_timeout")
+    assert trajectory.error == "the model did not answer within 0.05 s"
+    assert trajectory.messages == [user("Hello")]
+
+
+@pytest.mark.parametrize("where", ["reset", "step"])
+def test_an_environment_that_hangs_is_ended_by_the_episodes_time(fakes, where):
+    class Hanging(fakes.Talk):
+        async def reset(self, task, *, seed):
+            if where == "reset":
+                await asyncio.Event().wait()
+            return await super().reset(task, seed=seed)
+
+        async def step(self, action):
+            await asyncio.Event().wait()
+
+    environment = Hanging()
+    trajectory = play(environment, seconds=0.1)
+    assert (trajectory.status, trajectory.stop_reason) == ("failed", "episode_timeout")
+    assert trajectory.error == "the episode took more than 0.1 s"
+    assert environment.events[-1] == "close"
+
+
+def test_a_timeout_of_the_environments_own_is_its_error(fakes):
+    class Remote(fakes.Talk):
+        async def step(self, action):
+            raise TimeoutError("the simulator gave up")
+
+    trajectory = play(Remote())
+    assert trajectory.stop_reason == "error"
+    assert trajectory.error == "TimeoutError: the simulator gave up"
+
+
+def test_a_backend_that_raises_fails_the_episode_and_keeps_what_was_sampled(fakes):
+    tokenizer = fakes.PieceTokenizer()
+    backend = fakes.TokenBackend(tokenizer, "hello", RuntimeError("out of memory"))
+    trajectory = play(fakes.Talk("Hi", "And?"), Agent(backend, TemplateRenderer(tokenizer)))
+    assert (trajectory.status, trajectory.error) == ("failed", "RuntimeError: out of memory")
+    assert trajectory.ledger.sampled == len(backend.calls[0].reply.ids)
+
+
+def test_an_endless_error_is_recorded_short(fakes):
+    class Verbose(fakes.Talk):
+        async def reset(self, task, *, seed):
+            raise ValueError("x" * 1_000_000)
+
+    assert len(play(Verbose()).error) == 2000
+
+
+def test_cancellation_goes_through_and_closes_the_environment(fakes):
+    environment = fakes.Talk()
+
+    async def run():
+        agent = Agent(ScriptedBackend(latency=60))
+        task = asyncio.create_task(
+            run_episode(agent, lambda: environment, REQUEST, environment_name="talk", seconds=30)
+        )
+        await asyncio.sleep(0.02)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(run())
+    assert environment.events == ["reset t", "close"]
+
+
+def test_a_failure_is_told_to_those_who_debug(fakes, caplog):
+    with caplog.at_level(logging.DEBUG):
+        play(failing(fakes, "step"))
+    assert "episode 1/t/2 failed" in caplog.text
+    assert "Traceback" in caplog.text
+
+
+def test_what_an_environment_reports_can_always_be_written(fakes):
+    class Odd(fakes.Talk):
+        async def step(self, action):
+            return StepResult(done=True, outcome={"order": object(), "text": "\ud800"})
+
+    read = Trajectory.from_json(play(Odd()).to_json())
+    assert read.outcome["order"].startswith("<object")
+    assert read.outcome["text"] == "?"
+
+
+@pytest.mark.parametrize("where", ["reset", "step", "end"])
+def test_an_environment_may_say_what_is_no_character(fakes, where):
+    lone, whole = os.fsdecode(b"See \xff"), "See \ufffd"
+
+    class Reader(fakes.Talk):
+        async def reset(self, task, *, seed):
+            return Observation([{"role": "user", "content": lone if where == "reset" else "Hi"}])
+
+        async def step(self, action):
+            self.heard.append(action)
+            done = len(self.heard) == 2
+            here = where == ("end" if done else "step")
+            return StepResult([{"role": "user", "content": lone if here else "And?"}], done=done)
+
+    tokenizer = fakes.PieceTokenizer()
+    agent = Agent(fakes.TokenBackend(tokenizer, "Yes."), TemplateRenderer(tokenizer))
+    trajectory = play(Reader(), agent)
+    assert trajectory.status == "completed"
+    assert whole in [message["content"] for message in trajectory.messages]
+    assert lone not in [message["content"] for message in trajectory.messages]
+    assert Trajectory.from_json(trajectory.to_json()).messages == trajectory.messages
+
+
+def test_rewards_of_steps_are_summed(fakes):
+    class Paid(fakes.Talk):
+        async def step(self, action):
+            result = await super().step(action)
+            return StepResult(result.messages, result.done, result.outcome, 0.25)
+
+    assert play(Paid("Hello", "And?")).environment_reward == 0.5
+    assert play(fakes.Talk()).environment_reward is None
+
+
+def test_a_steps_reward_that_is_no_number_fails_the_episode(fakes):
+    class Paid(fakes.Talk):
+        async def step(self, action):
+            return StepResult(done=True, reward=float("nan"))
+
+    played = play(Paid())
+    assert (played.status, played.environment_reward) == ("failed", None)
+    assert "step() gave the reward nan; it is to be a finite number" in played.error
+
+
+def test_tools_may_be_fetched_by_a_coroutine(fakes):
+    class Remote(fakes.Talk):
+        async def tools(self):
+            await asyncio.sleep(0)
+            return [lookup]
+
+    def lookup(order: str) -> str:
+        """Find an order."""
+        return f"{order} is packed"
+
+    def script(messages, tools):
+        called = messages[-1]["role"] == "tool"
+        return (
+            messages[-1]["content"]
+            if called
+            else assistant("", [tool_call("lookup", '{"order": "K1"}', "1")])
+        )
+
+    assert play(Remote(), Agent(ScriptedBackend(script=script))).final_text == "K1 is packed"

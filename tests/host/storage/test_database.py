@@ -1,0 +1,183 @@
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import os
+
+import pytest
+from sqlalchemy import Column, String, inspect, select, text
+
+from grpo_host.storage.database import (
+    MIGRATIONS,
+    Migration,
+    database,
+    make_engine,
+    migrate,
+    schema_version,
+    writing,
+)
+from grpo_sdk import ConfigError, RunError
+
+POSTGRES = os.environ.get("GRPO_TEST_POSTGRES", "")
+
+
+@pytest.fixture(
+    params=[
+        "sqlite",
+        pytest.param("postgres", marks=pytest.mark.skipif(not POSTGRES, reason="no GRPO_TEST_POSTGRES")),
+    ]
+)
+def url(request, tmp_path):
+    if request.param == "sqlite":
+        yield f"sqlite+aiosqlite:///{tmp_path / 'server.db'}"
+        return
+
+    async def empty():
+        engine = make_engine(POSTGRES)
+        async with engine.begin() as connection:
+            await connection.execute(text("DROP SCHEMA public CASCADE"))
+            await connection.execute(text("CREATE SCHEMA public"))
+        await engine.dispose()
+
+    asyncio.run(empty())
+    yield POSTGRES
+    asyncio.run(empty())
+
+
+def using(url, work):
+    async def whole():
+        engine = make_engine(url)
+        try:
+            return await work(engine)
+        finally:
+            await engine.dispose()
+
+    return asyncio.run(whole())
+
+
+async def versions(engine):
+    async with engine.connect() as connection:
+        return list(await connection.scalars(select(schema_version.c.version).order_by("version")))
+
+
+def test_migrating_again_changes_nothing(url):
+    async def work(engine):
+        await migrate(engine)
+        await migrate(engine)
+        return await versions(engine)
+
+    assert using(url, work) == [migration.version for migration in MIGRATIONS]
+
+
+def _migrate_in_a_process(url, ready, go):
+    ready.release()
+    go.wait()
+    using(url, migrate)
+
+
+@pytest.mark.slow
+def test_several_processes_may_start_at_once(url):
+    context = multiprocessing.get_context("spawn")
+    ready, go = context.Semaphore(0), context.Event()
+    children = [context.Process(target=_migrate_in_a_process, args=(url, ready, go)) for _ in range(4)]
+    for child in children:
+        child.start()
+    for _ in children:
+        ready.acquire()
+    go.set()
+    for child in children:
+        child.join(60)
+    assert [child.exitcode for child in children] == [0, 0, 0, 0]
+    assert using(url, versions) == [migration.version for migration in MIGRATIONS]
+
+
+def test_a_step_that_fails_leaves_nothing_behind(url, monkeypatch):
+    def fail(connection):
+        connection.execute(text("CREATE TABLE half (id INTEGER)"))
+        raise ZeroDivisionError
+
+    async def work(engine):
+        await migrate(engine)
+        monkeypatch.setattr(database, "MIGRATIONS", (*MIGRATIONS, Migration(99, "fails", fail)))
+        with pytest.raises(ZeroDivisionError):
+            await migrate(engine)
+        async with engine.connect() as connection:
+            assert not await connection.run_sync(lambda c: inspect(c).has_table("half"))
+        assert 99 not in await versions(engine)
+
+    using(url, work)
+
+
+def test_a_database_of_a_newer_version_is_refused(url, monkeypatch):
+    async def work(engine):
+        with monkeypatch.context() as newer:
+            newer.setattr(database, "MIGRATIONS", (*MIGRATIONS, Migration(99, "later", lambda _: None)))
+            await migrate(engine)
+        with pytest.raises(RunError, match=r"version 99.*update grpo-agent-framework"):
+            await migrate(engine)
+
+    using(url, work)
+
+
+def test_a_column_is_added_once(url):
+    step = database.add_column("schema_version", Column("who", String(10), server_default="me"))
+
+    async def work(engine):
+        await migrate(engine)
+        async with writing(engine) as connection:
+            await connection.run_sync(step)
+            await connection.run_sync(step)
+            return await connection.scalar(text("SELECT who FROM schema_version WHERE version = 1"))
+
+    assert using(url, work) == "me"
+
+
+def test_transactions_that_read_and_then_write_do_not_lose_each_other(url):
+    """A counter, read and written back by many at once."""
+
+    async def add_one(engine):
+        async with writing(engine) as connection:
+            if engine.dialect.name == "postgresql":
+                await connection.execute(text("SELECT pg_advisory_xact_lock(1)"))
+            count = await connection.scalar(text("SELECT n FROM counter"))
+            await asyncio.sleep(0.001)
+            await connection.execute(text("UPDATE counter SET n = :n"), {"n": count + 1})
+
+    async def work(engine):
+        async with writing(engine) as connection:
+            await connection.execute(text("CREATE TABLE counter (n INTEGER)"))
+            await connection.execute(text("INSERT INTO counter VALUES (0)"))
+        await asyncio.gather(*(add_one(engine) for _ in range(20)))
+        async with engine.connect() as connection:
+            return await connection.scalar(text("SELECT n FROM counter"))
+
+    assert using(url, work) == 20
+
+
+def test_what_sqlite_has_committed_is_on_the_disk(tmp_path):
+    async def work(engine):
+        async with engine.connect() as connection:
+            rows = [
+                await connection.exec_driver_sql(f"PRAGMA {name}") for name in ("journal_mode", "synchronous")
+            ]
+            return [row.scalar_one() for row in rows]
+
+    assert using(f"sqlite+aiosqlite:///{tmp_path}/a.db", work) == ["wal", 2]  # 2: FULL
+
+
+def test_a_url_that_cannot_be_used_is_told_without_repeating_it():
+    for wrong in ("nonsense", "sqlite:///file.db", "nosuch+driver://user:hunter2@host/db"):
+        with pytest.raises(ConfigError) as told:
+            make_engine(wrong)
+        assert "hunter2" not in str(told.value)
+        assert "postgresql+asyncpg://" in str(told.value)
+
+
+def test_an_error_of_the_database_shows_no_values():
+    async def work(engine):
+        async with engine.begin() as connection:
+            await connection.execute(text("SELECT * FROM absent WHERE x = :x"), {"x": "hunter2"})
+
+    with pytest.raises(Exception, match="no such table") as told:
+        using("sqlite+aiosqlite:///:memory:", work)
+    assert "hunter2" not in str(told.value)
