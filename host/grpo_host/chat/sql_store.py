@@ -10,15 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from sqlalchemy import (
-    JSON,
-    Column,
-    Double,
-    ForeignKey,
-    Index,
-    Integer,
-    String,
-    Table,
-    Text,
     delete,
     insert,
     select,
@@ -35,7 +26,10 @@ from grpo_host.chat.store import (
     Digest,
     conflict,
 )
-from grpo_host.storage.database import NO_ANSWER, make_engine, metadata, migrate, unreachable
+from grpo_host.storage.database import NO_ANSWER, make_engine, unreachable
+from grpo_host.storage.migrations import migrate
+from grpo_host.storage.tables import conversations
+from grpo_host.storage.tables import messages as _messages
 from grpo_host.utils.paths import expanded
 from grpo_sdk.blocking import call_blocking
 from grpo_sdk.messages import Message
@@ -51,35 +45,6 @@ Q = TypeVar("Q", "Select[Any]", "Delete")
 
 CONNECTIONS = 5
 """How many transactions of a store run side by side."""
-
-conversations = Table(
-    "grpo_conversations",
-    metadata,
-    Column("id", String(200), primary_key=True),
-    Column("user_id", String(400)),
-    Column("owner", String(400), nullable=False),
-    Column("strategy", String(400), nullable=False),
-    Column("context", JSON, nullable=False),
-    Column("length", Integer, nullable=False),
-    Column("digested", Integer, nullable=False),
-    Column("summary", Text, nullable=False),
-    Column("created", Double, nullable=False),
-    Column("updated", Double, nullable=False),
-    Index("grpo_conversations_by_owner", "owner", "user_id", "updated"),
-    Index("grpo_conversations_by_user", "user_id", "updated"),
-)
-
-_messages = Table(
-    "grpo_messages",
-    metadata,
-    Column("conversation_id", ForeignKey(conversations.c.id, ondelete="CASCADE"), primary_key=True),
-    Column("position", Integer, primary_key=True),
-    Column("body", JSON, nullable=False),
-    Column("created", Double, nullable=False),
-)
-
-
-TABLES = (conversations, _messages)
 
 _HEAD = [column for column in conversations.columns if column is not conversations.c.context]
 

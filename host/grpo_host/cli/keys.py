@@ -282,10 +282,11 @@ def _with_keys(agent_yaml: Path | None, database: str | None, work: Callable[[Ke
     async def run() -> T:
         from grpo_host.serving.access.keys import KeyStore
         from grpo_host.storage import database
+        from grpo_host.storage.migrations import migrate
 
         engine = database.make_engine(url)
         try:
-            await database.migrate(engine)
+            await migrate(engine)
             return await work(KeyStore(engine))
         finally:
             await engine.dispose()

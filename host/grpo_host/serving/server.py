@@ -12,6 +12,7 @@ from grpo_host.serving.access.keys import KeyStore
 from grpo_host.serving.http.logs import logging_config
 from grpo_host.serving.settings import ServerSettings
 from grpo_host.storage import database
+from grpo_host.storage.migrations import migrate
 from grpo_sdk.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ async def _migrate(settings: ServerSettings) -> bool:
     """Whether there is a valid key in the migrated database."""
     engine = database.make_engine(settings.database())
     try:
-        await database.migrate(engine)
+        await migrate(engine)
         return await KeyStore(engine).any_valid()
     finally:
         await engine.dispose()

@@ -15,6 +15,7 @@ from grpo_host.serving.http.admission import Admission
 from grpo_host.serving.http.readiness import Outside
 from grpo_host.serving.http.traffic import Traffic
 from grpo_host.storage import database
+from grpo_host.storage.migrations import migrate
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -102,7 +103,7 @@ class Services:
 
     async def start(self) -> None:
         """Migrate the database and start the parts. Raises what the first that cannot start raises."""
-        await database.migrate(self.database)
+        await migrate(self.database)
         self.usage.start()
         for _, part in self.parts():
             await part.start()

@@ -5,17 +5,12 @@ import multiprocessing
 import os
 
 import pytest
-from sqlalchemy import Column, String, inspect, select, text
+from sqlalchemy import Column, MetaData, String, Table, inspect, select, text
 
-from grpo_host.storage.database import (
-    MIGRATIONS,
-    Migration,
-    database,
-    make_engine,
-    migrate,
-    schema_version,
-    writing,
-)
+from grpo_host.storage import migrations
+from grpo_host.storage.database import make_engine, writing
+from grpo_host.storage.migrations import MIGRATIONS, Migration, migrate
+from grpo_host.storage.tables import schema_version
 from grpo_sdk import ConfigError, RunError
 
 POSTGRES = os.environ.get("GRPO_TEST_POSTGRES", "")
@@ -98,7 +93,7 @@ def test_a_step_that_fails_leaves_nothing_behind(url, monkeypatch):
 
     async def work(engine):
         await migrate(engine)
-        monkeypatch.setattr(database, "MIGRATIONS", (*MIGRATIONS, Migration(99, "fails", fail)))
+        monkeypatch.setattr(migrations, "MIGRATIONS", (*MIGRATIONS, Migration(99, "fails", fail)))
         with pytest.raises(ZeroDivisionError):
             await migrate(engine)
         async with engine.connect() as connection:
@@ -111,7 +106,7 @@ def test_a_step_that_fails_leaves_nothing_behind(url, monkeypatch):
 def test_a_database_of_a_newer_version_is_refused(url, monkeypatch):
     async def work(engine):
         with monkeypatch.context() as newer:
-            newer.setattr(database, "MIGRATIONS", (*MIGRATIONS, Migration(99, "later", lambda _: None)))
+            newer.setattr(migrations, "MIGRATIONS", (*MIGRATIONS, Migration(99, "later", lambda _: None)))
             await migrate(engine)
         with pytest.raises(RunError, match=r"version 99.*update grpo-agent-framework"):
             await migrate(engine)
@@ -120,7 +115,8 @@ def test_a_database_of_a_newer_version_is_refused(url, monkeypatch):
 
 
 def test_a_column_is_added_once(url):
-    step = database.add_column("schema_version", Column("who", String(10), server_default="me"))
+    table = Table("schema_version", MetaData(), Column("who", String(10), server_default="me"))
+    step = migrations.add_columns(table.c.who)
 
     async def work(engine):
         await migrate(engine)

@@ -19,12 +19,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from sqlalchemy import JSON, Column, Double, String, Table, delete, select, update
+from sqlalchemy import delete, select, update
 
 from grpo_host.chat.agent import to_its_end
-from grpo_host.chat.sql_store import conversations
 from grpo_host.serving.http.endpoint import ApiError
-from grpo_host.storage.database import NO_ANSWER, insert_for, metadata, now, unreachable, writing
+from grpo_host.storage.database import NO_ANSWER, insert_for, now, unreachable, writing
+from grpo_host.storage.tables import claims as _claims
+from grpo_host.storage.tables import conversations
 from grpo_sdk.errors import GrpoError
 
 if TYPE_CHECKING:
@@ -37,20 +38,6 @@ LEASE_SECONDS = 30.0
 """After which the claim of a process that died may be taken over."""
 KEPT_SECONDS = 86_400.0
 """How long a request may be sent again."""
-
-_claims = Table(
-    "grpo_idempotency",
-    metadata,
-    Column("owner", String(400), primary_key=True),
-    Column("key", String(255), primary_key=True),
-    Column("fingerprint", String(64), nullable=False),
-    Column("conversation_id", String(200), nullable=False, index=True),
-    Column("holder", String(32), nullable=False),
-    Column("expires", Double, nullable=False),
-    Column("response", JSON),
-    Column("created", Double, nullable=False),
-)
-TABLES = (_claims,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +53,11 @@ class Claim:
 
     @property
     def _rows(self) -> list[ColumnElement[bool]]:
-        mine = (_claims.c.owner == self.owner, _claims.c.key == self.key, _claims.c.holder == self.holder)
+        mine = (
+            _claims.c.owner == self.owner,
+            _claims.c.key == self.key,
+            _claims.c.holder == self.holder,
+        )
         return list(mine)
 
 

@@ -16,32 +16,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cachetools import TTLCache
-from sqlalchemy import JSON, Column, Double, String, Table, func, insert, select, update
+from sqlalchemy import func, insert, select, update
 
 from grpo_host.serving.access.owners import adopt, owned
 from grpo_host.serving.http.endpoint import ANONYMOUS, Key, Scope
-from grpo_host.storage.database import NO_ANSWER, metadata, unreachable, writing
+from grpo_host.storage.database import NO_ANSWER, unreachable, writing
+from grpo_host.storage.tables import keys as _keys
 
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 logger = logging.getLogger("grpo_host.serving")
-
-_keys = Table(
-    "grpo_keys",
-    metadata,
-    Column("id", String(32), primary_key=True),
-    Column("name", String(200), nullable=False),
-    Column("hash", String(64), nullable=False),
-    Column("scopes", JSON, nullable=False),
-    Column("created", Double, nullable=False),
-    Column("last_used", Double),
-    Column("revoked", Double),
-    Column("owner", String(400)),
-    Column("expires", Double),
-)
-TABLES = (_keys,)
 
 CACHE_SECONDS = 5.0
 """How long a revoked key may still be taken."""
@@ -296,7 +282,10 @@ async def _keep(connection: AsyncConnection, record: KeyRecord, token: str) -> N
 
 
 def _valid() -> list[ColumnElement[bool]]:
-    return [_keys.c.revoked.is_(None), _keys.c.expires.is_(None) | (_keys.c.expires > time.time())]
+    return [
+        _keys.c.revoked.is_(None),
+        _keys.c.expires.is_(None) | (_keys.c.expires > time.time()),
+    ]
 
 
 def _hash(token: str) -> str:

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import func, select, update
 
-from grpo_host.chat.sql_store import conversations
-from grpo_host.serving.jobs.record import jobs
+from grpo_host.storage.tables import conversations, jobs
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection

@@ -9,10 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sqlalchemy import BigInteger, Column, String, Table, func, select
+from sqlalchemy import func, select
 
 from grpo_host.agents.tracing import SERVED, Served
-from grpo_host.storage.database import NO_ANSWER, insert_for, metadata, writing
+from grpo_host.storage.database import NO_ANSWER, insert_for, writing
+from grpo_host.storage.tables import usage as _usage
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -27,15 +28,6 @@ logger = logging.getLogger("grpo_host.serving")
 WRITE_SECONDS = 10.0
 """A process that is killed loses what it has counted for so long."""
 _COUNTS = ("requests", "input_tokens", "output_tokens")
-
-_usage = Table(
-    "grpo_usage",
-    metadata,
-    Column("owner", String(400), primary_key=True),
-    Column("day", String(10), primary_key=True),
-    *(Column(name, BigInteger, nullable=False) for name in _COUNTS),
-)
-TABLES = (_usage,)
 
 
 @dataclass(slots=True)

@@ -6,48 +6,6 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import JSON, Boolean, Column, Double, Index, Integer, String, Table, Text
-
-from grpo_host.storage.database import metadata
-
-jobs = Table(
-    "grpo_jobs",
-    metadata,
-    Column("id", String(64), primary_key=True),
-    Column("number", Integer, nullable=False, unique=True),
-    Column("owner", String(400), nullable=False),
-    Column("state", String(20), nullable=False),
-    Column("strategy", String(100), nullable=False),
-    Column("agent", String(64), nullable=False),
-    Column("config", Text, nullable=False),
-    Column("notes", JSON, nullable=False),
-    Column("steps", Integer, nullable=False),
-    Column("run_id", String(64)),
-    Column("holder", String(64)),
-    Column("attempts", Integer, nullable=False),
-    Column("reached", Integer, nullable=False),
-    Column("cancel", Boolean, nullable=False),
-    Column("created", Double, nullable=False),
-    Column("started", Double),
-    Column("finished", Double),
-    Column("error", Text),
-    Column("result", JSON),
-    Index("grpo_jobs_by_state", "state", "number"),
-    Index("grpo_jobs_by_owner", "owner", "number"),
-)
-
-places = Table(
-    "grpo_training_places",
-    metadata,
-    Column("name", String(40), primary_key=True),
-    Column("holder", String(64)),
-    Column("expires", Double, nullable=False),
-    Column("jobs", Integer, nullable=False),
-)
-
-TABLES = (jobs, places)
-PLACE = "training"
-
 
 class State(StrEnum):
     """Where a job stands."""

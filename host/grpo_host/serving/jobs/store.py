@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Select, func, insert, select, update
 
 from grpo_host.runs.directory import new_run_id
-from grpo_host.serving.jobs.record import PLACE, TABLES, Job, JobPlan, State, jobs, places
-from grpo_host.storage.database import NO_ANSWER, metadata, unreachable, writing
+from grpo_host.serving.jobs.record import Job, JobPlan, State
+from grpo_host.storage.database import NO_ANSWER, unreachable, writing
 from grpo_host.storage.database import now as database_time
+from grpo_host.storage.tables import PLACE, jobs, places
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 _FIELDS = tuple(field.name for field in fields(Job))
@@ -218,13 +218,6 @@ class JobStore:
                 yield connection, rows.one(), await database_time(connection)
         except NO_ANSWER as problem:
             raise unreachable(self._engine, problem) from problem
-
-
-def make_tables(connection: Connection) -> None:
-    """The migration: both tables, and the row of the place."""
-    metadata.create_all(connection, tables=list(TABLES), checkfirst=True)
-    if connection.execute(select(places).where(places.c.name == PLACE)).first() is None:
-        connection.execute(insert(places).values(name=PLACE, holder=None, expires=0.0, jobs=0))
 
 
 def _jobs(owner: str | None) -> Select[Any]:

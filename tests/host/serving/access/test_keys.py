@@ -9,6 +9,7 @@ import pytest
 from grpo_host.serving.access.keys import KeyStore
 from grpo_host.serving.http.endpoint import Scope
 from grpo_host.storage import database
+from grpo_host.storage.migrations import migrate
 from grpo_host.utils.redaction import redact
 
 
@@ -19,7 +20,7 @@ def run(tmp_path):
     def run(work):
         async def whole():
             engine = database.make_engine(f"sqlite+aiosqlite:///{tmp_path / 'keys.db'}")
-            await database.migrate(engine)
+            await migrate(engine)
             keys = KeyStore(engine)
             try:
                 return await work(keys)

@@ -17,6 +17,7 @@ from grpo_host.serving.http.endpoint import Scope
 from grpo_host.serving.jobs.record import JobPlan
 from grpo_host.serving.jobs.store import JobStore
 from grpo_host.storage import database
+from grpo_host.storage.migrations import migrate
 
 DATABASES = Path(__file__).parents[2] / "databases"
 TOKEN = "grpo_f0e16e11e115b5b7_Bb7WA-FlHfN0axfV1CU-reGxEYIQB4QySgysKpTMXR8"
@@ -30,7 +31,7 @@ async def opened(url):
     engine = database.make_engine(url)
     keys = KeyStore(engine)
     try:
-        await database.migrate(engine)
+        await migrate(engine)
         yield engine, keys
     finally:
         await keys.close()

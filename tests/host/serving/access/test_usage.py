@@ -19,6 +19,7 @@ from grpo_host.serving.http.endpoint import Scope
 from grpo_host.serving.http.observability import Telemetry
 from grpo_host.serving.settings import ServerSettings
 from grpo_host.storage import database
+from grpo_host.storage.migrations import migrate
 from grpo_host.telemetry.server import ServerTelemetry
 from grpo_sdk.backend import Backend, Capability, ChatReply
 from grpo_sdk.hooks import hookimpl
@@ -165,7 +166,7 @@ def url(request, tmp_path):
 def test_two_processes_add_up_what_they_have_counted(url):
     async def work():
         engine = database.make_engine(url)
-        await database.migrate(engine)
+        await migrate(engine)
         SERVED.set(Served("desk", "shop"))
         for _ in range(2):
             usage = Usage(engine)
@@ -184,7 +185,7 @@ def test_two_processes_add_up_what_they_have_counted(url):
 def test_what_could_not_be_written_is_written_the_next_time(tmp_path, monkeypatch, caplog):
     async def work():
         engine = database.make_engine(f"sqlite+aiosqlite:///{tmp_path / 'server.db'}")
-        await database.migrate(engine)
+        await migrate(engine)
         usage = Usage(engine)
         usage.request("shop")
         with monkeypatch.context() as broken:

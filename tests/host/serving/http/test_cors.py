@@ -257,10 +257,11 @@ def test_openai_s_client_talks_to_the_server_from_a_page_in_chromium(
 async def _new_key(settings):
     from grpo_host.serving.access.keys import KeyStore
     from grpo_host.storage import database
+    from grpo_host.storage.migrations import migrate
 
     engine = database.make_engine(settings.database())
     try:
-        await database.migrate(engine)
+        await migrate(engine)
         return await KeyStore(engine).create("page", [Scope.CHAT])
     finally:
         await engine.dispose()

@@ -19,6 +19,7 @@ from grpo_host.serving.jobs.record import JobPlan
 from grpo_host.serving.jobs.request import TrainRequest
 from grpo_host.serving.jobs.store import JobStore
 from grpo_host.storage import database
+from grpo_host.storage.migrations import migrate
 
 STAND_IN = Path(__file__).with_name("stand_in.py")
 
@@ -52,7 +53,7 @@ def sqlite_url(tmp_path: Path) -> str:
 async def open_store(url: str, *, lease: float = 30.0) -> AsyncIterator[JobStore]:
     engine = database.make_engine(url)
     try:
-        await database.migrate(engine)
+        await migrate(engine)
         yield JobStore(engine, lease=lease)
     finally:
         await engine.dispose()

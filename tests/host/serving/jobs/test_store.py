@@ -181,12 +181,13 @@ def test_jobs_are_listed_by_owner_and_state_the_newest_first(run, jobs):
 TAKER = """
 import asyncio, json, random, sys, time
 from grpo_host.storage import database
+from grpo_host.storage.migrations import migrate
 from grpo_host.serving.jobs.record import State
 from grpo_host.serving.jobs.store import JobStore
 
 async def main(url):
     engine = database.make_engine(url)
-    await database.migrate(engine)
+    await migrate(engine)
     store = JobStore(engine)
     idle = 0
     print("ready", flush=True)
