@@ -3,7 +3,6 @@ from __future__ import annotations
 import asyncio
 import json
 import multiprocessing
-import os
 import sqlite3
 import subprocess
 import sys
@@ -20,7 +19,6 @@ from grpo_host.chat.store import (
 )
 from grpo_sdk import ConfigError, MissingExtraError, RunError, assistant, tool_call, tool_result, user
 
-POSTGRES = os.environ.get("GRPO_TEST_POSTGRES", "")
 """An empty PostgreSQL database, as ``postgresql+asyncpg://…``."""
 
 CALL = tool_call("look_up", '{"order": "A12"}', "call_0")
@@ -32,20 +30,22 @@ EXCHANGE = [
 ]
 
 
-def url(kind, tmp_path):
-    return POSTGRES if kind == "postgres" else f"sqlite+aiosqlite:///{tmp_path / 'chats.db'}"
+@pytest.fixture
+def url_of(request, tmp_path):
+    """The URL of an empty database of a kind."""
+
+    def url(kind):
+        if kind == "postgres":
+            return request.getfixturevalue("postgres_url")
+        return f"sqlite+aiosqlite:///{tmp_path / 'chats.db'}"
+
+    return url
 
 
-@pytest.fixture(
-    params=[
-        "memory",
-        "sqlite",
-        pytest.param("postgres", marks=pytest.mark.skipif(not POSTGRES, reason="no GRPO_TEST_POSTGRES")),
-    ]
-)
-def run(request, tmp_path):
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
+def run(request, url_of):
     """Gives a function that runs ``work(store)`` on an empty store, again and again on the same."""
-    store = MemoryStore() if request.param == "memory" else SqlStore(url(request.param, tmp_path))
+    store = MemoryStore() if request.param == "memory" else SqlStore(url_of(request.param))
 
     async def empty():
         for record in await store.list(limit=1000):
@@ -190,23 +190,19 @@ def add(where, name, times):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "kind",
-    [
-        "sqlite",
-        pytest.param("postgres", marks=pytest.mark.skipif(not POSTGRES, reason="no GRPO_TEST_POSTGRES")),
-    ],
-)
-def test_two_processes_neither_lose_nor_double_nor_tear_an_exchange(tmp_path, kind):
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+def test_two_processes_neither_lose_nor_double_nor_tear_an_exchange(url_of, kind):
+    url = url_of(kind)
+
     async def prepare():
-        store = SqlStore(url(kind, tmp_path))
+        store = SqlStore(url)
         await store.delete("c1")
         await store.create(ConversationRecord("c1"))
         await store.close()
 
     asyncio.run(prepare())
     context = multiprocessing.get_context("spawn")
-    processes = [context.Process(target=add, args=(url(kind, tmp_path), name, 25)) for name in ("a", "b")]
+    processes = [context.Process(target=add, args=(url, name, 25)) for name in ("a", "b")]
     for process in processes:
         process.start()
     for process in processes:
@@ -214,7 +210,7 @@ def test_two_processes_neither_lose_nor_double_nor_tear_an_exchange(tmp_path, ki
     assert [process.exitcode for process in processes] == [0, 0]
 
     async def read():
-        store = SqlStore(url(kind, tmp_path))
+        store = SqlStore(url)
         record = await store.get("c1")
         await store.close()
         return record
@@ -241,9 +237,9 @@ def test_sqlite_writes_ahead_and_bodies_are_json(tmp_path):
 
 
 @pytest.mark.slow
-def test_hundreds_of_callers_at_once_wait_their_turn_and_not_in_the_pool(tmp_path):
+def test_hundreds_of_callers_at_once_wait_their_turn_and_not_in_the_pool(url_of):
     async def work():
-        store = SqlStore(url("sqlite", tmp_path), pool_timeout=0.01)
+        store = SqlStore(url_of("sqlite"), pool_timeout=0.01)
         ids = [str(number) for number in range(200)]
         await asyncio.gather(*(store.create(ConversationRecord(name)) for name in ids))
         await asyncio.gather(*(store.append(name, EXCHANGE, expected=0) for name in ids))

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
-import os
 
 import pytest
 from sqlalchemy import Column, MetaData, String, Table, inspect, select, text
@@ -13,30 +12,12 @@ from grpo_host.storage.migrations import MIGRATIONS, Migration, migrate
 from grpo_host.storage.tables import schema_version
 from grpo_sdk import ConfigError, RunError
 
-POSTGRES = os.environ.get("GRPO_TEST_POSTGRES", "")
 
-
-@pytest.fixture(
-    params=[
-        "sqlite",
-        pytest.param("postgres", marks=pytest.mark.skipif(not POSTGRES, reason="no GRPO_TEST_POSTGRES")),
-    ]
-)
+@pytest.fixture(params=["sqlite", "postgres"])
 def url(request, tmp_path):
-    if request.param == "sqlite":
-        yield f"sqlite+aiosqlite:///{tmp_path / 'server.db'}"
-        return
-
-    async def empty():
-        engine = make_engine(POSTGRES)
-        async with engine.begin() as connection:
-            await connection.execute(text("DROP SCHEMA public CASCADE"))
-            await connection.execute(text("CREATE SCHEMA public"))
-        await engine.dispose()
-
-    asyncio.run(empty())
-    yield POSTGRES
-    asyncio.run(empty())
+    if request.param == "postgres":
+        return request.getfixturevalue("postgres_url")
+    return f"sqlite+aiosqlite:///{tmp_path / 'server.db'}"
 
 
 def using(url, work):
