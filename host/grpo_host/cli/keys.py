@@ -281,10 +281,10 @@ def _with_keys(agent_yaml: Path | None, database: str | None, work: Callable[[Ke
 
     async def run() -> T:
         from grpo_host.serving.access.keys import KeyStore
-        from grpo_host.storage import database
+        from grpo_host.storage.database import make_engine
         from grpo_host.storage.migrations import migrate
 
-        engine = database.make_engine(url)
+        engine = make_engine(url)
         try:
             await migrate(engine)
             return await work(KeyStore(engine))

@@ -16,7 +16,7 @@ from grpo_host.serving.access.keys import KeyStore
 from grpo_host.serving.http.endpoint import Scope
 from grpo_host.serving.jobs.record import JobPlan
 from grpo_host.serving.jobs.store import JobStore
-from grpo_host.storage import database
+from grpo_host.storage.database import make_engine
 from grpo_host.storage.migrations import migrate
 
 DATABASES = Path(__file__).parents[2] / "databases"
@@ -28,7 +28,7 @@ REVOKED = "grpo_29ad979457895254_cMRdv55mgYzpqHIc_iwm2UC243XYcFkkH8n0kagfXug"
 @asynccontextmanager
 async def opened(url):
     """The migrated database at ``url``: its engine and its keys."""
-    engine = database.make_engine(url)
+    engine = make_engine(url)
     keys = KeyStore(engine)
     try:
         await migrate(engine)
@@ -55,7 +55,7 @@ def version3(request, tmp_path):
     url = request.getfixturevalue("postgres_url")
 
     async def fill():
-        engine = database.make_engine(url)
+        engine = make_engine(url)
         async with engine.connect() as connection:
             raw = await connection.get_raw_connection()
             await raw.driver_connection.execute(script)
