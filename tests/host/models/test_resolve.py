@@ -6,7 +6,8 @@ from importlib import metadata
 
 import pytest
 
-from grpo_host.models.resolve import list_models, resolve, resolve_model
+from grpo_host.models import resolve
+from grpo_host.models.resolve import list_models, resolve_model
 from grpo_sdk.adapters import hub_id
 from grpo_sdk.errors import MissingExtraError, ModelError
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from grpo_host.runs import directory
+from grpo_host.runs import directory as module
 from grpo_host.runs.directory import RunDirectory
 from grpo_sdk import RunError
 from grpo_sdk.testing import make_trajectory
@@ -64,7 +64,7 @@ class Clock(datetime.datetime):
     ids=["the first", "a later", "within a second", "after the clock went back"],
 )
 def test_the_last_that_began_is_the_last_by_its_name_which_is_in_utc(tmp_path, monkeypatch, there, made):
-    monkeypatch.setattr(directory, "datetime", Clock)
+    monkeypatch.setattr(module, "datetime", Clock)
     monkeypatch.setenv("TZ", "America/New_York")
     for name in there:
         (tmp_path / "desk" / name).mkdir(parents=True)
@@ -171,7 +171,7 @@ def test_metrics_after_a_step_are_forgotten(directory):
 
 @pytest.mark.parametrize("rotate_bytes", [1, 2_000, 10**6], ids=["each alone", "a few a file", "one file"])
 def test_episodes_after_a_step_are_forgotten_and_others_kept(directory, monkeypatch, rotate_bytes):
-    monkeypatch.setattr(directory, "ROTATE_BYTES", rotate_bytes)
+    monkeypatch.setattr(module, "ROTATE_BYTES", rotate_bytes)
     played = ["before/t1", "1/t1/0", "1/t1/1", "2/t1/0", "3/t1/0", "3/t2/0", "4/t1/0", "after/t1"]
     for name in played:
         directory.append_trajectory(trajectory(name))
@@ -183,7 +183,7 @@ def test_episodes_after_a_step_are_forgotten_and_others_kept(directory, monkeypa
 
 @pytest.mark.parametrize("rotate_bytes", [1, 10**6], ids=["each alone", "one file"])
 def test_episodes_of_evaluations_that_were_not_finished_are_forgotten(directory, monkeypatch, rotate_bytes):
-    monkeypatch.setattr(directory, "ROTATE_BYTES", rotate_bytes)
+    monkeypatch.setattr(module, "ROTATE_BYTES", rotate_bytes)
     played = ["before/t1", "1/t1/0", "2/t1/0", "step-2/t1", "3/t1/0", "step-3/t1", "step-3/t2"]
     for name in played:
         directory.append_trajectory(trajectory(name))
@@ -223,7 +223,7 @@ def test_a_half_line_of_a_crash_does_not_spoil_the_next_one(directory, name):
 
 
 def test_a_full_file_is_compressed_and_read_back_in_order(directory, monkeypatch):
-    monkeypatch.setattr(directory, "ROTATE_BYTES", 3 * len(trajectory(0).to_json()))
+    monkeypatch.setattr(module, "ROTATE_BYTES", 3 * len(trajectory(0).to_json()))
     for number in range(10):
         directory.append_trajectory(trajectory(number))
     packed = sorted(path.name for path in directory.path.glob("*.gz"))
@@ -254,7 +254,7 @@ def test_a_damaged_line_is_named_and_the_others_are_kept(directory, caplog, dama
 
 
 def test_a_packed_file_that_was_cut_is_named_and_read_as_far_as_it_goes(directory, monkeypatch, caplog):
-    monkeypatch.setattr(directory, "ROTATE_BYTES", 50 * len(trajectory(0).to_json()))
+    monkeypatch.setattr(module, "ROTATE_BYTES", 50 * len(trajectory(0).to_json()))
     for number in range(60):
         directory.append_trajectory(trajectory(f"{number}/t/0"))
     (packed,) = directory.path.glob("*.gz")
@@ -302,15 +302,15 @@ def test_a_full_disk_is_an_error_that_says_what_to_do(directory, monkeypatch):
     ],
 )
 def test_room_is_to_be_made_only_on_a_full_disk(tmp_path, problem, says):
-    assert directory.remedy(problem, tmp_path / "not" / "there") == says
+    assert module.remedy(problem, tmp_path / "not" / "there") == says
     around = RuntimeError("cannot save")
     around.__cause__ = problem
-    assert directory.remedy(around, tmp_path) == says
+    assert module.remedy(around, tmp_path) == says
 
 
 def test_a_disk_without_room_is_full_whatever_its_writer_says(tmp_path, monkeypatch):
-    monkeypatch.setattr(directory, "FULL_BYTES", 2**62)
-    assert directory.remedy(RuntimeError("file write failed"), tmp_path) == "Make room"
+    monkeypatch.setattr(module, "FULL_BYTES", 2**62)
+    assert module.remedy(RuntimeError("file write failed"), tmp_path) == "Make room"
 
 
 def test_the_report_is_json_that_others_can_read(directory):

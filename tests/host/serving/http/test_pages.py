@@ -111,7 +111,7 @@ def test_the_page_lists_the_endpoints_and_sends_what_is_written(document, tmp_pa
 
     script = tmp_path / "page.mjs"
     (tmp_path / "openapi.json").write_text(json.dumps(document))
-    source = (pages.files("grpo_host.serving") / "page" / "docs.js").read_text("utf-8")
+    source = (pages.files("grpo_host.serving.http") / "page" / "docs.js").read_text("utf-8")
     script.write_text(BROWSER + source + USER)
     result = subprocess.run(["node", script.name], cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert result.returncode == 0, result.stderr
