@@ -37,6 +37,10 @@ class Capability(StrEnum):
     """Loads a LoRA adapter directory."""
     SEED = "seed"
     """Repeats a sample for the same seed."""
+    LOCAL_WEIGHTS = "local_weights"
+    """Loads the model from a local directory: the host resolves ``ModelSpec.path`` for it."""
+    RANKS = "ranks"
+    """Works in a process that is one of several ranks of a torch process group."""
 
 
 class FinishReason(StrEnum):
@@ -156,10 +160,6 @@ class Backend(ABC):
     """Importable modules without which ``start`` fails; checked before a run."""
     extra: ClassVar[str] = ""
     """The extra of grpo-agent-framework (or a package) that installs them."""
-    local_weights: ClassVar[bool] = True
-    """It loads the model from a local directory: the host resolves ``ModelSpec.path`` for it."""
-    in_ranks: ClassVar[bool] = True
-    """It works in a process that is one of several ranks of a torch process group."""
 
     def __init__(self, model: ModelSpec) -> None:
         self.model = model

@@ -13,7 +13,7 @@ from grpo_host.config.schema import BackendUse
 from grpo_host.plugins import Kind, Offer, Registry
 from grpo_host.plugins.options import OptionsError, read_options
 from grpo_host.rollouts.scoring import WeightedReward
-from grpo_sdk.backend import Backend, ModelSpec
+from grpo_sdk.backend import Backend, Capability, ModelSpec
 from grpo_sdk.environment import Environment
 from grpo_sdk.errors import ConfigError, PluginError
 from grpo_sdk.rewards import GroupReward, Reward
@@ -167,7 +167,7 @@ def _make_backend(
 ) -> Backend:
     offer, options = choose("backend", use, registry)
     path = hub_id = None
-    if resolve and getattr(offer.factory, "local_weights", False):
+    if resolve and Capability.LOCAL_WEIGHTS in offer.capabilities:
         from grpo_host.models.resolve import resolve_model
 
         resolved = resolve_model(model.name, progress=progress)

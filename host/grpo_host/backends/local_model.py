@@ -152,8 +152,7 @@ class LocalModel:
         name = _best_backend() if self._backend == AUTO else self._backend
         use = PluginUse(name=name, options=self._options)
         offer, options = choose("backend", use, self._registry or installed_plugins())
-        can: frozenset[Capability] = getattr(offer.factory, "capabilities", frozenset())
-        if self._adapter is not None and Capability.ADAPTERS not in can:
+        if self._adapter is not None and Capability.ADAPTERS not in offer.capabilities:
             raise CapabilityError(f'the backend "{name}" loads no adapters; choose transformers or vllm')
         resolved = self._resolved(offer)
         path, hub_id = (resolved.path, resolved.hub_id) if resolved else (None, None)
@@ -173,7 +172,7 @@ class LocalModel:
         return AnyLoopBackend.shared(key, make, chosen=chosen)
 
     def _resolved(self, offer: Offer) -> ResolvedModel | None:
-        if not getattr(offer.factory, "local_weights", False):
+        if Capability.LOCAL_WEIGHTS not in offer.capabilities:
             return None
         return resolve_model(self.name, progress=self._progress)
 

@@ -27,7 +27,6 @@ class ChatThroughTokens(Backend):
     """Chat and tools on a backend that speaks only token ids: the host renders and parses."""
 
     capabilities: ClassVar[frozenset[Capability]] = frozenset({Capability.CHAT, Capability.TOOLS})
-    local_weights: ClassVar[bool] = False
 
     def __init__(self, backend: Backend) -> None:
         super().__init__(backend.model)
@@ -62,8 +61,6 @@ class OnDemandBackend(Backend):
     model to load does not end the loading. A start that failed is tried again at the next call.
     Where nobody holds this object any more, ``backend`` is closed.
     """
-
-    local_weights: ClassVar[bool] = False
 
     def __init__(self, backend: Backend) -> None:
         super().__init__(backend.model)

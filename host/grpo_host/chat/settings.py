@@ -14,7 +14,7 @@ from grpo_host.config.schema import PluginUse
 from grpo_host.models.precision import resolve_dtype
 from grpo_host.models.resolve import check_name
 from grpo_host.utils.validation import settings_of
-from grpo_sdk.backend import Backend, Sampling
+from grpo_sdk.backend import Backend, Capability, Sampling
 from grpo_sdk.errors import ConfigError, ModelError
 
 DEFAULT_MODEL = "smollm2-135m"
@@ -83,7 +83,7 @@ class ModelSettings(BaseModel):
         if self.backend != AUTO:
             use = PluginUse(name=self.backend, options=self.backend_options)
             offer, _ = choose("backend", use, installed_plugins())
-            local = bool(getattr(offer.factory, "local_weights", False))
+            local = Capability.LOCAL_WEIGHTS in offer.capabilities
         try:
             if local and self.model:
                 check_name(self.model, also=strategies)

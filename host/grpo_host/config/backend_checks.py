@@ -47,7 +47,7 @@ def check_capabilities(
             f'the backend "{name}" cannot be trained with: it has no {lacks}. '
             f"Backends that have: {', '.join(able) or 'none is installed'}",
         )
-    if training and config.training.world_size > 1 and not backend.in_ranks:
+    if training and config.training.world_size > 1 and Capability.RANKS not in can:
         yield Complaint(
             NAME,
             f'the backend "{name}" does not work in one of several ranks. Use transformers there, or set '
@@ -75,7 +75,7 @@ def check_backend_option(use: BackendUse, backend: type[Backend], at: Location) 
 def _check_adapter(
     model: ModelConfig, use: PluginUse, backend: type[Backend], at: Location
 ) -> Iterator[Complaint]:
-    if model.adapter and not (backend.local_weights or Capability.ADAPTERS in backend.capabilities):
+    if model.adapter and not {Capability.LOCAL_WEIGHTS, Capability.ADAPTERS} & backend.capabilities:
         yield Complaint(
             (*at, "model", "adapter"),
             f'the backend "{use.name}" loads no adapters. Leave the adapter out, or serve it elsewhere',
@@ -86,7 +86,7 @@ def check_settings(
     model: ModelConfig, use: PluginUse, backend: type[Backend], at: Location = ()
 ) -> Iterator[Complaint]:
     """Settings of the model below ``at`` that the backend cannot honour."""
-    if not backend.local_weights and "dtype" in model.model_fields_set:
+    if Capability.LOCAL_WEIGHTS not in backend.capabilities and "dtype" in model.model_fields_set:
         yield Complaint(
             (*at, "model", "dtype"),
             f'the backend "{use.name}" calls a model elsewhere and cannot set its dtype. Leave dtype out',
@@ -128,7 +128,7 @@ def check_model(model: ModelConfig, backend: type[Backend], at: Location = ()) -
             f"Give the adapter folder of a run",
         )
         adapter = None
-    if not backend.local_weights:
+    if Capability.LOCAL_WEIGHTS not in backend.capabilities:
         return
     from grpo_host.models.resolve import EMBEDDED, checked_directory, list_models, longest_context, ways_out
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from grpo_host.plugins.options import path_options
 from grpo_host.utils.paths import expanded
+from grpo_sdk.backend import Capability
 from grpo_sdk.errors import ConfigError, GrpoError
 
 if TYPE_CHECKING:
@@ -90,10 +91,10 @@ def _model_files(
     yield from _texts(values, (*at, "model", "adapter"))
     backend = at if at else (*at, "backend")
     try:
-        factory = registry.get("backend", _name(_at(values, backend))).factory if registry else None
+        can = registry.get("backend", _name(_at(values, backend))).capabilities if registry else ()
     except GrpoError:
         return
-    if not getattr(factory, "local_weights", False):
+    if Capability.LOCAL_WEIGHTS not in can:
         return
     for location in [*_texts(values, (*at, "model", "name")), *_texts(values, (*at, "model"))]:
         name = _at(values, location)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def check_rendering(model: ModelConfig, backend: type[Backend]) -> tuple[list[Complaint], tuple[str, ...]]:
     """What is wrong, and what could not be proven. Nothing where the model's files are not here yet."""
-    if not (backend.local_weights and Capability.TOKEN_IDS in backend.capabilities):
+    if not backend.capabilities >= {Capability.LOCAL_WEIGHTS, Capability.TOKEN_IDS}:
         return [], ()
     directory = directory_here(model.name)
     if directory is None or not _has_tokenizer(directory) or find_spec("transformers") is None:

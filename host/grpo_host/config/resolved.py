@@ -10,6 +10,7 @@ from grpo_host.config.references import escape_references
 from grpo_host.config.served_sampling import served_sampling
 from grpo_host.config.uses import backend_options, plugin_uses
 from grpo_host.plugins.options import complete_options
+from grpo_sdk.backend import Capability
 
 if TYPE_CHECKING:
     from grpo_host.config.load import LoadedConfig
@@ -73,7 +74,7 @@ def to_yaml(values: Any, comments: Iterable[str] = ()) -> str:
 
 def _leave_out_dtype(model: dict[str, Any], use: PluginUse, registry: Registry) -> None:
     """It is a setting of backends that load a model; written for others, a check would refuse it."""
-    if not getattr(registry.get("backend", use.name).factory, "local_weights", True):
+    if Capability.LOCAL_WEIGHTS not in registry.get("backend", use.name).capabilities:
         del model["dtype"]
 
 

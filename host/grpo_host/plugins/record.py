@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from grpo_sdk.errors import GrpoError, PluginError
+
+if TYPE_CHECKING:
+    from grpo_sdk.backend import Capability
 
 Kind = Literal["reward", "tool", "environment", "backend", "strategy"]
 """What a plugin can offer."""
@@ -62,6 +65,11 @@ class Offer:
     def identifier(self) -> str:
         """The name that no other plugin can take: ``distribution/entry point:name``."""
         return f"{self.plugin.identifier}:{self.name}"
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        """What a backend can do; of anything else, nothing."""
+        return self.factory.capabilities if self.kind == "backend" else frozenset()  # type: ignore[attr-defined]
 
     def __str__(self) -> str:
         return f'{self.kind} "{self.name}" of {self.plugin}'

@@ -205,7 +205,7 @@ def _portable(agent: Agent) -> Agent:
     backend = agent.backend
     portable: Any
     inner = backend.inner if isinstance(backend, AnyLoopBackend) else backend
-    if isinstance(backend, AnyLoopBackend) and backend.chosen and not inner.in_ranks:
+    if isinstance(backend, AnyLoopBackend) and backend.chosen and Capability.RANKS not in inner.capabilities:
         # Nobody asked for this backend: the ranks may play on another.
         kind = installed_plugins().get("backend", "transformers").factory
         portable = PortableBackend(cast("type[Backend]", kind), inner.model)
@@ -226,7 +226,7 @@ class PortableBackend:
     def of(backend: Backend) -> PortableBackend:
         """Raises ``CapabilityError`` where the backend does not keep its options as attributes."""
         kind = type(backend)
-        if not kind.in_ranks:
+        if Capability.RANKS not in kind.capabilities:
             raise CapabilityError(
                 f"the backend {kind.__name__} does not work in one of several ranks; use transformers "
                 "there, or train with world_size 1"

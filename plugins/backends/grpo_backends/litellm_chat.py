@@ -41,7 +41,6 @@ class LiteLLMBackend(Backend):
     )
     requires: ClassVar[tuple[str, ...]] = ("litellm",)
     extra: ClassVar[str] = "litellm"
-    local_weights: ClassVar[bool] = False
 
     def __init__(
         self,

@@ -44,7 +44,6 @@ class OpenAIChatBackend(Backend):
     capabilities: ClassVar[frozenset[Capability]] = frozenset(
         {Capability.CHAT, Capability.TOOLS, Capability.STREAMING}
     )
-    local_weights: ClassVar[bool] = False
     provider: ClassVar[str] = "openai"
     """What spans call it."""
 

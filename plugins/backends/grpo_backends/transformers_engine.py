@@ -47,6 +47,8 @@ class TransformersBackend(Backend):
             Capability.WEIGHT_SYNC,
             Capability.SEED,
             Capability.ADAPTERS,
+            Capability.LOCAL_WEIGHTS,
+            Capability.RANKS,
         }
     )
     requires: ClassVar[tuple[str, ...]] = ("torch", "transformers")

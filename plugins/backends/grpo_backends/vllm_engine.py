@@ -57,10 +57,11 @@ class VllmBackend(Backend):
             Capability.WEIGHT_SYNC,
             Capability.SEED,
             Capability.ADAPTERS,
+            Capability.LOCAL_WEIGHTS,
+            # Not RANKS: its engine would take the ranks' process group for its own.
         }
     )
     requires: ClassVar[tuple[str, ...]] = ("vllm", "transformers")
-    in_ranks: ClassVar[bool] = False  # its engine would take the ranks' process group for its own
     extra: ClassVar[str] = "cpu"
 
     def __init__(

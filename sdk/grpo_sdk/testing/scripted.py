@@ -22,7 +22,6 @@ class ScriptedBackend(Backend):
     capabilities: ClassVar[frozenset[Capability]] = frozenset(
         {Capability.CHAT, Capability.TOOLS, Capability.STREAMING, Capability.SEED}
     )
-    local_weights: ClassVar[bool] = False
 
     def __init__(
         self,

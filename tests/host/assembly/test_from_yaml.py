@@ -42,7 +42,6 @@ rewards:
 
 class Echo(Backend):
     capabilities = frozenset({Capability.CHAT})
-    local_weights = False
 
     def __init__(self, model, *, url: str = "there") -> None:
         super().__init__(model)
@@ -161,7 +160,7 @@ def test_a_backend_that_loads_a_model_gets_its_directory(tmp_path, registry, mon
     (tmp_path / "agent.yaml").write_text(AGENT)
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "model.safetensors").write_text("")
-    monkeypatch.setattr(Echo, "local_weights", True)
+    monkeypatch.setattr(Echo, "capabilities", Echo.capabilities | {Capability.LOCAL_WEIGHTS})
     config = load_config(tmp_path / "agent.yaml", [f"model={tmp_path}"]).config
     assert build(config, registry).backend.model.path == tmp_path
 

@@ -10,14 +10,24 @@ import pytest
 
 from grpo_host.backends.local_model import LocalModel
 from grpo_host.plugins import Registry
-from grpo_sdk import CapabilityError, ConfigError, ModelError, PluginError, Sampling, Strategy, hookimpl, user
+from grpo_sdk import (
+    Capability,
+    CapabilityError,
+    ConfigError,
+    ModelError,
+    PluginError,
+    Sampling,
+    Strategy,
+    hookimpl,
+    user,
+)
 from grpo_sdk.testing import ScriptedBackend
 
 
 class Counted(ScriptedBackend):
     """Counts its starts; the first fails where ``broken``."""
 
-    local_weights = True
+    capabilities = ScriptedBackend.capabilities | {Capability.LOCAL_WEIGHTS}
     starts = 0
     closed: ClassVar = []
     weight_version = 0

@@ -21,11 +21,9 @@ from grpo_sdk import *
 
 class Echo(Backend):
     capabilities = frozenset({Capability.CHAT})
-    local_weights = False
 
 class Trainable(Backend):
     capabilities = TRAINABLE
-    local_weights = False
 
 class Room(Environment):
     def tasks(self, split):

@@ -31,14 +31,13 @@ from grpo_sdk import (
 class Engine(Backend):
     """Can be trained, loads a model."""
 
-    capabilities = TRAINABLE
+    capabilities = TRAINABLE | {Capability.LOCAL_WEIGHTS, Capability.RANKS}
 
 
 class Remote(Backend):
     """Chats, without tools."""
 
     capabilities = frozenset({Capability.CHAT})
-    local_weights = False
 
     def __init__(self, model: Any, *, url: str = "http://here") -> None:
         super().__init__(model)
@@ -48,7 +47,6 @@ class Remote(Backend):
 
 class Mute(Backend):
     capabilities = frozenset({Capability.SEED})
-    local_weights = False
 
 
 class Unready(Remote):

@@ -16,6 +16,7 @@ from grpo_host.plugins import load_plugins
 from grpo_host.serving.api.tool_runs import MOST_CHARACTERS
 from grpo_host.serving.app import create_app
 from grpo_host.serving.settings import ServerSettings
+from grpo_sdk.backend import Capability
 from grpo_sdk.environment import Environment, Observation, StepResult
 from grpo_sdk.errors import ConfigError
 from grpo_sdk.hooks import hookimpl
@@ -92,7 +93,7 @@ class ShopBackend(ScriptedBackend):
 class LocalBackend(ShopBackend):
     """As if it had loaded the model and adapters of runs itself."""
 
-    local_weights = True
+    capabilities = ShopBackend.capabilities | {Capability.LOCAL_WEIGHTS}
 
 
 class Parts:
@@ -117,7 +118,7 @@ def speak(fakes, monkeypatch):
 
     def speak(*replies):
         class Tokens(fakes.TokenBackend):
-            local_weights = True
+            capabilities = fakes.TokenBackend.capabilities | {Capability.LOCAL_WEIGHTS}
 
             def __init__(self, model):
                 super().__init__(fakes.PieceTokenizer(), *replies)

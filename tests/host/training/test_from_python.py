@@ -13,8 +13,6 @@ from grpo_sdk.testing import ScriptedBackend
 class Alone(ScriptedBackend):
     """A backend that, like vLLM's, cannot be in one of several ranks."""
 
-    in_ranks = False
-
 
 def agent_on(model, *, chosen):
     return Agent(AnyLoopBackend(Alone(model), chosen=chosen))

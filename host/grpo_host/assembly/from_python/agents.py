@@ -32,7 +32,6 @@ class RespondingBackend(Backend):
     """A backend that asks a function: the latest message's text in, the answer's text out."""
 
     capabilities: ClassVar[frozenset[Capability]] = frozenset({Capability.CHAT})
-    local_weights: ClassVar[bool] = False
 
     def __init__(self, respond: Respond, *, name: str) -> None:
         super().__init__(ModelSpec(name))

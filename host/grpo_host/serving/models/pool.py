@@ -258,8 +258,7 @@ class ModelPool(Part):
         """Whether adapters can be loaded: not where the model is somewhere behind HTTP."""
         if self._backend.name == AUTO:
             return True
-        factory = self._registry.get("backend", self._backend.name).factory
-        return bool(getattr(factory, "local_weights", False))
+        return Capability.LOCAL_WEIGHTS in self._registry.get("backend", self._backend.name).capabilities
 
 
 class _RemoteModel:

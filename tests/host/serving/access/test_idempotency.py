@@ -26,7 +26,6 @@ class Counting(Backend):
     """Numbers its answers; fails or waits where the test says so."""
 
     capabilities = frozenset({Capability.CHAT, Capability.TOOLS})
-    local_weights = False
     answers = 0
     failures = 0
     begun: asyncio.Event

@@ -30,7 +30,6 @@ class Counting(Backend):
     """Says the same to all, and what that took."""
 
     capabilities = frozenset({Capability.CHAT, Capability.STREAMING, Capability.TOOLS})
-    local_weights = False
 
     async def chat(self, messages, sampling, tools=()):
         return ChatReply(assistant("Good morning!"), prompt_tokens=7, completion_tokens=3)

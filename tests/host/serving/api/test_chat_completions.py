@@ -55,7 +55,6 @@ class MoodyBackend(Backend):
     """Crashes or hangs when it is told to."""
 
     capabilities = frozenset({Capability.CHAT})
-    local_weights = False
     started = 0
 
     async def start(self):

@@ -20,7 +20,6 @@ class Hanging(Backend):
     """Says two words and then nothing more."""
 
     capabilities = frozenset({Capability.CHAT, Capability.STREAMING})
-    local_weights = False
 
     async def chat(self, messages, sampling, tools=()):
         raise NotImplementedError

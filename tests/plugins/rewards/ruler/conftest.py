@@ -33,7 +33,6 @@ class FakeJudge(Backend):
     """Answers with what ``say`` returns for a prompt; what it raises, the call raises."""
 
     capabilities = frozenset({Capability.CHAT})
-    local_weights = False
 
     def __init__(self, say: Callable[[Sequence[Any]], str], *, name: str = "fake", cost: Any = 0.25) -> None:
         super().__init__(ModelSpec(name))
