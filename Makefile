@@ -1,6 +1,6 @@
 # `make` lists the targets. Every target installs what it needs into .venv, once.
 .DEFAULT_GOAL := help
-.PHONY: help install run test check lint format bench clean
+.PHONY: help install run test check lint format docs bench clean
 
 BIN := .venv/bin
 AGENT ?= examples/order_desk/agent.yaml
@@ -41,8 +41,11 @@ format: $(INSTALLED) ## Format the code and mend what the linter can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+docs: $(INSTALLED) ## Build the site of docs/ and its reference into site/; a dead link ends it
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+
 bench: $(INSTALLED) ## Run the benchmarks and the order_desk example (about an hour)
 	$(BIN)/python -m bench
 
 clean: ## Remove the environment and caches, but no runs
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache dist build
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache dist build site

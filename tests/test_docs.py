@@ -15,7 +15,7 @@ from grpo_sdk import hooks
 from grpo_sdk.testing import make_trajectory
 
 ROOT = Path(__file__).parent.parent
-DOCS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def snippets(document: Path, language: str) -> list[str]:
@@ -66,11 +66,11 @@ def test_every_hook_is_documented_with_its_arguments() -> None:
 
 @pytest.mark.parametrize("document", DOCS, ids=lambda path: path.name)
 def test_links_between_documents_lead_somewhere(document: Path) -> None:
-    for target in re.findall(r"\]\(([^)#:]+)\)", document.read_text()):
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", document.read_text()):
         assert (document.parent / target).exists(), target
 
 
 def test_make_lists_every_target_that_the_readme_names() -> None:
     listed = subprocess.run(["make", "-C", str(ROOT)], capture_output=True, text=True, check=True).stdout
-    for target in ("run", "test", "check", "bench", "format", "install"):
+    for target in ("run", "test", "check", "bench", "docs", "format", "install"):
         assert f"make {target}" in listed

@@ -199,13 +199,16 @@ class HashingEmbedder:
 
     @property
     def name(self) -> str:
+        """``hashing-`` and the dimensions."""
         return f"hashing-{self._dimensions}"
 
     @property
     def dimensions(self) -> int:
+        """Length of a vector."""
         return self._dimensions
 
     def embed(self, texts: Sequence[str]) -> Vectors:
+        """As ``Embedder.embed``; needs NumPy."""
         import numpy as np
 
         vectors = np.zeros((len(texts), self._dimensions), np.float32)

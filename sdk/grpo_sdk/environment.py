@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from grpo_sdk.tools import ToolLike
 
 TRAIN = "train"
+"""The split that is trained on."""
 HELD_OUT = "held_out"
+"""The split that the agent is evaluated on; it shares no task with ``TRAIN``."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,7 @@ ENTRY_POINT_GROUP = "grpo"
 
 hookspec = pluggy.HookspecMarker("grpo")
 hookimpl = pluggy.HookimplMarker("grpo")
+"""Marks a function of a plugin as the implementation of the hook of its name."""
 
 RewardFactory: TypeAlias = "Callable[..., Reward | GroupReward]"
 ToolFactory: TypeAlias = "Callable[..., ToolLike]"

@@ -22,6 +22,7 @@ class RewardResult:
 
 
 Score: TypeAlias = "float | RewardResult"
+"""What a reward gives: a finite number, or one with parts and an explanation."""
 
 
 class Reward(ABC):

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
 ToolLike: TypeAlias = "BaseTool | BoundTool | Callable[..., Any]"
+"""What can be given as a tool: a langchain-core tool, or a function with type hints and a docstring."""
 
 
 MALFORMED_CALL = "malformed_tool_call"
