@@ -155,7 +155,8 @@ class Backend(ABC):
     ``start``. All methods are safe to call from one event loop with many calls under way.
     """
 
-    capabilities: ClassVar[frozenset[Capability]]
+    capabilities: frozenset[Capability]
+    """What it can do: of the class, or of an instance where it depends on the options."""
     requires: ClassVar[tuple[str, ...]] = ()
     """Importable modules without which ``start`` fails; checked before a run."""
     extra: ClassVar[str] = ""

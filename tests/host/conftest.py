@@ -94,7 +94,7 @@ class Call:
 class TokenBackend(Backend):
     """Samples ``replies`` in their order (a text ends with the end token), the last again and again."""
 
-    capabilities: ClassVar[frozenset[Capability]] = TRAINABLE
+    capabilities = TRAINABLE | {Capability.LOCAL_WEIGHTS, Capability.RANKS}
 
     def __init__(self, tokenizer: Any, *replies: Reply, context: int = 100_000) -> None:
         super().__init__(ModelSpec("fake", context=context))

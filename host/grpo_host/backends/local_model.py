@@ -14,7 +14,7 @@ from uuid import uuid4
 
 from grpo_host.agents.agent import Agent
 from grpo_host.agents.rendering import Renderer, make_renderer
-from grpo_host.backends.threaded import AnyLoopBackend
+from grpo_host.backends.threaded import ThreadedBackend
 from grpo_host.models.precision import resolve_dtype
 from grpo_host.models.resolve import ResolvedModel, longest_context, resolve_model
 from grpo_host.plugins import Registry, load_plugins
@@ -73,7 +73,7 @@ class LocalModel:
         self._progress = progress
         self._unnamed = uuid4().hex
         self._lock = threading.Lock()
-        self._loading: Future[tuple[AnyLoopBackend, Renderer | None]] | None = None
+        self._loading: Future[tuple[ThreadedBackend, Renderer | None]] | None = None
 
     async def start(self) -> tuple[Backend, Renderer | None]:
         """The started backend, and the renderer that it needs, if any.
@@ -129,10 +129,10 @@ class LocalModel:
             return  # whoever waited for the load was told
         await backend.close()
 
-    def _load(self) -> tuple[AnyLoopBackend, Renderer | None]:
+    def _load(self) -> tuple[ThreadedBackend, Renderer | None]:
         return asyncio.run(self._start(self._carried()))
 
-    async def _start(self, backend: AnyLoopBackend) -> tuple[AnyLoopBackend, Renderer | None]:
+    async def _start(self, backend: ThreadedBackend) -> tuple[ThreadedBackend, Renderer | None]:
         try:
             await backend.start()
             if Capability.TOKEN_IDS not in backend.capabilities:
@@ -142,10 +142,10 @@ class LocalModel:
             await backend.close()
             raise
 
-    def _carried(self) -> AnyLoopBackend:
+    def _carried(self) -> ThreadedBackend:
         """The backend, which models of the same weights and options share."""
         if isinstance(self._backend, Backend):
-            return AnyLoopBackend(self._backend)
+            return ThreadedBackend(self._backend)
         from grpo_host.assembly.from_yaml import choose
         from grpo_host.config.schema import PluginUse
 
@@ -167,9 +167,9 @@ class LocalModel:
 
         chosen = self._backend == AUTO
         if resolved is None:  # no weights are loaded: there is nothing to share
-            return AnyLoopBackend(make(), chosen=chosen)
+            return ThreadedBackend(make(), chosen=chosen)
         key = (offer.factory, spec, tuple(spec.files()), repr(sorted(options.items())))
-        return AnyLoopBackend.shared(key, make, chosen=chosen)
+        return ThreadedBackend.shared(key, make, chosen=chosen)
 
     def _resolved(self, offer: Offer) -> ResolvedModel | None:
         if Capability.LOCAL_WEIGHTS not in offer.capabilities:

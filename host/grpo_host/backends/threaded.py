@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import weakref
-from collections.abc import AsyncIterator, Callable, Hashable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Iterator
 from concurrent.futures import Future
 from contextlib import aclosing, contextmanager
 from pathlib import Path
@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import uuid4
 
 from grpo_host.backends.event_loop import LoopThread
-from grpo_sdk.backend import Backend, ChatReply, Sampling, Tokenizer, TokenReply
+from grpo_host.backends.wrapper import BackendWrapper
+from grpo_sdk.backend import Backend
 from grpo_sdk.blocking import call_blocking
 from grpo_sdk.errors import GrpoError
-from grpo_sdk.messages import Message, ToolSchema
 
 if TYPE_CHECKING:
     from grpo_sdk.backend import NamedWeights
@@ -30,41 +30,64 @@ class _Engine:
     def __init__(self, inner: Backend, key: Hashable = None) -> None:
         self.inner = inner
         self.key = key
-        self.thread = LoopThread("grpo-model")
-        self.holders: weakref.WeakSet[AnyLoopBackend] = weakref.WeakSet()
+        self.holders: weakref.WeakSet[ThreadedBackend] = weakref.WeakSet()
+        self._thread: LoopThread | None = None
+        self._end: weakref.finalize[Any, _Engine] | None = None
         self._started: Future[None] | None = None
-        self._end = weakref.finalize(self, self.thread.end_with, inner.close)
-        self._end.atexit = False  # then threads are ended by the interpreter
+
+    @property
+    def thread(self) -> LoopThread:
+        """Begins with the first use."""
+        with _sharing:
+            if self._thread is None:
+                self._thread = LoopThread("grpo-model")
+                self._end = weakref.finalize(self, self._thread.end_with, self.inner.close)
+                self._end.atexit = False  # then threads are ended by the interpreter
+            return self._thread
+
+    @property
+    def started(self) -> bool:
+        start = self._started
+        return start is not None and start.done() and not start.cancelled() and start.exception() is None
 
     async def start(self) -> None:
-        """Start the backend, once for all holders. Raises what that raises."""
+        """Start the backend, once for all holders, and again if that failed. Raises what that raises."""
         with _sharing:
-            if self._started is None:
+            if self._started is None or (self._started.done() and not self.started):
                 self._started = asyncio.run_coroutine_threadsafe(self.inner.start(), self.thread.loop)
-        await asyncio.shield(asyncio.wrap_future(self._started))
+            started = self._started
+        await asyncio.shield(asyncio.wrap_future(started))
 
     def withdraw(self) -> None:
         """Give it to nobody else from now on."""
         if _shared.get(self.key) is self:
             del _shared[self.key]
 
-    async def leave(self, holder: AnyLoopBackend) -> None:
+    async def leave(self, holder: ThreadedBackend) -> None:
         """Let ``holder`` go. The last one closes the backend."""
         with _sharing:
             self.holders.discard(holder)
             if self.holders:
                 return
             self.withdraw()
-        if self._end.detach() is not None:
-            await self.thread.call(self.inner.close())
-            await call_blocking(self.thread.close)
+            thread, self._thread = self._thread, None
+            end, self._end = self._end, None
+            started, self._started = self._started, None
+        if thread is None or end is None or end.detach() is None:
+            return
+        try:
+            if started is not None:
+                started.cancel()
+            await thread.call(self.inner.close())
+        finally:
+            await call_blocking(thread.close)
 
 
 _shared: weakref.WeakValueDictionary[Hashable, _Engine] = weakref.WeakValueDictionary()
 _sharing = threading.RLock()  # the collector may end an engine while it is held
 
 
-class AnyLoopBackend(Backend):
+class ThreadedBackend(BackendWrapper):
     """``inner``, which is not started yet, in a thread of its own.
 
     A backend belongs to the event loop that starts it. An object that lives through several
@@ -76,7 +99,7 @@ class AnyLoopBackend(Backend):
         self._hold(_Engine(inner), chosen, None)
 
     @classmethod
-    def shared(cls, key: Hashable, make: Callable[[], Backend], *, chosen: bool = False) -> AnyLoopBackend:
+    def shared(cls, key: Hashable, make: Callable[[], Backend], *, chosen: bool = False) -> ThreadedBackend:
         """One on the backend that ``make`` makes, or on the one that another has under the same ``key``.
 
         It is closed with the last of them. One whose weights are replaced gets a backend of its own first.
@@ -90,8 +113,7 @@ class AnyLoopBackend(Backend):
             return made
 
     def _hold(self, engine: _Engine, chosen: bool, make: Callable[[], Backend] | None) -> None:
-        super().__init__(engine.inner.model)
-        self.capabilities = engine.inner.capabilities  # type: ignore[misc]  # of this one instance
+        super().__init__(engine.inner)
         self.chosen = chosen
         """Nobody asked for this kind of backend: it seemed the best."""
         self.weights = ""
@@ -106,8 +128,9 @@ class AnyLoopBackend(Backend):
         return self._engine.inner
 
     @property
-    def _thread(self) -> LoopThread:
-        return self._engine.thread
+    def started(self) -> bool:
+        """Whether the backend runs."""
+        return self._engine.started
 
     async def start(self) -> None:
         try:
@@ -147,46 +170,21 @@ class AnyLoopBackend(Backend):
         self._engine = own
         await engine.leave(self)
 
-    @property
-    def tokenizer(self) -> Tokenizer:
-        return self.inner.tokenizer
-
-    async def generate(self, prompt: Sequence[int], sampling: Sampling) -> TokenReply:
-        with self._watched():
-            return await self._thread.call(self.inner.generate(prompt, sampling))
-
-    async def stream_ids(
-        self, prompt: Sequence[int], sampling: Sampling
-    ) -> AsyncIterator[list[int] | TokenReply]:
-        async with aclosing(self._carried(lambda: self.inner.stream_ids(prompt, sampling))) as items:
-            async for item in items:
-                yield item
-
-    async def chat(
-        self, messages: Sequence[Message], sampling: Sampling, tools: Sequence[ToolSchema] = ()
-    ) -> ChatReply:
-        with self._watched():
-            return await self._thread.call(self.inner.chat(messages, sampling, tools))
-
-    async def stream(
-        self, messages: Sequence[Message], sampling: Sampling, tools: Sequence[ToolSchema] = ()
-    ) -> AsyncIterator[str | ChatReply]:
-        async with aclosing(self._carried(lambda: self.inner.stream(messages, sampling, tools))) as items:
-            async for item in items:
-                yield item
-
     async def update_weights(self, weights: NamedWeights, *, version: int) -> None:
         await self._own_weights()
         self.weights = uuid4().hex
-        await self._thread.call(self.inner.update_weights(weights, version=version))
+        await super().update_weights(weights, version=version)
 
     async def load_adapter(self, path: Path) -> None:
         await self._own_weights()
         self.weights = uuid4().hex
-        await self._thread.call(self.inner.load_adapter(path))
+        await super().load_adapter(path)
 
-    async def _carried(self, make: Callable[[], AsyncIterator[T]]) -> Any:
-        """What the iterator that ``make`` gives yields there, yielded here."""
+    async def _call(self, ask: Callable[[], Awaitable[T]]) -> T:
+        with self._watched():
+            return await self._engine.thread.call(_awaited(ask))
+
+    async def _iterate(self, ask: Callable[[], AsyncIterator[T]]) -> AsyncIterator[T]:
         here = asyncio.get_running_loop()
         queue: asyncio.Queue[tuple[T] | None] = asyncio.Queue()
 
@@ -194,7 +192,7 @@ class AnyLoopBackend(Backend):
             here.call_soon_threadsafe(queue.put_nowait, item)
 
         async def feed() -> None:
-            items: Any = make()
+            items: Any = ask()
             try:
                 async with aclosing(items):
                     async for item in items:
@@ -202,7 +200,7 @@ class AnyLoopBackend(Backend):
             finally:
                 put(None)
 
-        fed = asyncio.run_coroutine_threadsafe(feed(), self._thread.loop)
+        fed = asyncio.run_coroutine_threadsafe(feed(), self._engine.thread.loop)
         try:
             while (item := await queue.get()) is not None:
                 yield item[0]
@@ -210,3 +208,7 @@ class AnyLoopBackend(Backend):
                 await asyncio.wrap_future(fed)
         finally:
             fed.cancel()
+
+
+async def _awaited(ask: Callable[[], Awaitable[T]]) -> T:
+    return await ask()

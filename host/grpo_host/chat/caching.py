@@ -6,21 +6,21 @@ import hashlib
 import inspect
 import json
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import asdict, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
-from grpo_sdk.backend import Backend, ChatReply, Sampling, Tokenizer, TokenReply
+from grpo_host.backends.wrapper import BackendWrapper
+from grpo_sdk.backend import Backend, ChatReply, Sampling, TokenReply
 from grpo_sdk.blocking import settled
 from grpo_sdk.messages import Message, ToolSchema
 from grpo_sdk.toolbox import tool_text
 from grpo_sdk.tools import BoundTool
 
-if TYPE_CHECKING:
-    from grpo_sdk.backend import NamedWeights
-
 logger = logging.getLogger(__name__)
+
+R = TypeVar("R", TokenReply, ChatReply)
+T = TypeVar("T")
 
 
 def cache_key(kind: str, *parts: Any) -> str:
@@ -29,7 +29,7 @@ def cache_key(kind: str, *parts: Any) -> str:
     return f"{kind}:{hashlib.blake2b(text.encode(), digest_size=20).hexdigest()}"
 
 
-class CachedBackend(Backend):
+class CachedBackend(BackendWrapper):
     """``inner``, with its deterministic answers kept in ``cache``: those at temperature 0 or with a seed.
 
     ``identity`` says which weights answer: it is part of every key. ``cache`` is a
@@ -37,75 +37,54 @@ class CachedBackend(Backend):
     """
 
     def __init__(self, inner: Backend, cache: Any, identity: Callable[[], str]) -> None:
-        super().__init__(inner.model)
-        self.capabilities = inner.capabilities  # type: ignore[misc]  # of this one instance
-        self.inner = inner
+        super().__init__(inner)
         self._cache = cache
         self._identity = identity
 
-    async def start(self) -> None:
-        await self.inner.start()
-
-    async def close(self) -> None:
-        await self.inner.close()
-
-    @property
-    def tokenizer(self) -> Tokenizer:
-        return self.inner.tokenizer
-
     async def generate(self, prompt: Sequence[int], sampling: Sampling) -> TokenReply:
         key = self._key("ids", sampling, list(prompt))
-        if key and (found := await got(self._cache, key)):
-            return TokenReply(**found)
-        reply = await self.inner.generate(prompt, sampling)
-        if key:
-            await put(self._cache, key, asdict(reply))
-        return reply
+        return await self._reply(key, TokenReply, lambda: self.inner.generate(prompt, sampling))
 
-    async def stream_ids(
-        self, prompt: Sequence[int], sampling: Sampling
-    ) -> AsyncIterator[list[int] | TokenReply]:
+    def stream_ids(self, prompt: Sequence[int], sampling: Sampling) -> AsyncIterator[list[int] | TokenReply]:
         key = self._key("ids", sampling, list(prompt))
-        if key and (found := await got(self._cache, key)):
-            reply = TokenReply(**found)
-            yield reply.ids
-            yield reply
-            return
-        async for item in self.inner.stream_ids(prompt, sampling):
-            if key and isinstance(item, TokenReply):
-                await put(self._cache, key, asdict(item))
-            yield item
+        items = self.inner.stream_ids
+        return self._stream(key, TokenReply, lambda reply: reply.ids, lambda: items(prompt, sampling))
 
     async def chat(
         self, messages: Sequence[Message], sampling: Sampling, tools: Sequence[ToolSchema] = ()
     ) -> ChatReply:
         key = self._key("chat", sampling, list(messages), list(tools))
+        return await self._reply(key, ChatReply, lambda: self.inner.chat(messages, sampling, tools))
+
+    def stream(
+        self, messages: Sequence[Message], sampling: Sampling, tools: Sequence[ToolSchema] = ()
+    ) -> AsyncIterator[str | ChatReply]:
+        key = self._key("chat", sampling, list(messages), list(tools))
+        items = self.inner.stream
+        return self._stream(
+            key, ChatReply, lambda reply: reply.message["content"], lambda: items(messages, sampling, tools)
+        )
+
+    async def _reply(self, key: str | None, kind: type[R], ask: Callable[[], Awaitable[R]]) -> R:
         if key and (found := await got(self._cache, key)):
-            return ChatReply(**found)
-        reply = await self.inner.chat(messages, sampling, tools)
+            return kind(**found)
+        reply = await ask()
         if key:
             await put(self._cache, key, asdict(reply))
         return reply
 
-    async def stream(
-        self, messages: Sequence[Message], sampling: Sampling, tools: Sequence[ToolSchema] = ()
-    ) -> AsyncIterator[str | ChatReply]:
-        key = self._key("chat", sampling, list(messages), list(tools))
+    async def _stream(
+        self, key: str | None, kind: type[R], delta: Callable[[R], T], ask: Callable[[], AsyncIterator[T | R]]
+    ) -> AsyncIterator[T | R]:
         if key and (found := await got(self._cache, key)):
-            reply = ChatReply(**found)
-            yield reply.message["content"]
+            reply = kind(**found)
+            yield delta(reply)
             yield reply
             return
-        async for item in self.inner.stream(messages, sampling, tools):
-            if key and isinstance(item, ChatReply):
+        async for item in ask():
+            if key and isinstance(item, kind):
                 await put(self._cache, key, asdict(item))
             yield item
-
-    async def update_weights(self, weights: NamedWeights, *, version: int) -> None:
-        await self.inner.update_weights(weights, version=version)
-
-    async def load_adapter(self, path: Path) -> None:
-        await self.inner.load_adapter(path)
 
     def _key(self, kind: str, sampling: Sampling, *said: Any) -> str | None:
         if sampling.temperature > 0 and sampling.seed is None:

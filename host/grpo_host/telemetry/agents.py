@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from grpo_host.agents.tracing import SERVED, ModelCall, Tell
+from grpo_host.backends.wrapper import innermost
 from grpo_host.telemetry import content, providers
 from grpo_host.telemetry.metered import MeteredCalls
 from grpo_sdk.backend import Backend, Sampling
@@ -232,27 +233,18 @@ def _served_attributes() -> dict[str, str]:
 
 def provider_name(backend: Backend) -> str:
     """What ``gen_ai.provider.name`` is: a backend's ``provider``, else what its class is called."""
-    inner = _innermost(backend)
+    inner = innermost(backend)
     named: str | None = getattr(inner, "provider", None)
     return named or type(inner).__name__.removesuffix("Backend").lower()
 
 
 def _server(backend: Backend) -> tuple[str | None, int | None]:
     """Host and port of a backend that calls a server; no part of an address that could hold a secret."""
-    url = getattr(_innermost(backend), "base_url", None)
+    url = getattr(innermost(backend), "base_url", None)
     if not isinstance(url, str):
         return None, None
     parts = urlsplit(url)
     return parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
-
-
-def _innermost(backend: Backend) -> Backend:
-    """The backend inside those that only carry calls to it."""
-    while True:
-        inner = getattr(backend, "inner", None) or getattr(backend, "backend", None)
-        if not isinstance(inner, Backend):
-            return backend
-        backend = inner
 
 
 def error_type(problem: BaseException) -> str:

@@ -23,7 +23,7 @@ from grpo_host.assembly.from_yaml import Wired
 from grpo_host.assembly.runtime import Assembly
 from grpo_host.backends.event_loop import Runner
 from grpo_host.backends.local_model import installed_plugins
-from grpo_host.backends.threaded import AnyLoopBackend
+from grpo_host.backends.threaded import ThreadedBackend
 from grpo_host.config.resolved import dump_plain
 from grpo_host.config.training_checks import check_context, check_output, check_training
 from grpo_host.rollouts.scoring import WeightedReward
@@ -204,8 +204,8 @@ def _portable(agent: Agent) -> Agent:
     """``agent`` on a backend that is made anew from its class, model and options, and not started."""
     backend = agent.backend
     portable: Any
-    inner = backend.inner if isinstance(backend, AnyLoopBackend) else backend
-    if isinstance(backend, AnyLoopBackend) and backend.chosen and Capability.RANKS not in inner.capabilities:
+    inner = backend.inner if isinstance(backend, ThreadedBackend) else backend
+    if isinstance(backend, ThreadedBackend) and backend.chosen and Capability.RANKS not in inner.capabilities:
         # Nobody asked for this backend: the ranks may play on another.
         kind = installed_plugins().get("backend", "transformers").factory
         portable = PortableBackend(cast("type[Backend]", kind), inner.model)

@@ -36,9 +36,7 @@ class LiteLLMBackend(Backend):
     server's error or a broken connection. ``concurrency`` bounds the calls under way.
     """
 
-    capabilities: ClassVar[frozenset[Capability]] = frozenset(
-        {Capability.CHAT, Capability.TOOLS, Capability.STREAMING}
-    )
+    capabilities = frozenset({Capability.CHAT, Capability.TOOLS, Capability.STREAMING})
     requires: ClassVar[tuple[str, ...]] = ("litellm",)
     extra: ClassVar[str] = "litellm"
 

@@ -41,9 +41,7 @@ class OpenAIChatBackend(Backend):
     request, and so do the proxies of the environment (``HTTPS_PROXY``, ``NO_PROXY``, …).
     """
 
-    capabilities: ClassVar[frozenset[Capability]] = frozenset(
-        {Capability.CHAT, Capability.TOOLS, Capability.STREAMING}
-    )
+    capabilities = frozenset({Capability.CHAT, Capability.TOOLS, Capability.STREAMING})
     provider: ClassVar[str] = "openai"
     """What spans call it."""
 

@@ -40,7 +40,7 @@ class TransformersBackend(Backend):
     later ones wait until that batch has ended. ``seed`` draws the seeds of requests without one.
     """
 
-    capabilities: ClassVar[frozenset[Capability]] = frozenset(
+    capabilities = frozenset(
         {
             Capability.TOKEN_IDS,
             Capability.LOGPROBS,

@@ -50,7 +50,7 @@ class VllmBackend(Backend):
     an id.
     """
 
-    capabilities: ClassVar[frozenset[Capability]] = frozenset(
+    capabilities = frozenset(
         {
             Capability.TOKEN_IDS,
             Capability.LOGPROBS,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import ClassVar
 
 from grpo_sdk.backend import Backend, Capability, ChatReply, FinishReason, ModelSpec, Sampling
 from grpo_sdk.messages import Message, ToolSchema, assistant
@@ -19,9 +18,7 @@ class ScriptedBackend(Backend):
     The last of ``replies`` is repeated. ``latency`` is in seconds a call.
     """
 
-    capabilities: ClassVar[frozenset[Capability]] = frozenset(
-        {Capability.CHAT, Capability.TOOLS, Capability.STREAMING, Capability.SEED}
-    )
+    capabilities = frozenset({Capability.CHAT, Capability.TOOLS, Capability.STREAMING, Capability.SEED})
 
     def __init__(
         self,

@@ -27,7 +27,7 @@ from grpo_sdk.testing import ScriptedBackend
 class Counted(ScriptedBackend):
     """Counts its starts; the first fails where ``broken``."""
 
-    capabilities = ScriptedBackend.capabilities | {Capability.LOCAL_WEIGHTS}
+    capabilities = ScriptedBackend.capabilities | {Capability.LOCAL_WEIGHTS, Capability.WEIGHT_SYNC}
     starts = 0
     closed: ClassVar = []
     weight_version = 0

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from grpo_host.backends.threaded import AnyLoopBackend
+from grpo_host.backends.threaded import ThreadedBackend
 from grpo_sdk import Sampling, TokenReply, user
 from grpo_sdk.testing import ScriptedBackend
 
@@ -59,7 +59,7 @@ def carried():
     made = []
 
     def make(inner):
-        backend = AnyLoopBackend(inner)
+        backend = ThreadedBackend(inner)
         made.append(backend)
         asyncio.run(backend.start())
         return backend
@@ -141,8 +141,8 @@ def test_ids_are_streamed_too(fakes, carried):
 
 def test_a_backend_that_nobody_holds_any_more_is_closed():
     inner = Bound()
-    backend = AnyLoopBackend(inner)
-    thread = backend._thread._thread
+    backend = ThreadedBackend(inner)
+    thread = backend._engine.thread._thread
     asyncio.run(backend.start())
     del backend
     gc.collect()

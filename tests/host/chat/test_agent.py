@@ -686,7 +686,7 @@ def test_an_agent_that_is_not_closed_frees_its_model():
 
     agent = ChatAgent(LocalModel("any", backend=Closing()))
     backend = asyncio.run(agent.ready()).backend
-    thread = backend._thread._thread
+    thread = backend._engine.thread._thread
     del agent, backend
     gc.collect()
     thread.join(5)

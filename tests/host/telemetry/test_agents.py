@@ -15,7 +15,8 @@ from opentelemetry import trace
 from opentelemetry.trace import StatusCode
 
 from grpo_host.agents.agent import Agent, AgentLimits, TurnTimeoutError
-from grpo_host.backends.threaded import AnyLoopBackend
+from grpo_host.backends.threaded import ThreadedBackend
+from grpo_host.backends.wrapper import BackendWrapper
 from grpo_host.chat.agent import ChatAgent
 from grpo_host.telemetry.agents import AgentInstruments, provider_name
 from grpo_sdk import Backend, Capability, ChatReply, ModelSpec, Sampling, Strategy, assistant, tool_call, user
@@ -376,19 +377,14 @@ def series(telemetry: Any) -> set[Any]:
 
 
 def test_a_backend_that_carries_calls_to_another_is_called_what_the_other_is() -> None:
-    class Carrier(Scripted):
-        def __init__(self, inner: Backend) -> None:
-            super().__init__()
-            self.inner = inner
-
     class VllmBackend(Scripted):
         """Named by its class."""
 
     class Hosted(Scripted):
         provider = "openai"
 
-    assert provider_name(Carrier(VllmBackend())) == "vllm"
-    assert provider_name(Carrier(Carrier(Hosted()))) == "openai"
+    assert provider_name(BackendWrapper(VllmBackend())) == "vllm"
+    assert provider_name(BackendWrapper(BackendWrapper(Hosted()))) == "openai"
 
 
 def test_an_agent_that_nothing_watches_makes_no_spans(telemetry: Any) -> None:
@@ -402,7 +398,7 @@ def test_the_span_is_current_in_a_backend_that_runs_in_another_thread_too(teleme
     backend = Scripted(assistant("Hello."))
 
     async def go() -> None:
-        carried = AnyLoopBackend(backend)
+        carried = ThreadedBackend(backend)
         await carried.start()
         await agent(telemetry, carried).open().act([user("Hi")])
         await carried.close()

@@ -4,7 +4,7 @@ import pytest
 
 from grpo_backends.transformers_engine import TransformersBackend
 from grpo_host.agents.agent import Agent
-from grpo_host.backends.threaded import AnyLoopBackend
+from grpo_host.backends.threaded import ThreadedBackend
 from grpo_host.training.from_python import _portable
 from grpo_sdk import CapabilityError, ModelSpec
 from grpo_sdk.testing import ScriptedBackend
@@ -15,7 +15,7 @@ class Alone(ScriptedBackend):
 
 
 def agent_on(model, *, chosen):
-    return Agent(AnyLoopBackend(Alone(model), chosen=chosen))
+    return Agent(ThreadedBackend(Alone(model), chosen=chosen))
 
 
 def test_ranks_play_on_transformers_where_nobody_asked_for_a_backend(tmp_path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from grpo_host.agents.agent import Agent
 from grpo_sdk.backend import TRAINABLE, Backend, Capability, ChatReply, ModelSpec, Sampling
@@ -31,7 +31,7 @@ class Readied(Protocol):
 class RespondingBackend(Backend):
     """A backend that asks a function: the latest message's text in, the answer's text out."""
 
-    capabilities: ClassVar[frozenset[Capability]] = frozenset({Capability.CHAT})
+    capabilities = frozenset({Capability.CHAT})
 
     def __init__(self, respond: Respond, *, name: str) -> None:
         super().__init__(ModelSpec(name))

@@ -10,10 +10,9 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from grpo_host.agents.agent import Agent, AgentLimits
@@ -22,6 +21,7 @@ from grpo_host.assembly.from_yaml import build_strategy, choose
 from grpo_host.assembly.runtime import agent_limits
 from grpo_host.assembly.served_tools import ServedTools, lacks_tools_of_episodes, served_tools
 from grpo_host.backends.local_model import AUTO, LocalModel
+from grpo_host.backends.wrapper import BackendWrapper
 from grpo_host.config.schema import ModelConfig, PluginUse, SamplingConfig
 from grpo_host.config.served_sampling import filled_up, sampling_of_run, served_sampling
 from grpo_host.runs.directory import RunDirectory
@@ -29,7 +29,7 @@ from grpo_host.serving.http.endpoint import ApiError
 from grpo_host.serving.http.readiness import listens
 from grpo_host.serving.models.catalogue import Catalogue, Entry
 from grpo_host.serving.services import Part, Services
-from grpo_sdk.backend import Backend, Capability, ChatReply, ModelSpec, Sampling, Tokenizer, TokenReply
+from grpo_sdk.backend import Backend, Capability, ChatReply, ModelSpec, Sampling, TokenReply
 from grpo_sdk.deadline import Deadline
 from grpo_sdk.errors import GrpoError
 from grpo_sdk.messages import Message, ToolSchema
@@ -37,7 +37,6 @@ from grpo_sdk.strategy import Strategy
 
 if TYPE_CHECKING:
     from grpo_host.plugins import Registry
-    from grpo_sdk.backend import NamedWeights
 
 logger = logging.getLogger("grpo_host.serving")
 
@@ -306,68 +305,51 @@ class Lease:
     """With no strategy and no tools; ``dataclasses.replace`` them."""
 
 
-class _Supervised(Backend):
-    """``inner``, watched by the pool."""
+class _Supervised(BackendWrapper):
+    """``inner``, watched by the pool, its tokens counted."""
 
     def __init__(self, inner: Backend, slot: _Slot, pool: ModelPool) -> None:
-        super().__init__(inner.model)
-        self.capabilities = inner.capabilities  # type: ignore[misc]  # of this one instance
-        self.inner = inner
+        super().__init__(inner)
         self._slot = slot
         self._pool = pool
 
-    @property
-    def tokenizer(self) -> Tokenizer:
-        return self.inner.tokenizer
-
     async def generate(self, prompt: Sequence[int], sampling: Sampling) -> TokenReply:
-        if Capability.STREAMING not in self.capabilities:
-            reply = await self._pool.supervised(self._slot, self.inner.generate(prompt, sampling))
-            self._pool.usage.tokens(len(prompt), len(reply.ids))
-            return reply
         # Token by token, so that a long answer is not taken for a model that hangs.
-        async with aclosing(self._each(self.inner.stream_ids(prompt, sampling))) as items:
-            reply = await whole_reply(items, TokenReply, lambda _: None)
-        self._pool.usage.tokens(len(prompt), len(reply.ids))
-        return reply
-
-    async def chat(
-        self, messages: Sequence[Message], sampling: Sampling, tools: Sequence[ToolSchema] = ()
-    ) -> ChatReply:
-        reply = await self._pool.supervised(self._slot, self.inner.chat(messages, sampling, tools))
-        self._pool.usage.tokens(reply.prompt_tokens, reply.completion_tokens)
-        return reply
+        async with aclosing(self.stream_ids(prompt, sampling)) as items:
+            return await whole_reply(items, TokenReply, lambda _: None)
 
     async def stream_ids(
         self, prompt: Sequence[int], sampling: Sampling
-    ) -> AsyncIterator[list[int] | TokenReply]:
-        async with aclosing(self._each(self.inner.stream_ids(prompt, sampling))) as items:
+    ) -> AsyncGenerator[list[int] | TokenReply]:
+        async with aclosing(self._iterate(lambda: self.inner.stream_ids(prompt, sampling))) as items:
             async for item in items:
                 if isinstance(item, TokenReply):
                     self._pool.usage.tokens(len(prompt), len(item.ids))
                 yield item
 
+    async def chat(
+        self, messages: Sequence[Message], sampling: Sampling, tools: Sequence[ToolSchema] = ()
+    ) -> ChatReply:
+        reply = await super().chat(messages, sampling, tools)
+        self._pool.usage.tokens(reply.prompt_tokens, reply.completion_tokens)
+        return reply
+
     async def stream(
         self, messages: Sequence[Message], sampling: Sampling, tools: Sequence[ToolSchema] = ()
-    ) -> AsyncIterator[str | ChatReply]:
-        async with aclosing(self._each(self.inner.stream(messages, sampling, tools))) as items:
+    ) -> AsyncGenerator[str | ChatReply]:
+        async with aclosing(self._iterate(lambda: self.inner.stream(messages, sampling, tools))) as items:
             async for item in items:
                 if isinstance(item, ChatReply):
                     self._pool.usage.tokens(item.prompt_tokens, item.completion_tokens)
                 yield item
 
-    async def update_weights(self, weights: NamedWeights, *, version: int) -> None:
-        await self.inner.update_weights(weights, version=version)
+    async def _call(self, ask: Callable[[], Awaitable[T]]) -> T:
+        return await self._pool.supervised(self._slot, ask())
 
-    async def load_adapter(self, path: Path) -> None:
-        await self.inner.load_adapter(path)
-
-    async def _each(self, items: Any) -> Any:
+    async def _iterate(self, ask: Callable[[], AsyncIterator[T]]) -> AsyncGenerator[T]:
+        items: Any = ask()
         async with aclosing(items):
-            while True:
-                item = await self._pool.supervised(self._slot, _next(items))
-                if item is None:
-                    return
+            while (item := await self._pool.supervised(self._slot, _next(items))) is not None:
                 yield item[0]
 
 
