@@ -24,7 +24,7 @@ BASE = "base_model_name_or_path"
 
 
 def check_adapter(adapter: Path, model: ModelSpec) -> None:
-    """Raise ``ModelError`` where the adapter at ``adapter`` does not belong to ``model``.
+    """Raise ``ModelError`` if the adapter at ``adapter`` does not belong to ``model``.
 
     Its base model's name is compared, then the names and shapes of its weights; no weight is read.
     """
@@ -34,7 +34,7 @@ def check_adapter(adapter: Path, model: ModelSpec) -> None:
 
 
 def check_base(adapter: Path, model: ModelSpec) -> None:
-    """Raise ``ModelError`` where the adapter says that it belongs to another model; quick."""
+    """Raise ``ModelError`` if the adapter says that it belongs to another model; quick."""
     base = adapter_settings(adapter).get(BASE)
     if base and not is_same_model(str(base), model):
         raise ModelError(
@@ -45,7 +45,7 @@ def check_base(adapter: Path, model: ModelSpec) -> None:
 
 
 def adapter_settings(adapter: Path) -> dict[str, Any]:
-    """What adapter_config.json says. Raises ``ModelError`` where ``adapter`` is nothing that PEFT wrote."""
+    """What adapter_config.json says. Raises ``ModelError`` if ``adapter`` is nothing that PEFT wrote."""
     try:
         settings = json.loads((adapter / CONFIG).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -85,7 +85,7 @@ def is_same_model(base: str, model: ModelSpec) -> bool:
 
 
 def hub_id(path: str) -> str | None:
-    """The hub id of the model that the hub's client keeps at ``path``; None where it is not from there."""
+    """The hub id of the model that the hub's client keeps at ``path``; None if it is not from there."""
     *_, folder, snapshots, _revision = ["", "", "", *Path(path).parts]
     is_kept = snapshots == "snapshots" and folder.startswith("models--")
     return folder.removeprefix("models--").replace("--", "/") if is_kept else None

@@ -65,7 +65,7 @@ class ModelSpec:
     name: str
     """As the user wrote it: an alias, a hub id, a path, or a provider's name."""
     path: Path | None = None
-    """Local directory with weights and tokenizer; None where the backend fetches or calls the model."""
+    """Local directory with weights and tokenizer; None if the backend fetches or calls the model."""
     adapter: Path | None = None
     """A PEFT adapter directory to serve on top."""
     dtype: str = "bfloat16"
@@ -74,7 +74,7 @@ class ModelSpec:
     stop: tuple[str | int, ...] = ()
     """Tokens (texts or ids) that end a turn, in place of those that the chat template writes."""
     hub_id: str | None = None
-    """The model's name on the hub, wherever its directory lies; None where it has none that is known."""
+    """The model's name on the hub, wherever its directory lies; None if it has none that is known."""
     tool_format: str = "auto"
     """How the model writes tool calls; ``auto``: as its chat template does."""
 
@@ -111,7 +111,7 @@ class TokenReply:
     """What a token backend sampled."""
 
     ids: list[int]
-    """The sampled ids, the stop token included where one was sampled."""
+    """The sampled ids, the stop token included if one was sampled."""
     logprobs: list[float]
     """One an id."""
     finish_reason: FinishReason
@@ -131,7 +131,7 @@ class ChatReply:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cost: float | None = None
-    """US dollars, where the backend knows."""
+    """US dollars, if the backend knows."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "finish_reason", FinishReason(self.finish_reason))
@@ -156,7 +156,7 @@ class Backend(ABC):
     """
 
     capabilities: frozenset[Capability]
-    """What it can do: of the class, or of an instance where it depends on the options."""
+    """What it can do: of the class, or of an instance if it depends on the options."""
     requires: ClassVar[tuple[str, ...]] = ()
     """Importable modules without which ``start`` fails; checked before a run."""
     extra: ClassVar[str] = ""
@@ -179,7 +179,7 @@ class Backend(ABC):
     async def generate(self, prompt: Sequence[int], sampling: Sampling) -> TokenReply:
         """Sample a continuation of the token ids ``prompt``.
 
-        Raises ``ContextOverflowError`` where the prompt leaves no room for one id.
+        Raises ``ContextOverflowError`` if the prompt leaves no room for one id.
         """
         raise self._cannot(Capability.TOKEN_IDS)
 

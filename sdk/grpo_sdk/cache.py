@@ -10,7 +10,7 @@ class Cache(Protocol):
     """Keeps JSON values under text keys, for as long as it likes. For any thread; never blocks for long."""
 
     def get(self, key: str) -> Any | None:
-        """The value, or None where there is none (any more)."""
+        """The value, or None if there is none (any more)."""
 
     def set(self, key: str, value: Any, *, ttl: float | None = None) -> None:
         """Keep ``value``, at most ``ttl`` seconds; None: as long as the cache does by itself."""

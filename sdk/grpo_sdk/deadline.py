@@ -9,7 +9,7 @@ from typing import Any
 
 
 class Deadline:
-    """``with Deadline(seconds): await …`` raises ``TimeoutError`` where the block takes longer.
+    """``with Deadline(seconds): await …`` raises ``TimeoutError`` if the block takes longer.
 
     As ``asyncio.timeout``, but it is entered without ``async``. Within a task only. ``more`` is asked
     when the time is up: for how many seconds the block may go on.

@@ -1,4 +1,4 @@
-"""Texts as vectors: of a sentence model where one is installed, or hashed from their letters.
+"""Texts as vectors: of a sentence model if one is installed, or hashed from their letters.
 
 Vectors have length 1, so the dot product of two is their cosine similarity.
 """
@@ -39,7 +39,7 @@ class Embedder(Protocol):
         """Length of a vector."""
 
     def embed(self, texts: Sequence[str]) -> Vectors:
-        """An array of ``len(texts)`` rows, each of length 1, or of zeros where a text says nothing."""
+        """An array of ``len(texts)`` rows, each of length 1, or of zeros if a text says nothing."""
 
 
 def embedder_available() -> bool:
@@ -50,8 +50,8 @@ def embedder_available() -> bool:
 def sentence_embedder(path: str | Path | None = None) -> SentenceEmbedder:
     """The sentence model in the directory ``path``, or all-MiniLM-L6-v2; the same object for one path.
 
-    The model is loaded on first use. Raises ``MissingExtraError`` where a package is missing,
-    ``ModelError`` where ``path`` holds no model.
+    The model is loaded on first use. Raises ``MissingExtraError`` if a package is missing,
+    ``ModelError`` if ``path`` holds no model.
     """
     needed = _NEEDED if path else (PACKAGE, *_NEEDED)
     if missing := _missing(needed):
@@ -120,7 +120,7 @@ class SentenceEmbedder:
         return self._dimensions
 
     def embed(self, texts: Sequence[str]) -> Vectors:
-        """Raises ``ModelError`` where the model does not load."""
+        """Raises ``ModelError`` if the model does not load."""
         with self._lock:
             if self._worker is None:
                 # One thread for all callers: OpenMP keeps a pool of threads for each that calls it.

@@ -32,7 +32,7 @@ class StepResult:
     """The environment's answer to what the agent said."""
 
     messages: list[Message] = field(default_factory=list)
-    """The user's next words; empty where the episode is done."""
+    """The user's next words; empty if the episode is done."""
     done: bool = False
     outcome: dict[str, Any] = field(default_factory=dict)
     """Facts for rewards and reports, merged into the trajectory's; ``success: bool`` by convention."""
@@ -83,7 +83,7 @@ class Environment(ABC):
         return {}
 
     def demonstrations(self, split: str) -> Sequence[list[Message]]:
-        """Dialogues worth imitating, for a supervised warm start. Empty where there are none."""
+        """Dialogues worth imitating, for a supervised warm start. Empty if there are none."""
         return ()
 
     async def close(self) -> None:

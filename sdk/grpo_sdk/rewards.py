@@ -68,7 +68,7 @@ async def score_messages(
 ) -> RewardResult:
     """What ``reward`` says of a conversation that was had elsewhere; ``context`` becomes its task's data.
 
-    A reward that is no coroutine runs in a thread. Raises ``ValueError`` where ``messages`` are no
+    A reward that is no coroutine runs in a thread. Raises ``ValueError`` if ``messages`` are no
     messages, and whatever the reward raises.
     """
     trajectory = Trajectory.of_messages(messages, context=context)

@@ -21,7 +21,7 @@ def object_schema(parameters: Any) -> dict[str, Any]:
     Servers and clients in many languages write schemas: ``properties`` may be null or (PHP's empty
     array) a list, ``required`` null, a schema true or false. Model templates and renderers read them
     as dicts and lists, and fail on others. A well-formed schema comes back as it is. Raises
-    ``ValueError`` where ``parameters`` is no schema.
+    ``ValueError`` if ``parameters`` is no schema.
     """
     if not isinstance(parameters, Mapping | bool) and parameters not in (None, []):
         raise ValueError(f"the parameters of a tool are a JSON schema, not {parameters!r:.80}")

@@ -48,7 +48,7 @@ class Toolbox:
         return [tool.schema for tool in self._tools.values()]
 
     def add(self, tool: ToolLike, *, name: str | None = None) -> None:
-        """Offer one more tool. Raises ``ValueError`` where its name is taken."""
+        """Offer one more tool. Raises ``ValueError`` if its name is taken."""
         bound = bind(tool, name=name)
         if bound.name in self._tools:
             raise ValueError(f'two tools are called "{bound.name}"; rename one of them')

@@ -43,7 +43,7 @@ class ToolLimits:
 def as_tool(tool: ToolLike, *, name: str | None = None) -> BaseTool:
     """``tool`` as a ``BaseTool``; a function's type hints and docstring become its schema.
 
-    A function without a docstring is described by its name. Raises ``TypeError`` where ``tool``
+    A function without a docstring is described by its name. Raises ``TypeError`` if ``tool``
     is neither.
     """
     from langchain_core.tools import BaseTool, StructuredTool
@@ -169,7 +169,7 @@ def bind(tool: ToolLike, *, name: str | None = None) -> BoundTool:
 
 
 def _origin(tool: Any) -> str:
-    """The code behind a tool and all that it holds, the same in every process where that is plain.
+    """The code behind a tool and all that it holds, the same in every process if that is plain.
 
     What holds objects is like no other: only they know what they do.
     """

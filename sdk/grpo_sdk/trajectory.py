@@ -62,9 +62,9 @@ class TokenSequence:
     mask: list[int]
     """1 = sampled by the policy, 0 = everything else (prompt, tool results, template)."""
     logprobs: list[float]
-    """Natural-log probability of each sampled id under the policy that sampled it; 0.0 where mask is 0."""
+    """Natural-log probability of each sampled id under the policy that sampled it; 0.0 if mask is 0."""
     versions: list[int]
-    """Policy version that sampled each id; -1 where mask is 0."""
+    """Policy version that sampled each id; -1 if mask is 0."""
 
     def __post_init__(self) -> None:
         lengths = {len(self.ids), len(self.mask), len(self.logprobs), len(self.versions)}
@@ -87,7 +87,7 @@ class TokenSequence:
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """Every token of a trajectory. More than one sequence only where a chat template rewrote its history."""
+    """Every token of a trajectory. More than one sequence only if a chat template rewrote its history."""
 
     sequences: list[TokenSequence] = field(default_factory=list)
 
@@ -153,12 +153,12 @@ class Trajectory:
     messages: list[Message]
     turns: list[Turn] = field(default_factory=list)
     ledger: Ledger | None = None
-    """None where the backend does not speak token ids."""
+    """None if the backend does not speak token ids."""
     outcome: dict[str, Any] = field(default_factory=dict)
     """What the environment measured, e.g. ``{"success": True}``; never written by the policy."""
     rewards: dict[str, RewardRecord] = field(default_factory=dict)
     reward: float | None = None
-    """Weighted sum of ``rewards``; None where the episode or a reward failed."""
+    """Weighted sum of ``rewards``; None if the episode or a reward failed."""
     error: str | None = None
     sample: int = 0
     """Its index within the group of its task."""
@@ -184,7 +184,7 @@ class Trajectory:
     ) -> Trajectory:
         """A conversation that was had elsewhere, as a trajectory that rewards can score.
 
-        ``context`` is what was known of it: the data of its task. Raises ``ValueError`` where
+        ``context`` is what was known of it: the data of its task. Raises ``ValueError`` if
         ``messages`` are no messages.
         """
         task = Task("conversation", dict(context or {}))
@@ -241,7 +241,7 @@ class Trajectory:
     def from_json(line: str | bytes) -> Trajectory:
         """The trajectory that ``to_json`` of this version or of an older one wrote.
 
-        Raises ``ValueError`` where the line is none, or one of a newer version.
+        Raises ``ValueError`` if the line is none, or one of a newer version.
         """
         from pydantic_core import from_json
 

@@ -1,6 +1,6 @@
 """A model's weights as they are sampled from: adapters merged in, rounded so that small updates survive.
 
-An update that is small beside its weight is lost where the sum is rounded to the nearest bfloat16.
+An update that is small beside its weight is lost if the sum is rounded to the nearest bfloat16.
 ``rounded`` goes up or down with the probability that keeps the sum right on average. What it draws
 hangs on the weight's name alone: trainer, server and export make the same weights of the same adapter.
 """
@@ -130,7 +130,7 @@ def merged_weights(
 
 
 def check_mergeable(model: PeftModel) -> None:
-    """Raise ``ModelError`` where adapters train what cannot become a weight of the base model."""
+    """Raise ``ModelError`` if adapters train what cannot become a weight of the base model."""
     for config in model.peft_config.values():
         if config.is_prompt_learning:
             raise ModelError(

@@ -64,7 +64,7 @@ class DiskCache:
 
     It may be lost at any time and must never stand in the way. A damaged file is set aside (as
     ``<name>.damaged``) and begun anew; a full disk or a locked file makes a miss of a read and
-    nothing of a write. Each is a warning and counted. Only at the start there is an error: where the
+    nothing of a write. Each is a warning and counted. Only at the start there is an error: if the
     file cannot be opened, or is not a cache.
     """
 
@@ -95,7 +95,7 @@ class DiskCache:
             raise ConfigError(f"cache {self.path}: {problem}. Choose a path that can be written") from problem
 
     def get(self, key: str) -> Any | None:
-        """The value, or None where there is none."""
+        """The value, or None if there is none."""
         held = self.find(key)
         return None if held is None else decode(held.data)
 
@@ -188,7 +188,7 @@ class DiskCache:
             ).rowcount
 
     def _attempt(self, work: Callable[[sqlite3.Connection], T], otherwise: T) -> T:
-        """``work``'s result; ``otherwise``, with a warning, where the file does not let it."""
+        """``work``'s result; ``otherwise``, with a warning, if the file does not let it."""
         if self._process != os.getpid():  # after a fork: the connection and a held lock are the parent's
             _inherited.append(self._connection)
             self._connection, self._lock, self._process = None, threading.RLock(), os.getpid()

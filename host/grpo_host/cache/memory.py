@@ -43,7 +43,7 @@ class MemoryCache:
         )
 
     def get(self, key: str) -> Any | None:
-        """The value, or None where there is none."""
+        """The value, or None if there is none."""
         held = self.find(key)
         return None if held is None else decode(held.data)
 
@@ -68,7 +68,7 @@ class MemoryCache:
         size = len(held.data) + len(key.encode()) + ENTRY_BYTES
         with self._lock:
             self._counts.sets += 1
-            self._held.pop(key, None)  # also where the new value is not kept: the old one is out of date
+            self._held.pop(key, None)  # even if the new value is not kept: the old one is out of date
             if size > self._max_bytes:
                 self._counts.refused += 1
                 return

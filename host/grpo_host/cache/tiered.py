@@ -1,4 +1,4 @@
-"""A cache in memory before one on disk: the second is asked only where the first has nothing."""
+"""A cache in memory before one on disk: the second is asked only if the first has nothing."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class TieredCache:
         self.memory, self.disk = memory, disk
 
     def get(self, key: str) -> Any | None:
-        """The value, or None where neither has it."""
+        """The value, or None if neither has it."""
         held = self.memory.find(key)
         if held is None and (held := self.disk.find(key)) is not None:
             times = [seconds for seconds in (held.seconds, self.memory.ttl) if seconds is not None]

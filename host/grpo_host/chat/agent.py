@@ -38,7 +38,7 @@ from grpo_sdk.tools import BoundTool, Cacheable, ToolLike, bind
 logger = logging.getLogger("grpo_host.chat")
 
 _TRIES = 3
-"""How often an answer is thought out anew where another process was faster."""
+"""How often an answer is generated again if another process was faster."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +132,7 @@ class ChatAgent:
         """Offer a tool from the next message on; one of the same name is replaced.
 
         ``cacheable`` overrules the tool's own mark (``grpo_sdk.cacheable``): with equal arguments it
-        gives an equal result, for ``ttl`` seconds where given. Raises ``TypeError`` where it is no tool.
+        gives an equal result, for ``ttl`` seconds if given. Raises ``TypeError`` if it is no tool.
         """
         bound = bind(tool, name=name)
         if cacheable is not None or ttl is not None:
@@ -155,7 +155,7 @@ class ChatAgent:
     ) -> ConversationContext:
         """Begin a conversation. The model is told ``context``, which must be JSON-able.
 
-        Raises ``ConfigError``, ``PluginError`` for an unknown strategy, and ``ConflictError`` where
+        Raises ``ConfigError``, ``PluginError`` for an unknown strategy, and ``ConflictError`` if
         there is a conversation of the id.
         """
         name = self._name(strategy) or self.strategy
@@ -178,7 +178,7 @@ class ChatAgent:
         ``strategy`` holds from now on. Messages to one conversation are answered one after another;
         what an answer that fails or is cancelled has said is not kept. Raises
         ``ConversationNotFoundError``, ``ContextOverflowError``, ``TurnLimitError``,
-        ``TurnTimeoutError``, what the backend raises, and ``ConflictError`` where another process has
+        ``TurnTimeoutError``, what the backend raises, and ``ConflictError`` if another process has
         answered in this conversation meanwhile and this answer's tools have run.
         """
         return (await self.answer(conversation_id, message, strategy, use_tools)).text

@@ -171,7 +171,7 @@ class Answering:
         return answer
 
     async def _compress(self) -> None:
-        """Put the oldest exchanges away where there are too many."""
+        """Put the oldest exchanges away if there are too many."""
         window = self._window
         whole = [*self._record.messages[self._digest.messages :], user(self._message)]
         threshold = self._budget * window.threshold
@@ -215,7 +215,7 @@ class Answering:
         return [system(text), *messages] if text else list(messages)
 
     def _fitted(self, messages: Sequence[Message]) -> list[Message]:
-        """``messages`` as they are shown: less where they would take more than the budget."""
+        """``messages`` as they are shown: less if they would take more than the budget."""
         for view in (self._view(messages), self._view(messages, examples=False)):
             if self._count(view) <= self._budget:
                 return view

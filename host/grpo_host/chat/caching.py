@@ -1,4 +1,4 @@
-"""Answers and tool results that are used again, where that is safe."""
+"""Reuse answers and tool results if that is safe."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class CachedBackend(BackendWrapper):
 
 
 def cached_tool(tool: BoundTool, cache: Any) -> BoundTool:
-    """``tool``, whose results are kept where it is marked cacheable. What it raises is not."""
+    """``tool``, whose results are kept if it is marked cacheable. What it raises is not."""
     mark = tool.cacheable
     if mark is None:
         return tool
@@ -111,13 +111,13 @@ def cached_tool(tool: BoundTool, cache: Any) -> BoundTool:
 
 
 async def got(cache: Any, key: str) -> Any:
-    """``cache.get``, awaited where it is async."""
+    """``cache.get``, awaited if it is async."""
     found = cache.get(key)
     return await settled(found)
 
 
 async def put(cache: Any, key: str, value: Any, *, ttl: float | None = None) -> None:
-    """``cache.set``, awaited where it is async. What cannot be cached is not, and stands in nobody's way."""
+    """``cache.set``, awaited if it is async. What cannot be cached is not, and stands in nobody's way."""
     try:
         done = cache.set(key, value) if ttl is None else cache.set(key, value, ttl=ttl)
         if inspect.isawaitable(done):

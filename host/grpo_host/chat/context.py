@@ -43,7 +43,7 @@ def fit(messages: Sequence[Message], budget: int, count: Count) -> list[Message]
     """As much of ``messages`` as takes at most ``budget`` tokens.
 
     Older exchanges go first, each as a whole; then, of the last one, the oldest tool exchanges.
-    Raises ``ContextOverflowError`` where even the system message and the last user message take more.
+    Raises ``ContextOverflowError`` if even the system message and the last user message take more.
     """
     parts = _Parts(messages)
     numbers = range(len(parts) + 1)
@@ -60,7 +60,7 @@ def fit(messages: Sequence[Message], budget: int, count: Count) -> list[Message]
 def older(messages: Sequence[Message], fits: Callable[[list[Message]], bool], turns: int) -> int:
     """How many of the oldest messages to put away so that the rest has ``turns`` exchanges and ``fits``.
 
-    Whole exchanges are counted, and never the last; where nothing but that is left, it need not fit.
+    Whole exchanges are counted, and never the last; if nothing but that is left, it need not fit.
     """
     parts = exchanges(messages)
     least = min(max(0, len(parts) - turns), len(parts) - 1)
@@ -72,7 +72,7 @@ def older(messages: Sequence[Message], fits: Callable[[list[Message]], bool], tu
 
 
 def counter(renderer: Renderer | None, tools: Sequence[ToolSchema]) -> Count:
-    """Counts tokens: exactly where the host renders, else by an estimate that is rather too high."""
+    """Counts tokens: exactly if the host renders, else by an estimate that is rather too high."""
     if renderer is not None:
         return lambda messages: len(renderer.prompt(messages, tools))
     offered = sum(len(str(tool)) for tool in tools) // 3

@@ -49,7 +49,7 @@ class ModelSettings(BaseModel):
     """Longest answer, in tokens."""
     stop: list[str] = Field(default_factory=list)
     seed: int | None = None
-    """Repeats the conversation where the backend can repeat a sample."""
+    """Repeats the conversation if the backend can repeat a sample."""
 
     @classmethod
     def read(cls, given: Mapping[str, Any] | None) -> ModelSettings:
@@ -103,7 +103,7 @@ class ModelSettings(BaseModel):
         setattr(self, key, self.model_type)
 
     def local_model(self, context: int | None = None) -> LocalModel:
-        """The model; ``context`` is its longest sequence where the settings name none."""
+        """The model; ``context`` is its longest sequence if the settings name none."""
         return LocalModel(
             self.model or DEFAULT_MODEL,
             backend=self.backend,

@@ -53,7 +53,7 @@ class ConversationRecord:
     """Unix time, as is ``updated``."""
     updated: float = field(default_factory=time.time)
     owner: str = ""
-    """Whose conversation it is, where several clients share a store."""
+    """Whose conversation it is, if several clients share a store."""
     digest: Digest = field(default_factory=Digest)
     length: int = 0
     """How many messages there are; ``list`` tells it without their text."""
@@ -67,7 +67,7 @@ class ConversationStore(ABC):
 
     @abstractmethod
     async def create(self, record: ConversationRecord) -> None:
-        """Keep a new conversation. Raises ``ConflictError`` where its id is taken."""
+        """Keep a new conversation. Raises ``ConflictError`` if its id is taken."""
 
     @abstractmethod
     async def get(self, conversation_id: str) -> ConversationRecord | None:
@@ -85,7 +85,7 @@ class ConversationStore(ABC):
     ) -> None:
         """Add ``messages``, all or none, to a conversation that has ``expected`` messages.
 
-        ``strategy`` and ``digest`` are replaced where they are given. Raises ``ConflictError`` where
+        ``strategy`` and ``digest`` are replaced if they are given. Raises ``ConflictError`` if
         the conversation has another number of messages, since somebody else has added to it, and
         ``ConversationNotFoundError``.
         """
@@ -110,7 +110,7 @@ class ConversationStore(ABC):
 
 
 def conflict(conversation_id: str, expected: int, found: int) -> ConflictError:
-    """What to say where a conversation has grown meanwhile."""
+    """What to say if a conversation has grown meanwhile."""
     return ConflictError(
         f'conversation "{conversation_id}" has {found} messages, not {expected}: somebody else has added '
         "to it. Read it again, then answer"

@@ -60,7 +60,7 @@ def _request(summary: str, lines: Sequence[str]) -> str:
 
 
 def _mention(line: str) -> str:
-    """That there was a line too long to read; nothing where even that does not fit."""
+    """That there was a line too long to read; nothing if even that does not fit."""
     return "" if line.startswith("[") else f"[Here stood a message of {len(line)} characters.]"
 
 

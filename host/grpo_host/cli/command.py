@@ -45,7 +45,7 @@ class ExamplesFirst(click.Command):
         self.examples = examples
 
     def get_short_help_str(self, limit: int = 0) -> str:
-        """Its sentence, whole: a list of commands wraps it where the terminal is narrow."""
+        """Its sentence, whole: a list of commands wraps it if the terminal is narrow."""
         return super().get_short_help_str(limit=1000)
 
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -69,7 +69,7 @@ class Command(ExamplesFirst):
 
 
 class _Path(click.Path):
-    """A path in which ``~`` is the home directory, also where a shell leaves it: ``--out=~/x``."""
+    """A path in which ``~`` is the home directory, even if a shell leaves it: ``--out=~/x``."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         from grpo_host.utils.paths import expanded
@@ -114,7 +114,7 @@ def plugin_options(choice: PluginChoice) -> list[str]:
 
 
 def option_override(option: str, location: tuple[str, ...], value: Any) -> list[Override]:
-    """The override that a command-line option stands for; none where it was not given."""
+    """The override that a command-line option stands for; none if it was not given."""
     from grpo_host.config.overrides import Override
 
     return [] if value is None else [Override(location, value, option)]

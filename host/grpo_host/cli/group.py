@@ -38,7 +38,7 @@ class LazyGroup(ExamplesFirst, click.Group):
 
 
 _MODULES = {"eval": "evaluate"}
-"""Where the name would hide a builtin."""
+"""Command → its module, if a module of the command's name would hide a builtin."""
 
 
 def _version(ctx: click.Context, _: click.Parameter, value: bool) -> None:

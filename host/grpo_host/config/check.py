@@ -55,7 +55,7 @@ class Report:
 
     problems: list[Problem]
     tasks: dict[str, int] = field(default_factory=dict)
-    """Split → number of tasks; empty where the environment was not asked."""
+    """Split → number of tasks; empty if the environment was not asked."""
     tools: list[str] = field(default_factory=list)
     """Names, the environment's included."""
     warnings: list[str] = field(default_factory=list)

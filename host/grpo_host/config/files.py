@@ -87,7 +87,7 @@ def _uses(values: Any) -> Iterator[tuple[Any, Location]]:
 def _model_files(
     values: Any, at: Location, registry: Registry | None, base: Callable[[Location], Path]
 ) -> Iterator[Location]:
-    """Of the model below ``at``: its adapter, and itself where it is a directory that is loaded."""
+    """Of the model below ``at``: its adapter, and itself if it is a directory that is loaded."""
     yield from _texts(values, (*at, "model", "adapter"))
     backend = at if at else (*at, "backend")
     try:
@@ -131,7 +131,7 @@ def _options(use: Any) -> Mapping[str, Any]:
 
 
 def _at(values: Any, location: Sequence[str | int]) -> Any:
-    """What is at ``location``; None where ``values`` has no such place, which may be a mistake in it."""
+    """What is at ``location``; None if ``values`` has no such place, which may be a mistake in it."""
     for step in location:
         try:
             values = values[step]

@@ -34,7 +34,7 @@ class Origin:
     def override_of(self, location: Location) -> Override | None:
         """The override that set ``location`` or something above it; the last one wins.
 
-        Where the file has no ``location``, one that set something below it made it.
+        If the file has no ``location``, one that set something below it made it.
         """
         for override in reversed(self.overrides):
             if location[: len(override.location)] == override.location:
@@ -85,7 +85,7 @@ def load_config(
     """Read agent.yaml; paths of files that it names become absolute.
 
     Without ``registry`` those among the options of plugins stay as they are. Raises
-    ``InvalidConfigError``, or ``ConfigError`` where it is no YAML at all.
+    ``InvalidConfigError``, or ``ConfigError`` if it is no YAML at all.
     """
     path = expanded(path)
     values, lines = read_source(path)
@@ -129,7 +129,7 @@ def _keys_at(location: Location) -> list[str]:
 
 
 def _elsewhere(message: str, key: str) -> str:
-    """A better message where an unknown key is one of another section, or looks like one."""
+    """A better message if an unknown key is one of another section, or looks like one."""
     if not message.startswith("unknown key") or "Did you mean" in message:
         return ""
     places: dict[str, str] = {}

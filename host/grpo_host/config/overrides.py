@@ -32,7 +32,7 @@ def parse_override(text: str) -> Override:
 
 
 def apply_override(values: dict[str, Any], override: Override) -> None:
-    """Put the override into ``values``. Raises ``ConfigError`` where a list is too short."""
+    """Put the override into ``values``. Raises ``ConfigError`` if a list is too short."""
     *above, last = override.location
     parent: Any = values
     for depth, step in enumerate(above):

@@ -17,7 +17,7 @@ def resolve_references(
 ) -> tuple[Any, dict[Location, str], list[Complaint]]:
     """``values`` with the variables filled in, the texts that had references, what is wrong.
 
-    ``$${`` stands for ``${`` itself. An empty variable counts as unset where there is a default.
+    ``$${`` stands for ``${`` itself. An empty variable counts as unset if there is a default.
     """
     references: dict[Location, str] = {}
     complaints: list[Complaint] = []

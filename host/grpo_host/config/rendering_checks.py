@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def check_rendering(model: ModelConfig, backend: type[Backend]) -> tuple[list[Complaint], tuple[str, ...]]:
-    """What is wrong, and what could not be proven. Nothing where the model's files are not here yet."""
+    """What is wrong, and what could not be proven. Nothing if the model's files are not here yet."""
     if not backend.capabilities >= {Capability.LOCAL_WEIGHTS, Capability.TOKEN_IDS}:
         return [], ()
     directory = directory_here(model.name)

@@ -23,7 +23,7 @@ def dump_resolved(loaded: LoadedConfig, registry: Registry, *, comments: Iterabl
     """The YAML text, ``comments`` on top. ``load_config`` reads it back as the same configuration.
 
     What came from environment variables stays a reference, so that no secret is written. Raises
-    ``PluginError`` where a plugin is not there, ``OptionsError`` where options do not fit.
+    ``PluginError`` if a plugin is not there, ``OptionsError`` if options do not fit.
     """
     values: dict[str, Any] = loaded.config.model_dump(mode="json")
     for location, kind, use in plugin_uses(loaded.config):
@@ -47,7 +47,7 @@ def dump_plain(config: AgentConfig, *, comments: Iterable[str] = ()) -> str:
 
 
 _LINE_ENDS = frozenset("\x85\u2028\u2029\ufeff")
-"""YAML's readers take them for ends of lines, or drop them, where they are not escaped."""
+"""YAML's readers take them for ends of lines, or drop them, if they are not escaped."""
 
 
 def to_yaml(values: Any, comments: Iterable[str] = ()) -> str:

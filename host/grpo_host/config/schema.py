@@ -184,7 +184,7 @@ class WarmStartConfig(Section):
 
 
 class EarlyStoppingConfig(Section):
-    """Stop where the reward does not rise any more on tasks that are neither trained on nor those of the
+    """Stop if the reward does not rise any more on tasks that are neither trained on nor those of the
     evaluation; the best weights are kept."""
 
     patience: Count = 50
@@ -262,7 +262,7 @@ Bytes = Annotated[int, Field(ge=1024)]
 
 
 class ServingSamplingConfig(Section):
-    """How a served model is sampled where the request does not say; null: as the agent is measured."""
+    """How a served model is sampled if the request does not say; null: as the agent is measured."""
 
     max_tokens: Count | None = None
     """A model call; null: sampling's."""
@@ -283,7 +283,7 @@ class ServingConfig(Section):
     sampling: ServingSamplingConfig = ServingSamplingConfig()
     allowed_hosts: list[Name] = Field(default_factory=list)
     """Values of the Host header, ``*.example.org`` for all below. Empty: ``host`` and loopback's names
-    where a connection comes over loopback, and any from elsewhere."""
+    if a connection comes over loopback, and any from elsewhere."""
     allowed_origins: list[Name] = Field(default_factory=list)
     """Web pages of these origins may call the API; empty: only the server's own."""
     rate: Rate | None = "1200/minute"

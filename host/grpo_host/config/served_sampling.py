@@ -1,4 +1,4 @@
-"""How a served agent is sampled: as it was measured, where nothing else is said."""
+"""How a served agent is sampled: as it was measured, if nothing else is said."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def served_sampling(config: AgentConfig) -> SamplingConfig:
 
 
 def filled_up(said: ServingSamplingConfig, rest: SamplingConfig) -> SamplingConfig:
-    """``said``, and ``rest`` where it says nothing."""
+    """``said``, and ``rest`` if it says nothing."""
     return rest.model_copy(update=said.model_dump(exclude_none=True))
 
 
@@ -40,7 +40,7 @@ def sampling_of_run(agent_yaml: Path) -> SamplingConfig:
     """As a run was measured, by its own ``agent_yaml``; plugins and secrets that the rest of it names need
     not be there.
 
-    Raises ``ConfigError`` where it cannot be read.
+    Raises ``ConfigError`` if it cannot be read.
     """
     values, _ = read_source(agent_yaml)
     parts, _, complaints = resolve_references({key: values.get(key, {}) for key in _Run.model_fields})

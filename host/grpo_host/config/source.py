@@ -15,7 +15,7 @@ MOST_SETTINGS = 100_000
 def read_source(path: Path) -> tuple[dict[str, Any], dict[Location, int]]:
     """The values of the file at ``path``, and the line of each, counted from 1.
 
-    Raises ``ConfigError`` where it cannot be read or is not a YAML mapping.
+    Raises ``ConfigError`` if it cannot be read or is not a YAML mapping.
     """
     try:
         text = path.read_text(encoding="utf-8")

@@ -29,7 +29,7 @@ class DialogueDatabase:
     """Example dialogues, from a list, a JSONL file or a SQLite file. Thread-safe.
 
     A row has ``content`` (what the user says) and ``expected_response``, or ``messages``; ``id``,
-    ``category`` and ``metadata`` where wanted. A SQLite file is one that ``create`` made, or any
+    ``category`` and ``metadata`` if wanted. A SQLite file is one that ``create`` made, or any
     with a table ``dialogues`` of such columns, which is read into memory. What is added stays only
     in a file that ``create`` made.
     """
@@ -58,7 +58,7 @@ class DialogueDatabase:
     ) -> DialogueDatabase:
         """A new SQLite file ``path`` with the rows of ``source``.
 
-        Raises ``ConfigError`` where there is such a file, or a row is wrong; then no file is left.
+        Raises ``ConfigError`` if there is such a file, or a row is wrong; then no file is left.
         """
         path = expanded(path)
         if path.exists():
@@ -106,14 +106,14 @@ class DialogueDatabase:
         return self._store.categories()
 
     def add(self, rows: Row | Iterable[Row]) -> int:
-        """Add one dialogue or several: all of them, or none where one is wrong (``ConfigError``)."""
+        """Add one dialogue or several: all of them, or none if one is wrong (``ConfigError``)."""
         several = [rows] if isinstance(rows, Mapping) else rows
         return self._store.add((f"dialogue {index} of those added", row) for index, row in enumerate(several))
 
     def embed(self, progress: Callable[[int, int], None] | None = None) -> None:
         """Make the vectors that search by meaning needs, now; in a file they stay.
 
-        ``progress(done, of)`` is called now and then. Raises ``MissingExtraError`` where no sentence
+        ``progress(done, of)`` is called now and then. Raises ``MissingExtraError`` if no sentence
         model is installed.
         """
         self._meaning().update(progress)
@@ -130,9 +130,9 @@ class DialogueDatabase:
         """The at most ``k`` dialogues that are most like ``query``, best first; any text is a query.
 
         ``words``: they share words with it (bm25). ``meaning``: their vectors lie nearest, with a
-        cosine of at least ``min_similarity``. ``auto``: both rankings, merged, where an embedder is
+        cosine of at least ``min_similarity``. ``auto``: both rankings, merged, if an embedder is
         given or the sentence model installed; else words alone. Raises ``MissingExtraError`` for
-        ``meaning`` where no model is installed.
+        ``meaning`` if no model is installed.
         """
         if mode not in MODES:
             raise ValueError(f'no mode "{mode}"; modes are: {", ".join(MODES)}')
@@ -182,7 +182,7 @@ class DialogueDatabase:
 
 
 def read_demonstrations(source: Source) -> list[list[Message]]:
-    """The dialogues of ``source`` that show an answer. Raises ``ConfigError`` where there are none."""
+    """The dialogues of ``source`` that show an answer. Raises ``ConfigError`` if there are none."""
     with DialogueDatabase(source, embedder=None) as database:
         found = database.demonstrations()
         if not found:

@@ -25,7 +25,7 @@ class Dialogue:
     category: str = ""
     expected_response: str = ""
     messages: list[Message] = field(default_factory=list)
-    """The whole conversation, where the example has one."""
+    """The whole conversation, if the example has one."""
     metadata: dict[str, Any] = field(default_factory=dict)
     """Whatever else its row says."""
 

@@ -20,7 +20,7 @@ SQLITE_HEAD = b"SQLite format 3\0"
 
 
 def read_rows(source: Source) -> Iterator[tuple[str, Any]]:
-    """Every row of ``source`` with where it stands. Raises ``ConfigError`` where it cannot be read."""
+    """Every row of ``source`` with its place. Raises ``ConfigError`` if it cannot be read."""
     if not isinstance(source, str | Path):
         for index, row in enumerate(source):
             yield f"dialogue {index} of the list", row
@@ -30,7 +30,7 @@ def read_rows(source: Source) -> Iterator[tuple[str, Any]]:
 
 
 def is_sqlite(path: Path) -> bool:
-    """Whether ``path`` is a SQLite file. Raises ``ConfigError`` where it cannot be read."""
+    """Whether ``path`` is a SQLite file. Raises ``ConfigError`` if it cannot be read."""
     try:
         with path.open("rb") as file:
             return file.read(len(SQLITE_HEAD)) == SQLITE_HEAD

@@ -60,7 +60,7 @@ class Store:
     def __init__(self, path: Path | None = None, *, create: bool = False) -> None:
         """In memory, or in the file ``path``: an empty one, or one that this class made.
 
-        Raises ``ConfigError`` where the file is of another format.
+        Raises ``ConfigError`` if the file is of another format.
         """
         self.path = path
         self.lock = RLock()
@@ -107,7 +107,7 @@ class Store:
         return int(self._one("SELECT coalesce(max(n), 0) FROM dialogues"))
 
     def add(self, rows: Iterable[tuple[str, Any]]) -> int:
-        """Add ``rows``, each with where it stands: all, or none where one is wrong (``ConfigError``)."""
+        """Add ``rows``, each with its place: all, or none if one is wrong (``ConfigError``)."""
         if not self.writable:
             raise ConfigError(f"{self.path}: the file is not writable, so no dialogue can be added")
         with self.lock, self._connection:
@@ -178,7 +178,7 @@ class Store:
         """The rows that share words with ``query``, best (bm25) first.
 
         Any text is a query: its words are looked up, all else is left out. Ranked are at most
-        ``MOST_MATCHES`` rows around its rarest words; where all of its words are more common than
+        ``MOST_MATCHES`` rows around its rarest words; if all of its words are more common than
         that, those that have all of them come first.
         """
         words = list(dict.fromkeys(_WORD.findall(query.lower())))[: 4 * MOST_WORDS]

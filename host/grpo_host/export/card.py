@@ -48,7 +48,7 @@ class Opening:
 def opening(config: AgentConfig, registry: Registry, tokenizer: Any, model: ModelSpec) -> Opening:
     """What the agent of ``config`` is shown, as ``model`` read it in training.
 
-    Raises ``GrpoError`` where its plugins are not there, or the environment fails.
+    Raises ``GrpoError`` if its plugins are not there, or the environment fails.
     """
     strategy = build_strategy(config, registry)
     make_environment = build_environment(config, registry)

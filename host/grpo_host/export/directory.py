@@ -135,7 +135,7 @@ def _generation_config(
     ends = own.eos_token_id if isinstance(own.eos_token_id, list) else [own.eos_token_id]
     ends = list(dict.fromkeys(id for id in [*shown.stop_ids, *ends] if id is not None))
     temperature = config.evaluation.temperature
-    # Where sampling is asked for and top_k is not said, transformers cuts at 50.
+    # If sampling is asked for and top_k is not said, transformers cuts at 50.
     sampled = {"temperature": temperature, "top_p": 1.0, "top_k": 0} if temperature else {}
     return GenerationConfig(
         bos_token_id=own.bos_token_id,

@@ -10,9 +10,9 @@ from grpo_sdk.errors import MissingExtraError, RunError
 
 
 def make_repository(repository: str) -> str:
-    """Make the model repository, private where it is new, and give its address.
+    """Make the model repository, private if it is new, and give its address.
 
-    Called before what takes long. Raises ``RunError`` where it cannot be written to.
+    Called before what takes long. Raises ``RunError`` if it cannot be written to.
     """
     with _told_without_token(f"--push {repository}: the repository cannot be made"):
         from huggingface_hub import HfApi

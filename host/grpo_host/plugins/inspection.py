@@ -1,4 +1,4 @@
-"""Is this object a plugin, and what does it offer? Raises ``PluginError`` where it breaks the contract."""
+"""Is this object a plugin, and what does it offer? Raises ``PluginError`` if it breaks the contract."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def check_hook_names(manager: pluggy.PluginManager, plugin: object) -> None:
 
 
 def call_registration_hook(hook: str, function: Callable[..., Any]) -> dict[str, Callable[..., Any]]:
-    """What ``function`` offers. Raises ``PluginError`` where it raises or returns anything else."""
+    """What ``function`` offers. Raises ``PluginError`` if it raises or returns anything else."""
     try:
         returned = function()
     except (Exception, SystemExit) as error:

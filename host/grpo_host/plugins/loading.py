@@ -31,7 +31,7 @@ def load_plugins(
 
     ``allow`` names entry points, distributions or ``distribution/entry point``; others are not
     even imported. ``disable`` loads none. ``report`` is told of each broken plugin. Plugins that
-    ``registry`` holds already are not loaded again. Raises ``PluginError`` where a plugin that
+    ``registry`` holds already are not loaded again. Raises ``PluginError`` if a plugin that
     ``allow`` names is missing or broken.
     """
     registry = registry or Registry()

@@ -34,7 +34,7 @@ class OptionsError(Exception):
 def options_model(offer: Offer) -> type[BaseModel]:
     """What ``options:`` of agent.yaml may hold for ``offer``.
 
-    Raises ``PluginError`` where the factory needs something that YAML cannot write.
+    Raises ``PluginError`` if the factory needs something that YAML cannot write.
     """
     fields: dict[str, Any] = {}
     extra: Any = "forbid"
@@ -151,7 +151,7 @@ def _parameters(offer: Offer) -> list[inspect.Parameter]:
 
 
 def _annotation(parameter: inspect.Parameter, factory: Callable[..., Any]) -> Any:
-    """The parameter's type; ``Any`` where it has none, or one that only a type checker sees."""
+    """The parameter's type; ``Any`` if it has none, or one that only a type checker sees."""
     if parameter.annotation is inspect.Parameter.empty:
         return Any
     # One by one: another parameter's unresolvable type must not hide this one's.

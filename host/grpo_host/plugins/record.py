@@ -25,7 +25,7 @@ class Plugin:
     name: str
     """Of its entry point."""
     distribution: str
-    """The package that brought it; ``local`` where a program registered it itself."""
+    """The package that brought it; ``local`` if a program registered it itself."""
     version: str = ""
     """Of the distribution."""
     offers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)

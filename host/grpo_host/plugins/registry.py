@@ -52,7 +52,7 @@ class Registry:
     ) -> Plugin:
         """Take in a module or object with hooks, whole or not at all.
 
-        Raises ``PluginError`` where it breaks the contract or its name is taken.
+        Raises ``PluginError`` if it breaks the contract or its name is taken.
         """
         record = Plugin(name, distribution, version)
         if record.identifier in self._plugins:
@@ -93,7 +93,7 @@ class Registry:
     def get(self, kind: Kind, name: str) -> Offer:
         """Who offers ``name``: a name, ``distribution:name`` or ``distribution/entry point:name``.
 
-        Raises ``PluginError`` where nobody or more than one does, naming what to write instead.
+        Raises ``PluginError`` if nobody or more than one does, naming what to write instead.
         """
         chosen, colon, short = name.rpartition(":")
         if colon and not any(plugin.is_called(chosen) for plugin in self._plugins.values()):

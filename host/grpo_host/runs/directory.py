@@ -32,7 +32,7 @@ SECOND = timedelta(seconds=1)
 ROTATE_BYTES = 64 * 1024 * 1024
 """Size at which trajectories.jsonl is compressed and begun anew."""
 FULL_BYTES = 1024 * 1024
-"""A disk with less room than this is taken to be full where the writer does not say why it failed."""
+"""A disk with less room than this is taken to be full if the writer does not say why it failed."""
 
 
 class RunDirectory:
@@ -64,7 +64,7 @@ class RunDirectory:
 
     @property
     def whole_model(self) -> Path:
-        """The model that was trained without an adapter, beside where one would be."""
+        """The model that was trained without an adapter, beside the place of an adapter."""
         return self.path / "model"
 
     @property
@@ -73,7 +73,7 @@ class RunDirectory:
 
     @classmethod
     def create(cls, output: Path, agent: str) -> RunDirectory:
-        """A new, locked run directory, the last by its name. Raises ``RunError`` where none can be made."""
+        """A new, locked run directory, the last by its name. Raises ``RunError`` if none can be made."""
         path = output / agent / new_run_id(after=(run.name for run in (output / agent).glob("*")))
         try:
             path.mkdir(parents=True)
@@ -128,7 +128,7 @@ class RunDirectory:
             write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
     def read_report(self) -> dict[str, Any]:
-        """report.json so far; empty where there is none, or where it is damaged, which is said."""
+        """report.json so far; empty if there is none, or if it is damaged, which is said."""
         if not self.report.is_file():
             return {}
         try:
@@ -191,7 +191,7 @@ class RunDirectory:
 def new_run_id(after: Iterable[str] = ()) -> str:
     """Names a run directory by the time (UTC); it sorts after the run ids in ``after``.
 
-    Where the clock went back, or two runs begin within a second, that is a second after the last of them.
+    If the clock went back, or two runs begin within a second, that is a second after the last of them.
     """
     began = datetime.now(UTC)
     for name in after:
@@ -213,7 +213,7 @@ def kept_if_full(path: Path) -> Iterator[None]:
 
 
 def remedy(problem: BaseException, path: Path) -> str:
-    """What to do where ``path`` could not be written: "Make room" only where there is none left."""
+    """What to do if ``path`` could not be written: "Make room" only if there is none left."""
     return "Make room" if _disk_is_full(problem, path) else "Mend that"
 
 
@@ -288,7 +288,7 @@ def _records(path: Path, read: Callable[[bytes], T]) -> Iterator[T]:
 
 
 def _json_object(line: bytes) -> dict[str, Any]:
-    """Raises ``ValueError`` where ``line`` is none."""
+    """Raises ``ValueError`` if ``line`` is none."""
     value = json.loads(line)
     if not isinstance(value, dict):
         raise ValueError("it is no JSON object")

@@ -46,7 +46,7 @@ def run_eval(
     """Evaluate as ``loaded`` says; trajectories and report.json go to ``out``.
 
     ``resume`` goes on in ``out``, or in the latest evaluation, and plays only what is missing or
-    failed there. Gives the exit status: 1 where nothing could be measured. Raises ``GrpoError``.
+    failed there. Gives the exit status: 1 if nothing could be measured. Raises ``GrpoError``.
     """
     config = loaded.config
     reporter = Reporter((sys.stderr or nowhere()) if as_json else None)
@@ -87,7 +87,7 @@ def run_rollout(
     """Play ``episodes`` episodes, ``samples`` a task, and write their trajectories as JSON lines.
 
     To the new file ``out``, or to standard output. Each is written as its group ends. Gives the exit
-    status: 1 where all failed. Raises ``GrpoError``.
+    status: 1 if all failed. Raises ``GrpoError``.
     """
     config = loaded.config
     reporter = Reporter(sys.stderr or nowhere())
@@ -144,7 +144,7 @@ def _start(stack: ExitStack, assembly: Assembly, reporter: Reporter) -> tuple[Ag
 
 
 def _rollout_tasks(assembly: Assembly, split: str, episodes: int, samples: int) -> Sequence[Task]:
-    """As many tasks as ``episodes`` need. Raises ``RunError`` where there are fewer."""
+    """As many tasks as ``episodes`` need. Raises ``RunError`` if there are fewer."""
     name = assembly.config.environment.name
     try:
         tasks = assembly.tasks(split)

@@ -17,11 +17,11 @@ class TrainedModel:
     name: str
     """As the run's agent.yaml names it; the directory of a model that was trained whole."""
     adapter: Path | None
-    """None where the whole model was trained."""
+    """None if the whole model was trained."""
 
 
 def trained_model(run: RunDirectory) -> TrainedModel:
-    """The model that ``run`` has trained. Raises ``RunError`` where it has not come to an end."""
+    """The model that ``run`` has trained. Raises ``RunError`` if it has not come to an end."""
     if run.whole_model.is_dir():
         return TrainedModel(str(run.whole_model), None)
     if run.adapter.is_dir():

@@ -37,7 +37,7 @@ HIDDEN = {"dockerignore": ".dockerignore", "gitignore": ".gitignore", "env": PRI
 
 
 def write_deployment(directory: Path, *, agent_yaml: Path | None = None, force: bool = False) -> list[Path]:
-    """The files written. Raises ``RunError`` where one exists and ``force`` is not set; then none is."""
+    """The files written. Raises ``RunError`` if one exists and ``force`` is not set; then none is."""
     texts = dict(_texts(agent_yaml))
     there = [name for name in texts if (directory / name).exists()]
     if there and not force:
@@ -63,7 +63,7 @@ def write_deployment(directory: Path, *, agent_yaml: Path | None = None, force: 
 def wheel_command() -> str | None:
     """What puts the framework that is installed here into ``wheels``, run in the deployment's directory.
 
-    None where it came from a package index, which the image can ask too. Raises ``RunError`` where the
+    None if it came from a package index, which the image can ask too. Raises ``RunError`` if the
     wheel or tree that it came from is gone.
     """
     told = metadata.distribution(DISTRIBUTION).read_text("direct_url.json")

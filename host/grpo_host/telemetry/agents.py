@@ -1,7 +1,7 @@
 """Conversations as OpenTelemetry's GenAI conventions have them: invoke_agent, chat, execute_tool.
 
 Names of spans, attributes and metrics are those of ``opentelemetry-util-genai``. What was said is
-captured only where ``OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT`` asks for it; otherwise not
+captured only if ``OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT`` asks for it; otherwise not
 even the text of an error is, for it may quote a message.
 """
 
@@ -172,7 +172,7 @@ class AgentInstruments:
         except BaseException as problem:
             span.fail(self._error(error_type(problem), str(problem)))
             raise
-        span.stop()  # does nothing where it has failed already
+        span.stop()  # does nothing if it has failed already
 
     def _error(self, type: str, text: str) -> Error:
         from opentelemetry.util.genai.types import Error
@@ -181,7 +181,7 @@ class AgentInstruments:
 
 
 def instruments() -> AgentInstruments | None:
-    """For conversations in any program: None where neither spans nor metrics go anywhere yet.
+    """For conversations in any program: None if neither spans nor metrics go anywhere yet.
 
     Cheap enough to ask for each conversation, so that providers may be set at any time.
     """

@@ -30,7 +30,7 @@ class Series:
         self._warned = False
 
     def admit(self, attributes: dict[str, Attribute]) -> dict[str, Attribute]:
-        """``attributes``, or the overflow's where they would be one set too many."""
+        """``attributes``, or the overflow's if the metric has its full number of sets already."""
         key = frozenset(attributes.items())
         if key in self._known:
             return attributes
@@ -85,7 +85,7 @@ def _mapping(where: str, attributes: Mapping[str, Any] | None) -> dict[str, Any]
 
 
 def _check(where: str, value: Any, depth: int) -> Any:
-    """``value``, copied where it could be changed later."""
+    """``value``, copied if it could be changed later."""
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, int):

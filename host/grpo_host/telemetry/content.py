@@ -1,4 +1,4 @@
-"""Messages in the form in which telemetry captures them, where it is asked to."""
+"""Messages in the form in which telemetry captures them, if it is asked to."""
 
 from __future__ import annotations
 

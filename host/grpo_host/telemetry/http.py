@@ -1,6 +1,6 @@
 """HTTP requests and sockets as spans and metrics, by OpenTelemetry's conventions for HTTP servers.
 
-The instrumentation of ASGI makes them. Where nobody records spans, a request is spared its work and
+The instrumentation of ASGI makes them. If nobody records spans, a request is spared its work and
 the same duration is kept without it: it costs as much as all else that a short answer takes here.
 """
 
@@ -60,12 +60,12 @@ class WatchedApp:
             http_capture_headers_server_response=["x-request-id"],  # it stands in logs too
             exclude_spans=quiet,
         )
-        # It keeps the size of an answer where requests at the same time overwrite each other's.
+        # It keeps the size of an answer in one place, which concurrent requests overwrite.
         watched.server_response_body_size_histogram = watched.server_request_body_size_histogram = None
         # Counted here instead, and read when somebody asks.
         watched.active_requests_counter = NoOpUpDownCounter("http.server.active_requests")
         self._active = _active_requests(meters)
-        # None where the application asked for the names of 2022 as well.
+        # None if the application asked for the names of 2022 as well.
         self._duration = watched.duration_histogram_new if watched.duration_histogram_old is None else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -214,7 +214,7 @@ def failed(span: Span, problem: BaseException) -> None:
 
 
 def _route(scope: Scope) -> str | None:
-    """Such as ``/api/status/{job_id}``; None where nobody serves the path."""
+    """Such as ``/api/status/{job_id}``; None if nobody serves the path."""
     from starlette.routing import Match
 
     if (found := scope.get("route")) is not None:

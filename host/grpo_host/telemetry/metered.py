@@ -1,6 +1,6 @@
-"""Model calls where nobody records spans: their metrics alone.
+"""The metrics of model calls, for when nobody records spans.
 
-``opentelemetry-util-genai`` prepares a span's attributes also where there is no span to have them. On a
+``opentelemetry-util-genai`` prepares a span's attributes even if there is no span to have them. On a
 server whose model answers at once that costs as much as half of all its other work. The metrics, their
 attributes and their buckets are that library's own.
 """
@@ -32,7 +32,7 @@ class MeteredCalls:
 
     @classmethod
     def of(cls, handler: TelemetryHandler) -> MeteredCalls | None:
-        """None where the library has changed inside: then calls go the long way."""
+        """None if the library has changed inside: then calls go the long way."""
         try:
             return cls(handler)
         except AttributeError:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("grpo_host.telemetry")
 
 SERVICE = "grpo-host"
-"""``service.name``, where neither OTEL_SERVICE_NAME nor OTEL_RESOURCE_ATTRIBUTES gives one."""
+"""``service.name``, if neither OTEL_SERVICE_NAME nor OTEL_RESOURCE_ATTRIBUTES gives one."""
 
 _API = ("opentelemetry.trace", "opentelemetry.metrics.", "opentelemetry._logs.")
 
@@ -82,7 +82,7 @@ def _waits(provider: object) -> bool:
 
 
 def readable_meter_provider() -> MeterProvider:
-    """As ``meter_provider``, but one that metrics can be read from here too, where that can be had.
+    """As ``meter_provider``, but one that metrics can be read from here too, if that can be had.
 
     One made here exports nothing by itself, and is this process's from then on.
     """
@@ -108,7 +108,7 @@ def flush(seconds: float, *of: object) -> None:
 
 
 def resource() -> Resource:
-    """What describes this process: the environment's words, and our name where it gives none."""
+    """What describes this process: the environment's words, and our name if it gives none."""
     from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource
 
     described = Resource.create()

@@ -1,7 +1,7 @@
 """What a server tells of itself: a span a request and a span a WebSocket message, and its metrics as text.
 
 The context of a trace is taken from a request's headers, or from a message's ``traceparent``, and
-goes on to the servers that a backend calls, also where this process exports no spans itself.
+goes on to the servers that a backend calls, even if this process exports no spans itself.
 """
 
 from __future__ import annotations

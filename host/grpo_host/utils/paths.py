@@ -10,7 +10,7 @@ from grpo_sdk.errors import ConfigError
 
 
 def expanded(path: str | Path) -> Path:
-    """``path`` with the home directory in place of ``~``. Raises ``ConfigError`` where there is none."""
+    """``path`` with the home directory in place of ``~``. Raises ``ConfigError`` if there is none."""
     try:
         return Path(path).expanduser()
     except RuntimeError:

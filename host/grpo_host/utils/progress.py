@@ -84,7 +84,7 @@ class Reporter:
     def phase(self, label: str, total: int | None = None, *, silent: bool = False) -> Iterator[Advance]:
         """Show ``label`` while the block runs; the block calls the yielded function per unit done.
 
-        ``silent``: nothing without a terminal, where the block's own lines say enough.
+        ``silent``: nothing without a terminal, if the block's own lines say enough.
         """
         if self._redraws:
             with self._bar(label, total) as advance:

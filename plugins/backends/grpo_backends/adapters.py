@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def merged_weights(model: Path, adapter: Path, dtype: str) -> Iterator[tuple[str, torch.Tensor]]:
     """The weights of ``model`` with ``adapter`` merged in, by the base model's names.
 
-    Raises ``ModelError`` where the adapter does not fit the model.
+    Raises ``ModelError`` if the adapter does not fit the model.
     """
     try:
         import torch

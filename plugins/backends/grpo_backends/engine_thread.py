@@ -183,7 +183,7 @@ class EngineThread:
         return bool(self._under_way) and self._error is None
 
     def _serve_inbox(self) -> bool:
-        """Run the commands that wait, or wait for one where there is nothing to step; False: stop."""
+        """Run the commands that wait, or wait for one if there is nothing to step; False: stop."""
         try:
             command = self._inbox.get(block=not self._busy())
             while command is not None:

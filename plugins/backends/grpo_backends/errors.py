@@ -14,7 +14,7 @@ class TooLongError(ProviderError, ContextOverflowError):
 class HttpError(ProviderError):
     """No complete response came.
 
-    ``resend`` is true where the server had not begun to answer on a connection that it may have
+    ``resend`` is true if the server had not begun to answer on a connection that it may have
     been closing: another connection can be tried at once.
     """
 

@@ -96,7 +96,7 @@ class Connection(asyncio.Protocol):
             self._transport.write(data)
 
     async def _wait(self, seconds: float) -> None:
-        """Until something of the answer is there: all of it, or where it streams, the next piece."""
+        """Until something of the answer is there: all of it, or if it streams, the next piece."""
         if self._error is not None:
             raise self._error
         self._waiter = self._loop.create_future()

@@ -60,7 +60,7 @@ class KeepAliveClient:
         self._head = "\r\n".join(lines).encode("latin-1")
 
     async def post(self, path: str, body: bytes, lines: bytes = b"") -> Response:
-        """The whole response, whatever its status. Raises ``HttpError`` where none came.
+        """The whole response, whatever its status. Raises ``HttpError`` if none came.
 
         ``lines`` are more of the head, each ended by CR LF.
         """

@@ -8,9 +8,9 @@ from grpo_sdk import ContextOverflowError, ModelSpec
 
 
 def room_for_answer(prompt: Sequence[int], model: ModelSpec) -> int:
-    """Tokens left, at least 1. Raises ``ContextOverflowError`` where there are none.
+    """Tokens left, at least 1. Raises ``ContextOverflowError`` if there are none.
 
-    Raises ``ValueError`` where the prompt is empty.
+    Raises ``ValueError`` if the prompt is empty.
     """
     if not prompt:
         raise ValueError("the prompt is empty; a prompt has at least one token id")

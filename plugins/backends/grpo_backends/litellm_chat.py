@@ -81,7 +81,7 @@ class LiteLLMBackend(Backend):
     async def chat(
         self, messages: Sequence[Message], sampling: Sampling, tools: Sequence[ToolSchema] = ()
     ) -> ChatReply:
-        """Raises ``ProviderError``, or ``ContextOverflowError`` where the conversation is too long."""
+        """Raises ``ProviderError``, or ``ContextOverflowError`` if the conversation is too long."""
         async with self._gate:
             return self._reply(await self._call(messages, sampling, tools, stream=False))
 

@@ -93,7 +93,7 @@ class OpenAIChatBackend(Backend):
     async def chat(
         self, messages: Sequence[Message], sampling: Sampling, tools: Sequence[ToolSchema] = ()
     ) -> ChatReply:
-        """Raises ``ProviderError``, or ``ContextOverflowError`` where the conversation is too long."""
+        """Raises ``ProviderError``, or ``ContextOverflowError`` if the conversation is too long."""
         client = self._started()
         attempt = 0
         while True:
@@ -156,7 +156,7 @@ class OpenAIChatBackend(Backend):
         return self._dialect.learn(asked, wire.said(response.body))
 
     async def _pause(self, response: Response | None, attempt: int) -> None:
-        """Wait before the next attempt; raise where there is none."""
+        """Wait before the next attempt; raise if there is none."""
         pause = min(_LONGEST_PAUSE, 0.5 * 2**attempt * _SPREAD.uniform(0.75, 1.25))
         if response is not None:
             again = response.status == 429 or response.status >= 500
@@ -173,7 +173,7 @@ class OpenAIChatBackend(Backend):
 
 
 def _retry_after(response: Response) -> float | None:
-    """Seconds that the server asks for; None where it names none (a date is not read)."""
+    """Seconds that the server asks for; None if it names none (a date is not read)."""
     try:
         return max(0.0, float(response.header("retry-after") or ""))
     except ValueError:

@@ -63,7 +63,7 @@ class StreamedReply:
         self._usage: Any = None
 
     def feed(self, data: bytes) -> Iterator[str]:
-        """The text that ``data`` adds. Raises ``ProviderError`` where the server reports an error."""
+        """The text that ``data`` adds. Raises ``ProviderError`` if the server reports an error."""
         *lines, self._rest = (self._rest + data).split(b"\n")
         for line in lines:
             field, _, value = line.partition(b":")
@@ -92,7 +92,7 @@ class StreamedReply:
         return self.feed(b"\n")
 
     def reply(self) -> ChatReply:
-        """All of it. Raises ``ProviderError`` where the stream ended before the reply did."""
+        """All of it. Raises ``ProviderError`` if the stream ended before the reply did."""
         if self._pieces.finish_reason is None and not self._ended:
             raise ProviderError(f"{self._where}: the stream ended in the middle of the reply")
         return self._pieces.reply(self._usage)

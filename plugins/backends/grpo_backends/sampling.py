@@ -43,7 +43,7 @@ def _filtered(logits: torch.Tensor, sampling: Sampling) -> torch.Tensor:
 def draw(
     logprobs: torch.Tensor, samplings: Sequence[Sampling], generators: Sequence[torch.Generator]
 ) -> torch.Tensor:
-    """One id a row; the likeliest where its temperature is 0."""
+    """One id a row; the likeliest if its temperature is 0."""
     import torch
 
     uniform = [torch.rand((), dtype=torch.float64, generator=g).item() for g in generators]

@@ -9,7 +9,7 @@ import sys
 
 
 def head_lines() -> bytes:
-    """``traceparent: …`` and what belongs to it, each line ended; empty where no span is active."""
+    """``traceparent: …`` and what belongs to it, each line ended; empty if no span is active."""
     trace = sys.modules.get("opentelemetry.trace")
     if trace is None or not trace.get_current_span().get_span_context().is_valid:
         return b""

@@ -1,4 +1,4 @@
-"""The backend ``transformers``: plain PyTorch generation, for where vLLM is absent."""
+"""The backend ``transformers``: plain PyTorch generation, for machines without vLLM."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ class TransformersBackend(Backend):
     async def update_weights(self, weights: NamedWeights, *, version: int) -> None:
         """Replace the weights that are named.
 
-        Raises ``RunError`` where requests are under way or a name is none of the model's.
+        Raises ``RunError`` if requests are under way or a name is none of the model's.
         """
         thread = self._started()
         if self._under_way:
@@ -145,7 +145,7 @@ class TransformersBackend(Backend):
     async def load_adapter(self, path: Path) -> None:
         """Merge the adapter into the model's weights, which are then the weights served.
 
-        Raises ``ModelError`` where the adapter cannot be read or does not fit.
+        Raises ``ModelError`` if the adapter cannot be read or does not fit.
         """
         await call_blocking(check_adapter, path, self.model)
         await self._merge(path)

@@ -46,7 +46,7 @@ class VllmBackend(Backend):
     ``kv_cache_gib`` is the KV cache on CPU, ``gpu_memory_utilization`` the share of GPU memory
     that weights and KV cache may take. ``enforce_eager`` None: eager on CPU, where compiling
     takes minutes. ``seed`` is for requests that have none. A request's own seed repeats its sample
-    where its neighbours in the batch and its cached prefix round alike: in bfloat16 others can flip
+    if its neighbours in the batch and its cached prefix round alike: in bfloat16 others can flip
     an id.
     """
 
@@ -149,7 +149,7 @@ class VllmBackend(Backend):
     async def update_weights(self, weights: NamedWeights, *, version: int) -> None:
         """Replace all weights and forget cached prefixes; requests that come meanwhile wait.
 
-        Raises ``BusyError`` where requests are under way, and ``RunError`` where ``weights`` leaves
+        Raises ``BusyError`` if requests are under way, and ``RunError`` if ``weights`` leaves
         some out: a part of a fused layer cannot be replaced alone.
         """
         thread = self._started()
@@ -173,7 +173,7 @@ class VllmBackend(Backend):
     async def load_adapter(self, path: Path) -> None:
         """Merge the adapter into the model's weights, which are then the weights served.
 
-        Requests with an unmerged adapter run six times slower on CPU. Raises ``ModelError`` where
+        Requests with an unmerged adapter run six times slower on CPU. Raises ``ModelError`` if
         the adapter cannot be read or does not fit.
         """
         await call_blocking(check_adapter, path, self.model)

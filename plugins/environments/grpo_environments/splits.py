@@ -7,7 +7,7 @@ from grpo_sdk.seeds import derive_seed
 
 
 def is_held_out(split: str) -> bool:
-    """Whether ``split`` is the held-out one. Raises ``ValueError`` where there is no such split."""
+    """Whether ``split`` is the held-out one. Raises ``ValueError`` if there is no such split."""
     if split not in (TRAIN, HELD_OUT):
         raise ValueError(f'no split "{split}"; the splits are {TRAIN} and {HELD_OUT}')
     return split == HELD_OUT

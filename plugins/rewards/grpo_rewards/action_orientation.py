@@ -9,7 +9,7 @@ class ActionOrientationReward(WordListReward):
     """Commitment, concrete steps, a time frame and asking for what is needed, by word lists, in [0, 1].
 
     English only. It reads promises, not deeds: a policy scores well by announcing a refund that
-    it cannot make. Where actions can be checked (tools, an outcome), check those instead.
+    it cannot make. If actions can be checked (tools, an outcome), check those instead.
     """
 
     name = "action_orientation"

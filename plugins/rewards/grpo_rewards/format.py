@@ -28,7 +28,7 @@ class FormatReward(Reward):
     never use it alone. Only the first 20,000 characters are read; a pattern with nested
     repetitions can still take very long on them.
 
-    Raises ``ValueError`` where the pattern is invalid or nothing is checked.
+    Raises ``ValueError`` if the pattern is invalid or nothing is checked.
     """
 
     def __init__(

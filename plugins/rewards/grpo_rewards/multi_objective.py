@@ -74,7 +74,7 @@ class Component(Reward):
         return self.normal(awaited)
 
     def normal(self, score: Any) -> RewardResult:
-        """``score`` brought to [0, 1]. Raises ``ComponentError`` where it is no finite number."""
+        """``score`` brought to [0, 1]. Raises ``ComponentError`` if it is no finite number."""
         result = score if isinstance(score, RewardResult) else RewardResult(score)
         value = result.value
         if isinstance(value, bool | str | bytes) or value is None or not math.isfinite(float(value)):
@@ -99,7 +99,7 @@ class MultiObjectiveReward(Reward):
     """
 
     def __init__(self, components: Sequence[Component], *, weight: float = 1.0) -> None:
-        """Raises ``ValueError`` where two components have one name, or none has a weight."""
+        """Raises ``ValueError`` if two components have one name, or none has a weight."""
         for component in [components] if isinstance(components, str) else components:
             if not isinstance(component, Component):
                 raise TypeError(
@@ -119,7 +119,7 @@ class MultiObjectiveReward(Reward):
         self.weight = float(weight)
 
     def score(self, trajectory: Trajectory) -> RewardResult | Awaitable[RewardResult]:
-        """A coroutine where a component is one, else the result. Raises ``ComponentError``."""
+        """A coroutine if a component is one, else the result. Raises ``ComponentError``."""
         begun: list[Any] = []
         try:
             for component in self.components:

@@ -1,4 +1,4 @@
-"""Does the agent say what it was expected to say? By meaning where a sentence model is installed."""
+"""Does the agent say what it was expected to say? By meaning if a sentence model is installed."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ class SimilarityReward(Reward):
     Each message counts with the expected response that is nearest to it; the score is the mean over
     messages. The method is in the explanation:
 
-    - ``embedding``: the cosine of sentence vectors (all-MiniLM-L6-v2), 0 where it is negative.
+    - ``embedding``: the cosine of sentence vectors (all-MiniLM-L6-v2), 0 if it is negative.
     - ``lexical``: chrF++, shared runs of letters and words.
-    - ``auto``: embedding where the model is installed.
+    - ``auto``: embedding if the model is installed.
 
     Messages that repeat themselves or earlier ones lose by it.
-    Where only one of the two negates ("I can't help you with that"), the similarity is halved:
+    If only one of the two negates ("I can't help you with that"), the similarity is halved:
     vectors hardly see a "not". That is a word list, for English. A policy can repeat an expected
-    response where it does not fit; only the task's own expected responses are safe against that.
+    response that does not fit; only the task's own expected responses are safe against that.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class SimilarityReward(Reward):
             self._embedder = embedder or sentence_embedder()
 
     def score(self, trajectory: Trajectory) -> RewardResult:
-        """Raises ``ValueError`` where neither the reward nor the task has an expected response."""
+        """Raises ``ValueError`` if neither the reward nor the task has an expected response."""
         expected = self._expected(trajectory)
         texts = [text[:READ] for text in said(trajectory)]
         if not texts:
@@ -126,7 +126,7 @@ def _runs(text: str) -> Runs:
 
 
 def _agreement(text: str, expected: str) -> float:
-    """1.0; 0.5 where only one of the two negates something; 0.0 where ``text`` has no word."""
+    """1.0; 0.5 if only one of the two negates something; 0.0 if ``text`` has no word."""
     if not words(text):
         return 0.0
     negated = [bool(_REFUSAL.search(item.lower().replace("\u2019", "'"))) for item in (text, expected)]

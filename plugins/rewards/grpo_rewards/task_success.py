@@ -9,13 +9,13 @@ from grpo_sdk.trajectory import Trajectory
 
 
 class TaskSuccessReward(Reward):
-    """The environment's ``outcome["score"]`` in [0, 1] where there is one, else 1.0 for ``success``.
+    """The environment's ``outcome["score"]`` in [0, 1] if there is one, else 1.0 for ``success``.
 
     With ``partial=False`` the score is ignored: 1.0 for success, else 0.0. An episode that a
     limit ended before the environment knew anything scores 0.0. It is as hard to game as the
     environment's own check.
 
-    Raises ``ValueError`` where a completed episode's outcome has neither, or the score is no
+    Raises ``ValueError`` if a completed episode's outcome has neither, or the score is no
     number in [0, 1].
     """
 

@@ -71,7 +71,7 @@ def calculator_tool() -> Callable[[str], Awaitable[str]]:
 def _plain(expression: str) -> str:
     text = expression.translate(_SPELLINGS).replace("^", "**").rstrip("=? \n").strip()
     text = _TIMES.sub("*", text)
-    # In "max(1,200)" the comma separates; where no function is called it groups thousands.
+    # In "max(1,200)" the comma separates; if no function is called it groups thousands.
     return text if any(map(str.isalpha, text)) else _THOUSANDS.sub("", text)
 
 

@@ -16,7 +16,7 @@ def knowledge_base_tool(*, path: str | Path, top_k: int = 3, snippet_words: int 
     cut to ``snippet_words`` around what was found. The index is built once a process and shared
     until a file changes.
 
-    Raises ``FileNotFoundError`` where nothing is at ``path``, ``ValueError`` where it holds no
+    Raises ``FileNotFoundError`` if nothing is at ``path``, ``ValueError`` if it holds no
     document or a line of the .jsonl file is not one of ``{"id", "title", "text"}``.
     """
     from grpo_tools.passages import LONGEST_SNIPPET, index_of

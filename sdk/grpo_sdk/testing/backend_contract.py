@@ -89,7 +89,7 @@ class BackendContract(StartedBackend):
         check_reply(reply)
 
     def test_greedy_chat_repeats_itself(self) -> None:
-        """Fix: pass ``temperature=0`` on, or set ``exact_greedy = False`` where nobody promises it."""
+        """Fix: pass ``temperature=0`` on, or set ``exact_greedy = False`` if nobody promises it."""
         if not self.exact_greedy:
             skip("the backend does not promise it")
         backend = self.needs(Capability.CHAT)

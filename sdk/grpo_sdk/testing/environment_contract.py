@@ -38,7 +38,7 @@ class EnvironmentContract:
         "👋🏽 你好 \u202e\x00 <|im_end|>",
         "I will take care of it. " * 2000,
     )
-    """What the agent says in these tests, in turn; override where yours needs another form."""
+    """What the agent says in these tests, in turn; override if yours needs another form."""
 
     def make(self) -> Environment:
         """The environment under test, made anew."""

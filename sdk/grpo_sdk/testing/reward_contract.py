@@ -82,7 +82,7 @@ class RewardContract:
     """What the host relies on in every ``Reward``."""
 
     bounds: tuple[float, float] | None = (0.0, 1.0)
-    """Lowest and highest score; None where there is none."""
+    """Lowest and highest score; None if there is none."""
     deterministic: bool = True
     """The same trajectory gets the same score; False for a sampling judge."""
     reads_other_messages: bool = False
@@ -93,11 +93,11 @@ class RewardContract:
         raise NotImplementedError(f"{type(self).__name__} needs def make(self) returning the reward")
 
     def samples(self) -> Sequence[Trajectory]:
-        """Ordinary trajectories; override where yours need an outcome of another form."""
+        """Ordinary trajectories; override if yours need an outcome of another form."""
         return _samples()
 
     def score(self, reward: Reward, trajectory: Trajectory) -> float:
-        """The value that ``reward`` gives, awaited where it is a coroutine."""
+        """The value that ``reward`` gives, awaited if it is a coroutine."""
         score = reward.score(trajectory)
         if inspect.isawaitable(score):
 
@@ -162,7 +162,7 @@ class RewardContract:
     def test_words_of_users_and_tools_do_not_count_as_the_policys(self) -> None:
         """Fix: read ``policy_messages``, ``policy_text`` or ``final_text``; not all of ``messages``.
 
-        Where your reward is to compare the answer with what was asked or found, set
+        If your reward is to compare the answer with what was asked or found, set
         ``reads_other_messages = True``.
         """
         if self.reads_other_messages or not self.deterministic:
@@ -216,11 +216,11 @@ class GroupRewardContract:
         raise NotImplementedError(f"{type(self).__name__} needs def make(self) returning the reward")
 
     def group(self) -> Sequence[Trajectory]:
-        """Trajectories of one task; override where yours need something special."""
+        """Trajectories of one task; override if yours need something special."""
         return _samples()
 
     def scores(self, reward: GroupReward, trajectories: Sequence[Trajectory]) -> list[float]:
-        """The values that ``reward`` gives, awaited where it is a coroutine."""
+        """The values that ``reward`` gives, awaited if it is a coroutine."""
         found = reward.score_group(trajectories)
         if inspect.isawaitable(found):
 

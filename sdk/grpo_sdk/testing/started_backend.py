@@ -75,7 +75,7 @@ class StartedBackend:
         return cls._loop.run_until_complete(work)
 
     def needs(self, *capabilities: Capability) -> Backend:
-        """The started backend; skips the test where it does not announce ``capabilities``."""
+        """The started backend; skips the test if it does not announce ``capabilities``."""
         missing = set(capabilities) - self.backend.capabilities
         if missing:
             skip(f"the backend has no {', '.join(sorted(missing))}")

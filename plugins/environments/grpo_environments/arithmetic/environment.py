@@ -45,7 +45,7 @@ class ArithmeticEnvironment(Environment):
 
         ``largest``: greatest number of a problem. ``word_problems``: their share; the others are
         plain expressions. ``attempts``: messages that the agent has for an answer.
-        ``tolerance``: relative. ``task_seed``: other tasks. Raises ``ValueError`` where one is
+        ``tolerance``: relative. ``task_seed``: other tasks. Raises ``ValueError`` if one is
         out of range.
         """
         require_between("largest", largest, 20, 1_000_000)

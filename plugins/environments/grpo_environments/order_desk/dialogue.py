@@ -30,7 +30,7 @@ class Question:
 
     @property
     def score(self) -> float:
-        """Partial credit in [0, 1]; 1.0 only where all is right."""
+        """Partial credit in [0, 1]; 1.0 only if all is right."""
         return CALLED * self.called_tool + RIGHT * self.right_order + ANSWERED * self.answered
 
 
@@ -71,7 +71,7 @@ class OrderDialogue:
         return json.dumps(self.orders.get(order, {"error": "order not found"}))
 
     def hear(self, text: str) -> str:
-        """What the customer says to the agent's ``text``; empty where the conversation is over."""
+        """What the customer says to the agent's ``text``; empty if the conversation is over."""
         question = self.question
         if question.order not in self.id_known:
             self.id_known.add(question.order)

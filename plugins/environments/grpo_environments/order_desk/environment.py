@@ -22,7 +22,7 @@ FORM_FIELDS = ("status",)
 class OrderDeskEnvironment(Environment):
     """A customer asks about orders; the agent calls ``lookup_order`` and answers from the result.
 
-    A question is answered where the right order was looked up and the message states the fact
+    A question is answered if the right order was looked up and the message states the fact
     asked for, no other value of that field, and does not read the whole record out. ``outcome``:
     ``success`` (every question answered), ``score`` (partial credit, a mean over the questions),
     ``called_tool``, ``right_order``, ``answered`` (shares of the questions), ``lookups``.

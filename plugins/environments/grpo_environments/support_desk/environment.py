@@ -19,7 +19,7 @@ class SupportDeskEnvironment(Environment):
     """A customer with a problem writes, and answers back to what the agent says.
 
     He gives his order number, email address or account number when asked for it, and gets
-    impatient where he is not understood or nothing is done. ``outcome``: ``score`` (the mean
+    impatient if he is not understood or nothing is done. ``outcome``: ``score`` (the mean
     satisfaction over the agent's messages, in [0, 1]), ``success`` (all messages were heard and
     the mean is at least 0.7), ``empathised``, ``acted``, ``concrete`` (shares of the messages).
     Satisfaction is judged by words, so a policy can earn it with stock phrases; saying the same

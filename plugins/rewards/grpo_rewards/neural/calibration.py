@@ -45,7 +45,7 @@ def fit_curve(logits: Array, scores: Array) -> Array:
     """(slope, offset) of the sigmoid that fits ``scores`` best: Platt scaling, for scores in [0, 1].
 
     The scores count as if one of a half were among them, so that few or separable data give no
-    vertical step; a weak prior holds the curve to (1, 0) where the logits are all alike.
+    vertical step; a weak prior holds the curve to (1, 0) if the logits are all alike.
     """
     import numpy as np
 

@@ -53,7 +53,7 @@ def answers(messages: Sequence[Message]) -> list[str]:
 
 
 def last_question(messages: Sequence[Message]) -> str:
-    """The user's message that the assistant's last one answers; empty where there is none."""
+    """The user's message that the assistant's last one answers; empty if there is none."""
     heard = ""
     question = ""
     for message in messages:

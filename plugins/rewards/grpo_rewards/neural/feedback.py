@@ -49,7 +49,7 @@ class Buffer:
         return (self.items.maxlen or 0) - len(self.items)
 
     def add(self, messages: Sequence[Message], score: float, context: dict[str, Any]) -> None:
-        """Keep one, in place of the oldest where it is full."""
+        """Keep one, in place of the oldest if it is full."""
         question = last_question(messages)
         self.items.append(
             Feedback(
@@ -74,7 +74,7 @@ def fill_rows(items: Sequence[Feedback], embedder: Embedder) -> None:
 
 def assign_folds(items: Sequence[Feedback], seed: int) -> NDArray[np.int64]:
     """A fold for each of ``items``: what answers one question is in one fold, so that each network is
-    tested on questions that it has not seen. Where there are few questions, only alike conversations
+    tested on questions that it has not seen. If there are few questions, only alike conversations
     stay together.
     """
     import numpy as np

@@ -68,7 +68,7 @@ class Head:
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def check(self) -> None:
-        """Raises ``ValueError`` where the arrays do not fit together."""
+        """Raises ``ValueError`` if the arrays do not fit together."""
         import numpy as np
 
         if self.projection.ndim != 3:

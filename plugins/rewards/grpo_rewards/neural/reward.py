@@ -35,7 +35,7 @@ class NeuralReward(Reward):
     """Scores a conversation as the feedback so far would have it, in [0, 1].
 
     It reads the policy's last messages and the user's message before the last of them, as vectors
-    of a sentence model (``embedder: hashing``: of words and letters, for where there is none; then
+    of a sentence model (``embedder: hashing``: of words and letters, if there is none; then
     words that it has not seen mean nothing to it) and as a few counts of form. Four small networks
     learn from different parts of the feedback; the part that each has not seen gives the held-out
     error and the curve that makes of their mean a calibrated score.
@@ -103,9 +103,9 @@ class NeuralReward(Reward):
     ) -> None:
         """Learn that the conversation ``turns`` is worth ``reward_score``, from 0 (worst) to 1 (best).
 
-        Every ``update_frequency`` times this trains: at once, or in a thread where an event loop
+        Every ``update_frequency`` times this trains: at once, or in a thread if an event loop
         runs (``settled`` waits for it). ``context`` is kept with the feedback and not learned from.
-        Raises ``ValueError`` where the turns are no conversation or the score is none.
+        Raises ``ValueError`` if the turns are no conversation or the score is none.
         """
         messages = as_messages(turns)
         if not any(message["role"] == "assistant" for message in messages):
@@ -174,7 +174,7 @@ class NeuralReward(Reward):
         }
 
     def score(self, trajectory: Trajectory) -> RewardResult:
-        """Raises ``NotTrainedError`` where it is not ``ready``, unless ``unready`` is ``neutral``."""
+        """Raises ``NotTrainedError`` if it is not ``ready``, unless ``unready`` is ``neutral``."""
         learner = self._loaded()
         lesson, reason = learner.lesson, learner.unready
         if lesson.head is None or reason:
@@ -222,7 +222,7 @@ class NeuralReward(Reward):
 def _choose_embedder(choice: str, saved: str) -> Embedder:
     """The embedder that is asked for; ``saved`` is the name of a saved reward's.
 
-    Raises ``ConfigError`` where that one cannot be had, ``MissingExtraError`` where packages miss.
+    Raises ``ConfigError`` if that one cannot be had, ``MissingExtraError`` if packages miss.
     """
     if choice not in ("auto", "sentence", "hashing"):
         raise ValueError(f'neural: embedder is "{choice}"; give auto, sentence or hashing')

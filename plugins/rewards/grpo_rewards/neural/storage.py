@@ -47,7 +47,7 @@ def save(path: Path, config: dict[str, Any], head: Head | None, items: Sequence[
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The configuration in ``path``, without its arrays. Raises ``ConfigError`` where it has none."""
+    """The configuration in ``path``, without its arrays. Raises ``ConfigError`` if it has none."""
     try:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
@@ -65,7 +65,7 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def load(path: Path) -> tuple[Head | None, list[Feedback]]:
-    """What ``save`` wrote. Raises ``ModelError`` where the arrays are not whole."""
+    """What ``save`` wrote. Raises ``ModelError`` if the arrays are not whole."""
     try:
         from safetensors.numpy import load_file
     except ImportError as problem:

@@ -56,7 +56,7 @@ class Judge:
     async def scores(self, group: Sequence[Trajectory], rubric: str, *, max_chars: int) -> list[Verdict]:
         """The verdicts on ``group``, in its order.
 
-        Where the group does not fit into the judge's context, more of the records is left out.
+        If the group does not fit into the judge's context, more of the records is left out.
         Raises ``JudgeError``, or what the backend raises again and again.
         """
         await self._start()

@@ -45,7 +45,7 @@ the ids {ids}, each score a number from 0 to 1, explanations of at most ten word
 
 
 def shared_prefix(group: Sequence[Trajectory]) -> int:
-    """How many first messages all trajectories of ``group`` have in common; 0 where there is one."""
+    """How many first messages all trajectories of ``group`` have in common; 0 if there is one."""
     if len(group) < 2:
         return 0
     for index, messages in enumerate(zip(*(trajectory.messages for trajectory in group), strict=False)):
@@ -79,7 +79,7 @@ def build_prompt(group: Sequence[Trajectory], rubric: str, *, max_chars: int) ->
 
 
 def render(messages: Sequence[Message], max_chars: int, *, ending: str = "") -> str:
-    """``messages`` for a reader. Whole messages of the middle are left out where it gets too long.
+    """``messages`` for a reader. Whole messages of the middle are left out if it gets too long.
 
     The first and the last stay; one that is longer than ``max_chars`` by itself is cut in its middle.
     """
@@ -118,7 +118,7 @@ def _cut(text: str, max_chars: int) -> str:
 
 
 def ending(trajectory: Trajectory) -> str:
-    """A remark where a limit ended the episode."""
+    """A remark if a limit ended the episode."""
     if trajectory.status == "completed":
         return ""
     return f"[the conversation was ended here by a limit: {trajectory.stop_reason}]"

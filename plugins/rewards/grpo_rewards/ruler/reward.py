@@ -85,7 +85,7 @@ class RulerReward(GroupReward):
         self.cache: Cache = cache if cache is not None else _RecentVerdicts(cache_size)
 
     async def score_group(self, trajectories: Sequence[Trajectory]) -> list[RewardResult]:
-        """Raises ``JudgeError`` where the judge gives no usable scores, and what its backend raises."""
+        """Raises ``JudgeError`` if the judge gives no usable scores, and what its backend raises."""
         if not trajectories:
             return []
         self.usage.groups += 1
@@ -135,7 +135,7 @@ class RulerReward(GroupReward):
         return hashlib.sha256(shown.encode("utf-8", "surrogatepass")).hexdigest()
 
     async def _round(self, distinct: dict[str, Trajectory], order: list[str]) -> dict[str, Verdict]:
-        """The verdicts of one order, from the cache where it has them."""
+        """The verdicts of one order, from the cache if it has them."""
         key = self._cache_key(order)
         held = _as_verdicts(self.cache.get(key), len(order))
         if held is not None:
@@ -185,7 +185,7 @@ class _RecentVerdicts:
 
 
 def _as_verdicts(value: Any, count: int) -> list[Verdict] | None:
-    """What a cache held; None where that is no set of verdicts of ours."""
+    """What a cache held; None if that is no set of verdicts of ours."""
     try:
         verdicts = [Verdict(float(score), str(explanation)) for score, explanation in value]
     except (TypeError, ValueError):

@@ -21,7 +21,7 @@ class JudgeUsage:
     cost: float = 0.0
     """US dollars, of the calls whose price the backend knows."""
     unpriced_calls: int = 0
-    """Calls whose price the backend does not know: where there are any, ``cost`` is too low."""
+    """Calls whose price the backend does not know: if there are any, ``cost`` is too low."""
     cached: int = 0
     """Verdicts that came from the cache and took no call."""
     retries: int = 0

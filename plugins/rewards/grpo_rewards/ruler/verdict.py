@@ -34,7 +34,7 @@ def read_verdicts(answer: str, ids: Sequence[str]) -> dict[str, Verdict]:
     """The verdict on each of ``ids``. Raises ``UnusableAnswerError``: nothing is made up or clipped.
 
     The scores may stand in prose or a code fence, as ``{"scores": [{"id", "score", …}]}``, as the
-    list alone, as its entries alone, or as a mapping of ids to scores. Where there are several, the
+    list alone, as its entries alone, or as a mapping of ids to scores. If there are several, the
     last one counts: what stands before it was a draft.
     """
     sets: list[list[tuple[str, Any, str]]] = []
@@ -83,7 +83,7 @@ def _opening(text: str, position: int) -> int:
 
 
 def _entries(value: Any, ids: Sequence[str]) -> list[tuple[str, Any, str]] | None:
-    """(id, score, explanation) of each entry; None where ``value`` is no set of scores at all."""
+    """(id, score, explanation) of each entry; None if ``value`` is no set of scores at all."""
     if isinstance(value, Mapping):
         for key in ("scores", "trajectories", "results"):
             if isinstance(value.get(key), list | dict):

@@ -20,7 +20,7 @@ SPELLING, NEGATION, SHARPNESS = 0.4, 0.25, 0.08
 """What likeness is made of, besides the cosine of sentence vectors.
 
 Sentence vectors tell topics apart ("passwords"), and hardly what is said of them ("send me" or
-"never send"). So likeness of spelling is added, and taken off where only one of the two negates.
+"never send"). So likeness of spelling is added, and taken off if only one of the two negates.
 The figures were chosen on about 160 sentences; tests/plugins/rewards/test_safety.py measures on new ones.
 """
 _NEGATION = re.compile(

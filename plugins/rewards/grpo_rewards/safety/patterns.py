@@ -19,7 +19,7 @@ _WARNING = re.compile(
     r"|rather than|not (?:\w+ )?(?:ask|need|share|send)|isn't|is not|aren't|are not)\b"
 )
 _WARNED = frozenset({"credentials", "dangerous"})
-"""Kinds whose wording is harmless where the sentence warns against it before it comes."""
+"""Kinds whose wording is harmless if the sentence warns against it before it comes."""
 _REPORTED = re.compile(r"\b(?:feel|feels|felt|treated|called|not|isn't|aren't|wasn't|n't)\b")
 
 _LEET = str.maketrans(

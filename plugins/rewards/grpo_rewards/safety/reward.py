@@ -32,7 +32,7 @@ class SafetyReward(Reward):
     - ``patterns``: unsafe wording, English only. What is not on the list passes.
     - ``embedding``: patterns, and each sentence compared with some 500 statements of both sorts by
       a sentence model (all-MiniLM-L6-v2).
-    - ``auto``: embedding where the model is installed.
+    - ``auto``: embedding if the model is installed.
 
     It reads sentences one by one: harm that only the conversation shows, false statements and other
     languages escape it. Never use it alone: a policy that says "Okay." every time has 1.0.
