@@ -1,7 +1,7 @@
 """PEFT adapters: each belongs to the model that it was trained on.
 
-An adapter of another model with the same widths loads without an error and answers nonsense, so this
-is asked wherever one is loaded.
+An adapter of another model with the same widths loads without an error and answers nonsense, so
+each place that loads one checks this first.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ BASE = "base_model_name_or_path"
 def check_adapter(adapter: Path, model: ModelSpec) -> None:
     """Raise ``ModelError`` if the adapter at ``adapter`` does not belong to ``model``.
 
-    Its base model's name is compared, then the names and shapes of its weights; no weight is read.
+    Compares the name of its base model, then the names and shapes of its weights; reads no weight.
     """
     check_base(adapter, model)
     if model.path is not None:
@@ -34,7 +34,7 @@ def check_adapter(adapter: Path, model: ModelSpec) -> None:
 
 
 def check_base(adapter: Path, model: ModelSpec) -> None:
-    """Raise ``ModelError`` if the adapter says that it belongs to another model; quick."""
+    """Raise ``ModelError`` if the adapter names another base model. Quick: looks at no weights."""
     base = adapter_settings(adapter).get(BASE)
     if base and not is_same_model(str(base), model):
         raise ModelError(
@@ -67,7 +67,7 @@ def name_base(adapter: Path, name: str) -> None:
 
 
 def is_same_model(base: str, model: ModelSpec) -> bool:
-    """Whether ``base``, as an adapter names its base model, is ``model``, as far as that can be told.
+    """Whether ``base``, an adapter's name for its base model, is ``model``, as far as it can be known.
 
     Hub ids tell it, also those of snapshots that the hub's client keeps. Directories are the same if
     they hold the same weights. Of one that is not here only the last part of its path can be compared.
@@ -165,7 +165,7 @@ def _held(adapter: Path) -> Mapping[str, tuple[int, ...]]:
 
 
 def empty_model(path: Path | None) -> Any:
-    """The model in the directory ``path`` without weights: cheap, and its modules are all there."""
+    """The model in the directory ``path``, with all modules but without weights: cheap."""
     try:
         import torch
         from transformers import AutoConfig, AutoModelForCausalLM

@@ -70,16 +70,16 @@ class ModelSpec:
     """A PEFT adapter directory to serve on top."""
     dtype: str = "bfloat16"
     context: int = 2048
-    """Longest sequence, prompt and completion together, in tokens."""
+    """Longest sequence in tokens, prompt and completion together."""
     stop: tuple[str | int, ...] = ()
     """Tokens (texts or ids) that end a turn, in place of those that the chat template writes."""
     hub_id: str | None = None
-    """The model's name on the hub, wherever its directory lies; None if it has none that is known."""
+    """The model's name on the hub, wherever its directory is; None if it has none or it is unknown."""
     tool_format: str = "auto"
     """How the model writes tool calls; ``auto``: as its chat template does."""
 
     def files(self) -> list[tuple[str, int, int]]:
-        """What tells one state of the directories from another: each file's path, size and time (ns)."""
+        """Identify the state of the directories: each file's path, size and modification time (ns)."""
         return [
             state
             for folder in (self.path, self.adapter)
@@ -113,7 +113,7 @@ class TokenReply:
     ids: list[int]
     """The sampled ids, the stop token included if one was sampled."""
     logprobs: list[float]
-    """One an id."""
+    """One for each of ``ids``: natural logarithms."""
     finish_reason: FinishReason
     """``STOP`` or ``LENGTH``; its text may be given. Any other is a ``ValueError``."""
 
@@ -188,7 +188,7 @@ class Backend(ABC):
     ) -> AsyncIterator[list[int] | TokenReply]:
         """As ``generate``: the ids as they are sampled, then the whole reply as the last item.
 
-        This one, for backends that cannot do better, gives all ids at once.
+        The default, for backends that cannot stream, gives all ids at once.
         """
         reply = await self.generate(prompt, sampling)
         yield reply.ids
@@ -207,7 +207,7 @@ class Backend(ABC):
         raise self._cannot(Capability.STREAMING)
 
     async def update_weights(self, weights: NamedWeights, *, version: int) -> None:
-        """Replace weights by name (the base model's names, adapters merged); nothing may be generating."""
+        """Replace weights by name (the base model's names, adapters merged). No request may be under way."""
         raise self._cannot(Capability.WEIGHT_SYNC)
 
     async def load_adapter(self, path: Path) -> None:

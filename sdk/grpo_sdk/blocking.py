@@ -1,4 +1,4 @@
-"""Methods of plugins, which may be functions or coroutines: blocking ones are kept off the event loop."""
+"""Call plugins' methods, which may be functions or coroutines; keep blocking ones off the event loop."""
 
 from __future__ import annotations
 

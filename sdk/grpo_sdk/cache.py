@@ -7,10 +7,10 @@ from typing import Any, Protocol, runtime_checkable
 
 @runtime_checkable
 class Cache(Protocol):
-    """Keeps JSON values under text keys, for as long as it likes. For any thread; never blocks for long."""
+    """Keeps JSON values under text keys, and may forget them. For any thread; never blocks for long."""
 
     def get(self, key: str) -> Any | None:
         """The value, or None if there is none (any more)."""
 
     def set(self, key: str, value: Any, *, ttl: float | None = None) -> None:
-        """Keep ``value``, at most ``ttl`` seconds; None: as long as the cache does by itself."""
+        """Keep ``value`` for at most ``ttl`` seconds; None: for the cache's own default."""

@@ -1,4 +1,4 @@
-"""A limit on what a task does, at half the cost of ``asyncio.timeout``: every turn has several."""
+"""A time limit for a task, at two thirds of the cost of ``asyncio.timeout``: every turn has several."""
 
 from __future__ import annotations
 

@@ -86,11 +86,11 @@ def _missing(packages: Sequence[str]) -> str:
 class SentenceEmbedder:
     """A transformers encoder, mean pooling over tokens, on CPU.
 
-    Text behind the model's longest input (256 tokens of all-MiniLM-L6-v2) is not read.
+    Does not read text beyond the model's longest input (256 tokens for all-MiniLM-L6-v2).
     """
 
     REMEMBERED = 4096
-    """Texts whose vectors are kept: rewards ask for the same ones again and again."""
+    """How many texts keep their vectors: rewards ask for the same ones again and again."""
     BATCH = 64
 
     def __init__(self, directory: Path, name: str) -> None:
@@ -189,7 +189,7 @@ def _longest_input(directory: Path, config: dict[str, Any]) -> int:
 
 
 class HashingEmbedder:
-    """Words and runs of letters, hashed into a vector. No model: it knows spelling, not meaning."""
+    """Hashes words and runs of letters into a vector. Needs no model: it knows spelling, not meaning."""
 
     def __init__(self, dimensions: int = 1024) -> None:
         """Raises ``ValueError`` for fewer than 16 dimensions."""

@@ -24,7 +24,7 @@ class Observation:
     """How an episode begins."""
 
     messages: list[Message]
-    """Usually one user message; a leading system message is put after the strategy's own."""
+    """Usually one user message; a leading system message is placed after the strategy's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class StepResult:
     outcome: dict[str, Any] = field(default_factory=dict)
     """Facts for rewards and reports, merged into the trajectory's; ``success: bool`` by convention."""
     reward: float | None = None
-    """Of this step. The episode's sum is the trajectory's ``environment_reward``, which the reward
+    """The reward of this step. Their sum is the trajectory's ``environment_reward``, which the reward
     ``environment`` reads."""
 
 
@@ -46,7 +46,7 @@ class Environment(ABC):
 
     ``tasks`` is called on an instance of its own and must not depend on an episode.
     ``reset``, ``step`` and ``close`` are coroutines: hundreds of episodes share one event loop,
-    so blocking work belongs into ``grpo_sdk.blocking.call_blocking``.
+    so blocking work belongs in ``grpo_sdk.blocking.call_blocking``.
     """
 
     @abstractmethod
@@ -70,9 +70,9 @@ class Environment(ABC):
         return ()
 
     def serving_tools(self) -> Sequence[ToolLike]:
-        """What stands for ``tools`` when the agent is served and there is no episode; empty: nothing.
+        """Tools that replace ``tools`` when the agent is served and there is no episode; empty: none.
 
-        Tools of the same names and schemas, on the real system or on data of a demonstration. Called
+        They have the same names and schemas, and use the real system or demonstration data. Called
         once, on an instance that is never reset and is closed when the server ends; all conversations
         share them.
         """

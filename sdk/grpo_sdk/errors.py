@@ -5,7 +5,7 @@ GrpoError
 ├── PluginError        a plugin is missing, broken, ambiguous or of another hook API
 ├── CapabilityError    a backend was asked for what it cannot do
 ├── MissingExtraError  an optional dependency is not installed
-├── ModelError         a model cannot be had or does not load
+├── ModelError         a model is not available or does not load
 ├── ProviderError      a model's server cannot be reached, or refuses a request
 └── RunError           a run cannot go on: directory in use, disk full, nothing to resume
     └── BusyError      not now: requests are under way
@@ -41,14 +41,14 @@ class MissingExtraError(GrpoError):
 
 
 class ModelError(GrpoError):
-    """A model cannot be had or does not load."""
+    """A model is not available or does not load."""
 
 
 class ProviderError(GrpoError):
     """A model's server cannot be reached, refuses a request, or answers nonsense.
 
     ``status`` is what it answered, if it answered. The text is for whoever runs this process, not for
-    callers of a server: it tells of addresses behind it, and what was said there.
+    callers of a server: it names addresses behind the server, and quotes what they answered.
     """
 
     def __init__(self, message: str, *, status: int | None = None) -> None:
@@ -61,11 +61,11 @@ class ContextOverflowError(GrpoError):
 
 
 class RunError(GrpoError):
-    """A run cannot start or go on."""
+    """A run cannot start or continue."""
 
 
 class BusyError(RunError):
-    """New weights cannot be taken while requests are under way, whose tokens would come from two policies."""
+    """New weights would mix two policies in the tokens of requests that are under way."""
 
 
 def did_you_mean(name: str, known: list[str]) -> str:

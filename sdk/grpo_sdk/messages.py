@@ -44,7 +44,7 @@ class ToolSchema(TypedDict):
 
 
 def whole_text(text: str) -> str:
-    """``text`` with U+FFFD for each lone surrogate, which no tokenizer, JSON or UTF-8 takes.
+    """Replace each lone surrogate in ``text``, which no tokenizer, JSON or UTF-8 accepts, by U+FFFD.
 
     File names that are not UTF-8 bring them (``os.fsdecode``), and JSON that was cut in an emoji.
     """
@@ -91,7 +91,7 @@ def tool_call(name: str, arguments: str, call_id: str) -> ToolCall:
 
 
 def as_messages(messages: Sequence[Mapping[str, Any]]) -> list[Message]:
-    """Copies of ``messages`` that others wrote: each with a known role and its content as a text.
+    """Copy ``messages`` from elsewhere; each copy has a known role and its content as a text.
 
     Content that is None (an assistant that only calls tools) becomes an empty text, and what is no
     character in a text U+FFFD. Raises

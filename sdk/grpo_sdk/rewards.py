@@ -41,7 +41,7 @@ class GroupReward(ABC):
 
     @abstractmethod
     def score_group(self, trajectories: Sequence[Trajectory]) -> Sequence[Score] | Awaitable[Sequence[Score]]:
-        """One score a trajectory, in their order."""
+        """One score for each trajectory, in their order."""
 
     def close(self) -> None:
         """Release what the reward holds. Called once, at the end of the run."""
@@ -66,7 +66,7 @@ class EnvironmentReward(Reward):
 async def score_messages(
     reward: Reward, messages: Sequence[Mapping[str, Any]], context: Mapping[str, Any] | None = None
 ) -> RewardResult:
-    """What ``reward`` says of a conversation that was had elsewhere; ``context`` becomes its task's data.
+    """Score a conversation from elsewhere with ``reward``; ``context`` becomes its task's data.
 
     A reward that is no coroutine runs in a thread. Raises ``ValueError`` if ``messages`` are no
     messages, and whatever the reward raises.

@@ -1,4 +1,4 @@
-"""JSON schemas of tools' arguments, whoever wrote them, in the form that every reader expects."""
+"""Bring JSON schemas of tools' arguments, from any source, into the form that every reader expects."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _DATA = {"const", "default", "enum", "examples", "example"}
 
 
 def object_schema(parameters: Any) -> dict[str, Any]:
-    """``parameters`` as the schema of an object, with all that it says.
+    """``parameters`` as the schema of an object; nothing that it says is lost.
 
     Servers and clients in many languages write schemas: ``properties`` may be null or (PHP's empty
     array) a list, ``required`` null, a schema true or false. Model templates and renderers read them
@@ -72,7 +72,7 @@ def _nested(value: Any) -> Any:
 
 
 def _required(schema: Mapping[str, Any]) -> list[str]:
-    """The names of required properties, those included that say it of themselves, as JSON Schema 3 does."""
+    """The names of required properties, including those marked on the property itself (JSON Schema 3)."""
     listed, properties = schema.get("required"), schema.get("properties")
     names = [name for name in listed if isinstance(name, str)] if isinstance(listed, list) else []
     for name, item in properties.items() if isinstance(properties, Mapping) else ():

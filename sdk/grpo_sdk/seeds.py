@@ -1,4 +1,4 @@
-"""Seeds derived from what is sampled, and Python's, NumPy's and PyTorch's global generators left alone."""
+"""Derive seeds from what is sampled, and protect the global generators of Python, NumPy and PyTorch."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ class Strategy:
     name: str
     system_prompt: str = ""
     style: str = ""
-    """A sentence on tone, put after the system prompt."""
+    """A sentence on tone, placed after the system prompt."""
     tools: tuple[str, ...] | None = None
     """Names of the tools it may use; None: all that are given."""
 

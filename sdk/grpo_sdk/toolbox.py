@@ -1,4 +1,4 @@
-"""The tools of one episode or conversation, run within limits; a failure is an answer to the model."""
+"""The tools of one episode or conversation, run within limits; a failure becomes an answer to the model."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from grpo_sdk.tools import MALFORMED_CALL, BoundTool, ToolCallError, ToolLike, T
 from grpo_sdk.trajectory import ToolRun
 
 Around: TypeAlias = Callable[[ToolCall], AbstractContextManager[Callable[[Message, ToolRun], None]]]
-"""Gives the context in which a call runs; what that gives is told the call's answer and record."""
+"""Makes the context in which a call runs; what the context yields is called with the answer and record."""
 
 
 class Toolbox:
@@ -55,7 +55,7 @@ class Toolbox:
         self._tools[bound.name] = bound
 
     def extended(self, tools: Iterable[ToolLike]) -> Toolbox:
-        """These tools and ``tools``; this toolbox stays as it is."""
+        """A toolbox with these tools and ``tools``; this one does not change."""
         more = Toolbox(limits=self.limits)
         more.around = self.around
         more._tools = dict(self._tools)
@@ -64,7 +64,7 @@ class Toolbox:
         return more
 
     async def run(self, calls: list[ToolCall]) -> list[tuple[Message, ToolRun]]:
-        """Run ``calls`` side by side; one tool message and one record a call, in their order.
+        """Run ``calls`` side by side; one tool message and one record for each call, in their order.
 
         A failure (unknown tool, invalid arguments, exception, timeout) is a tool message that
         tells the model what was wrong. Only cancellation goes through.

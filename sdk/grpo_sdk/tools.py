@@ -23,21 +23,21 @@ ToolLike: TypeAlias = "BaseTool | BoundTool | Callable[..., Any]"
 
 
 MALFORMED_CALL = "malformed_tool_call"
-"""Name of a call that could not be parsed; its arguments hold what the model wrote, marks of a call included.
+"""Name of a call that could not be parsed; its arguments hold all that the model wrote, marks included.
 
-It is for trajectories and the agent's own loop. What leaves for others has the text instead.
+For trajectories and the agent's own loop only. Other readers get the text instead.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class ToolLimits:
-    """What a tool call may take."""
+    """Limits of a tool call."""
 
     seconds: float = 10.0
     output_chars: int = 4000
-    """Longer output is cut and marked."""
+    """Longer output is cut, with a mark."""
     parallel: int = 8
-    """Calls of one message that run at the same time."""
+    """How many calls of one message run at the same time."""
 
 
 def as_tool(tool: ToolLike, *, name: str | None = None) -> BaseTool:
@@ -108,7 +108,7 @@ class BoundTool:
     cacheable: Cacheable | None = None
     """How long its results may be used again; None: never."""
     origin: str = ""
-    """Tells the code behind it from other code under the same name: part of what a cache goes by."""
+    """Identifies the code behind the tool, for cache keys: other code may have the same name."""
 
     def __post_init__(self) -> None:
         function = self.schema["function"]
@@ -187,7 +187,7 @@ def _origin(tool: Any) -> str:
 
 
 def _held(function: Any) -> list[Any]:
-    """What a function gives its code besides arguments."""
+    """The values that a function brings to its code besides arguments."""
     held = [getattr(function, "__self__", None), *(getattr(function, "__defaults__", None) or ())]
     held += (getattr(function, "__kwdefaults__", None) or {}).values()
     for cell in getattr(function, "__closure__", None) or ():
@@ -205,7 +205,7 @@ def _renamed(tool: BoundTool, name: str) -> BoundTool:
 
 @dataclass(frozen=True, slots=True)
 class _Form:
-    """What of a function tool is the same for every instance of the function."""
+    """The part of a function tool that all instances of the function share."""
 
     name: str
     schema: ToolSchema

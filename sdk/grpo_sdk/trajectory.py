@@ -1,4 +1,4 @@
-"""What happened in one episode: messages, exact tokens, rewards, timings. A frozen, JSON-able record."""
+"""The frozen, JSON-able record of one episode: messages, exact tokens, rewards, timings."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
 FORMAT = 1
-"""Of a trajectory's JSON. Lines that name no format were written before there was a number: they are 0."""
+"""Version of a trajectory's JSON. Lines without one are from before there was a number: version 0."""
 
 Status = Literal["completed", "truncated", "failed"]
 """``completed``: the environment said done. ``truncated``: a limit ended it. ``failed``: an error did."""
@@ -46,7 +46,7 @@ class Task:
     id: str
     """Unique within its environment and stable between runs."""
     data: dict[str, Any] = field(default_factory=dict)
-    """JSON-able; what it holds is the environment's business."""
+    """JSON-able; the environment decides what it holds."""
     split: str = "train"
 
 
@@ -76,7 +76,7 @@ class TokenSequence:
 
     @property
     def prompt_length(self) -> int:
-        """How many ids stand before the first sampled one."""
+        """How many ids come before the first sampled one."""
         return self.mask.index(1) if 1 in self.mask else len(self.mask)
 
     @property
@@ -93,7 +93,7 @@ class Ledger:
 
     @property
     def forks(self) -> int:
-        """How often the context could not be extended and began anew."""
+        """How often the context could not be extended and a new sequence began."""
         return max(0, len(self.sequences) - 1)
 
     @property
@@ -112,7 +112,7 @@ class ToolRun:
     error: str | None = None
     """Why it failed (invalid call, timeout, exception), or None."""
     truncated: bool = False
-    """The output was cut to its cap."""
+    """Whether the output was cut to its limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +131,7 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class RewardRecord:
-    """What one reward said of this trajectory."""
+    """The value that one reward gave this trajectory."""
 
     value: float | None
     """None: the reward failed, and ``error`` says why."""
@@ -182,9 +182,9 @@ class Trajectory:
         context: Mapping[str, Any] | None = None,
         outcome: Mapping[str, Any] | None = None,
     ) -> Trajectory:
-        """A conversation that was had elsewhere, as a trajectory that rewards can score.
+        """Make a trajectory that rewards can score from a conversation from elsewhere.
 
-        ``context`` is what was known of it: the data of its task. Raises ``ValueError`` if
+        ``context`` becomes the data of its task. Raises ``ValueError`` if
         ``messages`` are no messages.
         """
         task = Task("conversation", dict(context or {}))
@@ -230,7 +230,7 @@ class Trajectory:
         return sum(run.error is not None for turn in self.turns for run in turn.tools)
 
     def to_json(self) -> bytes:
-        """One line of JSON. What a plugin put into it that JSON cannot say is written as its ``repr``."""
+        """One line of JSON. Objects of plugins that JSON cannot hold are written as their ``repr``."""
         try:
             line = _adapter().dump_json(self)
         except ValueError:  # an object in ``outcome``, or half a surrogate pair in a text
@@ -239,9 +239,9 @@ class Trajectory:
 
     @staticmethod
     def from_json(line: str | bytes) -> Trajectory:
-        """The trajectory that ``to_json`` of this version or of an older one wrote.
+        """Read what ``to_json`` of this version or an older one wrote.
 
-        Raises ``ValueError`` if the line is none, or one of a newer version.
+        Raises ``ValueError`` if the line is no trajectory, or one of a newer version.
         """
         from pydantic_core import from_json
 

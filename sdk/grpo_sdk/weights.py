@@ -1,4 +1,4 @@
-"""A model's weights as they are sampled from: adapters merged in, rounded so that small updates survive.
+"""The weights that a model samples with: adapters merged in, rounded so that small updates survive.
 
 An update that is small beside its weight is lost if the sum is rounded to the nearest bfloat16.
 ``rounded`` goes up or down with the probability that keeps the sum right on average. What it draws
@@ -22,18 +22,18 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 SAMPLED_ROWS = 8
-"""One row in so many is looked at for ``VisibleUpdate``: a look at all costs a third of the merge."""
+"""``VisibleUpdate`` reads one row in so many: reading all costs a third of the merge."""
 
 
 @dataclass
 class VisibleUpdate:
-    """How much of the change that adapters ask for is in the merged and rounded weights."""
+    """Measures how much of the adapters' change is left in the merged and rounded weights."""
 
     seen: Any = 0.0
     wanted: Any = 0.0
 
     def add(self, before: torch.Tensor, exact: torch.Tensor, after: torch.Tensor) -> None:
-        """Count a weight: ``before`` the merge, after it as it should be, and as it was rounded."""
+        """Count a weight: ``before`` the merge, exactly merged, and rounded."""
         change = exact - before.float()
         self.seen = self.seen + ((after.float() - before.float()) * change).sum()
         self.wanted = self.wanted + change.square().sum()
@@ -45,7 +45,7 @@ class VisibleUpdate:
 
 
 def rounded(tensor: torch.Tensor, dtype: torch.dtype, name: str) -> torch.Tensor:
-    """``tensor`` in ``dtype``, rounded up or down by chance, right on average; drawn from ``name``.
+    """``tensor`` in ``dtype``, rounded up or down at random, right on average; ``name`` is the seed.
 
     What ``dtype`` can hold stays as it is.
     """
@@ -130,7 +130,7 @@ def merged_weights(
 
 
 def check_mergeable(model: PeftModel) -> None:
-    """Raise ``ModelError`` if adapters train what cannot become a weight of the base model."""
+    """Raise ``ModelError`` if adapters train something that cannot be merged into the base model."""
     for config in model.peft_config.values():
         if config.is_prompt_learning:
             raise ModelError(

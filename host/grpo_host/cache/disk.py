@@ -60,9 +60,9 @@ ON CONFLICT (key) DO UPDATE SET
 
 
 class DiskCache:
-    """Forgets what was used least recently, and what is older than its ``ttl``.
+    """A cache in a SQLite file; evicts what was used least recently, and what is older than its ``ttl``.
 
-    It may be lost at any time and must never stand in the way. A damaged file is set aside (as
+    It may be lost at any time and never breaks its caller. A damaged file is set aside (as
     ``<name>.damaged``) and begun anew; a full disk or a locked file makes a miss of a read and
     nothing of a write. Each is a warning and counted. Only at the start there is an error: if the
     file cannot be opened, or is not a cache.
@@ -240,7 +240,7 @@ class DiskCache:
         self.path.replace(damaged)
 
     def _opening(self) -> FileLock:
-        """Nobody opens the file while another sets it aside."""
+        """Lock the file's name, so that nobody opens it while another process sets it aside."""
         return FileLock(f"{self.path}.lock", timeout=10)
 
 

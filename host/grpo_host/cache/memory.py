@@ -19,7 +19,7 @@ ENTRY_BYTES = 400
 
 
 class MemoryCache:
-    """Forgets what was used least recently, and what is older than its ``ttl``. For any thread."""
+    """Evicts what was used least recently, and what is older than its ``ttl``. For any thread."""
 
     def __init__(
         self,

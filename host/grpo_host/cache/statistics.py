@@ -14,7 +14,7 @@ class Counts:
     misses: int = 0
     sets: int = 0
     evictions: int = 0
-    """Entries that had to go for others before their time."""
+    """Entries removed before they expired, to make space for others."""
     refused: int = 0
     """Values too large to keep."""
     errors: int = 0
@@ -40,7 +40,7 @@ class CacheStatistics:
 
     @property
     def hit_rate(self) -> float:
-        """Hits by look-ups; 0 before the first."""
+        """Hits divided by look-ups; 0 before the first."""
         asked = self.hits + self.misses
         return self.hits / asked if asked else 0.0
 

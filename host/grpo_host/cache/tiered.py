@@ -1,4 +1,4 @@
-"""A cache in memory before one on disk: the second is asked only if the first has nothing."""
+"""A cache in memory in front of one on disk, which is asked only if memory has nothing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from grpo_host.cache.values import decode
 class TieredCache:
     """Writes to both; what is found on disk is kept in memory from then on.
 
-    A value that another process replaces is seen once this one's memory has forgotten the old one.
+    If another process replaces a value, this one sees it once its memory has forgotten the old one.
     """
 
     def __init__(self, memory: MemoryCache, disk: DiskCache) -> None:

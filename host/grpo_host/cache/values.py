@@ -1,4 +1,4 @@
-"""A cached value is kept as JSON text, so that nobody can change it and its size is known."""
+"""Keep cached values as JSON text, so that nobody can change them and their size is known."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def encode(key: str, value: Any) -> bytes:
 
 
 def decode(data: bytes) -> Any:
-    """A fresh copy of what was encoded."""
+    """A new copy of what was encoded."""
     return orjson.loads(data)
 
 

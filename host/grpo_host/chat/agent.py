@@ -1,4 +1,4 @@
-"""An agent that talks with people: many conversations at once, each in order, kept in a store."""
+"""Hold many conversations with people at once, each in order, kept in a store."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ class ConversationContext:
     user_id: str | None = None
     strategy: str = ""
     context: dict[str, Any] = field(default_factory=dict)
-    """What it began with; the model is told."""
+    """The facts that it began with; the model is told them."""
     created: float = 0.0
     """Unix time."""
 
 
 class ChatAgent:
-    """Talks through ``model``, a model to be loaded when needed or a started agent.
+    """Talks with ``model``: a model that is loaded when needed, or a started agent.
 
     ``strategy`` is that of conversations which name none: a registered name or a ``Strategy``.
     ``examples`` (a ``DialogueDatabase``) shows the model the dialogues nearest to a message. ``cache``
@@ -117,7 +117,7 @@ class ChatAgent:
         return await self.model.agent(**parts)
 
     def add_strategy(self, strategy: Strategy) -> str:
-        """Offer a strategy that no plugin offers, or instead of one of its name; the name."""
+        """Offer a strategy under its name, also in place of a plugin's; return the name."""
         self._strategies[strategy.name] = strategy
         return strategy.name
 
@@ -175,8 +175,8 @@ class ChatAgent:
     ) -> str:
         """What the assistant answers to ``message``.
 
-        ``strategy`` holds from now on. Messages to one conversation are answered one after another;
-        what an answer that fails or is cancelled has said is not kept. Raises
+        ``strategy`` applies from now on. Messages to one conversation are answered one after another;
+        nothing of an answer that fails or is cancelled is kept. Raises
         ``ConversationNotFoundError``, ``ContextOverflowError``, ``TurnLimitError``,
         ``TurnTimeoutError``, what the backend raises, and ``ConflictError`` if another process has
         answered in this conversation meanwhile and this answer's tools have run.
@@ -196,7 +196,7 @@ class ChatAgent:
     ) -> Answer:
         """As ``respond``: the answer with the tools that were called for it.
 
-        ``sampling`` is that of this answer alone. ``tell`` is given the text as it comes, as ``stream`` does.
+        ``sampling`` is for this answer only. ``tell`` gets the text as it comes, as ``stream`` gives it.
         ``also`` gives what a ``SqlStore`` is to write in one transaction with the answer.
         """
         if not isinstance(message, str):
@@ -241,7 +241,7 @@ class ChatAgent:
     ) -> AsyncIterator[str]:
         """As ``respond``, piece by piece, tool calls left out.
 
-        What the model says before it uses a tool is part of it, with a blank line behind; ``respond``
+        What the model says before it uses a tool is part of it, followed by a blank line; ``respond``
         gives the last message alone. Leaving early cancels the answer.
         """
         async with aclosing(self.pieces(conversation_id, message, strategy, use_tools)) as pieces:
@@ -295,11 +295,11 @@ class ChatAgent:
 
     @property
     def conversations(self) -> list[ConversationContext]:
-        """Those that this object has begun or gone on with and that are not ended, the oldest first."""
+        """The conversations of this object that have not ended, the oldest first."""
         return list(self._contexts.values())
 
     async def end_conversation(self, conversation_id: str, *, delete: bool = False) -> None:
-        """Count it among the active no more; with ``delete``, remove it from the store."""
+        """Forget the conversation in this object; with ``delete``, remove it from the store too."""
         self._contexts.pop(conversation_id, None)
         if delete:
             await self.store.delete(conversation_id)
@@ -345,7 +345,7 @@ class ChatAgent:
     def _identity(self) -> str:
         if isinstance(self.model, LocalModel):
             return self.model.identity()
-        backend = self.model.backend  # where its weights come from, only its owner knows
+        backend = self.model.backend  # only its owner knows where its weights come from
         return f"{self._unnamed} {getattr(backend, 'weight_version', '')} {getattr(backend, 'weights', '')}"
 
     def _name(self, strategy: str | Strategy | None) -> str | None:
@@ -386,7 +386,7 @@ def registered_strategy(name: str) -> Strategy:
 
 
 class _Turns:
-    """Lets the messages of one conversation through one at a time, in the order of their coming.
+    """Lets the messages of one conversation through one at a time, in the order of their arrival.
 
     They may come from several event loops, each in a thread of its own.
     """
@@ -429,7 +429,7 @@ class _Turn:
 
 
 async def to_its_end(work: Any) -> None:
-    """Await ``work``, which ends before the caller is cancelled: what is written is known then."""
+    """Await ``work`` to its end even if the caller is cancelled, so that it is known what was written."""
     task = asyncio.ensure_future(work)
     try:
         await asyncio.shield(task)

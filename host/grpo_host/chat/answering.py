@@ -1,4 +1,4 @@
-"""One answer in a conversation: what the model is shown, what it does, what is to be kept of it."""
+"""Make one answer in a conversation: what the model is shown, what it does, and what is stored."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _SUMMARY = 8
 _EXAMPLES = 5
 """Examples take at most one token in so many of the context."""
 _CHARACTERS = 3
-"""Characters that surely are a token, in ordinary text."""
+"""So many characters of ordinary text are at least one token."""
 _TIGHTER = 0.7
 """What is left of a budget that the backend found too large."""
 
@@ -43,11 +43,11 @@ class Window:
     tokens: int | None = None
     """Longest sequence, answer included; None: the model's context."""
     turns: int = 20
-    """Most exchanges, the one under way included, that are shown word for word."""
+    """How many exchanges, including the one under way, are shown word for word."""
     threshold: float = 0.8
     """Share of the tokens from which older exchanges are compressed."""
     policy: Policy = "summarise"
-    """``summarise``: the model sums older exchanges up. ``drop``: they are left out."""
+    """``summarise``: the model summarises older exchanges. ``drop``: they are left out."""
 
     def __post_init__(self) -> None:
         if not 0 < self.threshold <= 1:
@@ -64,17 +64,17 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the assistant said, and what is to be kept."""
+    """What the assistant said, and what to store."""
 
     text: str
     messages: list[Message]
     """The user's message and all that followed."""
     digest: Digest | None
-    """Where more was put away."""
+    """The new digest, if more messages were compressed."""
     repeatable: bool
-    """Nobody has seen anything of it and no tool has run."""
+    """Whether the answer can be generated again: nothing was streamed and no tool has run."""
     tools: list[ToolUse] = field(default_factory=list)
-    """What the tools were asked and answered."""
+    """The tool calls and their results."""
 
 
 class Answering:
@@ -151,7 +151,7 @@ class Answering:
                 new = []
 
     async def _speak_without_tools(self, conversation: Conversation) -> Message:
-        """The answer of a model that goes on calling tools: from what it has, offered none."""
+        """Ask a model that keeps calling tools to answer with what it has, and offer it no tools."""
         logger.info("conversation %s: all turns went to tools; answering without", self._record.id)
         shown = self._fitted(_without_system(conversation.session.messages))
         plain = cast("list[Message]", as_plain_messages(shown, ()))
@@ -171,7 +171,7 @@ class Answering:
         return answer
 
     async def _compress(self) -> None:
-        """Put the oldest exchanges away if there are too many."""
+        """Compress the oldest exchanges if there are too many."""
         window = self._window
         whole = [*self._record.messages[self._digest.messages :], user(self._message)]
         threshold = self._budget * window.threshold

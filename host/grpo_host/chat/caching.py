@@ -30,7 +30,7 @@ def cache_key(kind: str, *parts: Any) -> str:
 
 
 class CachedBackend(BackendWrapper):
-    """``inner``, with its deterministic answers kept in ``cache``: those at temperature 0 or with a seed.
+    """Caches the deterministic answers of ``inner``: those at temperature 0 or with a seed.
 
     ``identity`` says which weights answer: it is part of every key. ``cache`` is a
     ``grpo_sdk.cache.Cache``; one whose methods are async will do too.
@@ -93,7 +93,7 @@ class CachedBackend(BackendWrapper):
 
 
 def cached_tool(tool: BoundTool, cache: Any) -> BoundTool:
-    """``tool``, whose results are kept if it is marked cacheable. What it raises is not."""
+    """``tool`` with its results cached if it is marked cacheable. What it raises is not."""
     mark = tool.cacheable
     if mark is None:
         return tool
@@ -117,7 +117,7 @@ async def got(cache: Any, key: str) -> Any:
 
 
 async def put(cache: Any, key: str, value: Any, *, ttl: float | None = None) -> None:
-    """``cache.set``, awaited if it is async. What cannot be cached is not, and stands in nobody's way."""
+    """``cache.set``, awaited if it is async. A value that cannot be cached is skipped without an error."""
     try:
         done = cache.set(key, value) if ttl is None else cache.set(key, value, ttl=ttl)
         if inspect.isawaitable(done):

@@ -19,7 +19,7 @@ Count = Callable[[Sequence[Message]], int]
 
 
 def exchanges(messages: Sequence[Message]) -> list[list[Message]]:
-    """``messages`` in parts that each begin with a user message, but for what stands before the first."""
+    """Split ``messages`` into parts that each begin with a user message, except for those before the first."""
     parts: list[list[Message]] = []
     for message in messages:
         if message["role"] == "user" or not parts:
@@ -58,7 +58,7 @@ def fit(messages: Sequence[Message], budget: int, count: Count) -> list[Message]
 
 
 def older(messages: Sequence[Message], fits: Callable[[list[Message]], bool], turns: int) -> int:
-    """How many of the oldest messages to put away so that the rest has ``turns`` exchanges and ``fits``.
+    """How many of the oldest messages to compress so that the rest has ``turns`` exchanges and ``fits``.
 
     Whole exchanges are counted, and never the last; if nothing but that is left, it need not fit.
     """
@@ -72,7 +72,7 @@ def older(messages: Sequence[Message], fits: Callable[[list[Message]], bool], tu
 
 
 def counter(renderer: Renderer | None, tools: Sequence[ToolSchema]) -> Count:
-    """Counts tokens: exactly if the host renders, else by an estimate that is rather too high."""
+    """A counter of tokens: exact if the host renders, else an estimate that is a little too high."""
     if renderer is not None:
         return lambda messages: len(renderer.prompt(messages, tools))
     offered = sum(len(str(tool)) for tool in tools) // 3
@@ -86,7 +86,7 @@ def _estimate(message: Any) -> int:
 
 
 class _Parts:
-    """A conversation in what must be shown and what may be dropped, in the order of dropping."""
+    """A conversation, split into what must be shown and what may be dropped, in the order of dropping."""
 
     def __init__(self, messages: Sequence[Message]) -> None:
         self._head = [message for message in messages if message["role"] == "system"]

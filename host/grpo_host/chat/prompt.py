@@ -1,4 +1,4 @@
-"""What the system message says besides the strategy: what the conversation is about, and examples."""
+"""Parts of the system message besides the strategy: what the conversation is about, and examples."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``model_config``: the mapping that says which model a chat speaks through, and how it samples."""
+"""``model_config``: the mapping that names a chat's model and how it samples."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from grpo_sdk.backend import Backend, Capability, Sampling
 from grpo_sdk.errors import ConfigError, ModelError
 
 DEFAULT_MODEL = "smollm2-135m"
-"""The embedded model: for who names a strategy and no model."""
+"""The embedded model, if ``model_config`` names a strategy and no model."""
 
 
 class ModelSettings(BaseModel):
@@ -76,7 +76,7 @@ class ModelSettings(BaseModel):
         return settings
 
     def _check(self, strategies: Sequence[str]) -> None:
-        """Find what the first message would only find: a model or backend that can only be a mistake."""
+        """Find mistakes in model and backend now, which otherwise only the first message would find."""
         if isinstance(self.backend, Backend):
             return
         local = True

@@ -44,7 +44,7 @@ T = TypeVar("T")
 Q = TypeVar("Q", "Select[Any]", "Delete")
 
 CONNECTIONS = 5
-"""How many transactions of a store run side by side."""
+"""How many transactions of a store run at the same time."""
 
 _HEAD = [column for column in conversations.columns if column is not conversations.c.context]
 
@@ -197,7 +197,7 @@ class SqlStore(ConversationStore):
         return await self._write(work)
 
     async def ids(self, owner: str, user_id: str | None = None) -> Sequence[str]:
-        """Of all conversations of ``owner``, the one last spoken in first."""
+        """The ids of all conversations of ``owner``, the most recently used first."""
         query = _of(select(conversations.c.id), owner, user_id).order_by(conversations.c.updated.desc())
 
         async def work(connection: AsyncConnection) -> list[str]:
@@ -206,14 +206,14 @@ class SqlStore(ConversationStore):
         return await self._read(work)
 
     async def forget(self, owner: str, user_id: str | None = None, conversation_id: str | None = None) -> int:
-        """Forget the conversations of ``owner``; how many there were."""
+        """Delete the conversations of ``owner``; return how many there were."""
         query = _of(delete(conversations), owner, user_id)
         if conversation_id is not None:
             query = query.where(conversations.c.id == conversation_id)
         return await self._forget(query)
 
     async def forget_before(self, updated: float) -> int:
-        """Forget what was last spoken in before the Unix time ``updated``; how many conversations."""
+        """Delete the conversations last used before the Unix time ``updated``; return how many."""
         return await self._forget(delete(conversations).where(conversations.c.updated < updated))
 
     async def _forget(self, query: Delete) -> int:

@@ -35,7 +35,7 @@ class Digest:
     messages: int = 0
     """How many of the oldest messages."""
     summary: str = ""
-    """What is said of them instead; empty: nothing."""
+    """The summary that replaces them; empty: none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class ConversationRecord:
     context: dict[str, Any] = field(default_factory=dict)
     """JSON-able facts that the conversation began with; the model is told them."""
     messages: list[Message] = field(default_factory=list)
-    """What users, the assistant and tools said. The system message is made anew for each answer."""
+    """What users, the assistant and tools said. The system message is made again for each answer."""
     created: float = field(default_factory=time.time)
     """Unix time, as is ``updated``."""
     updated: float = field(default_factory=time.time)
@@ -56,7 +56,7 @@ class ConversationRecord:
     """Whose conversation it is, if several clients share a store."""
     digest: Digest = field(default_factory=Digest)
     length: int = 0
-    """How many messages there are; ``list`` tells it without their text."""
+    """How many messages there are; known even if ``list`` left them out."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "length", max(self.length, len(self.messages)))
@@ -99,18 +99,18 @@ class ConversationStore(ABC):
         limit: int = 100,
         offset: int = 0,
     ) -> Sequence[ConversationRecord]:
-        """Conversations without their messages and contexts, the one last spoken in first."""
+        """Conversations without their messages and contexts, the most recently used first."""
 
     @abstractmethod
     async def delete(self, conversation_id: str) -> bool:
-        """Forget a conversation; whether there was one."""
+        """Delete a conversation; return whether there was one."""
 
     async def close(self) -> None:
         """Release everything. Safe to call twice."""
 
 
 def conflict(conversation_id: str, expected: int, found: int) -> ConflictError:
-    """What to say if a conversation has grown meanwhile."""
+    """The error for a conversation that has grown meanwhile."""
     return ConflictError(
         f'conversation "{conversation_id}" has {found} messages, not {expected}: somebody else has added '
         "to it. Read it again, then answer"

@@ -1,4 +1,4 @@
-"""What was said earlier in a conversation, summed up by the model itself."""
+"""Let the model summarise the earlier part of a conversation."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ INSTRUCTIONS = (
 
 
 async def summarise(agent: Agent, earlier: str, messages: Sequence[Message], *, tokens: int) -> str:
-    """A summary of at most ``tokens`` tokens of ``earlier``, itself a summary, and ``messages``.
+    """Summarise ``earlier``, itself a summary, and ``messages`` in at most ``tokens`` tokens.
 
-    What does not fit into the model's context at once is summed up piece by piece. A message that
+    What does not fit into the model's context at once is summarised piece by piece. A message that
     does not fit by itself is mentioned, not read. Raises what the backend raises.
     """
     writer = replace(
@@ -60,7 +60,7 @@ def _request(summary: str, lines: Sequence[str]) -> str:
 
 
 def _mention(line: str) -> str:
-    """That there was a line too long to read; nothing if even that does not fit."""
+    """A mention of a line too long to read; empty if even that does not fit."""
     return "" if line.startswith("[") else f"[Here stood a message of {len(line)} characters.]"
 
 

@@ -1,4 +1,4 @@
-"""What an answer of several messages sounds like while it is streamed."""
+"""Stream an answer of several messages as one text."""
 
 from __future__ import annotations
 

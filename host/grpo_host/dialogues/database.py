@@ -1,4 +1,4 @@
-"""The database of example dialogues: made, searched, added to, given as demonstrations."""
+"""The database of example dialogues: create it, search it, add to it, use it as demonstrations."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class DialogueDatabase:
     """
 
     EMBEDDED_AT_ONCE = 2000
-    """With ``mode="auto"``, a search embeds up to so many new dialogues first; for more, call ``embed``."""
+    """With ``mode="auto"``, a search first embeds up to this many new dialogues; for more, call ``embed``."""
 
     def __init__(self, source: Source = (), *, embedder: Embedder | Literal["auto"] | None = "auto") -> None:
         """``embedder``: for search by meaning; "auto": the sentence model if installed, None: never.
@@ -111,7 +111,7 @@ class DialogueDatabase:
         return self._store.add((f"dialogue {index} of those added", row) for index, row in enumerate(several))
 
     def embed(self, progress: Callable[[int, int], None] | None = None) -> None:
-        """Make the vectors that search by meaning needs, now; in a file they stay.
+        """Make the vectors that search by meaning needs now; a file keeps them.
 
         ``progress(done, of)`` is called now and then. Raises ``MissingExtraError`` if no sentence
         model is installed.
@@ -156,7 +156,7 @@ class DialogueDatabase:
         return [d.conversation for d in self._store.scan(category) if d.can_be_imitated]
 
     def _can_embed(self) -> bool:
-        """Whether a search may use vectors without keeping its caller waiting for minutes."""
+        """Whether a search can use vectors without making its caller wait for minutes."""
         if self._embedder is None or (self._embedder == "auto" and not embedder_available()):
             return False
         missing = self._meaning().missing()

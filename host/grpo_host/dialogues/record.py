@@ -16,7 +16,7 @@ KEYS = ("id", *TEXTS, "messages", "metadata")
 
 @dataclass(frozen=True, slots=True)
 class Dialogue:
-    """An example: what a user says, and what should be answered."""
+    """An example: what a user says, and how to answer."""
 
     id: str
     """Unique within its database."""
@@ -39,7 +39,7 @@ class Dialogue:
 
     @property
     def can_be_imitated(self) -> bool:
-        """It shows what the assistant should say."""
+        """Whether it shows what the assistant should say."""
         return any(
             m["role"] == "assistant" and (m["content"] or m.get("tool_calls")) for m in self.conversation
         )

@@ -48,9 +48,9 @@ _RANK = "bm25(words, 1.0, 0.5, 0.3)"
 """What the user says counts most, what is answered least."""
 
 MOST_WORDS = 16
-"""Words of a query that are looked up."""
+"""How many words of a query are looked up."""
 MOST_MATCHES = 3000
-"""Matches that are ranked: bm25 takes some microseconds for each."""
+"""How many matches are ranked: bm25 takes some microseconds for each."""
 _WORD = re.compile(r"\w+")
 
 
@@ -95,7 +95,7 @@ class Store:
 
     @property
     def persistent(self) -> bool:
-        """What is written stays."""
+        """Whether what is written survives this process."""
         return self.path is not None and self.writable
 
     def close(self) -> None:

@@ -1,7 +1,7 @@
 """For plugin authors: contract tests to inherit, a scripted backend, trajectories to score.
 
 A contract is a class of tests that says what the host relies on. Inherit from it in a class whose
-name begins with ``Test``; the docstring of each test says how to mend what fails it.
+name begins with ``Test``; the docstring of each test says how to fix what fails it.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ class EnvironmentContract:
     splits: ClassVar[Sequence[str]] = (TRAIN, HELD_OUT)
     """The splits that it has."""
     max_steps: ClassVar[int] = 50
-    """An agent that says anything at all is done after so many messages."""
+    """Every episode must be done after at most this many messages of the agent."""
     says: ClassVar[Sequence[str]] = (
         "I am sorry to hear that. Let me check it for you: what is your order number?",
         "The answer is 42.",

@@ -86,7 +86,7 @@ class RewardContract:
     deterministic: bool = True
     """The same trajectory gets the same score; False for a sampling judge."""
     reads_other_messages: bool = False
-    """It scores the policy in the light of what tools and users said."""
+    """Whether the score may depend on what tools and users said."""
 
     def make(self) -> Reward:
         """The reward under test, made anew."""

@@ -1,4 +1,4 @@
-"""A backend that says what it is told: for tests of everything that stands above a model."""
+"""A backend that answers from a script: for tests of everything that uses a model."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ Script = Callable[[Sequence[Message], Sequence[ToolSchema]], "Message | str"]
 
 
 class ScriptedBackend(Backend):
-    """Answers from ``replies``, by the number of answers in the conversation so far, or from ``script``.
+    """Gives the next of ``replies``, counted by the answers in the conversation so far, or asks ``script``.
 
-    The last of ``replies`` is repeated. ``latency`` is in seconds a call.
+    The last of ``replies`` is repeated. ``latency`` is in seconds per call.
     """
 
     capabilities = frozenset({Capability.CHAT, Capability.TOOLS, Capability.STREAMING, Capability.SEED})
