@@ -19,7 +19,7 @@ Count = Callable[[Sequence[Message]], int]
 
 
 def exchanges(messages: Sequence[Message]) -> list[list[Message]]:
-    """Split ``messages`` into parts that each begin with a user message, except for those before the first."""
+    """Split ``messages`` into parts that each begin with a user message, except perhaps the first."""
     parts: list[list[Message]] = []
     for message in messages:
         if message["role"] == "user" or not parts:
