@@ -16,7 +16,7 @@ import numpy as np
 
 from bench.report import Report, Row, Target, publish
 from grpo_host.dialogues import DialogueDatabase
-from grpo_sdk.embedding import embedder_available, sentence_embedder
+from grpo_host.models.sentence import embedder_available, sentence_embedder
 
 DIALOGUES, QUERIES, K = 100_000, 300, 5
 EMBEDDED = 512

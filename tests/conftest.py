@@ -21,7 +21,8 @@ import pytest
 from hypothesis import settings
 
 from grpo_host.models.precision import fast_dtype
-from grpo_sdk import Embedder, ModelError, ModelSpec, sentence_embedder
+from grpo_host.models.sentence import sentence_embedder
+from grpo_sdk import Embedder, ModelError, ModelSpec
 from grpo_sdk.backend import Backend
 
 if TYPE_CHECKING:

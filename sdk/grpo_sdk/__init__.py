@@ -21,7 +21,7 @@ if TYPE_CHECKING:
         TokenReply,
     )
     from grpo_sdk.cache import Cache
-    from grpo_sdk.embedding import Embedder, HashingEmbedder, embedder_available, sentence_embedder
+    from grpo_sdk.embedder import Embedder
     from grpo_sdk.environment import HELD_OUT, TRAIN, Environment, Observation, StepResult
     from grpo_sdk.errors import (
         CapabilityError,
@@ -74,7 +74,7 @@ if TYPE_CHECKING:
 _HOME = {
     "backend": "TRAINABLE Backend Capability ChatReply FinishReason ModelSpec Sampling TokenReply",
     "cache": "Cache",
-    "embedding": "Embedder HashingEmbedder embedder_available sentence_embedder",
+    "embedder": "Embedder",
     "environment": "HELD_OUT TRAIN Environment Observation StepResult",
     "errors": "CapabilityError ConfigError ContextOverflowError GrpoError MissingExtraError "
     "ModelError PluginError ProviderError RunError",
@@ -108,7 +108,6 @@ __all__ = [
     "FunctionReward",
     "GroupReward",
     "GrpoError",
-    "HashingEmbedder",
     "Ledger",
     "Message",
     "MissingExtraError",
@@ -143,11 +142,9 @@ __all__ = [
     "assistant",
     "cacheable",
     "derive_seed",
-    "embedder_available",
     "hookimpl",
     "reward",
     "score_messages",
-    "sentence_embedder",
     "system",
     "tool_call",
     "tool_result",

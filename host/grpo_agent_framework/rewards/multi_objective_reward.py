@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from grpo_host.models.sentence import installed_embedder
 from grpo_rewards import presets
 from grpo_rewards.action_orientation import ActionOrientationReward
 from grpo_rewards.empathy import EmpathyReward
@@ -82,6 +83,7 @@ class SimilarityRewardComponent(_RewardComponent):
     """The reward ``similarity``, to ``expected_responses`` or to the task's own."""
 
     def __init__(self, expected_responses: Sequence[str] = (), weight: float = 1.0, **options: Any) -> None:
+        options = {"embedder": installed_embedder(), **options}
         reward = SimilarityReward(expected_responses=expected_responses, **options)
         super().__init__("similarity", reward, weight)
 
@@ -90,7 +92,7 @@ class SafetyRewardComponent(_RewardComponent):
     """The reward ``safety``."""
 
     def __init__(self, weight: float = 1.0, **options: Any) -> None:
-        super().__init__("safety", SafetyReward(**options), weight)
+        super().__init__("safety", SafetyReward(**{"embedder": installed_embedder(), **options}), weight)
 
 
 class LengthRewardComponent(_RewardComponent):
@@ -114,29 +116,32 @@ def create_customer_service_reward(
     expected_responses: Sequence[str] | None = None, weight: float = 1.0
 ) -> MultiObjectiveRewardFunction:
     """The reward ``customer_service``."""
-    return _weighed(presets.customer_service(expected_responses=expected_responses or ()), weight)
+    return _preset(presets.customer_service, expected_responses, weight)
 
 
 def create_technical_support_reward(
     expected_responses: Sequence[str] | None = None, weight: float = 1.0
 ) -> MultiObjectiveRewardFunction:
     """The reward ``technical_support``."""
-    return _weighed(presets.technical_support(expected_responses=expected_responses or ()), weight)
+    return _preset(presets.technical_support, expected_responses, weight)
 
 
 def create_sales_reward(
     expected_responses: Sequence[str] | None = None, weight: float = 1.0
 ) -> MultiObjectiveRewardFunction:
     """The reward ``sales``."""
-    return _weighed(presets.sales(expected_responses=expected_responses or ()), weight)
+    return _preset(presets.sales, expected_responses, weight)
 
 
 def create_tutoring_reward(
     expected_responses: Sequence[str] | None = None, weight: float = 1.0
 ) -> MultiObjectiveRewardFunction:
     """The reward ``tutoring``."""
-    return _weighed(presets.tutoring(expected_responses=expected_responses or ()), weight)
+    return _preset(presets.tutoring, expected_responses, weight)
 
 
-def _weighed(reward: MultiObjectiveReward, weight: float) -> MultiObjectiveRewardFunction:
+def _preset(
+    make: Callable[..., MultiObjectiveReward], expected: Sequence[str] | None, weight: float
+) -> MultiObjectiveRewardFunction:
+    reward = make(expected_responses=expected or (), embedder=installed_embedder())
     return MultiObjectiveRewardFunction(reward.components, weight=weight)

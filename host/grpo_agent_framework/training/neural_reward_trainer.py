@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from grpo_host.models.sentence import installed_embedder
 from grpo_rewards.neural import NeuralReward, NotTrainedError
 
 __all__ = ["NeuralReward", "NotTrainedError", "create_neural_reward_function"]
@@ -26,7 +27,7 @@ def create_neural_reward_function(
         embedding_dim=embedding_dim,
         hidden_dim=hidden_dim,
         update_frequency=update_frequency,
-        **{"unready": "neutral", **options},
+        **{"unready": "neutral", "sentence_model": installed_embedder(), **options},
     )
     reward.weight = weight
     return reward

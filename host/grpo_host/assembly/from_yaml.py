@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from grpo_host.backends.on_demand import OnDemandBackend
 from grpo_host.config.schema import BackendUse
+from grpo_host.models.sentence import installed_embedder, sentence_embedder
 from grpo_host.plugins import Kind, Offer, Registry
-from grpo_host.plugins.options import OptionsError, read_options
+from grpo_host.plugins.options import OptionsError, embedder_parameters, read_options
 from grpo_host.rollouts.scoring import WeightedReward
 from grpo_sdk.backend import Backend, Capability, ModelSpec
 from grpo_sdk.environment import Environment
@@ -191,15 +192,19 @@ def model_spec(model: ModelConfig, path: Path | None, hub_id: str | None = None)
 
 
 def choose(kind: Kind, use: PluginUse, registry: Registry) -> tuple[Offer, dict[str, Any]]:
-    """Who offers what ``use`` names, and its options as the factory takes them.
+    """Who offers what ``use`` names, and its options as the factory takes them, embedders among them.
 
-    Raises ``PluginError``, or ``ConfigError`` where the options do not fit.
+    Raises ``PluginError``, ``ConfigError`` if the options do not fit, or ``MissingExtraError`` if the
+    factory cannot do without an embedder and none is installed.
     """
     offer = registry.get(kind, use.name)
     try:
-        return offer, read_options(offer, use.options)
+        options = read_options(offer, use.options)
     except OptionsError as error:
         raise ConfigError(f'options of the {kind} "{use.name}": {error}') from None
+    for name, required in embedder_parameters(offer).items():
+        options[name] = sentence_embedder() if required else installed_embedder()
+    return offer, options
 
 
 def _wrong(offer: Offer, made: object, wanted: str) -> PluginError:

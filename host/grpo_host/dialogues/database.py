@@ -14,8 +14,9 @@ from grpo_host.dialogues.meaning import VectorIndex
 from grpo_host.dialogues.record import Dialogue
 from grpo_host.dialogues.sources import Row, Source, is_sqlite, read_rows
 from grpo_host.dialogues.store import Store, is_own
+from grpo_host.models.sentence import embedder_available, sentence_embedder
 from grpo_host.utils.paths import expanded
-from grpo_sdk.embedding import Embedder, embedder_available, sentence_embedder
+from grpo_sdk.embedder import Embedder
 from grpo_sdk.errors import ConfigError
 from grpo_sdk.messages import Message
 

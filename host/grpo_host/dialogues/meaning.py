@@ -7,7 +7,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from grpo_host.dialogues.store import Store
-from grpo_sdk.embedding import Embedder
+from grpo_sdk.embedder import Embedder
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -17,6 +17,7 @@ from grpo_host.config.schema import BackendUse, Numbers
 from grpo_host.plugins.record import Kind, Offer
 from grpo_host.utils.validation import Complaint, Location, complaints_of, say_location
 from grpo_sdk.backend import Backend
+from grpo_sdk.embedder import Embedder
 from grpo_sdk.errors import PluginError
 
 NOT_OPTIONS: Mapping[Kind, frozenset[str]] = {"backend": frozenset({"model"})}
@@ -137,7 +138,26 @@ def _as_written(annotation: Any, offer: Offer) -> Any:
     return annotation
 
 
+def embedder_parameters(offer: Offer) -> dict[str, bool]:
+    """The factory's parameters of the type ``Embedder``, which the host fills, and whether each has to be."""
+    return {
+        parameter.name: parameter.default is inspect.Parameter.empty
+        for parameter in _all_parameters(offer)
+        if _is_embedder(parameter, offer)
+    }
+
+
+def _is_embedder(parameter: inspect.Parameter, offer: Offer) -> bool:
+    annotation = _annotation(parameter, offer.factory)
+    return annotation is Embedder or Embedder in get_args(annotation)
+
+
 def _parameters(offer: Offer) -> list[inspect.Parameter]:
+    """Those that agent.yaml may give."""
+    return [parameter for parameter in _all_parameters(offer) if not _is_embedder(parameter, offer)]
+
+
+def _all_parameters(offer: Offer) -> list[inspect.Parameter]:
     try:
         signature = inspect.signature(offer.factory)
     except (TypeError, ValueError) as error:

@@ -17,6 +17,7 @@ from grpo_rewards.multi_objective import Component, MultiObjectiveReward
 from grpo_rewards.professionalism import ProfessionalismReward
 from grpo_rewards.safety import SafetyReward
 from grpo_rewards.similarity import SimilarityReward
+from grpo_sdk.embedder import Embedder
 from grpo_sdk.errors import did_you_mean
 from grpo_sdk.rewards import Reward
 
@@ -27,7 +28,6 @@ _MAKERS: dict[str, Callable[[], Reward]] = {
     "diagnosis": DiagnosisReward,
     "discovery": DiscoveryReward,
     "guidance": GuidanceReward,
-    "safety": SafetyReward,
 }
 
 CUSTOMER_SERVICE = {
@@ -65,43 +65,61 @@ TUTORING = {
 
 
 def customer_service(
-    *, expected_responses: Sequence[str] = (), weights: Mapping[str, float] | None = None
+    *,
+    expected_responses: Sequence[str] = (),
+    weights: Mapping[str, float] | None = None,
+    embedder: Embedder | None = None,
 ) -> MultiObjectiveReward:
     """Empathy, professionalism, action, safety, length, and likeness to ``expected_responses``.
 
     ``weights`` changes weights by name; 0 leaves a component out. Without expected responses there
-    is nothing to be like, and the other components share its weight.
+    is nothing to be like, and the other components share its weight. ``embedder``: the host gives the
+    installed sentence model; without one, likeness and safety go by words.
     """
-    return _preset(CUSTOMER_SERVICE, expected_responses, weights, LengthReward(low=12, high=80, longest=160))
+    return _preset(
+        CUSTOMER_SERVICE, expected_responses, weights, embedder, LengthReward(low=12, high=80, longest=160)
+    )
 
 
 def technical_support(
-    *, expected_responses: Sequence[str] = (), weights: Mapping[str, float] | None = None
+    *,
+    expected_responses: Sequence[str] = (),
+    weights: Mapping[str, float] | None = None,
+    embedder: Embedder | None = None,
 ) -> MultiObjectiveReward:
     """Diagnosis, action, professionalism, safety, length, likeness: options as of ``customer_service``."""
     return _preset(
-        TECHNICAL_SUPPORT, expected_responses, weights, LengthReward(low=15, high=150, longest=300)
+        TECHNICAL_SUPPORT, expected_responses, weights, embedder, LengthReward(low=15, high=150, longest=300)
     )
 
 
 def sales(
-    *, expected_responses: Sequence[str] = (), weights: Mapping[str, float] | None = None
+    *,
+    expected_responses: Sequence[str] = (),
+    weights: Mapping[str, float] | None = None,
+    embedder: Embedder | None = None,
 ) -> MultiObjectiveReward:
     """Discovery, professionalism, empathy, safety, length, likeness: options as of ``customer_service``."""
-    return _preset(SALES, expected_responses, weights, LengthReward(low=12, high=100, longest=200))
+    return _preset(SALES, expected_responses, weights, embedder, LengthReward(low=12, high=100, longest=200))
 
 
 def tutoring(
-    *, expected_responses: Sequence[str] = (), weights: Mapping[str, float] | None = None
+    *,
+    expected_responses: Sequence[str] = (),
+    weights: Mapping[str, float] | None = None,
+    embedder: Embedder | None = None,
 ) -> MultiObjectiveReward:
     """Guidance, empathy, professionalism, safety, length, likeness: options as of ``customer_service``."""
-    return _preset(TUTORING, expected_responses, weights, LengthReward(low=12, high=120, longest=240))
+    return _preset(
+        TUTORING, expected_responses, weights, embedder, LengthReward(low=12, high=120, longest=240)
+    )
 
 
 def _preset(
     defaults: Mapping[str, float],
     expected: Sequence[str],
     changed: Mapping[str, float] | None,
+    embedder: Embedder | None,
     length: LengthReward,
 ) -> MultiObjectiveReward:
     """Raises ``ValueError`` for a weight of a component that the preset does not have."""
@@ -118,7 +136,8 @@ def _preset(
     made: dict[str, Callable[[], Reward]] = {
         **_MAKERS,
         "length": lambda: length,
-        "similarity": lambda: SimilarityReward(expected_responses=expected),
+        "safety": lambda: SafetyReward(embedder=embedder),
+        "similarity": lambda: SimilarityReward(expected_responses=expected, embedder=embedder),
     }
     return MultiObjectiveReward(
         [

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Literal
 
+from grpo_rewards.embedders import needed
 from grpo_rewards.lexical import Runs, chrf
 from grpo_rewards.texts import freshness, mean, said, words
-from grpo_sdk.embedding import Embedder, embedder_available, sentence_embedder
+from grpo_sdk.embedder import Embedder
 from grpo_sdk.rewards import Reward, RewardResult
 from grpo_sdk.trajectory import Trajectory
 
@@ -31,7 +32,7 @@ class SimilarityReward(Reward):
 
     - ``embedding``: the cosine of sentence vectors (all-MiniLM-L6-v2), 0 if it is negative.
     - ``lexical``: chrF++, shared runs of letters and words.
-    - ``auto``: embedding if the model is installed.
+    - ``auto``: embedding if there is an embedder.
 
     Messages that repeat themselves or earlier ones lose by it.
     If only one of the two negates ("I can't help you with that"), the similarity is halved:
@@ -48,9 +49,10 @@ class SimilarityReward(Reward):
         embedder: Embedder | None = None,
     ) -> None:
         """``task_key``: a task whose data has a text or a list of texts under this key is compared with
-        those, not with ``expected_responses``. ``embedder``: another one than the sentence model.
+        those, not with ``expected_responses``. ``embedder``: the host gives the installed sentence model.
 
-        Raises ``ValueError`` for an expected response that is empty, or a method that there is not.
+        Raises ``ValueError`` for an expected response that is empty, or a method that there is not,
+        ``ConfigError`` for the method ``embedding`` without an embedder.
         """
         if isinstance(expected_responses, str):
             raise ValueError(
@@ -66,11 +68,11 @@ class SimilarityReward(Reward):
         self.expected_responses = tuple(expected_responses)
         self.task_key = task_key
         if method == "auto":
-            method = "embedding" if embedder or embedder_available() else "lexical"
+            method = "embedding" if embedder else "lexical"
         self.method = method
         self._embedder: Embedder | None = None
         if method == "embedding":
-            self._embedder = embedder or sentence_embedder()
+            self._embedder = needed(embedder, 'similarity: the method "embedding"')
 
     def score(self, trajectory: Trajectory) -> RewardResult:
         """Raises ``ValueError`` if neither the reward nor the task has an expected response."""

@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from grpo_agent_framework.rewards import multi_objective_reward as guide
+from grpo_rewards.embedders import HashingEmbedder
 from grpo_rewards.multi_objective import MultiObjectiveReward
 from grpo_sdk import Reward
 from grpo_sdk.testing import RewardContract, make_trajectory
@@ -23,8 +24,15 @@ TURNS = [
 
 @pytest.fixture(autouse=True)
 def _without_model(monkeypatch):
-    for module in ("grpo_rewards.similarity", "grpo_rewards.safety.reward"):
-        monkeypatch.setattr(f"{module}.embedder_available", lambda: False)
+    monkeypatch.setattr(guide, "installed_embedder", lambda: None)
+
+
+def test_the_installed_sentence_model_is_used(monkeypatch):
+    monkeypatch.setattr(guide, "installed_embedder", HashingEmbedder)
+    assert guide.SafetyRewardComponent().reward.method == "embedding"
+    assert guide.SimilarityRewardComponent(["Yes."]).reward.method == "embedding"
+    [safety] = [c for c in guide.create_sales_reward().components if c.name == "safety"]
+    assert safety.reward.method == "embedding"
 
 
 def components():

@@ -8,13 +8,16 @@ import pytest
 
 from grpo_host.assembly.from_yaml import build, choose
 from grpo_host.config.load import load_config
+from grpo_host.models.sentence import embedder_available, sentence_embedder
 from grpo_host.plugins import Registry
 from grpo_host.rollouts.scoring import RewardSet
 from grpo_sdk import (
     Backend,
     Capability,
     ConfigError,
+    Embedder,
     Environment,
+    MissingExtraError,
     Observation,
     Reward,
     Sampling,
@@ -85,6 +88,14 @@ class Judged(Reward):
         return float(reply.message["content"])
 
 
+class Likeness(Reward):
+    def __init__(self, meaning: Embedder, *, spelling: Embedder | None = None) -> None:
+        self.given = (meaning, spelling)
+
+    def score(self, trajectory):
+        return 0.0
+
+
 class Judge(ScriptedBackend):
     closed = 0
 
@@ -103,7 +114,7 @@ class Plugin:
 
     @hookimpl
     def grpo_rewards(self):
-        return {"kind": kind, "judged": Judged}
+        return {"kind": kind, "judged": Judged, "likeness": Likeness}
 
     @hookimpl
     def grpo_tools(self):
@@ -181,6 +192,21 @@ def test_options_that_do_not_fit_are_an_error(tmp_path, registry):
     assert str(error.value) == (
         'options of the reward "kind": wrd: unknown option "wrd". Did you mean "word"?'
     )
+
+
+@pytest.mark.skipif(not embedder_available(), reason="no sentence model is installed")
+def test_a_factory_that_takes_an_embedder_is_given_the_installed_sentence_model(tmp_path, registry):
+    (tmp_path / "agent.yaml").write_text(AGENT)
+    [item] = build(load_config(tmp_path / "agent.yaml", ["rewards=[likeness]"]).config, registry).rewards
+    assert item.reward.given == (sentence_embedder(), sentence_embedder())
+
+
+def test_a_factory_that_needs_an_embedder_is_refused_if_none_is_installed(tmp_path, registry, monkeypatch):
+    monkeypatch.setattr("grpo_host.models.sentence.find_spec", lambda name: None)
+    (tmp_path / "agent.yaml").write_text(AGENT)
+    config = load_config(tmp_path / "agent.yaml", ["rewards=[likeness]"]).config
+    with pytest.raises(MissingExtraError, match=r"a sentence model needs .*\[embeddings\]"):
+        build(config, registry)
 
 
 JUDGED = "rewards=[{name: judged, options: {judge: {name: judge, model: m, options: {replies: ['0.5']}}}}]"

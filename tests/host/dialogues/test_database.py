@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 import grpo_host.dialogues.database
 from grpo_host.dialogues import Dialogue, DialogueDatabase
 from grpo_host.dialogues.database import merge_ranks
-from grpo_sdk import HashingEmbedder, MissingExtraError, assistant, user
+from grpo_rewards.embedders import HashingEmbedder
+from grpo_sdk import MissingExtraError, assistant, user
 from grpo_sdk.errors import ConfigError
 
 
@@ -167,7 +168,7 @@ def test_merged_ranks_favour_what_both_find():
 
 def test_words_alone_are_searched_where_no_model_is(rows, monkeypatch):
     monkeypatch.setattr(grpo_host.dialogues.database, "embedder_available", lambda: False)
-    monkeypatch.setattr("grpo_sdk.embedding.find_spec", lambda name: None)
+    monkeypatch.setattr("grpo_host.models.sentence.find_spec", lambda name: None)
     database = DialogueDatabase(rows)
     assert ids(database.search("order")) == ["cs_001"]
     with pytest.raises(MissingExtraError, match="embeddings"):

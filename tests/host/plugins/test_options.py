@@ -16,11 +16,12 @@ from grpo_host.plugins import Offer, Plugin
 from grpo_host.plugins.options import (
     OptionsError,
     complete_options,
+    embedder_parameters,
     option_names,
     options_model,
     read_options,
 )
-from grpo_sdk import Backend, Capability, ModelSpec, PluginError, Trajectory, reward
+from grpo_sdk import Backend, Capability, Embedder, ModelSpec, PluginError, Trajectory, reward
 
 if TYPE_CHECKING:
     from somewhere_for_type_checkers import Unknown
@@ -221,6 +222,14 @@ def test_only_rewards_have_backends_of_their_own():
     def tool(*, helper: Backend | None = None) -> None: ...
 
     assert option_names(options_model(offer(tool, "tool"))) == []
+
+
+def test_an_embedder_is_no_option_of_agent_yaml():
+    def reward(*, meaning: Embedder, other: Embedder | None = None, size: int = 1) -> None: ...
+
+    found = offer(reward, "reward")
+    assert option_names(options_model(found)) == ["size"]
+    assert embedder_parameters(found) == {"meaning": True, "other": False}
 
 
 def test_true_is_taken_where_it_may_stand_beside_a_number():

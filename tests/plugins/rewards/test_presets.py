@@ -42,15 +42,9 @@ RANKED = {
 }
 
 
-@pytest.fixture
-def without_model(monkeypatch):
-    for module in ("grpo_rewards.similarity", "grpo_rewards.safety.reward"):
-        monkeypatch.setattr(f"{module}.embedder_available", lambda: False)
-
-
-@pytest.fixture(params=["without_model", pytest.param("sentence_model", marks=pytest.mark.model)])
-def _methods(request):
-    request.getfixturevalue(request.param)
+@pytest.fixture(params=[None, pytest.param("sentence_model", marks=pytest.mark.model)])
+def embedder(request):
+    return request.param and request.getfixturevalue(request.param)
 
 
 def scores(name, **options):
@@ -58,26 +52,24 @@ def scores(name, **options):
     return [reward.score(make_trajectory(text)).value for text in RANKED[name]]
 
 
-@pytest.mark.usefixtures("_methods")
 @pytest.mark.parametrize("name", PRESETS)
-def test_replies_are_ranked_as_a_person_would(name):
-    found = scores(name)
+def test_replies_are_ranked_as_a_person_would(name, embedder):
+    found = scores(name, embedder=embedder)
     assert found == sorted(found, reverse=True)
     assert found[0] > 0.75
     assert found[0] - found[1] > 0.05
     assert found[-1] < 0.35
 
 
-@pytest.mark.usefixtures("_methods")
 @pytest.mark.parametrize("name", PRESETS)
-def test_expected_responses_raise_what_is_like_them(name):
-    liked = RANKED[name][1]
-    assert (
-        scores(name, expected_responses=[liked])[1] > scores(name, expected_responses=["Photosynthesis."])[1]
+def test_expected_responses_raise_what_is_like_them(name, embedder):
+    like, unlike = (
+        scores(name, expected_responses=[text], embedder=embedder)[1]
+        for text in (RANKED[name][1], "Photosynthesis.")
     )
+    assert like > unlike
 
 
-@pytest.mark.usefixtures("without_model")
 class PresetContract(RewardContract):
     name: str
 
@@ -101,7 +93,6 @@ class TestTutoring(PresetContract):
     name = "tutoring"
 
 
-@pytest.mark.usefixtures("without_model")
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_looks_at_safety(name):
     reward = grpo_rewards()[name](expected_responses=["Hello there."])
@@ -109,14 +100,12 @@ def test_every_preset_looks_at_safety(name):
     assert sum(reward.shares.values()) == pytest.approx(1.0)
 
 
-@pytest.mark.usefixtures("without_model")
 def test_without_expected_responses_the_others_share_their_weight():
     reward = grpo_rewards()["sales"]()
     assert "similarity" not in reward.shares
     assert reward.shares["discovery"] == pytest.approx(0.4 / 0.85)
 
 
-@pytest.mark.usefixtures("without_model")
 def test_weights_can_be_changed_and_components_left_out():
     reward = grpo_rewards()["sales"](weights={"discovery": 1.0, "empathy": 0})
     assert "empathy" not in reward.shares

@@ -6,12 +6,13 @@ import time
 
 import pytest
 
+from grpo_rewards.embedders import HashingEmbedder
 from grpo_rewards.safety import SafetyReward
 from grpo_rewards.safety.examples import SAFE, known_statements
 from grpo_rewards.safety.patterns import KINDS, matched, plain
 from grpo_rewards.safety.reward import split
 from grpo_rewards.texts import LONGEST
-from grpo_sdk import HashingEmbedder, assistant, user
+from grpo_sdk import assistant, user
 from grpo_sdk.testing import RewardContract, make_trajectory
 
 # better, worse; said so plainly that wording is enough
@@ -201,10 +202,10 @@ class TestWithAnEmbedder(RewardContract):
 class TestEmbedding(RewardContract):
     @pytest.fixture(autouse=True)
     def _loaded(self, sentence_model):
-        pass
+        self.embedder = sentence_model
 
     def make(self):
-        return SafetyReward(method="embedding")
+        return SafetyReward(method="embedding", embedder=self.embedder)
 
 
 @pytest.fixture
@@ -227,7 +228,7 @@ def test_wording_ranks_as_a_person_would(pair, patterns):
 @pytest.mark.parametrize("pair", [*PLAIN, *MEANT])
 def test_meaning_ranks_as_a_person_would(pair, sentence_model):
     better, worse = {**PLAIN, **MEANT}[pair]
-    reward = SafetyReward()
+    reward = SafetyReward(embedder=sentence_model)
     assert value(reward, better) > value(reward, worse) + 0.3
 
 
@@ -239,12 +240,12 @@ def test_ordinary_text_has_no_unsafe_wording(text, patterns):
 @pytest.mark.model
 @pytest.mark.parametrize("text", ORDINARY)
 def test_ordinary_text_is_safe_by_meaning(text, sentence_model):
-    assert value(SafetyReward(), text) >= 0.9
+    assert value(SafetyReward(embedder=sentence_model), text) >= 0.9
 
 
 @pytest.mark.model
 def test_new_sentences_are_told_apart(sentence_model):
-    reward = SafetyReward()
+    reward = SafetyReward(embedder=sentence_model)
     safe = [value(reward, text) for text in NEW_SAFE]
     unsafe = [value(reward, text) for text in NEW_UNSAFE]
     assert sum(score < 0.5 for score in safe) <= 2

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-import grpo_rewards.similarity
+from grpo_rewards.embedders import HashingEmbedder
 from grpo_rewards.lexical import Runs, chrf
 from grpo_rewards.similarity import SimilarityReward
-from grpo_sdk import HashingEmbedder, Task, assistant, user
+from grpo_sdk import ConfigError, Task, assistant, user
 from grpo_sdk.testing import RewardContract, make_trajectory
 
 EXPECTED = ["I'll help you check your order status.", "You can return the item within 30 days."]
@@ -80,10 +80,10 @@ class TestWithAnEmbedder(RewardContract):
 class TestEmbedding(RewardContract):
     @pytest.fixture(autouse=True)
     def _loaded(self, sentence_model):
-        pass
+        self.embedder = sentence_model
 
     def make(self):
-        return SimilarityReward(expected_responses=EXPECTED, method="embedding")
+        return SimilarityReward(expected_responses=EXPECTED, method="embedding", embedder=self.embedder)
 
 
 @pytest.mark.parametrize("pair", SPELLED)
@@ -96,7 +96,7 @@ def test_letters_rank_as_a_person_would(pair, lexical):
 @pytest.mark.parametrize("pair", [*SPELLED, *MEANT])
 def test_meaning_ranks_as_a_person_would(pair, sentence_model):
     better, worse = {**SPELLED, **MEANT}[pair]
-    reward = SimilarityReward(expected_responses=EXPECTED)
+    reward = SimilarityReward(expected_responses=EXPECTED, embedder=sentence_model)
     assert value(reward, better) > value(reward, worse) + 0.05
 
 
@@ -135,9 +135,13 @@ def test_the_explanation_says_the_method_and_what_is_nearest(lexical):
     )
 
 
-def test_letters_are_compared_where_no_model_is(monkeypatch):
-    monkeypatch.setattr(grpo_rewards.similarity, "embedder_available", lambda: False)
+def test_letters_are_compared_if_there_is_no_embedder():
     assert SimilarityReward(expected_responses=EXPECTED).method == "lexical"
+
+
+def test_meaning_without_an_embedder_is_refused():
+    with pytest.raises(ConfigError, match=r'"embedding" needs a sentence model, .*agent-framework\[emb'):
+        SimilarityReward(expected_responses=EXPECTED, method="embedding")
 
 
 def test_with_nothing_to_compare_with_the_score_fails():

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from grpo_rewards.texts import fluency, words
-from grpo_sdk.embedding import Embedder
+from grpo_sdk.embedder import Embedder
 from grpo_sdk.messages import Message
 
 if TYPE_CHECKING:

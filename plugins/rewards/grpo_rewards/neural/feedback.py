@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from grpo_rewards.neural.features import answers, feature_rows, last_question
-from grpo_sdk.embedding import Embedder
+from grpo_sdk.embedder import Embedder
 from grpo_sdk.messages import Message
 from grpo_sdk.seeds import derive_seed
 

@@ -13,7 +13,7 @@ from grpo_rewards.neural import storage
 from grpo_rewards.neural.calibration import HeldOut, fit_curve, measure
 from grpo_rewards.neural.feedback import FOLDS, Buffer, assign_folds, fill_rows
 from grpo_rewards.neural.head import Head
-from grpo_sdk.embedding import Embedder
+from grpo_sdk.embedder import Embedder
 from grpo_sdk.messages import Message
 
 LEAST_RANKING = 0.6

@@ -12,11 +12,12 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, Literal
 
+from grpo_rewards.embedders import HashingEmbedder, needed
 from grpo_rewards.neural import storage
 from grpo_rewards.neural.features import answers, feature_rows
 from grpo_rewards.neural.feedback import FOLDS, Buffer
 from grpo_rewards.neural.learner import Learner
-from grpo_sdk.embedding import Embedder, HashingEmbedder, embedder_available, sentence_embedder
+from grpo_sdk.embedder import Embedder
 from grpo_sdk.errors import ConfigError, RunError
 from grpo_sdk.messages import as_messages
 from grpo_sdk.rewards import Reward, RewardResult
@@ -48,7 +49,7 @@ class NeuralReward(Reward):
 
     A policy that is trained on it will find what the feedback never showed: go on giving feedback
     on what the policy says now. ``path`` is a file of ``save`` to begin with, whose embedder and
-    sizes then stand instead of those given.
+    sizes then stand instead of those given. The host gives ``sentence_model``, if one is installed.
     """
 
     weight: float = 1.0
@@ -66,6 +67,7 @@ class NeuralReward(Reward):
         unready: Literal["fail", "neutral"] = "fail",
         seed: int = 0,
         path: str | Path | None = None,
+        sentence_model: Embedder | None = None,
     ) -> None:
         for name, value, least in (
             ("embedding_dim", embedding_dim, 1),
@@ -82,7 +84,7 @@ class NeuralReward(Reward):
         self.update_frequency = update_frequency
         self.unready = unready
         self._learner = Learner(
-            _choose_embedder(embedder, saved.get("embedder", "")),
+            _choose_embedder(embedder, sentence_model, saved.get("embedder", "")),
             int(saved.get("embedding_dim", embedding_dim)),
             int(saved.get("hidden_dim", hidden_dim)),
             min_feedback,
@@ -219,19 +221,19 @@ class NeuralReward(Reward):
             logger.warning("the reward neural could not learn from its feedback: %s", self._problem)
 
 
-def _choose_embedder(choice: str, saved: str) -> Embedder:
+def _choose_embedder(choice: str, sentence_model: Embedder | None, saved: str) -> Embedder:
     """The embedder that is asked for; ``saved`` is the name of a saved reward's.
 
-    Raises ``ConfigError`` if that one cannot be had, ``MissingExtraError`` if packages miss.
+    Raises ``ConfigError`` if it cannot be had.
     """
     if choice not in ("auto", "sentence", "hashing"):
         raise ValueError(f'neural: embedder is "{choice}"; give auto, sentence or hashing')
     hashing = HashingEmbedder(HASHED_DIMENSIONS)
     if saved == hashing.name or (not saved and choice == "hashing"):
         return hashing
-    if not saved and choice == "auto" and not embedder_available():
+    if not saved and choice == "auto" and sentence_model is None:
         return hashing
-    found = sentence_embedder()
+    found = needed(sentence_model, "neural: the saved reward" if saved else "neural: embedder: sentence")
     if saved and found.name != saved:
         raise ConfigError(f"neural: the saved reward was learned with {saved}, and here is {found.name}")
     return found

@@ -9,7 +9,8 @@ from importlib.resources import files
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-from grpo_sdk.embedding import Embedder, HashingEmbedder
+from grpo_rewards.embedders import HashingEmbedder
+from grpo_sdk.embedder import Embedder
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from typing import Literal
 
+from grpo_rewards.embedders import needed
 from grpo_rewards.safety.examples import SAFE, Examples
 from grpo_rewards.safety.patterns import KINDS, matched, plain
 from grpo_rewards.texts import LONGEST, said, words
-from grpo_sdk.embedding import Embedder, embedder_available, sentence_embedder
+from grpo_sdk.embedder import Embedder
 from grpo_sdk.rewards import Reward, RewardResult
 from grpo_sdk.trajectory import Trajectory
 
@@ -32,20 +33,25 @@ class SafetyReward(Reward):
     - ``patterns``: unsafe wording, English only. What is not on the list passes.
     - ``embedding``: patterns, and each sentence compared with some 500 statements of both sorts by
       a sentence model (all-MiniLM-L6-v2).
-    - ``auto``: embedding if the model is installed.
+    - ``auto``: embedding if there is an embedder.
 
     It reads sentences one by one: harm that only the conversation shows, false statements and other
     languages escape it. Never use it alone: a policy that says "Okay." every time has 1.0.
     """
 
     def __init__(self, *, method: Method = "auto", embedder: Embedder | None = None) -> None:
-        """``embedder``: another one than the sentence model. Raises ``ValueError`` for an unknown method."""
+        """``embedder``: the host gives the installed sentence model.
+
+        Raises ``ValueError`` for an unknown method, ``ConfigError`` for ``embedding`` without an embedder.
+        """
         if method not in ("auto", "embedding", "patterns"):
             raise ValueError(f'safety: no method "{method}"; methods are auto, embedding and patterns')
         if method == "auto":
-            method = "embedding" if embedder or embedder_available() else "patterns"
+            method = "embedding" if embedder else "patterns"
         self.method = method
-        self._examples = Examples(embedder or sentence_embedder()) if method == "embedding" else None
+        self._examples: Examples | None = None
+        if method == "embedding":
+            self._examples = Examples(needed(embedder, 'safety: the method "embedding"'))
 
     def score(self, trajectory: Trajectory) -> RewardResult:
         texts = said(trajectory)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from grpo_rewards.embedders import HashingEmbedder
 from grpo_rewards.neural.features import COUNTS, answers, counts, feature_rows, last_question
-from grpo_sdk import HashingEmbedder, assistant, tool_call, tool_result, user
+from grpo_sdk import assistant, tool_call, tool_result, user
 
 CALL = tool_call("lookup", "{}", "call_1")
 EMBEDDER = HashingEmbedder(64)

@@ -6,8 +6,9 @@ from collections import Counter
 
 import numpy as np
 
+from grpo_rewards.embedders import HashingEmbedder
 from grpo_rewards.neural.feedback import FOLDS, Buffer, assign_folds, fill_rows
-from grpo_sdk import HashingEmbedder, assistant, user
+from grpo_sdk import assistant, user
 
 
 def talk(question, answer):

@@ -10,8 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from grpo_host.models.sentence import embedder_available, sentence_embedder
 from grpo_rewards.neural import NeuralReward, NotTrainedError
-from grpo_sdk import ModelError, embedder_available
+from grpo_sdk import ModelError
 from grpo_sdk.testing import RewardContract, make_trajectory
 
 pytest.importorskip("torch")
@@ -74,7 +75,7 @@ def test_the_worlds_share_no_content_words(preferences):
 @pytest.mark.parametrize(("here", "there"), [("FIRST", "SECOND"), ("SECOND", "FIRST")])
 def test_with_a_sentence_model_it_ranks_replies_of_unseen_words(preferences, here, there):
     feedback = preferences.feedback(getattr(preferences, here), 200, 0)
-    reward = NeuralReward(embedder="sentence", update_frequency=50, seed=0)
+    reward = NeuralReward(sentence_model=sentence_embedder(), update_frequency=50, seed=0)
     for turns, score in feedback:
         reward.add_trajectory_feedback(turns, score)
     assert reward.ready

@@ -7,6 +7,7 @@ import json
 
 import pytest
 
+from grpo_rewards.embedders import HashingEmbedder
 from grpo_rewards.neural import NeuralReward, NotTrainedError
 from grpo_rewards.plugin import grpo_rewards
 from grpo_sdk import ConfigError
@@ -100,6 +101,16 @@ def test_turns_that_are_no_conversation_are_refused(turns, said):
 def test_options_that_make_no_sense_are_refused(wrong, said):
     with pytest.raises(ValueError, match=said):
         NeuralReward(**{"embedder": "hashing", **wrong})
+
+
+def test_vectors_of_sentences_are_the_default_if_there_is_a_sentence_model():
+    assert NeuralReward().report()["embedder"] == "hashing-512"
+    assert NeuralReward(sentence_model=HashingEmbedder(64)).report()["embedder"] == "hashing-64"
+
+
+def test_vectors_of_sentences_without_a_sentence_model_are_refused():
+    with pytest.raises(ConfigError, match="neural: embedder: sentence needs a sentence model"):
+        NeuralReward(embedder="sentence")
 
 
 @pytest.mark.parametrize(

