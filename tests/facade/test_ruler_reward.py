@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from grpo_agent_framework.rewards.ruler_reward import RulerReward, create_customer_service_ruler
+from grpo_host.cache import MemoryCache
 from grpo_host.config import backend_checks
 from grpo_sdk import ConfigError, GroupReward
 from grpo_sdk.testing import ScriptedBackend, make_trajectory
@@ -36,6 +37,19 @@ def test_a_judge_that_is_given_judges_in_any_number_of_event_loops():
     assert reward.weight == 0.3
 
 
+def test_rulers_on_the_same_server_share_verdicts():
+    cache = MemoryCache()
+    group = [make_trajectory("I will send a new one."), make_trajectory("No.")]
+    made = []
+    for _ in range(2):
+        judge = ScriptedBackend(replies=[ANSWER])
+        judge.base_url = "http://judge.example"
+        made.append(create_customer_service_ruler(judge=judge, cache=cache))
+        asyncio.run(made[-1].score_group(group))
+        asyncio.run(made[-1].aclose())
+    assert [reward.usage.cached > 0 for reward in made] == [False, True]
+
+
 def test_the_environment_names_the_judge(monkeypatch):
     monkeypatch.setenv("GRPO_JUDGE_MODEL", "openai/gpt-4o-mini")
     reward = create_customer_service_ruler()
@@ -44,7 +58,9 @@ def test_the_environment_names_the_judge(monkeypatch):
 
 
 def test_a_name_is_a_model_of_litellm():
-    assert type(create_customer_service_ruler(judge="gpt-4o-mini").judge.backend).__name__ == "LiteLLMBackend"
+    assert (
+        type(create_customer_service_ruler(judge="gpt-4o-mini").judge.innermost).__name__ == "LiteLLMBackend"
+    )
 
 
 def test_another_backend_may_judge(monkeypatch):

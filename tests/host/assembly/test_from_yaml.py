@@ -226,5 +226,5 @@ def test_a_rewards_own_backend_starts_when_asked_and_is_closed_with_the_rewards(
         return before, scored.reward, after
 
     assert asyncio.run(score()) == (False, 0.5, True)
-    assert backend.backend.closed == 1
+    assert backend.innermost.closed == 1
     assert backend.model.context == 4096

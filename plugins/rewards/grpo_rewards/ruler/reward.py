@@ -148,7 +148,7 @@ class RulerReward(GroupReward):
 
     def _cache_key(self, order: list[str]) -> str:
         backend = self.judge
-        while isinstance(inner := getattr(backend, "backend", None), Backend):
+        while isinstance(inner := getattr(backend, "inner", None), Backend):
             backend = inner  # of the host's wrappers
         if hasattr(backend, "base_url") or hasattr(backend, "api_base"):
             where: Any = [getattr(backend, name, None) for name in ("base_url", "api_base")]
