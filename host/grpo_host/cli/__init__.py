@@ -11,8 +11,8 @@ INTERRUPTED = 130
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and give its exit status.
 
-    0: done. 2: something that the user can act on, said in one line. 130: interrupted. Whatever
-    else goes wrong is a mistake of ours and ends in a traceback.
+    0: done. 2: a problem that the user can fix, reported in one line. 130: interrupted. Anything else is
+    a bug and ends in a traceback.
     """
     import click
 

@@ -38,14 +38,14 @@ def _warn(plugin: Plugin) -> None:
 
 
 class ExamplesFirst(click.Command):
-    """Its help is a sentence, examples, and only then usage and options."""
+    """A command whose help is a sentence, then examples, and then usage and options."""
 
     def __init__(self, *args: Any, examples: Sequence[str] = (), **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.examples = examples
 
     def get_short_help_str(self, limit: int = 0) -> str:
-        """Its sentence, whole: a list of commands wraps it if the terminal is narrow."""
+        """The whole sentence: a list of commands wraps it if the terminal is narrow."""
         return super().get_short_help_str(limit=1000)
 
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -108,7 +108,7 @@ def with_plugins(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def plugin_options(choice: PluginChoice) -> list[str]:
-    """The options of grpo-host that ``choice`` came from."""
+    """The command-line options of grpo-host that give ``choice``."""
     options = ["--no-plugins"] if choice.disable else []
     return options if choice.allow is None else [*options, "--plugins", ",".join(choice.allow)]
 

@@ -88,7 +88,7 @@ def command(
 
 
 def model_of_run(agent_yaml: Path, overrides: tuple[str, ...], run: str) -> TrainedModel:
-    """What one of the agent's runs has trained; ``latest``: of those that have. Raises ``RunError``."""
+    """The model that a run of the agent has trained; ``latest``: the last such run. Raises ``RunError``."""
     from grpo_host.config.load import load_config
     from grpo_host.runs.directory import RunDirectory
     from grpo_host.runs.trained_model import trained_model

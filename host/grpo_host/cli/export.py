@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from grpo_host.runs.directory import RunDirectory
 
 RUNS = "runs"
-"""Where runs are looked for without an agent.yaml: the default of its ``output``."""
+"""The directory to search for runs without an agent.yaml: the default of ``output``."""
 
 
 @click.command(

@@ -1,4 +1,4 @@
-"""What libraries say as they start that a user of the command line can do nothing about."""
+"""Silence start-up messages of libraries that a user of the command line can do nothing about."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import warnings
 
 
 def quiet_libraries() -> None:
-    """Keep it off the terminal. Call before torch is imported; the user's own settings stand."""
+    """Keep them off the terminal. Call before torch is imported; the user's own settings win."""
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # vLLM: how it binds memory to NUMA nodes
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # transformers: weights read within a blink
     logging.getLogger("torch._library.triton").setLevel(logging.ERROR)  # no Triton on CPU

@@ -1,4 +1,4 @@
-"""Standard streams as machines have them: in another encoding, closed, full, or a pipe that nobody reads."""
+"""Handle standard streams in another encoding, closed, full, or connected to a pipe that nobody reads."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from grpo_host.utils.progress import Lasting
 
 @contextmanager
 def lasting_streams() -> Iterator[Lasting | None]:
-    """Within the block nothing that is printed fails; standard output is yielded, and may tell of a problem.
+    """Make printing within the block never fail; yield standard output, which remembers a problem.
 
-    What a command does is not to be lost because of what it says.
+    The work of a command must not be lost because it could not print.
     """
     for descriptor in range(3):
         try:
@@ -43,6 +43,6 @@ def _lasting(stream: Any) -> Lasting | None:
 
 
 def give_up_output() -> None:
-    """Lose what could not be written: Python would complain of it once more when it flushes at exit."""
+    """Drop what could not be written: otherwise Python complains again when it flushes at exit."""
     with suppress(OSError, AttributeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

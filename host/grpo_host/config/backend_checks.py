@@ -32,7 +32,7 @@ def check_capabilities(
     training: bool,
     tools: Sequence[str],
 ) -> Iterator[Complaint]:
-    """What is asked of the backend and is not among its capabilities."""
+    """Find what the configuration asks of the backend and its capabilities do not include."""
     can = backend.capabilities
     speaks = {Capability.CHAT, Capability.TOKEN_IDS} & can
     name = config.backend.name
@@ -63,7 +63,7 @@ def check_capabilities(
 
 
 def check_backend_option(use: BackendUse, backend: type[Backend], at: Location) -> Iterator[Complaint]:
-    """What is wrong with the backend that the option at ``at`` names for a plugin's own use."""
+    """Find what is wrong with the backend that the option at ``at`` names for a plugin's own use."""
     if not {Capability.CHAT, Capability.TOKEN_IDS} & backend.capabilities:
         yield Complaint((*at, "name"), f'the backend "{use.name}" can neither chat nor speak token ids')
     yield from _check_adapter(use.model, use, backend, at)
@@ -85,7 +85,7 @@ def _check_adapter(
 def check_settings(
     model: ModelConfig, use: PluginUse, backend: type[Backend], at: Location = ()
 ) -> Iterator[Complaint]:
-    """Settings of the model below ``at`` that the backend cannot honour."""
+    """Find settings of the model below ``at`` that the backend cannot honour."""
     if Capability.LOCAL_WEIGHTS not in backend.capabilities and "dtype" in model.model_fields_set:
         yield Complaint(
             (*at, "model", "dtype"),
@@ -108,7 +108,7 @@ def _check_requirements(use: PluginUse, backend: type[Backend], at: Location) ->
 
 
 def check_installed(config: AgentConfig, backend: type[Backend], *, training: bool) -> Iterator[Complaint]:
-    """Packages that are needed and not installed."""
+    """Find packages that are needed and not installed."""
     yield from _check_requirements(config.backend, backend, NAME)
     if training:
         absent = next((m for m in ("torch", "trl", "peft") if not _is_installed(m)), None)
@@ -119,7 +119,7 @@ def check_installed(config: AgentConfig, backend: type[Backend], *, training: bo
 
 
 def check_model(model: ModelConfig, backend: type[Backend], at: Location = ()) -> Iterator[Complaint]:
-    """Whether the model below ``at`` and its adapter are there, as far as that is quick to see."""
+    """Check that the model below ``at`` and its adapter exist, as far as a quick look can tell."""
     adapter = model.adapter
     if adapter and not _is_adapter(Path(adapter)):
         yield Complaint(

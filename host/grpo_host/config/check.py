@@ -57,12 +57,12 @@ class Report:
     tasks: dict[str, int] = field(default_factory=dict)
     """Split → number of tasks; empty if the environment was not asked."""
     tools: list[str] = field(default_factory=list)
-    """Names, the environment's included."""
+    """Names of the tools, including the environment's."""
     warnings: list[str] = field(default_factory=list)
-    """What is no mistake, and should be known."""
+    """No mistakes, but worth knowing."""
 
     def raise_for_problems(self) -> Report:
-        """Itself. Raises ``InvalidConfigError`` with all problems, if there are any."""
+        """Raise ``InvalidConfigError`` with all problems if there are any, else return the report."""
         if self.problems:
             raise InvalidConfigError(self.problems)
         return self
@@ -98,7 +98,7 @@ class _Checker:
         self.tools: list[str] = []
         self.warnings: list[str] = []
         self.bad: set[Location] = set()
-        """Where a plugin or its options are wrong, so that it cannot be made."""
+        """Locations of plugins that cannot be made, because they or their options are wrong."""
 
     def line(self, location: Location) -> int:
         """For sorting: overrides first, then by line."""
@@ -108,7 +108,7 @@ class _Checker:
         return 0 if origin.override_of(location) else line_of(location, origin.lines)
 
     def run(self) -> None:
-        """All checks, those that stand on others last."""
+        """Run all checks, those that depend on others last."""
         self.complaints += self._uses()
         self.complaints += self._backend_options()
         self.complaints += self._rewards()
@@ -129,7 +129,7 @@ class _Checker:
             self.complaints += self._backend()
 
     def _uses(self) -> Iterator[Complaint]:
-        """Every plugin that is named is there, whole, and takes its options."""
+        """Check that every plugin that is named exists, works, and accepts its options."""
         for location, kind, use in plugin_uses(self.config):
             yield from self._use(location, kind, use)
 
@@ -146,7 +146,7 @@ class _Checker:
             yield Complaint((*location, "name"), str(error))
 
     def _backend_options(self) -> Iterator[Complaint]:
-        """The backends that rewards have for themselves are there, and can chat."""
+        """Check that the rewards' own backends exist and can chat."""
         for location, use in backend_options(self.config, self.registry):
             found = list(self._use(location, "backend", use))
             if not found:
@@ -187,7 +187,7 @@ class _Checker:
             yield Complaint(("environment",), f"its serving tools cannot be had: {self.facts.error}")
 
     def _tools(self) -> Iterator[Complaint]:
-        """Tools can be made, have names of their own, and are what the strategy uses."""
+        """Check that tools can be made, have distinct names, and include those that the strategy uses."""
         made: dict[str, int] = {}
         for index, use in enumerate(self.config.agent.tools):
             if ("agent", "tools", index) in self.bad:

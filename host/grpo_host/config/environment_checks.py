@@ -1,4 +1,4 @@
-"""Has the environment what a run or an evaluation needs?"""
+"""Check that the environment has what a run or an evaluation needs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WHERE = ("environment",)
 def check_environment(
     config: AgentConfig, facts: EnvironmentFacts, *, training: bool, evaluates: bool
 ) -> Iterator[Complaint]:
-    """What is wrong with the environment, by the facts that a probe found."""
+    """Find what is wrong with the environment, from the facts of a probe."""
     if facts.error is not None:
         yield Complaint(WHERE, f"it could not be tried: {facts.error}")
         return

@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from grpo_host.utils.validation import Complaint, Location
 
 SIGNS = ("./", "../", "~", "/")
-"""A model's name that begins so is a directory."""
+"""A model's name that begins with one of these is a directory."""
 
 
 def locate_files(
     values: Mapping[str, Any], registry: Registry | None, base: Callable[[Location], Path]
 ) -> tuple[dict[str, Any], list[Location], list[Complaint]]:
-    """``values`` with absolute paths, where they have been put, and what is wrong.
+    """Make the paths in ``values`` absolute; return the values, the locations of paths, and complaints.
 
     ``base`` gives the directory that a path at a location is relative to. ``output`` is relative to
     the working directory and is not changed, but for ``~``. Without ``registry`` nothing is known of
@@ -55,7 +55,7 @@ def locate_files(
 
 
 def _named(values: Any, registry: Registry | None, base: Callable[[Location], Path]) -> Iterator[Location]:
-    """The places of ``values`` that name a file or a directory which is read."""
+    """The locations in ``values`` that name a file or directory to read."""
     yield from _texts(values, ("training", "warm_start", "dialogues"))
     yield from _model_files(values, (), registry, base)
     if registry is None:
@@ -131,7 +131,7 @@ def _options(use: Any) -> Mapping[str, Any]:
 
 
 def _at(values: Any, location: Sequence[str | int]) -> Any:
-    """What is at ``location``; None if ``values`` has no such place, which may be a mistake in it."""
+    """The value at ``location``; None if ``values`` has no such location, perhaps by mistake."""
     for step in location:
         try:
             values = values[step]

@@ -1,4 +1,4 @@
-"""From a file and overrides to a typed configuration that knows where each setting stands."""
+"""Read a file and overrides into a typed configuration that knows where each setting comes from."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Origin:
         return Path.cwd() if self.override_of(location) else self.path.absolute().parent
 
     def problem(self, complaint: Complaint) -> Problem:
-        """``complaint`` with the place in words."""
+        """Turn ``complaint`` into a problem that says its place in words."""
         return Problem(self.where(complaint.location), complaint.message)
 
 
@@ -72,7 +72,7 @@ class LoadedConfig:
     config: AgentConfig = field(repr=False)  # it may hold secrets from the environment
     origin: Origin = field(repr=False)
     references: Mapping[Location, str] = field(repr=False)
-    """Texts with ``${NAME}`` in them, as they were written."""
+    """Location → the text with ``${NAME}`` in it, as it was written."""
 
     def where(self, *location: str | int) -> str:
         """The place of a setting in words, for an error: ``where("rewards", 0, "name")``."""
@@ -85,7 +85,7 @@ def load_config(
     """Read agent.yaml; paths of files that it names become absolute.
 
     Without ``registry`` those among the options of plugins stay as they are. Raises
-    ``InvalidConfigError``, or ``ConfigError`` if it is no YAML at all.
+    ``InvalidConfigError``, or ``ConfigError`` if it is not YAML.
     """
     path = expanded(path)
     values, lines = read_source(path)

@@ -1,4 +1,4 @@
-"""Can the model be trained as the configuration asks? Asked of the model without its weights."""
+"""Check, from the model without its weights, that it can be trained as the configuration asks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ALL = "all-linear"
 
 
 def check_lora(config: AgentConfig) -> Iterator[Complaint]:
-    """The modules that are to be adapted are there, and can be trained."""
+    """Check that the modules to adapt exist and can be trained."""
     lora, directory = config.training.lora, directory_here(config.model.name)
     if lora is None or lora.target_modules == ALL or config.model.adapter or directory is None:
         return

@@ -14,7 +14,7 @@ _STEP = re.compile(r"\.?([^.\[\]=\s]+)|\[(\d+)\]")
 
 @dataclass(frozen=True, slots=True)
 class Override:
-    """One value that replaces what agent.yaml says, or does not say."""
+    """One value that replaces or adds a setting of agent.yaml."""
 
     location: Location
     value: Any
@@ -43,7 +43,7 @@ def apply_override(values: dict[str, Any], override: Override) -> None:
 
 
 def _enter(parent: Any, step: str | int, override: Override, here: Location) -> Any:
-    """The container at ``here``, made if there is none yet."""
+    """The container at ``here``; makes one if there is none."""
     if isinstance(step, int):
         _require_index(parent, step, override, here[:-1])
     child = parent[step] if isinstance(step, int) else parent.get(step)

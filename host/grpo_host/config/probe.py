@@ -1,4 +1,4 @@
-"""What an environment has to offer: its tasks, and the tools of an episode. Plays nothing."""
+"""Find out what an environment offers: its tasks, and the tools of an episode. Plays nothing."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from grpo_sdk.errors import GrpoError
 from grpo_sdk.trajectory import Task
 
 PROBE_SECONDS = 10.0
-"""For making an environment, listing its tasks and one ``reset``."""
+"""Time limit for making an environment, listing its tasks and one ``reset``."""
 
 
 @dataclass
 class EnvironmentFacts:
-    """What was found out."""
+    """The facts that a probe found."""
 
     tasks: dict[str, list[str]] = field(default_factory=dict)
     """Split → ids of its tasks."""
@@ -27,7 +27,7 @@ class EnvironmentFacts:
     demonstrations: int = 0
     """Dialogues for a warm start."""
     error: str | None = None
-    """Why no more was found out."""
+    """Why the probe found no more."""
 
 
 def probe_environment(
@@ -48,7 +48,7 @@ def probe_environment(
 def probe_serving_tools(
     make: Callable[[], Environment], *, seconds: float = PROBE_SECONDS
 ) -> EnvironmentFacts:
-    """Make an environment for its serving tools alone; as ``probe_environment`` otherwise."""
+    """Make an environment for its serving tools only; otherwise as ``probe_environment``."""
     facts = EnvironmentFacts()
     return _found(_ask_for_serving(make, facts), facts, seconds)
 

@@ -1,4 +1,4 @@
-"""What is wrong with an agent.yaml: each with its place, all of them at once."""
+"""The problems of an agent.yaml, each with its place, all reported at once."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ _REFERENCE = re.compile(r"\$\$\{|\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}|\$
 def resolve_references(
     values: Any,
 ) -> tuple[Any, dict[Location, str], list[Complaint]]:
-    """``values`` with the variables filled in, the texts that had references, what is wrong.
+    """Fill the variables into ``values``; return the values, the texts that had references, and complaints.
 
     ``$${`` stands for ``${`` itself. An empty variable counts as unset if there is a default.
     """
@@ -50,7 +50,7 @@ def resolve_references(
 
 
 def escape_references(values: Any) -> Any:
-    """``values`` with every ``${`` written so that it is read back as it stands."""
+    """Escape every ``${`` in ``values``, so that it is read back literally."""
     return map_texts(values, lambda text, _: text.replace("${", "$${"))
 
 

@@ -1,4 +1,4 @@
-"""Can conversations with the model be rendered exactly? Its tokenizer is read; no weights are loaded."""
+"""Check that conversations with the model can be rendered exactly. Reads its tokenizer, no weights."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def check_rendering(model: ModelConfig, backend: type[Backend]) -> tuple[list[Complaint], tuple[str, ...]]:
-    """What is wrong, and what could not be proven. Nothing if the model's files are not here yet."""
+    """Find what is wrong and what could not be proven. Nothing if the model's files are not here yet."""
     if not backend.capabilities >= {Capability.LOCAL_WEIGHTS, Capability.TOKEN_IDS}:
         return [], ()
     directory = directory_here(model.name)

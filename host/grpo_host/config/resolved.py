@@ -1,4 +1,4 @@
-"""A configuration written back as YAML, every default in it, secrets still as references."""
+"""Write a configuration as YAML with every default, and with secrets still as references."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def dump_resolved(loaded: LoadedConfig, registry: Registry, *, comments: Iterabl
 
 
 def dump_plain(config: AgentConfig, *, comments: Iterable[str] = ()) -> str:
-    """``config`` as YAML text, ``comments`` on top: of one whose plugins need not be there."""
+    """``config`` as YAML text, ``comments`` on top; its plugins need not be installed."""
     return to_yaml(config.model_dump(mode="json"), comments)
 
 
@@ -73,7 +73,7 @@ def to_yaml(values: Any, comments: Iterable[str] = ()) -> str:
 
 
 def _leave_out_dtype(model: dict[str, Any], use: PluginUse, registry: Registry) -> None:
-    """It is a setting of backends that load a model; written for others, a check would refuse it."""
+    """Leave ``dtype`` out for backends that load no model: a check would refuse it there."""
     if Capability.LOCAL_WEIGHTS not in registry.get("backend", use.name).capabilities:
         del model["dtype"]
 

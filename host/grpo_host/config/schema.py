@@ -1,4 +1,4 @@
-"""The shape of agent.yaml. A plugin or model may be given by its name alone, as a text."""
+"""The shape of agent.yaml. A plugin or model may be given by its name alone."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Section(Numbers):
 
 
 class Named(Section):
-    """A section that its name alone can stand for."""
+    """A section that can be given by its name alone."""
 
     name: Name
 
@@ -73,7 +73,7 @@ class Named(Section):
 
 
 class PluginUse(Named):
-    """Something that a plugin offers, with its options."""
+    """A plugin's reward, tool, environment, backend or strategy, with its options."""
 
     options: dict[str, Any] = Field(default_factory=dict)
 
@@ -93,7 +93,7 @@ class ModelConfig(Named):
     dtype: Annotated[Literal["bfloat16", "float32", "float16"], BeforeValidator(resolve_dtype)] = Field(
         default=AUTO, validate_default=True
     )
-    """``auto``, the default, becomes what this machine multiplies fast: bfloat16 or float32."""
+    """``auto``, the default, becomes the type that this machine multiplies fast: bfloat16 or float32."""
     context: Annotated[int, Field(ge=16)] = 1024
     """Tokens, prompt and completion together."""
     adapter: str | None = None
@@ -101,34 +101,34 @@ class ModelConfig(Named):
     stop: list[Annotated[str, Field(min_length=1)] | Annotated[int, Field(ge=0)]] = Field(
         default_factory=list
     )
-    """Tokens (texts or ids) that end a turn, the one that a warm start teaches first; empty: found."""
+    """Tokens (texts or ids) that end a turn; a warm start teaches the first. Empty: the template's."""
     tool_format: ToolFormat = "auto"
-    """How the model writes tool calls; ``auto``: as its chat template does, ``text``: our short form."""
+    """How the model writes tool calls; ``auto``: as its chat template does, ``text``: the prompt's short form."""
 
 
 class OwnModelConfig(ModelConfig):
-    """The model of a backend that a plugin has for itself."""
+    """The model of a plugin's own backend."""
 
     context: Annotated[int, Field(ge=16)] = 4096
     """Tokens, prompt and completion together: a judge reads several episodes at once."""
 
 
 class BackendUse(PluginUse):
-    """A backend that a reward has for itself, such as its judge: an option of the type ``Backend``."""
+    """A reward's own backend, such as its judge: an option of the type ``Backend``."""
 
     model: OwnModelConfig
 
 
 class LimitsConfig(Section):
-    """What an episode may take."""
+    """Limits of an episode."""
 
     turns: Count = 8
-    """Model calls an episode."""
+    """Model calls per episode."""
     turn_seconds: Seconds = 120.0
     episode_seconds: Seconds = 600.0
     tool_seconds: Seconds = 10.0
     tool_output_chars: Count = 4000
-    """Longer output of a tool is cut and marked."""
+    """Longer output of a tool is cut, with a mark."""
 
 
 class AgentSection(Section):
@@ -136,7 +136,7 @@ class AgentSection(Section):
 
     strategy: PluginUse | None = None
     system_prompt: str = ""
-    """Put after the strategy's own."""
+    """Placed after the strategy's own."""
     tools: list[PluginUse] = Field(default_factory=list)
     """In addition to the environment's."""
     limits: LimitsConfig = LimitsConfig()
@@ -146,7 +146,7 @@ class SamplingConfig(Section):
     """How the model is sampled."""
 
     max_tokens: Count = 64
-    """A model call."""
+    """Per model call."""
     temperature: Temperature = 1.0
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     top_k: Annotated[int, Field(ge=0)] = 0
@@ -157,7 +157,7 @@ class RolloutsConfig(Section):
     """How episodes are played."""
 
     concurrency: Count = 32
-    """Episodes side by side."""
+    """Episodes that run at the same time."""
 
 
 class LoraConfig(Section):
@@ -175,7 +175,7 @@ class WarmStartConfig(Section):
     epochs: Count = 2
     learning_rate: Positive = 5.0e-4
     batch: Count = 8
-    """Dialogues an optimizer step."""
+    """Dialogues per optimizer step."""
     max_demonstrations: Count | None = None
     """None: all."""
     dialogues: Name | None = None
@@ -184,13 +184,13 @@ class WarmStartConfig(Section):
 
 
 class EarlyStoppingConfig(Section):
-    """Stop if the reward does not rise any more on tasks that are neither trained on nor those of the
-    evaluation; the best weights are kept."""
+    """Stop when the reward no longer rises on tasks that neither training nor the evaluation uses; the
+    best weights are kept."""
 
     patience: Count = 50
-    """Steps without a better reward."""
+    """Training stops after this many steps without a better reward."""
     every: Count = 10
-    """Steps between two measurements."""
+    """Steps between measurements."""
     min_delta: Annotated[float, Field(ge=0)] = 0.0
     """A reward is better only if it is higher by more than this."""
 
@@ -201,20 +201,20 @@ class TrainingConfig(Section):
     steps: Count = 20
     tasks_per_step: Count = 4
     group_size: Annotated[int, Field(ge=2)] = 8
-    """Episodes a task, which are compared with each other."""
+    """Episodes per task, which are compared with each other."""
     learning_rate: Positive = 3.0e-4
     lora: LoraConfig | None = LoraConfig()
     """None: the whole model is trained."""
     mixed_precision: bool = True
-    """What is trained is float32, whatever the model's dtype; products are taken in the model's."""
+    """Train in float32, whatever the model's dtype, and multiply in the model's dtype."""
     beta: Annotated[float, Field(ge=0)] = 0.0
     """Weight of the KL penalty against the reference."""
     reference: Literal["start", "base"] = "start"
     """start: the policy as GRPO began with it, after a warm start or from ``model.adapter``; base: the model
     below the adapter."""
     epsilon: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    """The ratio between new and old policy is clipped this far from 1, which it is with one update a batch:
-    no other value can be honoured yet."""
+    """The ratio between new and old policy is clipped this far from 1. With one update per batch it is 1,
+    so no other value has an effect yet."""
     scale_rewards: Literal["group", "batch", "none"] = "group"
     importance_sampling: Literal[
         "token_truncate", "token_mask", "sequence_truncate", "sequence_mask", "none"
@@ -222,17 +222,17 @@ class TrainingConfig(Section):
     importance_sampling_cap: Positive = 2.0
     max_grad_norm: Positive = 1.0
     lr_schedule: Literal["constant", "linear", "cosine"] = "constant"
-    """How the learning rate goes from its value to 0 at the last step; constant stays."""
+    """How the learning rate falls to 0 at the last step; constant: it does not."""
     micro_batch: Count = 16
-    """Rows a forward pass."""
+    """Rows per forward pass."""
     save_every: Count = 10
-    """Steps."""
+    """Steps between checkpoints."""
     early_stopping: EarlyStoppingConfig | None = None
     world_size: Count = 1
     """Processes that train together on this machine, each with a backend of its own."""
     warm_start: WarmStartConfig | None = None
     report_to: list[str] = Field(default_factory=list)
-    """tensorboard, trackio, wandb."""
+    """Any of tensorboard, trackio, wandb."""
 
 
 class EvaluationConfig(Section):
@@ -265,9 +265,9 @@ class ServingSamplingConfig(Section):
     """How a served model is sampled if the request does not say; null: as the agent is measured."""
 
     max_tokens: Count | None = None
-    """A model call; null: sampling's."""
+    """Per model call; null: that of ``sampling``."""
     temperature: Temperature | None = None
-    """Null: the evaluation's."""
+    """Null: that of ``evaluation``."""
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     top_k: Annotated[int, Field(ge=0)] | None = None
 
@@ -276,10 +276,10 @@ class ServingConfig(Section):
     """How the agent is served."""
 
     host: Name = "127.0.0.1"
-    """The address to listen on; any other than loopback's needs a key."""
+    """The address to listen on; any address but loopback needs a key."""
     port: Annotated[int, Field(ge=0, lt=2**16)] = 8001
     strategy: Name | None = None
-    """Of conversations that ask for none; None: the agent's own."""
+    """The strategy of conversations that ask for none; null: the agent's own."""
     sampling: ServingSamplingConfig = ServingSamplingConfig()
     allowed_hosts: list[Name] = Field(default_factory=list)
     """Values of the Host header, ``*.example.org`` for all below. Empty: ``host`` and loopback's names
@@ -287,30 +287,30 @@ class ServingConfig(Section):
     allowed_origins: list[Name] = Field(default_factory=list)
     """Web pages of these origins may call the API; empty: only the server's own."""
     rate: Rate | None = "1200/minute"
-    """Requests and WebSocket messages a key; None: no limit."""
+    """Requests and WebSocket messages per key; null: no limit."""
     failed_rate: Rate = "60/minute"
-    """Requests without a valid key an address."""
+    """Requests without a valid key, per address."""
     max_body_bytes: Bytes = 1024 * 1024
     max_message_bytes: Bytes = 256 * 1024
-    """Of a WebSocket."""
+    """Of one WebSocket message."""
     max_concurrency: Count = 64
-    """Requests that are answered at once, a process."""
+    """Requests that are answered at the same time, per process."""
     max_queue: Annotated[int, Field(ge=0)] = 128
-    """Requests that wait for their turn, a process; more are refused."""
+    """Requests that wait for their turn, per process; more are refused."""
     queue_seconds: Seconds = 30.0
-    """The longest wait."""
+    """The longest time that a request waits for its turn."""
     max_connections: Count = 1024
-    """Open connections, a process."""
+    """Open connections per process."""
     max_websockets: Count = 256
-    """Open WebSockets, a process."""
+    """Open WebSockets per process."""
     conversation_days: Positive | None = None
-    """Conversations in which nobody has spoken for so long are deleted; null: they are kept."""
+    """Conversations without a message for this many days are deleted; null: they are kept."""
     max_models: Count = 4
-    """Models and adapters that are loaded at once, a process."""
+    """Models and adapters that are loaded at the same time, per process."""
     max_queued_jobs: Count = 16
     """Training jobs that wait; more are refused."""
     drain_seconds: Seconds = 30.0
-    """After SIGTERM: how long requests may take to end."""
+    """How long requests may take to end after SIGTERM."""
     public_metrics: bool = False
     """Whether /metrics may be read without a key."""
 

@@ -19,7 +19,7 @@ from grpo_sdk.errors import ConfigError
 
 
 def served_sampling(config: AgentConfig) -> SamplingConfig:
-    """``serving.sampling``, filled up with what the evaluation measures with."""
+    """``serving.sampling``, completed with the settings of the evaluation."""
     return filled_up(config.serving.sampling, _measured(config.sampling, config.evaluation))
 
 
@@ -29,7 +29,7 @@ def filled_up(said: ServingSamplingConfig, rest: SamplingConfig) -> SamplingConf
 
 
 class _Run(Section):
-    """What of a run's agent.yaml says how it was measured."""
+    """The part of a run's agent.yaml that says how it was measured."""
 
     sampling: SamplingConfig = SamplingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
@@ -37,8 +37,8 @@ class _Run(Section):
 
 
 def sampling_of_run(agent_yaml: Path) -> SamplingConfig:
-    """As a run was measured, by its own ``agent_yaml``; plugins and secrets that the rest of it names need
-    not be there.
+    """The sampling with which a run was measured, from its own ``agent_yaml``; plugins and secrets that the
+    rest of the file names need not exist here.
 
     Raises ``ConfigError`` if it cannot be read.
     """

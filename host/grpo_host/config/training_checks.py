@@ -1,4 +1,4 @@
-"""Do the numbers of a configuration go together?"""
+"""Check that the numbers of a configuration are consistent."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def check_context(config: AgentConfig) -> Iterator[Complaint]:
-    """Room for a prompt and an answer."""
+    """Check that the context holds a prompt and an answer."""
     context, answer = config.model.context, config.sampling.max_tokens
     if answer >= context:
         yield Complaint(
@@ -25,7 +25,7 @@ def check_context(config: AgentConfig) -> Iterator[Complaint]:
 
 
 def check_rewards(config: AgentConfig, *, training: bool) -> Iterator[Complaint]:
-    """Each reward once, and something to learn from."""
+    """Check that no reward appears twice, and that there is something to learn from."""
     names = [use.name for use in config.rewards]
     for index, name in enumerate(names):
         if name in names[:index]:
@@ -38,7 +38,7 @@ def check_rewards(config: AgentConfig, *, training: bool) -> Iterator[Complaint]
 
 
 def check_training(config: AgentConfig) -> Iterator[Complaint]:
-    """What GRPO needs to be unbiased and to divide its batch."""
+    """Check what GRPO needs to be unbiased and to divide its batch."""
     sampling, training = config.sampling, config.training
     if sampling.temperature == 0:
         yield Complaint(
@@ -77,7 +77,7 @@ def check_training(config: AgentConfig) -> Iterator[Complaint]:
 
 
 def check_update(training: TrainingConfig) -> Iterator[Complaint]:
-    """What the loss can honour."""
+    """Check that the loss can honour its settings."""
     default = type(training).model_fields["epsilon"].default
     if training.epsilon != default:
         yield Complaint(
@@ -94,7 +94,7 @@ def check_update(training: TrainingConfig) -> Iterator[Complaint]:
 
 
 def check_dialogues(config: AgentConfig) -> Iterator[Complaint]:
-    """The dialogues of a warm start can be read, and show what to say."""
+    """Check that the dialogues of a warm start can be read and show what to say."""
     warm_start = config.training.warm_start
     if warm_start is None or warm_start.dialogues is None:
         return
@@ -108,7 +108,7 @@ def check_dialogues(config: AgentConfig) -> Iterator[Complaint]:
 
 
 def check_output(config: AgentConfig) -> Iterator[Complaint]:
-    """Whether run directories can be made."""
+    """Check that run directories can be made."""
     output = Path(config.output).absolute()
     existing = next(path for path in (output, *output.parents) if path.exists())
     if not existing.is_dir():

@@ -28,7 +28,7 @@ def plugin_uses(config: AgentConfig) -> Iterator[tuple[Location, Kind, PluginUse
 
 
 def backend_options(config: AgentConfig, registry: Registry) -> Iterator[tuple[Location, BackendUse]]:
-    """The backends that rewards have for themselves, by the place of the option that names each.
+    """The rewards' own backends, by the location of the option that names each.
 
     Leaves out what a check of the rewards' own options complains of.
     """

@@ -1,4 +1,4 @@
-"""Plugins: found behind entry points, loaded one by one, looked up by name."""
+"""Find plugins behind entry points, load each in isolation, look up what they offer by name."""
 
 from grpo_host.plugins.loading import load_plugins
 from grpo_host.plugins.record import KINDS, Kind, Offer, Plugin

@@ -1,4 +1,4 @@
-"""Is this object a plugin, and what does it offer? Raises ``PluginError`` if it breaks the contract."""
+"""Check that an object is a plugin, and read what it offers. Raises ``PluginError`` if it is not."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def check_hook_api(plugin: object) -> None:
 
 
 def check_hook_names(manager: pluggy.PluginManager, plugin: object) -> None:
-    """Refuse what pluggy would pass over in silence: misspelt, unmarked and missing hooks."""
+    """Refuse what pluggy would silently ignore: misspelt, unmarked and missing hooks."""
     found = False
     for attribute in dir(plugin):
         options = manager.parse_hookimpl_opts(plugin, attribute)
@@ -59,7 +59,7 @@ def check_hook_names(manager: pluggy.PluginManager, plugin: object) -> None:
 
 
 def call_registration_hook(hook: str, function: Callable[..., Any]) -> dict[str, Callable[..., Any]]:
-    """What ``function`` offers. Raises ``PluginError`` if it raises or returns anything else."""
+    """Call ``function`` for its offers. Raises ``PluginError`` if it raises or returns anything else."""
     try:
         returned = function()
     except (Exception, SystemExit) as error:

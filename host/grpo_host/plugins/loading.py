@@ -1,4 +1,4 @@
-"""Finding plugins: every entry point of group ``grpo``, loaded one by one, in isolation."""
+"""Find the entry points of group ``grpo`` and load each in isolation."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ class OptionsError(Exception):
 
 
 def options_model(offer: Offer) -> type[BaseModel]:
-    """What ``options:`` of agent.yaml may hold for ``offer``.
+    """The model of ``offer``'s ``options:`` in agent.yaml.
 
     Raises ``PluginError`` if the factory needs something that YAML cannot write.
     """
@@ -191,7 +191,7 @@ def _namespace(factory: Callable[..., Any]) -> dict[str, Any]:
 
 
 def _is_writable(annotation: Any) -> bool:
-    """Whether YAML can hold a value of this type: whether JSON can."""
+    """Whether YAML, and so JSON, can hold a value of this type."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # for members of a union that JSON cannot hold
@@ -209,5 +209,5 @@ def _must_be_given(offer: Offer, parameter: inspect.Parameter) -> str:
 
 
 def _is_scored(offer: Offer, parameter: inspect.Parameter) -> bool:
-    """Whether the factory is in truth a scoring function."""
+    """Whether the factory is really a scoring function."""
     return offer.kind == "reward" and parameter.name in ("trajectory", "trajectories")

@@ -1,4 +1,4 @@
-"""What is known of a plugin, and of each thing that it offers."""
+"""Describe a plugin and each thing that it offers."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class Plugin:
     """One plugin, working or broken."""
 
     name: str
-    """Of its entry point."""
+    """The name of its entry point."""
     distribution: str
     """The package that brought it; ``local`` if a program registered it itself."""
     version: str = ""
-    """Of the distribution."""
+    """The version of the distribution."""
     offers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Kind → the names that it offers."""
     observes: tuple[str, ...] = ()

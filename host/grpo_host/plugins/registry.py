@@ -1,4 +1,4 @@
-"""Which plugins are there, who offers a name, and who wants to hear of episodes and steps."""
+"""The plugins: which exist, which offer a name, and which observe episodes and steps."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Registry:
     def register(
         self, plugin: object, name: str, *, distribution: str = "local", version: str = ""
     ) -> Plugin:
-        """Take in a module or object with hooks, whole or not at all.
+        """Add a module or object with hooks, completely or not at all.
 
         Raises ``PluginError`` if it breaks the contract or its name is taken.
         """
@@ -79,11 +79,11 @@ class Registry:
         return record
 
     def record_broken(self, plugin: Plugin) -> None:
-        """Remember a plugin that could not be taken in; its ``error`` says why."""
+        """Remember a plugin that could not be added; its ``error`` says why."""
         self._plugins[plugin.identifier] = plugin
 
     def offers(self, kind: Kind) -> list[Offer]:
-        """Everything of ``kind``, colliding names included."""
+        """Everything of ``kind`` that plugins offer, including names that collide."""
         return [offer for offer in self._offers if offer.kind == kind]
 
     def names(self, kind: Kind) -> list[str]:
@@ -93,7 +93,7 @@ class Registry:
     def get(self, kind: Kind, name: str) -> Offer:
         """Who offers ``name``: a name, ``distribution:name`` or ``distribution/entry point:name``.
 
-        Raises ``PluginError`` if nobody or more than one does, naming what to write instead.
+        Raises ``PluginError`` if no plugin or more than one does; it says what to write instead.
         """
         chosen, colon, short = name.rpartition(":")
         if colon and not any(plugin.is_called(chosen) for plugin in self._plugins.values()):

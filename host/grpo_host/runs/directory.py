@@ -30,9 +30,9 @@ T = TypeVar("T")
 STAMP = "%Y%m%d-%H%M%S"
 SECOND = timedelta(seconds=1)
 ROTATE_BYTES = 64 * 1024 * 1024
-"""Size at which trajectories.jsonl is compressed and begun anew."""
+"""Size at which trajectories.jsonl is compressed and a new one begins."""
 FULL_BYTES = 1024 * 1024
-"""A disk with less room than this is taken to be full if the writer does not say why it failed."""
+"""If a writer does not say why it failed, a disk with less free space than this counts as full."""
 
 
 class RunDirectory:
@@ -102,11 +102,11 @@ class RunDirectory:
         return cls(runs[-1])
 
     def is_trained(self) -> bool:
-        """Whether the run has come to an end with an adapter or a whole model."""
+        """Whether the run has ended with an adapter or a whole model."""
         return self.adapter.is_dir() or self.whole_model.is_dir()
 
     def acquire(self) -> RunDirectory:
-        """Hold the directory until ``release`` or the end of the process. Raises ``RunError`` if in use."""
+        """Lock the directory until ``release`` or the end of the process. Raises ``RunError`` if in use."""
         try:
             self._lock.acquire(timeout=0)
         except Timeout:
@@ -119,16 +119,16 @@ class RunDirectory:
         return self
 
     def release(self) -> None:
-        """Let others have the directory."""
+        """Unlock the directory."""
         self._lock.release()
 
     def write_json(self, path: Path, value: Mapping[str, Any]) -> None:
-        """Replace ``path`` at once: a reader or a crash sees the old or the new, never a half."""
+        """Replace ``path`` atomically: a reader sees the old file or the new one, also after a crash."""
         with kept_if_full(path):
             write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
     def read_report(self) -> dict[str, Any]:
-        """report.json so far; empty if there is none, or if it is damaged, which is said."""
+        """The contents of report.json; empty if there is none, or if it is damaged, which is reported."""
         if not self.report.is_file():
             return {}
         try:
@@ -139,16 +139,16 @@ class RunDirectory:
         return value if isinstance(value, dict) else {}
 
     def append_metrics(self, values: Mapping[str, Any]) -> None:
-        """One more line of metrics.jsonl."""
+        """Append a line to metrics.jsonl."""
         with kept_if_full(self.metrics), self.metrics.open("a", encoding="utf-8") as file:
             file.write(json.dumps(values, ensure_ascii=False) + "\n")
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """metrics.jsonl; a last line cut short by a crash is left out, and so are damaged lines."""
+        """The lines of metrics.jsonl, without a last line that a crash cut short and without damaged lines."""
         return list(_records(self.metrics, _json_object))
 
     def forget_after(self, step: int, measured: Collection[str] = ()) -> None:
-        """Forget what a run that goes on after ``step`` does anew.
+        """Remove what a run that continues after ``step`` will repeat.
 
         These are metrics and episodes of later steps, and episodes of evaluations other than ``measured``.
         """
@@ -161,7 +161,7 @@ class RunDirectory:
                     return  # what is older is of earlier steps, and of evaluations before them
 
     def append_trajectory(self, trajectory: Trajectory) -> None:
-        """One more line of trajectories.jsonl; a full file is compressed and begun anew."""
+        """Append a line to trajectories.jsonl; a full file is compressed and a new one begins."""
         with kept_if_full(self.trajectories):
             with self.trajectories.open("ab") as file:
                 file.write(trajectory.to_json() + b"\n")
@@ -170,7 +170,7 @@ class RunDirectory:
                 self._rotate()
 
     def read_trajectories(self) -> Iterator[Trajectory]:
-        """Every trajectory, oldest first, rotated files included; not a half last line, nor damaged ones."""
+        """Every trajectory, oldest first, including rotated files; skips a half last line and damaged lines."""
         for path in [*self._rotated(), self.trajectories]:
             yield from _records(path, Trajectory.from_json)
 
@@ -218,7 +218,7 @@ def remedy(problem: BaseException, path: Path) -> str:
 
 
 def _disk_is_full(problem: BaseException, path: Path) -> bool:
-    """Writers of tensors have errors of their own, which at best quote the system's."""
+    """Recognise a full disk also in the errors of tensor writers, which at best quote the system's."""
     full = {number: os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT)}
     cause: BaseException | None = problem
     while cause is not None:
@@ -231,7 +231,7 @@ def _disk_is_full(problem: BaseException, path: Path) -> bool:
 
 
 def _cut_half_line(path: Path) -> None:
-    """Forget a last line that a crash or a full disk cut short: the next one would be glued to it."""
+    """Remove a last line that a crash or a full disk cut short: the next one would be appended to it."""
     if not path.is_file():
         return
     with path.open("rb+") as file:
@@ -246,7 +246,7 @@ def _open(path: Path, mode: Literal["rb", "wb"] = "rb") -> BinaryIO:
 
 
 def _forget_episodes(path: Path, step: int, measured: Collection[str]) -> bool:
-    """Take what ``forget_after`` forgets out of a file of trajectories; whether to look further back."""
+    """Remove from a file of trajectories what ``forget_after`` removes; return whether to look further back."""
     if not path.is_file():
         return True
     # In front of an episode's id is the step that played it, or the name of an evaluation.
@@ -262,9 +262,9 @@ def _forget_episodes(path: Path, step: int, measured: Collection[str]) -> bool:
 
 
 def _records(path: Path, read: Callable[[bytes], T]) -> Iterator[T]:
-    """What ``read`` makes of each whole line of the file, if there is one.
+    """Apply ``read`` to each complete line of the file, if there is a file.
 
-    What is damaged is said and left out: after a power cut a file may hold zeros in place of text.
+    Reports and skips damaged lines: after a power cut a file may hold zeros in place of text.
     """
     if not path.is_file():
         return
@@ -288,7 +288,7 @@ def _records(path: Path, read: Callable[[bytes], T]) -> Iterator[T]:
 
 
 def _json_object(line: bytes) -> dict[str, Any]:
-    """Raises ``ValueError`` if ``line`` is none."""
+    """Parse a JSON object. Raises ``ValueError`` if ``line`` is none."""
     value = json.loads(line)
     if not isinstance(value, dict):
         raise ValueError("it is no JSON object")

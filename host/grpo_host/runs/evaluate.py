@@ -32,7 +32,7 @@ EVALUATIONS = "evaluations"
 
 
 class _ReaderGone(Exception):  # noqa: N818 - no failure
-    """Who read the pipe has all that they want, as in ``| head``."""
+    """The reader of the pipe has closed it, as in ``| head``."""
 
 
 def run_eval(
@@ -45,8 +45,8 @@ def run_eval(
 ) -> int:
     """Evaluate as ``loaded`` says; trajectories and report.json go to ``out``.
 
-    ``resume`` goes on in ``out``, or in the latest evaluation, and plays only what is missing or
-    failed there. Gives the exit status: 1 if nothing could be measured. Raises ``GrpoError``.
+    ``resume`` continues in ``out``, or in the latest evaluation, and plays only episodes that are missing
+    or failed there. Returns the exit status: 1 if nothing could be measured. Raises ``GrpoError``.
     """
     config = loaded.config
     reporter = Reporter((sys.stderr or nowhere()) if as_json else None)
@@ -84,9 +84,9 @@ def run_rollout(
     samples: int,
     out: Path | None,
 ) -> int:
-    """Play ``episodes`` episodes, ``samples`` a task, and write their trajectories as JSON lines.
+    """Play ``episodes`` episodes, ``samples`` per task, and write their trajectories as JSON lines.
 
-    To the new file ``out``, or to standard output. Each is written as its group ends. Gives the exit
+    Writes to the new file ``out`` or to standard output, each group when it ends. Returns the exit
     status: 1 if all failed. Raises ``GrpoError``.
     """
     config = loaded.config

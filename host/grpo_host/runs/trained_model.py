@@ -1,4 +1,4 @@
-"""What a run has trained: its own model, whichever another agent.yaml names."""
+"""Find what a run has trained: its own model, even if another agent.yaml names another one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class TrainedModel:
 
 
 def trained_model(run: RunDirectory) -> TrainedModel:
-    """The model that ``run`` has trained. Raises ``RunError`` if it has not come to an end."""
+    """The model that ``run`` has trained. Raises ``RunError`` if the run has not ended."""
     if run.whole_model.is_dir():
         return TrainedModel(str(run.whole_model), None)
     if run.adapter.is_dir():
@@ -30,7 +30,7 @@ def trained_model(run: RunDirectory) -> TrainedModel:
 
 
 def _base_model(run: RunDirectory) -> str:
-    """The model of its agent.yaml; the rest of that file may want secrets that are not here."""
+    """The model of its agent.yaml; the rest of that file may need secrets that do not exist here."""
     from grpo_host.config.references import resolve_references
     from grpo_host.config.source import read_source
 

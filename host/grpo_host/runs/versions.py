@@ -1,4 +1,4 @@
-"""What a run was made with, for its resolved agent.yaml."""
+"""The versions that a run was made with, for its resolved agent.yaml."""
 
 from __future__ import annotations
 

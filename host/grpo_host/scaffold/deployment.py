@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 DISTRIBUTION = "grpo-agent-framework"
 EXTRAS = ("train", "cpu", "postgres", "litellm")
-"""Of the image."""
+"""The extras of the image."""
 UNPINNED = ("torch", "triton", "vllm", "nvidia-", "cuda-", "flashinfer", "xformers")
 """The image's variants differ in these; the Dockerfile and the extras say which versions."""
 
@@ -30,14 +30,14 @@ CLOSING_SECONDS = 45
 """For all that follows the drain: connections, models, database, telemetry, and preStop before it."""
 
 PRIVATE = ".env"
-"""Holds a password that a database may be set up with already: never written twice."""
+"""Holds the password of a database that may exist already: never overwritten."""
 
 HIDDEN = {"dockerignore": ".dockerignore", "gitignore": ".gitignore", "env": PRIVATE}
-"""Names that would do something where the templates themselves are kept."""
+"""Names of templates whose own names would have an effect in this repository."""
 
 
 def write_deployment(directory: Path, *, agent_yaml: Path | None = None, force: bool = False) -> list[Path]:
-    """The files written. Raises ``RunError`` if one exists and ``force`` is not set; then none is."""
+    """Write the files and return them. Raises ``RunError``, before writing any, if one exists without ``force``."""
     texts = dict(_texts(agent_yaml))
     there = [name for name in texts if (directory / name).exists()]
     if there and not force:
@@ -61,7 +61,7 @@ def write_deployment(directory: Path, *, agent_yaml: Path | None = None, force: 
 
 
 def wheel_command() -> str | None:
-    """What puts the framework that is installed here into ``wheels``, run in the deployment's directory.
+    """The command, for the deployment's directory, that puts the framework installed here into ``wheels``.
 
     None if it came from a package index, which the image can ask too. Raises ``RunError`` if the
     wheel or tree that it came from is gone.
@@ -85,7 +85,7 @@ def wheel_command() -> str | None:
 
 
 def left_behind(agent_yaml: Path) -> list[str]:
-    """Files that ``agent_yaml`` names and that are not written: the image or its volumes must have them."""
+    """Files that ``agent_yaml`` names but the deployment does not hold: the image or its volumes must."""
     from grpo_host.config.load import load_config
 
     config = load_config(agent_yaml).config

@@ -1,4 +1,4 @@
-"""Files and directories that are replaced whole or not at all."""
+"""Replace files and directories completely or not at all."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write ``path`` whole or not at all."""
+    """Write ``path`` completely or not at all."""
     partial = path.with_name(f".{path.name}.partial")
     with partial.open("w", encoding="utf-8") as file:
         file.write(text)
@@ -37,8 +37,8 @@ def sync_directory(path: Path) -> None:
 def replace_directory(path: Path, new: Path) -> None:
     """Put the directory ``new`` in the place of ``path``, on the same disk.
 
-    A reader, or what is left by a crash, has the old or the new, and never none. A file system that
-    cannot exchange two names (NFS) is without ``path`` for a moment; the old is then beside it.
+    A reader sees the old directory or the new one, also after a crash. On a file system that cannot
+    exchange two names (NFS), ``path`` is missing for a moment; the old directory is then beside it.
     """
     if not path.exists():
         new.replace(path)
@@ -55,7 +55,7 @@ def replace_directory(path: Path, new: Path) -> None:
 
 
 def _exchange(one: Path, other: Path) -> None:
-    """Swap two names at once, which no function of Python's does. Raises ``OSError``."""
+    """Swap two names atomically, which no function of Python does. Raises ``OSError``."""
     libc = ctypes.CDLL(None, use_errno=True)
     try:
         rename = libc.renameat2

@@ -10,7 +10,7 @@ BLOCKS = "▁▂▃▄▅▆▇█"
 
 
 def sparkline(values: Sequence[float]) -> str:
-    """``values`` as a row of blocks, the lowest lowest."""
+    """Draw ``values`` as a row of blocks."""
     if not values:
         return ""
     low, high = min(values), max(values)

@@ -20,10 +20,10 @@ def expanded(path: str | Path) -> Path:
 
 
 def ensure_home() -> None:
-    """Give a user who has no home directory one for caches: libraries raise, or write to ``./~``.
+    """Give a user without a home directory one for caches: libraries raise, or write to ``./~``.
 
-    That is who has neither HOME nor an entry in the system's list of users, as in a container that is
-    run with a number for a user.
+    Such a user has neither HOME nor an entry in the system's list of users, as in a container that
+    runs with a numeric user id.
     """
     try:
         Path.home()

@@ -1,4 +1,4 @@
-"""What a person sees of long work: live bars on a terminal, plain lines elsewhere."""
+"""Show the progress of long work: live bars on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from rich.progress import (
 )
 
 PLAIN_SECONDS = 15.0
-"""How often a phase says where it is when there is no terminal."""
+"""Seconds between the lines of a phase's progress without a terminal."""
 
 Advance = Callable[[], None]
 
 
 class Lasting:
-    """A file that may go away: what nobody can read any more is lost, and the work goes on.
+    """A file that may close: what can no longer be written is dropped, and the work continues.
 
     A closed terminal first sends SIGHUP, on which a run saves a checkpoint and says so.
     """
@@ -55,7 +55,7 @@ class Lasting:
 
 
 def nowhere() -> IO[str]:
-    """A file in the place of a standard stream that was closed before the process began."""
+    """A file that replaces a standard stream that was closed before the process began."""
     return open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123
 
 

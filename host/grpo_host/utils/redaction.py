@@ -1,4 +1,4 @@
-"""What is to be seen by others, without keys."""
+"""Remove keys from text that others will see."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ ANY_TOKEN = re.compile(r"grpo_[0-9a-fA-F]{8,}_[A-Za-z0-9_%-]+")
 
 
 def redact(text: str) -> str:
-    """``text`` with whatever looks like a key left out."""
+    """``text`` without anything that looks like a key."""
     return ANY_TOKEN.sub("grpo_***", text) if "grpo_" in text else text

@@ -1,4 +1,4 @@
-"""What pydantic complains about, in words for the reader of an agent.yaml."""
+"""Put pydantic's errors into words for the author of an agent.yaml."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def say_location(location: Location) -> str:
 
 
 def settings_of(section: type[M], values: Mapping[str, Any]) -> M:
-    """``section`` made of ``values``. Raises ``ConfigError`` with all that is wrong."""
+    """Make ``section`` from ``values``. Raises ``ConfigError`` with all that is wrong."""
     from pydantic import ValidationError
 
     try:
