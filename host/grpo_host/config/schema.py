@@ -103,7 +103,7 @@ class ModelConfig(Named):
     )
     """Tokens (texts or ids) that end a turn; a warm start teaches the first. Empty: the template's."""
     tool_format: ToolFormat = "auto"
-    """How the model writes tool calls; ``auto``: as its chat template does, ``text``: the prompt's short form."""
+    """How the model writes tool calls; ``auto``: as its template does, ``text``: the prompt's short form."""
 
 
 class OwnModelConfig(ModelConfig):

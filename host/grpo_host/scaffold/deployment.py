@@ -37,7 +37,7 @@ HIDDEN = {"dockerignore": ".dockerignore", "gitignore": ".gitignore", "env": PRI
 
 
 def write_deployment(directory: Path, *, agent_yaml: Path | None = None, force: bool = False) -> list[Path]:
-    """Write the files and return them. Raises ``RunError``, before writing any, if one exists without ``force``."""
+    """Write and return the files. Raises ``RunError`` before writing if one exists, unless ``force``."""
     texts = dict(_texts(agent_yaml))
     there = [name for name in texts if (directory / name).exists()]
     if there and not force:
