@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     from grpo_sdk.seeds import derive_seed
     from grpo_sdk.strategy import Strategy
     from grpo_sdk.toolbox import Toolbox
-    from grpo_sdk.tools import ToolCallError, ToolLike, ToolLimits, as_tool, cacheable, tool_schema
+    from grpo_sdk.tools import ToolCallError, ToolLike, ToolLimits, as_tool, tool_schema
     from grpo_sdk.trajectory import (
         Ledger,
         RewardRecord,
@@ -84,7 +84,7 @@ _HOME = {
     "seeds": "derive_seed",
     "strategy": "Strategy",
     "toolbox": "Toolbox",
-    "tools": "ToolCallError ToolLike ToolLimits as_tool cacheable tool_schema",
+    "tools": "ToolCallError ToolLike ToolLimits as_tool tool_schema",
     "trajectory": "Ledger RewardRecord StopReason Task TokenSequence ToolRun Trajectory Turn",
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names.split()}
@@ -140,7 +140,6 @@ __all__ = [
     "as_messages",
     "as_tool",
     "assistant",
-    "cacheable",
     "derive_seed",
     "hookimpl",
     "reward",

@@ -78,19 +78,6 @@ class ModelSpec:
     tool_format: str = "auto"
     """How the model writes tool calls; ``auto``: as its chat template does."""
 
-    def files(self) -> list[tuple[str, int, int]]:
-        """Identify the state of the directories: each file's path, size and modification time (ns)."""
-        return [
-            state
-            for folder in (self.path, self.adapter)
-            if folder and folder.is_dir()
-            for state in sorted(
-                (str(file), file.stat().st_size, file.stat().st_mtime_ns)
-                for file in folder.iterdir()
-                if file.is_file()
-            )
-        ]
-
 
 @dataclass(frozen=True, slots=True)
 class Sampling:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
-import marshal
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
-from uuid import uuid4
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from grpo_sdk.blocking import call_blocking
 from grpo_sdk.messages import ToolSchema
@@ -105,47 +102,13 @@ class BoundTool:
     name: str
     schema: ToolSchema
     run: Runner
-    cacheable: Cacheable | None = None
-    """How long its results may be used again; None: never."""
-    origin: str = ""
-    """Identifies the code behind the tool, for cache keys: other code may have the same name."""
+    source: Any = None
+    """What it was made from, a ``BaseTool`` or a function."""
 
     def __post_init__(self) -> None:
         function = self.schema["function"]
         whole = {**function, "parameters": object_schema(function.get("parameters"))}
         object.__setattr__(self, "schema", {"type": "function", "function": whole})
-
-
-@dataclass(frozen=True, slots=True)
-class Cacheable:
-    """A tool's mark: with equal arguments it gives an equal result, and it changes nothing."""
-
-    ttl: float | None = None
-    """Seconds for which that is so; None: as long as a cache keeps it."""
-
-
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-def cacheable(*, ttl: float | None = None) -> Callable[[F], F]:
-    """Mark a function whose results may be used again: ``@cacheable(ttl=60)``.
-
-    A ``BaseTool`` is marked by its metadata: ``{"cacheable": True, "cache_ttl": 60}``.
-    """
-
-    def mark(function: F) -> F:
-        function.__grpo_cacheable__ = Cacheable(ttl)  # type: ignore[attr-defined]
-        return function
-
-    return mark
-
-
-def _mark_of(tool: BaseTool | Callable[..., Any]) -> Cacheable | None:
-    metadata = getattr(tool, "metadata", None)
-    if isinstance(metadata, dict) and metadata.get("cacheable"):
-        return Cacheable(metadata.get("cache_ttl"))
-    inner = getattr(tool, "coroutine", None) or getattr(tool, "func", None)  # @tool on top of the mark
-    return getattr(tool, "__grpo_cacheable__", None) or getattr(inner, "__grpo_cacheable__", None)
 
 
 def bind(tool: ToolLike, *, name: str | None = None) -> BoundTool:
@@ -163,39 +126,9 @@ def bind(tool: ToolLike, *, name: str | None = None) -> BoundTool:
         made = as_tool(tool, name=name)
         form = _plain_form(made)
         run = _through_langchain(made) if form is None else _direct(form, made.coroutine or made.func)  # type: ignore[attr-defined]
-        return BoundTool(made.name, tool_schema(made), run, _mark_of(tool), _origin(tool))
+        return BoundTool(made.name, tool_schema(made), run, tool)
     form = _function_form(tool, name)
-    return BoundTool(form.name, form.schema, _direct(form, tool), _mark_of(tool), _origin(tool))
-
-
-def _origin(tool: Any) -> str:
-    """The code behind a tool and all that it holds, the same in every process if that is plain.
-
-    What holds objects is like no other: only they know what they do.
-    """
-    layers: list[str] = []
-    function = getattr(tool, "coroutine", None) or getattr(tool, "func", None) or tool
-    while function is not None:
-        held = _held(function)
-        code = getattr(function, "__code__", None)
-        if code is None or not all(item is None or isinstance(item, str | int | float) for item in held):
-            return uuid4().hex
-        digest = hashlib.blake2b(marshal.dumps(code, 2), digest_size=8).hexdigest()
-        layers.append(f"{function.__module__}.{function.__qualname__} {digest} {held}")
-        function = getattr(function, "__wrapped__", None)
-    return "; ".join(layers)
-
-
-def _held(function: Any) -> list[Any]:
-    """The values that a function brings to its code besides arguments."""
-    held = [getattr(function, "__self__", None), *(getattr(function, "__defaults__", None) or ())]
-    held += (getattr(function, "__kwdefaults__", None) or {}).values()
-    for cell in getattr(function, "__closure__", None) or ():
-        try:
-            held.append(cell.cell_contents)
-        except ValueError:  # not filled yet
-            held.append(cell)
-    return held
+    return BoundTool(form.name, form.schema, _direct(form, tool), tool)
 
 
 def _renamed(tool: BoundTool, name: str) -> BoundTool:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import json
 from typing import Annotated, Any
 
@@ -10,7 +9,6 @@ from langchain_core.tools import BaseTool, InjectedToolArg, StructuredTool, tool
 from pydantic import BaseModel
 
 from grpo_sdk import Toolbox, ToolLimits, as_tool, tool_call, tool_schema
-from grpo_sdk.tools import bind
 
 
 def add(a: int, b: int = 2) -> int:
@@ -222,60 +220,3 @@ def test_an_extended_toolbox_leaves_the_first_as_it_was():
     assert (box.names, more.names) == (["add"], ["add", "greet"])
     assert "greet" in more
     assert len(box) == 1
-
-
-class Shop:
-    def __init__(self, name):
-        self.name = name
-
-    def look_up(self, order: str) -> str:
-        """Look up an order."""
-        return f"{self.name}: {order}"
-
-
-def closing_over(thing):
-    def look_up(order: str) -> str:
-        """Look up an order."""
-        return f"{thing}: {order}"
-
-    return look_up
-
-
-def decorated(thing):
-    def plain(order: str) -> str:
-        """Look up an order."""
-        return order
-
-    @functools.wraps(plain)
-    def wrapped(order: str) -> str:
-        return f"{thing}: {plain(order)}"
-
-    return wrapped
-
-
-def test_a_plain_functions_origin_is_the_same_wherever_it_is_bound():
-    assert bind(closing_over("A")).origin == bind(closing_over("A")).origin != ""
-    assert bind(closing_over("A")).origin != bind(closing_over("B")).origin
-
-
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda: Shop("A").look_up,
-        lambda: StructuredTool.from_function(Shop("A").look_up),
-        lambda: closing_over(Shop("A")),
-        lambda: decorated("A"),
-    ],
-    ids=["method", "structured tool of a method", "closure over an object", "decorated"],
-)
-def test_what_holds_an_object_has_an_origin_of_its_own(make):
-    assert len({bind(make()).origin for _ in range(20)}) == 20
-
-
-def test_a_tool_may_close_over_what_is_made_later():
-    def look_up(order: str) -> str:
-        """Look up an order."""
-        return f"{shop}: {order}"
-
-    assert bind(look_up).origin
-    shop = "A"

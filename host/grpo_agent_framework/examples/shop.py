@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from grpo_sdk.tools import cacheable
+from grpo_host.cache import cacheable
 
 ORDERS = {
     "K111": {"item": "lamp", "status": "delayed", "eta": "Friday", "carrier": "DHL"},

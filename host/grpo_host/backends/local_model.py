@@ -111,7 +111,7 @@ class LocalModel:
                 type(inner).__qualname__,
                 sorted(self._options.items()),
                 spec,
-                spec.files(),
+                _files(spec),
                 own,
                 backend.weights,
             )
@@ -168,7 +168,7 @@ class LocalModel:
         chosen = self._backend == AUTO
         if resolved is None:  # no weights are loaded: there is nothing to share
             return ThreadedBackend(make(), chosen=chosen)
-        key = (offer.factory, spec, tuple(spec.files()), repr(sorted(options.items())))
+        key = (offer.factory, spec, tuple(_files(spec)), repr(sorted(options.items())))
         return ThreadedBackend.shared(key, make, chosen=chosen)
 
     def _resolved(self, offer: Offer) -> ResolvedModel | None:
@@ -186,6 +186,13 @@ class LocalModel:
                 "lower the context"
             )
         return self._context
+
+
+def _files(spec: ModelSpec) -> list[tuple[str, int, int]]:
+    """What tells one state of the model's directories from another: each file's path, size and time (ns)."""
+    folders = [folder for folder in (spec.path, spec.adapter) if folder and folder.is_dir()]
+    files = [file for folder in folders for file in sorted(folder.iterdir()) if file.is_file()]
+    return [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
 
 
 def _in_a_thread(work: Callable[[], Any]) -> Future[Any]:

@@ -7,5 +7,6 @@ from grpo_host.cache.disk import DiskCache
 from grpo_host.cache.memory import MemoryCache
 from grpo_host.cache.statistics import CacheStatistics
 from grpo_host.cache.tiered import TieredCache
+from grpo_host.cache.tools import cacheable
 
-__all__ = ["CacheStatistics", "DiskCache", "MemoryCache", "TieredCache"]
+__all__ = ["CacheStatistics", "DiskCache", "MemoryCache", "TieredCache", "cacheable"]

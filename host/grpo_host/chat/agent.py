@@ -16,6 +16,7 @@ from uuid import uuid4
 from grpo_host.agents.agent import Agent, AgentLimits
 from grpo_host.agents.tracing import Tell
 from grpo_host.backends.local_model import LocalModel, installed_plugins
+from grpo_host.cache.tools import Cacheable, mark_of
 from grpo_host.chat.answering import Answer, Answering, Window
 from grpo_host.chat.caching import CachedBackend, cached_tool
 from grpo_host.chat.prompt import Examples
@@ -33,7 +34,7 @@ from grpo_sdk.errors import CapabilityError, ConfigError
 from grpo_sdk.messages import Message
 from grpo_sdk.seeds import derive_seed
 from grpo_sdk.strategy import Strategy
-from grpo_sdk.tools import BoundTool, Cacheable, ToolLike, bind
+from grpo_sdk.tools import BoundTool, ToolLike, bind
 
 logger = logging.getLogger("grpo_host.chat")
 
@@ -131,12 +132,15 @@ class ChatAgent:
     ) -> None:
         """Offer a tool from the next message on; one of the same name is replaced.
 
-        ``cacheable`` overrules the tool's own mark (``grpo_sdk.cacheable``): with equal arguments it
+        ``cacheable`` overrules the tool's own mark (``grpo_host.cache.cacheable``): with equal arguments it
         gives an equal result, for ``ttl`` seconds if given. Raises ``TypeError`` if it is no tool.
         """
         bound = bind(tool, name=name)
+        mark = mark_of(bound.source)
         if cacheable is not None or ttl is not None:
-            bound = replace(bound, cacheable=Cacheable(ttl) if cacheable is not False else None)
+            mark = Cacheable(ttl) if cacheable is not False else None
+        if mark is not None and self._cache is not None:
+            bound = cached_tool(bound, self._cache, mark)
         self._tools[bound.name] = bound
 
     @property
@@ -329,7 +333,6 @@ class ChatAgent:
         ]
         _check_tools(agent, tools)
         if self._cache is not None:
-            tools = [cached_tool(tool, self._cache) for tool in tools]
             agent = replace(agent, backend=CachedBackend(agent.backend, self._cache, self._identity))
         return await Answering(
             replace(agent, strategy=chosen, tools=tuple(tools), sampling=sampling or agent.sampling),

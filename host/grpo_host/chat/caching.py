@@ -11,6 +11,7 @@ from dataclasses import asdict, replace
 from typing import Any, TypeVar
 
 from grpo_host.backends.wrapper import BackendWrapper
+from grpo_host.cache.tools import Cacheable, origin_of
 from grpo_sdk.backend import Backend, ChatReply, Sampling, TokenReply
 from grpo_sdk.blocking import settled
 from grpo_sdk.messages import Message, ToolSchema
@@ -92,14 +93,12 @@ class CachedBackend(BackendWrapper):
         return cache_key(f"grpo:{kind}", self._identity(), asdict(sampling), *said)
 
 
-def cached_tool(tool: BoundTool, cache: Any) -> BoundTool:
-    """``tool`` with its results cached if it is marked cacheable. What it raises is not."""
-    mark = tool.cacheable
-    if mark is None:
-        return tool
+def cached_tool(tool: BoundTool, cache: Any, mark: Cacheable) -> BoundTool:
+    """``tool`` with its results cached as ``mark`` says. What it raises is not."""
+    origin = origin_of(tool.source)
 
     async def run(arguments: dict[str, Any]) -> Any:
-        key = cache_key("grpo:tool", tool.origin, tool.schema, arguments)
+        key = cache_key("grpo:tool", origin, tool.schema, arguments)
         found = await got(cache, key)
         if found is not None:
             return found["text"]

@@ -11,7 +11,7 @@ import pytest
 from grpo_host.agents.agent import Agent, AgentLimits, TurnLimitError
 from grpo_host.agents.rendering.template import TemplateRenderer
 from grpo_host.backends.local_model import LocalModel
-from grpo_host.cache import MemoryCache
+from grpo_host.cache import MemoryCache, cacheable
 from grpo_host.chat.agent import ChatAgent
 from grpo_host.chat.sql_store import SqlStore
 from grpo_host.chat.store import ConflictError, ConversationNotFoundError, ConversationRecord, MemoryStore
@@ -24,7 +24,6 @@ from grpo_sdk import (
     Sampling,
     Strategy,
     assistant,
-    cacheable,
     tool_call,
     user,
 )

@@ -17,7 +17,7 @@ from grpo_rewards.ruler.judge import Judge
 from grpo_rewards.ruler.prompt import DEFAULT_RUBRIC, ending, render
 from grpo_rewards.ruler.usage import JudgeUsage
 from grpo_rewards.ruler.verdict import Verdict
-from grpo_sdk.backend import Backend
+from grpo_sdk.backend import Backend, ModelSpec
 from grpo_sdk.cache import Cache
 from grpo_sdk.rewards import GroupReward, RewardResult
 from grpo_sdk.seeds import derive_seed
@@ -153,12 +153,19 @@ class RulerReward(GroupReward):
         if hasattr(backend, "base_url") or hasattr(backend, "api_base"):
             where: Any = [getattr(backend, name, None) for name in ("base_url", "api_base")]
         elif backend.model.path is not None:
-            where = [backend.model.files(), backend.model.dtype, getattr(backend, "weight_version", None)]
+            where = [_written(backend.model), backend.model.dtype, getattr(backend, "weight_version", None)]
         else:
             where = self._unnamed  # what it does, only it knows
         judge = f"{type(backend).__name__} {where} {backend.model}"
         asked = json.dumps([_PROMPT_VERSION, judge, self.rubric, self.max_chars, order])
         return f"ruler:{hashlib.sha256(asked.encode()).hexdigest()}"
+
+
+def _written(model: ModelSpec) -> list[Any]:
+    """Names, sizes and times of the model's files: others, once its weights are."""
+    folders = [folder for folder in (model.path, model.adapter) if folder is not None]
+    found = sorted(file for folder in folders for file in folder.glob("*") if file.is_file())
+    return [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in found]
 
 
 class _RecentVerdicts:
