@@ -1,1 +1,1 @@
-"""Taking a trained run away: a directory that stands alone, its model card, and the hub."""
+"""Export a trained run: a self-contained directory, its model card, and the hub."""

@@ -1,4 +1,4 @@
-"""The model card of an export: how to use the model, what it was told in training, how it was made."""
+"""Write the model card of an export: how to use the model, what it was told in training, how it was made."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _USER = "(what the user says)"
 _MEASURED = {"before": "before training", "warm_start": "after the warm start", "after": "after GRPO"}
 _VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
-"""What vLLM takes as the highest rank of its adapters."""
+"""The values that vLLM accepts as the highest rank of its adapters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,15 +38,15 @@ class Opening:
 
     system_prompt: str
     tools: list[str]
-    """Names."""
+    """Names of the tools."""
     text: str
-    """All that the model read before its first answer, for a stand-in of a user."""
+    """All that the model read before its first answer, with a placeholder for the user's message."""
     stop_ids: tuple[int, ...]
     """Ids that end an assistant message."""
 
 
 def opening(config: AgentConfig, registry: Registry, tokenizer: Any, model: ModelSpec) -> Opening:
-    """What the agent of ``config`` is shown, as ``model`` read it in training.
+    """The opening of ``config``'s agent, as ``model`` read it in training.
 
     Raises ``GrpoError`` if its plugins are not there, or the environment fails.
     """
@@ -83,7 +83,7 @@ async def _begin(environment: Environment) -> tuple[list[Message], list[ToolLike
 def model_card(
     config: AgentConfig, base: ResolvedModel, shown: Opening, *, format: str, run: RunDirectory
 ) -> str:
-    """README.md with the metadata that the hub reads, then text for a person."""
+    """The text of README.md: metadata for the hub, then text for people."""
     from huggingface_hub import ModelCardData
 
     metadata = ModelCardData(

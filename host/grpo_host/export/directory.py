@@ -1,4 +1,4 @@
-"""A trained run as a directory that transformers, PEFT and vLLM load without this framework."""
+"""Export a trained run as a directory that transformers, PEFT and vLLM load without this framework."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def _model(path: Path, adapter: Path | None, dtype: str) -> PreTrainedModel:
 def _generation_config(
     config: AgentConfig, base: ResolvedModel, tokenizer: Any, shown: Opening
 ) -> GenerationConfig:
-    """How the run was measured: its temperature and nothing else, ended by all that ends a turn."""
+    """The configuration that the run was measured with: its temperature, and all ids that end a turn."""
     from transformers import GenerationConfig
 
     try:

@@ -1,4 +1,4 @@
-"""An export on a model hub, by huggingface_hub: its endpoint, its token, its environment variables."""
+"""Push an export to a model hub with huggingface_hub, its endpoint, token and environment variables."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from grpo_sdk.errors import MissingExtraError, RunError
 
 
 def make_repository(repository: str) -> str:
-    """Make the model repository, private if it is new, and give its address.
+    """Make the model repository, private if it is new, and return its address.
 
-    Called before what takes long. Raises ``RunError`` if it cannot be written to.
+    Called before the slow work. Raises ``RunError`` if it cannot be written to.
     """
     with _told_without_token(f"--push {repository}: the repository cannot be made"):
         from huggingface_hub import HfApi
@@ -35,7 +35,7 @@ def upload(directory: Path, repository: str) -> None:
 
 @contextmanager
 def _told_without_token(failed: str, next_step: str = "") -> Iterator[None]:
-    """Any failure as one ``RunError``; a server may repeat what it was sent, but the token is not shown."""
+    """Turn any failure into a ``RunError`` without the token, which a server may repeat in its answer."""
     try:
         from huggingface_hub import get_token
         from huggingface_hub.errors import LocalTokenNotFoundError

@@ -1,1 +1,1 @@
-"""What the host tells OpenTelemetry."""
+"""Send the host's spans, metrics and events to OpenTelemetry."""

@@ -1,4 +1,4 @@
-"""Conversations as OpenTelemetry's GenAI conventions have them: invoke_agent, chat, execute_tool.
+"""Trace conversations by OpenTelemetry's GenAI conventions: invoke_agent, chat, execute_tool.
 
 Names of spans, attributes and metrics are those of ``opentelemetry-util-genai``. What was said is
 captured only if ``OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT`` asks for it; otherwise not
@@ -38,10 +38,10 @@ if TYPE_CHECKING:
 SCOPE = "grpo_host.agent"
 
 UNKNOWN_TOOL = "unknown"
-"""A tool that the model made up: its name would be a name of a span, and a series of a metric."""
+"""The name for a tool that the model made up: its own would be a span's name, and a series of a metric."""
 
 _RAISED = re.compile(r"([A-Za-z_]\w*): ")
-"""A toolbox tells an exception of a tool as its type and text."""
+"""How a toolbox reports an exception of a tool: its type and text."""
 
 
 class AgentInstruments:
@@ -73,7 +73,7 @@ class AgentInstruments:
     def invocation(
         self, conversation: Conversation, new: Sequence[Message]
     ) -> Iterator[Callable[[Message], None]]:
-        """The span ``invoke_agent {agent}``, an agent that has no name being called as its strategy."""
+        """The span ``invoke_agent {agent}``, with the name of the strategy if it has none."""
         agent = conversation.agent
         before = len(conversation.turns)
         span = self._handler.invoke_local_agent(
@@ -143,7 +143,7 @@ class AgentInstruments:
     def tool_call(
         self, conversation: Conversation, call: ToolCall
     ) -> Iterator[Callable[[Message, ToolRun], None]]:
-        """The span ``execute_tool {tool}``. What a tool answers to a wrong call is its failure."""
+        """The span ``execute_tool {tool}``. A tool's answer to a wrong call counts as a failure."""
         name = call["function"]["name"]
         known = name in conversation.toolbox or name == MALFORMED_CALL
         span = self._handler.tool(
@@ -181,7 +181,7 @@ class AgentInstruments:
 
 
 def instruments() -> AgentInstruments | None:
-    """For conversations in any program: None if neither spans nor metrics go anywhere yet.
+    """Instruments for conversations in any program; None if neither spans nor metrics go anywhere yet.
 
     Cheap enough to ask for each conversation, so that providers may be set at any time.
     """
@@ -224,7 +224,7 @@ def _agent_name(conversation: Conversation) -> str:
 
 
 def _served_attributes() -> dict[str, str]:
-    """Whom a server answers, and with which trained weights."""
+    """The attributes for whom a server answers, and with which trained weights."""
     if (served := SERVED.get()) is None:
         return {}
     known = {"grpo.owner": served.owner, "grpo.run": served.run, "grpo.adapter": served.adapter}
@@ -232,14 +232,14 @@ def _served_attributes() -> dict[str, str]:
 
 
 def provider_name(backend: Backend) -> str:
-    """What ``gen_ai.provider.name`` is: a backend's ``provider``, else what its class is called."""
+    """The ``gen_ai.provider.name``: a backend's ``provider``, else the name of its class."""
     inner = innermost(backend)
     named: str | None = getattr(inner, "provider", None)
     return named or type(inner).__name__.removesuffix("Backend").lower()
 
 
 def _server(backend: Backend) -> tuple[str | None, int | None]:
-    """Host and port of a backend that calls a server; no part of an address that could hold a secret."""
+    """Host and port of a backend that calls a server, without parts of the address that may hold a secret."""
     url = getattr(innermost(backend), "base_url", None)
     if not isinstance(url, str):
         return None, None

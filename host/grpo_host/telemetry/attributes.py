@@ -1,4 +1,4 @@
-"""What may describe a metric or an event, and how many different descriptions a metric may have."""
+"""Check attributes of metrics and events, and bound how many sets of them a metric may have."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ MAX_ATTRIBUTES = 64
 MAX_KEY = 255
 MAX_DEPTH = 8
 MAX_TEXT = 16_384
-"""Characters of one text: an event is no place for documents, and exporters cut or drop larger ones."""
+"""Longest text, in characters: events are not for documents, and exporters cut or drop longer texts."""
 
 OVERFLOW: dict[str, Attribute] = {"otel.metric.overflow": True}
-"""OpenTelemetry's own mark of a series that stands for all that were too many."""
+"""OpenTelemetry's own mark of the series that stands for all beyond the limit."""
 
 
 class Series:

@@ -1,4 +1,4 @@
-"""Messages in the form in which telemetry captures them, if it is asked to."""
+"""Put messages into the form in which telemetry captures them, if it is asked to."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ def instructions(messages: Sequence[Message]) -> list[TextPart]:
 
 
 def inputs(messages: Sequence[Message]) -> list[InputMessage]:
-    """What the model hears, but the system prompt."""
+    """The input of the model, except for the system prompt."""
     from opentelemetry.util.genai.types import InputMessage
 
     return [InputMessage(m["role"], _parts(m)) for m in messages if m["role"] != "system"]
 
 
 def outputs(message: Message) -> list[OutputMessage]:
-    """What it says."""
+    """The output of the model."""
     from opentelemetry.util.genai.types import OutputMessage
 
     return [OutputMessage(message["role"], _parts(message))]
 
 
 def definitions(tools: Sequence[ToolSchema]) -> list[FunctionToolDefinition] | None:
-    """The tools that it is shown."""
+    """The tools that the model is shown."""
     from opentelemetry.util.genai.types import FunctionToolDefinition
 
     functions = [tool["function"] for tool in tools]
@@ -52,7 +52,7 @@ def definitions(tools: Sequence[ToolSchema]) -> list[FunctionToolDefinition] | N
 
 
 def finish_reason(reason: FinishReason) -> str:
-    """Ours, in the convention's words."""
+    """Our finish reason, in the convention's words."""
     return "tool_call" if reason == FinishReason.TOOL_CALLS else reason.value
 
 

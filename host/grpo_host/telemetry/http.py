@@ -1,7 +1,7 @@
-"""HTTP requests and sockets as spans and metrics, by OpenTelemetry's conventions for HTTP servers.
+"""Record HTTP requests and sockets as spans and metrics, by OpenTelemetry's conventions for HTTP servers.
 
-The instrumentation of ASGI makes them. If nobody records spans, a request is spared its work and
-the same duration is kept without it: it costs as much as all else that a short answer takes here.
+The instrumentation of ASGI makes them. If nobody records spans, requests bypass it, and the same
+duration is recorded without it: it costs as much as everything else in a short answer.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Send: TypeAlias = Callable[[Any], Awaitable[None]]
 App: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 UNTRACED = ("/health", "/metrics")
-"""Asked many times a minute by machines: neither they nor what is below them makes spans or metrics."""
+"""Paths that machines poll many times a minute: neither they nor their work makes spans or metrics."""
 
 SCOPE = "grpo_host.http"
 
@@ -100,7 +100,7 @@ class WatchedApp:
             raise seen[_RAISED]
 
     async def _timed(self, duration: Histogram, scope: Scope, receive: Receive, send: Send) -> None:
-        """The caller's trace goes on through here, and the duration is kept as the instrumentation does."""
+        """Continue the caller's trace, and record the duration as the instrumentation does."""
         from opentelemetry import context, propagate
         from opentelemetry.instrumentation.asgi import asgi_getter
 
@@ -134,7 +134,7 @@ _ACTIVE: WeakKeyDictionary[MeterProvider, Counter[tuple[str, str]]] = WeakKeyDic
 
 
 def _active_requests(meters: MeterProvider) -> Counter[tuple[str, str]]:
-    """The requests under way by method and scheme, which ``meters`` shows.
+    """The requests under way by method and scheme; ``meters`` observes them.
 
     All apps with the same provider count in one: it asks only the first observer of a name.
     """
@@ -191,7 +191,7 @@ def _unwrapped(inner: App) -> App:
 
 
 def _span_details(scope: Scope) -> tuple[str, dict[str, str]]:
-    """A name of few: the method and the path template."""
+    """A name from a small set: the method and the path template."""
     template = _route(scope[_INNER])
     method = scope.get("method", "WEBSOCKET")
     if method not in _METHODS:
@@ -202,7 +202,7 @@ def _span_details(scope: Scope) -> tuple[str, dict[str, str]]:
 
 
 def failed(span: Span, problem: BaseException) -> None:
-    """Mark ``span`` with the kind of ``problem``, and nothing of its text."""
+    """Mark ``span`` with the type of ``problem``, without its text."""
     from opentelemetry.trace import StatusCode
 
     if not span.is_recording():  # ended with the answer 500, or not traced

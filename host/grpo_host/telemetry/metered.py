@@ -32,7 +32,7 @@ class MeteredCalls:
 
     @classmethod
     def of(cls, handler: TelemetryHandler) -> MeteredCalls | None:
-        """None if the library has changed inside: then calls go the long way."""
+        """None if the library has changed inside: calls then go through the library."""
         try:
             return cls(handler)
         except AttributeError:
@@ -40,7 +40,7 @@ class MeteredCalls:
 
     @contextmanager
     def call(self, provider: str, model: str, error_type: Callable[[BaseException], str]) -> Iterator[Any]:
-        """One model call; gives what ``ModelCall`` is."""
+        """Measure one model call; yields a ``ModelCall``."""
         attributes: dict[str, str] = {
             "gen_ai.operation.name": "chat",
             "gen_ai.provider.name": provider,

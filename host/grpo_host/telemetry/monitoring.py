@@ -1,4 +1,4 @@
-"""Metrics and events of an application, for OpenTelemetry and for a look at them in the process.
+"""Take an application's metrics and events, for OpenTelemetry and to look at in the process.
 
 A metric is a gauge: OpenTelemetry is given the last value of each set of attributes. A distribution
 of times or sizes is better exported as a histogram, which a first ``kind="histogram"`` makes of it;
@@ -53,8 +53,8 @@ class _Metric:
 class Monitoring:
     """Takes metrics and events from any thread and sends them on.
 
-    Where the data go without ``meter_provider`` and ``logger_provider`` is told in
-    ``grpo_host.telemetry.providers``.
+    ``grpo_host.telemetry.providers`` says where the data go without ``meter_provider`` and
+    ``logger_provider``.
     """
 
     def __init__(
@@ -126,15 +126,15 @@ class Monitoring:
         *,
         kind: Kind | None = None,
     ) -> None:
-        """``record``, for those who write ``await``; it does not wait for an exporter."""
+        """``record`` as a coroutine; it does not wait for an exporter."""
         self.record(name, value, attributes, kind=kind)
 
     async def log_event(self, name: str, attributes: Mapping[str, Any] | None = None) -> None:
-        """``emit``, for those who write ``await``."""
+        """``emit`` as a coroutine."""
         self.emit(name, attributes)
 
     async def get_metrics(self) -> dict[str, Any]:
-        """``snapshot``, for those who write ``await``."""
+        """``snapshot`` as a coroutine."""
         return self.snapshot()
 
     def snapshot(self) -> dict[str, Any]:

@@ -76,13 +76,13 @@ def nobody_traces(tracers: TracerProvider) -> bool:
 
 
 def _waits(provider: object) -> bool:
-    """Whether it is the proxy that the API hands out until an application sets a provider."""
+    """Whether it is the proxy that the API returns until an application sets a provider."""
     kind = type(provider)
     return kind.__module__.startswith(_API) and "Proxy" in kind.__name__
 
 
 def readable_meter_provider() -> MeterProvider:
-    """As ``meter_provider``, but one that metrics can be read from here too, if that can be had.
+    """As ``meter_provider``, but with metrics that can be read here too, if possible.
 
     One made here exports nothing by itself, and is this process's from then on.
     """
@@ -96,7 +96,7 @@ def readable_meter_provider() -> MeterProvider:
 
 
 def flush(seconds: float, *of: object) -> None:
-    """Send what waits in these providers to be sent, each in about ``seconds``."""
+    """Send what is waiting in these providers, each in about ``seconds``."""
     for provider in of:
         send = getattr(provider, "force_flush", None)
         if send is None:
@@ -108,7 +108,7 @@ def flush(seconds: float, *of: object) -> None:
 
 
 def resource() -> Resource:
-    """What describes this process: the environment's words, and our name if it gives none."""
+    """The description of this process: the environment's, with our name if it gives none."""
     from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource
 
     described = Resource.create()
@@ -164,8 +164,8 @@ def _logger_provider_of_environment() -> LoggerProvider | None:
 def _exporters(signal: str) -> list[Any]:
     """The exporters that the environment names for ``signal``.
 
-    One that cannot be had is a warning: a variable that a cluster sets for all its pods must not
-    end a program.
+    An exporter that is not available is a warning: a variable that a cluster sets for all its pods must
+    not end a program.
     """
     if os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         return []

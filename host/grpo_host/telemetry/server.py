@@ -1,4 +1,4 @@
-"""What a server tells of itself: a span a request and a span a WebSocket message, and its metrics as text.
+"""The telemetry of a server: a span per request and per WebSocket message, and its metrics as text.
 
 The context of a trace is taken from a request's headers, or from a message's ``traceparent``, and
 goes on to the servers that a backend calls, even if this process exports no spans itself.
@@ -74,7 +74,7 @@ def _show_owners(meters: MeterProvider) -> list[Totals]:
 
 
 class ServerTelemetry:
-    """All telemetry of one server process. Make one a process, before its app serves."""
+    """All telemetry of one server process. Make one per process, before its app serves."""
 
     def __init__(
         self,
@@ -117,7 +117,7 @@ class ServerTelemetry:
             )
 
     def close(self, seconds: float = 5.0) -> None:
-        """Send what waits to be sent, in at most ``seconds``, and keep metrics no longer."""
+        """Send what is waiting, in at most ``seconds``, and stop keeping metrics."""
         waiting = (seconds, self._tracers, self._meters, self._logs)
         sending = threading.Thread(target=providers.flush, args=waiting, daemon=True)
         sending.start()
@@ -130,8 +130,8 @@ class ServerTelemetry:
             cast("SdkMeterProvider", self._meters).remove_metric_reader(reader)
 
     def show_owners(self, totals: Totals) -> None:
-        """Let the metrics tell what each owner has used; ``totals`` gives it, with what it has of a
-        ``serving.usage.Used``."""
+        """Show in the metrics what each owner has used: ``totals`` gives it, with the attributes of a
+        ``serving.access.usage.Used``."""
         self._totals = totals
         _show_owners(self._meters).append(totals)
 
@@ -169,7 +169,7 @@ class ServerTelemetry:
     def metrics(self, accept: str = "") -> tuple[bytes, str]:
         """All metrics of this process as Prometheus wants them, and their content type.
 
-        Of several workers each has its own, and a scrape meets any of them.
+        Each of several workers has its own, and a scrape reaches any one of them.
         """
         from prometheus_client.exposition import choose_encoder
 

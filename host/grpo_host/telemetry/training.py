@@ -1,4 +1,4 @@
-"""Training steps as metrics: what a step's line of metrics.jsonl says, told to ``Monitoring``.
+"""Record training steps as metrics: pass a step's line of metrics.jsonl to ``Monitoring``.
 
 The names of the numbers that every run has follow NeMo RL, the only published convention of RL
 training on OpenTelemetry; all others are ``rl.`` and their name in metrics.jsonl. The step is no
@@ -30,7 +30,7 @@ NAMES = {
 class StepMetrics:
     """A plugin that records each training step.
 
-    ``registry.register(StepMetrics(monitoring), "monitoring")`` puts it where the host's own are.
+    ``registry.register(StepMetrics(monitoring), "monitoring")`` registers it beside the host's own.
     """
 
     def __init__(self, monitoring: Monitoring) -> None:
@@ -47,5 +47,5 @@ class StepMetrics:
 
 
 def metric_name(key: str) -> str:
-    """The metric's name of a key of metrics.jsonl."""
+    """The name of the metric for a key of metrics.jsonl."""
     return NAMES.get(key) or "rl." + re.sub(r"[^A-Za-z0-9_./-]", "_", key).replace("/", ".")

@@ -1,4 +1,4 @@
-"""A PEFT adapter merged into its base model's weights, on the CPU."""
+"""Merge a PEFT adapter into its base model's weights, on the CPU."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one provider calls the sampling settings, and which of them it does not take."""
+"""Learn how one provider names the sampling settings, and which of them it refuses."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _LEFT_OUT = ("temperature", "top_p")
 
 
 class Dialect:
-    """Begins with what every server knows, and learns from refusals, once for all requests."""
+    """Begins with the settings that every server knows, and learns from refusals, once for all requests."""
 
     def __init__(self, provider: str) -> None:
         self._provider = provider
@@ -31,7 +31,7 @@ class Dialect:
         return {name: value for name, value in wanted.items() if name not in self._left_out}
 
     def learn(self, sent: Mapping[str, Any], refusal: str) -> bool:
-        """Whether asking again, without what ``refusal`` complains about of ``sent``, is worth it."""
+        """Learn from ``refusal`` of the settings ``sent``; return whether asking again is worth it."""
         said = refusal.lower()
         if _OLD in sent and _NEW in said:
             self._limit = _NEW

@@ -1,4 +1,4 @@
-"""A thread that steps a batching engine, so that coroutines can each await their own request."""
+"""Step a batching engine in a thread, so that each coroutine can await its own request."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from typing import Any, Protocol, TypeVar
 T = TypeVar("T")
 
 Progress = Callable[[Any], Callable[[], None]]
-"""From an unfinished output, read in the engine's thread, to what is to be called in the loop."""
+"""Read an unfinished output in the engine's thread; return the function to call in the event loop."""
 
 
 class Engine(Protocol):
-    """What is asked of an engine: the part of ``vllm.v1.engine.llm_engine.LLMEngine`` used here.
+    """The interface of an engine: the part of ``vllm.v1.engine.llm_engine.LLMEngine`` that is used here.
 
-    ``step`` returns outputs with ``request_id`` and ``finished``, unfinished ones for requests whose
-    ids are wanted as they come.
+    ``step`` returns outputs with ``request_id`` and ``finished``, and unfinished ones for streamed
+    requests.
     """
 
     def add_request(self, request_id: str, prompt: Any, params: Any) -> str: ...
@@ -47,7 +47,7 @@ _Result = tuple[asyncio.Future[Any], Any, Exception | None]
 
 
 class EngineThread:
-    """Owns an engine from its making to its end; every call of the engine happens in one thread.
+    """Owns an engine from start to stop; every call of the engine happens in one thread.
 
     The engine's thread pools and process groups belong to the thread that makes them, which is
     why ``make`` runs there too. Requests that arrive in one turn of the event loop enter the
@@ -77,9 +77,9 @@ class EngineThread:
         await asyncio.wrap_future(ready)
 
     async def generate(self, prompt: Any, params: Any, progress: Progress | None = None) -> Any:
-        """The finished output of ``step``; ``progress`` hears of the unfinished ones.
+        """The finished output of ``step``; unfinished ones go to ``progress``.
 
-        Cancelling aborts the request. Raises what the engine says of this request, or why it died.
+        Cancelling aborts the request. Raises the engine's error for this request, or why the engine died.
         """
         self._check_open()
         job = _Job(prompt, params, self._loop.create_future(), progress)
@@ -95,7 +95,7 @@ class EngineThread:
     async def stream(
         self, prompt: Any, params: Any, ids_of: Callable[[Any], Sequence[int]]
     ) -> AsyncGenerator[list[int] | Any, None]:
-        """Sampled ids as ``step`` gives them, ``ids_of`` an output, and at last the finished output."""
+        """Yield sampled ids as ``step`` gives them (``ids_of`` an output), and last the finished output."""
         fresh: asyncio.Queue[list[int] | None] = asyncio.Queue()
         seen = 0
 
@@ -121,7 +121,7 @@ class EngineThread:
         yield output
 
     async def call(self, function: Callable[[Engine], T]) -> T:
-        """``function(engine)``, run between two steps. Raises what it raises.
+        """Run ``function(engine)`` between two steps. Raises what it raises.
 
         Cancelling stops the waiting, not ``function``.
         """
@@ -139,7 +139,7 @@ class EngineThread:
         return await asyncio.wrap_future(done)
 
     def stop(self) -> None:
-        """End the engine; whoever waits is told. Blocks until it is gone, also if another thread ends it.
+        """End the engine, and fail the requests that wait. Blocks until it has ended, even by another thread.
 
         Until then the guard at exit stays: a daemon thread inside of a kernel can crash the interpreter.
         """
@@ -183,7 +183,7 @@ class EngineThread:
         return bool(self._under_way) and self._error is None
 
     def _serve_inbox(self) -> bool:
-        """Run the commands that wait, or wait for one if there is nothing to step; False: stop."""
+        """Run waiting commands, or wait for one if there is nothing to step; False: stop."""
         try:
             command = self._inbox.get(block=not self._busy())
             while command is not None:
@@ -256,7 +256,7 @@ class EngineThread:
 
 
 def _uncancelled() -> ThreadFuture[Any]:
-    """A future whose result may be set though nobody waits for it any more."""
+    """A future whose result may be set even if nobody waits for it any more."""
     future: ThreadFuture[Any] = ThreadFuture()
     future.set_running_or_notify_cancel()
     return future

@@ -1,4 +1,4 @@
-"""One HTTP/1.1 connection that is used again: one request at a time, parsed by httptools."""
+"""A reusable HTTP/1.1 connection: one request at a time, parsed by httptools."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import httptools
 from grpo_backends.errors import HttpError
 
 _BUFFERED = 1 << 20
-"""Bytes of a streamed body that wait for their reader before the server is held back."""
+"""How many bytes of a streamed body may wait for their reader before reading from the server pauses."""
 
 
 @dataclass(slots=True)
@@ -21,7 +21,7 @@ class Response:
 
     status: int
     headers: list[tuple[bytes, bytes]]
-    """As they came: hardly any is ever looked at."""
+    """Not parsed: hardly any is ever read."""
     body: bytes = b""
 
     def header(self, name: str) -> str | None:
@@ -31,7 +31,7 @@ class Response:
 
 
 class Connection(asyncio.Protocol):
-    """Speaks with ``address`` (host:port, for messages); at most ``max_body`` bytes a body."""
+    """Speaks with ``address`` (host:port, for messages); at most ``max_body`` bytes per body."""
 
     def __init__(self, address: str, max_body: int) -> None:
         self._address = address
@@ -44,7 +44,7 @@ class Connection(asyncio.Protocol):
         self._requests = 0
         self._busy = False
         self.usable = True
-        """It can take the next request."""
+        """Whether it can take the next request."""
 
     async def request(self, data: bytes, seconds: float) -> Response:
         """Send ``data`` and read the response, within ``seconds``. Raises ``HttpError``."""
@@ -61,7 +61,7 @@ class Connection(asyncio.Protocol):
         return Response(self._status, self._headers)
 
     async def chunks(self, seconds: float) -> AsyncIterator[bytes]:
-        """The body as it comes, ``seconds`` for each piece. Leaving early closes."""
+        """Yield the body as it comes, ``seconds`` for each piece. Leaving early closes the connection."""
         try:
             while True:
                 if self._chunks:
@@ -96,7 +96,7 @@ class Connection(asyncio.Protocol):
             self._transport.write(data)
 
     async def _wait(self, seconds: float) -> None:
-        """Until something of the answer is there: all of it, or if it streams, the next piece."""
+        """Wait for the whole answer, or if it streams, for its next piece."""
         if self._error is not None:
             raise self._error
         self._waiter = self._loop.create_future()

@@ -20,7 +20,7 @@ from grpo_backends.proxies import open_tunnel, proxy_for
 class KeepAliveClient:
     """Posts to one server, through the proxy that the environment names for it. Redirects are not followed.
 
-    A query of ``base_url`` goes along with every request.
+    A query in ``base_url`` goes along with every request.
 
     ``timeout`` is in seconds: for connecting, for a whole response, and for each piece of a
     streamed one. ``max_connections`` bounds the requests under way; others wait for their turn.
@@ -60,9 +60,9 @@ class KeepAliveClient:
         self._head = "\r\n".join(lines).encode("latin-1")
 
     async def post(self, path: str, body: bytes, lines: bytes = b"") -> Response:
-        """The whole response, whatever its status. Raises ``HttpError`` if none came.
+        """Post and return the whole response, whatever its status. Raises ``HttpError`` if none came.
 
-        ``lines`` are more of the head, each ended by CR LF.
+        ``lines`` are further header lines, each ending in CR LF.
         """
         data = self._request(path, body, lines)
         async with self._gate:
@@ -100,7 +100,7 @@ class KeepAliveClient:
                 self._give_back(connection)
 
     def close(self) -> None:
-        """Close the connections that nobody uses; later requests open new ones."""
+        """Close idle connections; later requests open new ones."""
         while self._idle:
             self._idle.pop().abort()
 

@@ -1,4 +1,4 @@
-"""How much of a model's context a prompt leaves for the answer."""
+"""Compute how much of a model's context a prompt leaves for the answer."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ from grpo_sdk import (
 from grpo_sdk.blocking import call_blocking
 
 _running = 0
-"""Started backends of this process: LiteLLM's connections are one pool, which the last closes."""
+"""Number of started backends in this process: they share LiteLLM's connections, which the last one closes."""
 
 
 class LiteLLMBackend(Backend):
@@ -88,7 +88,7 @@ class LiteLLMBackend(Backend):
     async def stream(
         self, messages: Sequence[Message], sampling: Sampling, tools: Sequence[ToolSchema] = ()
     ) -> AsyncIterator[str | ChatReply]:
-        """As ``chat``; what was yielded is never repeated, so a stream that breaks raises."""
+        """As ``chat``; a stream that breaks raises, since what was yielded cannot be repeated."""
         litellm = self._started()
         chunks, pieces = [], Pieces()
         async with self._gate:
@@ -168,7 +168,7 @@ class LiteLLMBackend(Backend):
         return float(cost)
 
     def _explained(self, problem: Exception) -> GrpoError:
-        """What LiteLLM's ``problem`` means for the user."""
+        """Turn LiteLLM's ``problem`` into an error for the user."""
         errors = self._started().exceptions
         where = f"litellm {self.model.name}" + (f" at {self.api_base}" if self.api_base else "")
         said = " ".join(str(problem).split())[:300]
@@ -221,7 +221,7 @@ def _passing(litellm: Any, problem: Exception) -> bool:
 
 
 def _is_refusal(litellm: Any, problem: Exception) -> bool:
-    """Whether it is about what was asked."""
+    """Whether the error is about the request."""
     errors = litellm.exceptions
     return isinstance(problem, (errors.BadRequestError, errors.UnprocessableEntityError))
 

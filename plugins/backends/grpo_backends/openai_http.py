@@ -43,7 +43,7 @@ class OpenAIChatBackend(Backend):
 
     capabilities = frozenset({Capability.CHAT, Capability.TOOLS, Capability.STREAMING})
     provider: ClassVar[str] = "openai"
-    """What spans call it."""
+    """Its name in spans."""
 
     def __init__(
         self,
@@ -68,7 +68,7 @@ class OpenAIChatBackend(Backend):
 
     @property
     def _where(self) -> str:
-        """For messages: a query may hold a key."""
+        """The address for messages, without its query, which may hold a key."""
         return self.base_url.partition("?")[0]
 
     async def start(self) -> None:
@@ -114,7 +114,7 @@ class OpenAIChatBackend(Backend):
     async def stream(
         self, messages: Sequence[Message], sampling: Sampling, tools: Sequence[ToolSchema] = ()
     ) -> AsyncIterator[str | ChatReply]:
-        """As ``chat``; what was yielded is never repeated, so a stream that breaks off raises."""
+        """As ``chat``; a stream that breaks raises, since what was yielded cannot be repeated."""
         client = self._started()
         extra = {"stream": True, "stream_options": {"include_usage": True}, **self.extra_body}
         attempt = 0
@@ -149,7 +149,7 @@ class OpenAIChatBackend(Backend):
         return self._client
 
     def _learns(self, response: Response | None, sent: Mapping[str, Any]) -> bool:
-        """Whether the server has only refused a setting that need not be sent, or not by that name."""
+        """Whether the server has only refused a setting that can be left out or renamed."""
         if response is None or response.status not in (400, 422):
             return False
         asked = {name: value for name, value in sent.items() if name not in self.extra_body}

@@ -1,4 +1,4 @@
-"""OpenAI's chat protocol as bytes: requests, replies, streamed replies and refusals."""
+"""Write and read OpenAI's chat protocol: requests, replies, streamed replies and refusals."""
 
 from __future__ import annotations
 
@@ -88,18 +88,18 @@ class StreamedReply:
         return self._pieces.add(choices[0]) if choices else ""
 
     def rest(self) -> Iterator[str]:
-        """The text of a last event that no line break follows."""
+        """The text of a last event without a line break."""
         return self.feed(b"\n")
 
     def reply(self) -> ChatReply:
-        """All of it. Raises ``ProviderError`` if the stream ended before the reply did."""
+        """The whole reply. Raises ``ProviderError`` if the stream ended before the reply did."""
         if self._pieces.finish_reason is None and not self._ended:
             raise ProviderError(f"{self._where}: the stream ended in the middle of the reply")
         return self._pieces.reply(self._usage)
 
 
 def said(body: bytes) -> str:
-    """The words of a refusal."""
+    """The message of a refusal."""
     try:
         return _message(_json(body))
     except ValueError:
@@ -107,7 +107,7 @@ def said(body: bytes) -> str:
 
 
 def failure(status: int, body: bytes, where: str, model: str, retries: int) -> GrpoError:
-    """What a refusal means for the user."""
+    """Turn a refusal into an error for the user."""
     words = said(body)
     text = f"{where}: status {status}: {words or 'no reason given'}"
     if status in (400, 413, 422) and "context" in words.lower():
@@ -133,7 +133,7 @@ def _json(text: bytes) -> Any:
 
 
 def _message(answer: Any) -> str:
-    """The words of an error, in the forms that servers use."""
+    """The message of an error, in any of the forms that servers use."""
     if not isinstance(answer, dict):
         return str(answer)[:300]
     error = answer.get("error") or answer.get("detail") or answer.get("message") or answer

@@ -1,4 +1,4 @@
-"""Proxies by the standard variables: ``HTTP_PROXY``, ``HTTPS_PROXY``, ``ALL_PROXY`` and ``NO_PROXY``."""
+"""Find proxies by the standard variables: ``HTTP_PROXY``, ``HTTPS_PROXY``, ``ALL_PROXY`` and ``NO_PROXY``."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Proxy:
 
     @property
     def lines(self) -> list[str]:
-        """What it is told in the head of a request."""
+        """The header lines that it needs in a request."""
         return [f"proxy-authorization: {self.authorization}"] if self.authorization else []
 
 

@@ -1,4 +1,4 @@
-"""Messages as servers really send them, whole or in pieces, as the SDK has them.
+"""Read messages as servers really send them, whole or in pieces, into the SDK's form.
 
 Servers that say they speak OpenAI's protocol send content as a list of parts, arguments as an object, calls
 without an id, an index or a name. What comes out of here is text and can be read back.
@@ -16,7 +16,7 @@ from grpo_sdk.messages import whole_text
 
 
 def read_reply(choice: Mapping[str, Any], usage: Any) -> ChatReply:
-    """The reply in ``choice`` of a chat completion. Raises ``TypeError`` and its like for none."""
+    """The reply in ``choice`` of a chat completion. Raises ``TypeError`` or similar if there is none."""
     message = choice["message"]
     more = message.get("provider_specific_fields") or {}  # LiteLLM's place for what it has no field for
     refusal = message.get("refusal") or more.get("refusal")
@@ -49,7 +49,7 @@ class Pieces:
         return text
 
     def reply(self, usage: Any) -> ChatReply:
-        """All of it."""
+        """The whole reply."""
         return _reply("".join(self._text), self._calls, self.finish_reason, usage)
 
     def _add_call(self, piece: Mapping[str, Any]) -> None:
@@ -67,7 +67,7 @@ class Pieces:
             call.extend(said)
 
     def _continued(self, said: _Call) -> _Call | None:
-        """The call that ``said`` goes on with. Not every server numbers them, or names them once."""
+        """The call that ``said`` continues. Not every server numbers calls, or names each only once."""
         if said.id and (known := next((call for call in self._calls if call.id == said.id), None)):
             return known
         last = next((c for c in reversed(self._calls) if said.index is None or c.index == said.index), None)
@@ -135,7 +135,7 @@ def _text(said: Any) -> str:
 
 
 def _arguments(said: Any) -> str:
-    """A JSON text, or what it says."""
+    """The arguments, from a JSON text or from its value."""
     if said is None:
         return ""
     return whole_text(

@@ -1,4 +1,4 @@
-"""How an id is drawn from logits: exactly from the distribution whose logprobs are reported."""
+"""Draw ids from logits, exactly from the distribution whose logprobs are reported."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def processed_logprobs(logits: torch.Tensor, samplings: Sequence[Sampling]) -> torch.Tensor:
-    """Log-probabilities in float32 after temperature, top-k and top-p; one of ``samplings`` a row.
+    """Log-probabilities in float32 after temperature, top-k and top-p; one of ``samplings`` per row.
 
     A greedy row has those of temperature 1, unfiltered.
     """
@@ -43,7 +43,7 @@ def _filtered(logits: torch.Tensor, sampling: Sampling) -> torch.Tensor:
 def draw(
     logprobs: torch.Tensor, samplings: Sequence[Sampling], generators: Sequence[torch.Generator]
 ) -> torch.Tensor:
-    """One id a row; the likeliest if its temperature is 0."""
+    """Draw one id per row; the most likely one if its temperature is 0."""
     import torch
 
     uniform = [torch.rand((), dtype=torch.float64, generator=g).item() for g in generators]

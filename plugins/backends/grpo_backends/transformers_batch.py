@@ -1,4 +1,4 @@
-"""Generates a batch of requests with a transformers model: its own sampling loop over a KV cache."""
+"""Generate a batch of requests with a transformers model, in a sampling loop of our own over a KV cache."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ class Row:
 
     @property
     def finished(self) -> bool:
-        """It has its last id."""
+        """Whether it has its last id."""
         return self.finish_reason is not None
 
 
 class BatchEngine:
-    """Requests that wait are generated together; what arrives meanwhile makes the next batch.
+    """Generates waiting requests together; those that arrive meanwhile make the next batch.
 
     ``window`` is how long, in seconds, the first request of a batch waits for others.
     """
@@ -76,7 +76,7 @@ class BatchEngine:
         return bool(self._rows or self._waiting)
 
     def step(self) -> list[Row]:
-        """Sample one id for every request of the batch; all of them, those that ended included."""
+        """Sample one id for every request of the batch; return all rows, including those that ended."""
         import torch
 
         with torch.inference_mode():

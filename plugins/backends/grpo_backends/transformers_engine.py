@@ -143,7 +143,7 @@ class TransformersBackend(Backend):
         await thread.call(copy)
 
     async def load_adapter(self, path: Path) -> None:
-        """Merge the adapter into the model's weights, which are then the weights served.
+        """Merge the adapter into the model's weights and serve them from now on.
 
         Raises ``ModelError`` if the adapter cannot be read or does not fit.
         """

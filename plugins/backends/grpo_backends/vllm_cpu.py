@@ -1,4 +1,4 @@
-"""What vLLM is spared on CPU: compiling its helpers, and a random number for every token it knows."""
+"""Make vLLM faster on CPU: do not compile its helpers, and draw one random number per sampled token."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def sample(
     k: torch.Tensor | None,
     p: torch.Tensor | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """One id a row by inverting the cumulative distribution, and the processed log-probabilities.
+    """One id per row by inverting the cumulative distribution, and the processed log-probabilities.
 
     ``logits`` are float32 and already divided by the temperature. ``generators`` are those of the
     rows that have a seed; ``unseeded`` is for the others.

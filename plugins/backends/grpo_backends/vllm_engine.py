@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 _GIB = 1024**3
 _CPU_BLOCK = 32
-"""Tokens a KV block on CPU: vLLM's default of 128 reuses too little of a growing conversation."""
+"""Tokens per KV block on CPU: vLLM's default of 128 reuses too little of a growing conversation."""
 
 
 class VllmBackend(Backend):
@@ -171,7 +171,7 @@ class VllmBackend(Backend):
         await thread.call(reload)
 
     async def load_adapter(self, path: Path) -> None:
-        """Merge the adapter into the model's weights, which are then the weights served.
+        """Merge the adapter into the model's weights and serve them from now on.
 
         Requests with an unmerged adapter run six times slower on CPU. Raises ``ModelError`` if
         the adapter cannot be read or does not fit.
@@ -184,7 +184,7 @@ class VllmBackend(Backend):
         await self.update_weights(weights, version=self.weight_version)
 
     async def _load_wider(self) -> None:
-        """Replace what vLLM has rounded to the nearest: the small updates of a model trained in float32."""
+        """Replace weights that vLLM rounded to the nearest, which loses a float32 model's small updates."""
         import torch
 
         dtype = getattr(torch, self.model.dtype)

@@ -1,4 +1,4 @@
-"""The prompts environment: users who say what they were given to say."""
+"""The prompts environment: users say the texts that they are given."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does the agent do something about it? A word list."""
+"""Reward promises and steps towards a solution. A word list."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does the agent work towards the cause of a technical problem? A word list."""
+"""Reward working towards the cause of a technical problem. A word list."""
 
 from __future__ import annotations
 

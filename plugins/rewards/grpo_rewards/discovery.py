@@ -1,4 +1,4 @@
-"""Does the agent sell by finding out what is needed? A word list."""
+"""Reward selling by finding out what the customer needs. A word list."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does the agent show that it feels with the user? A word list."""
+"""Reward signs of empathy with the user. A word list."""
 
 from __future__ import annotations
 

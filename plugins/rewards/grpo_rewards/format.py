@@ -1,4 +1,4 @@
-"""Is the reply of the form that was asked for? Looks at form only, never at content."""
+"""Reward replies of the required form. Looks at form only, never at content."""
 
 from __future__ import annotations
 

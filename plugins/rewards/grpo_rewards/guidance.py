@@ -1,4 +1,4 @@
-"""Does the agent teach, rather than tell the answer? A word list."""
+"""Reward teaching rather than telling the answer. A word list."""
 
 from __future__ import annotations
 

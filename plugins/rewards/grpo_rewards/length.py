@@ -1,4 +1,4 @@
-"""Is the reply as long as it should be? Counts words."""
+"""Reward replies of the right length. Counts words."""
 
 from __future__ import annotations
 

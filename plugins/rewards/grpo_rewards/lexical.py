@@ -1,4 +1,4 @@
-"""chrF++: how far two texts are made of the same letters and words. No model."""
+"""chrF++: measure how many letters and words two texts share. No model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several rewards as one: each brought to [0, 1], weighed, and explained."""
+"""Combine several rewards: scale each to [0, 1], weigh it, and explain it."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from grpo_sdk.trajectory import Trajectory
 
 
 class ComponentError(RuntimeError):
-    """A component could not score, and the whole score fails: a sum without a part is another one."""
+    """A component could not score, so the whole score fails: a sum without a part would be another reward."""
 
 
 class Component(Reward):
     """A reward as one objective of several: its name, its weight and the range that it scores in.
 
-    A value counts as its place in the range: ``(value - low) / (high - low)``, cut to [0, 1]. With
+    A value counts as its place in the range: ``(value - low) / (high - low)``, clipped to [0, 1]. With
     ``low`` above ``high``, less is better. A ``gate`` also multiplies the whole score: what it finds
     worthless is worth nothing, however good the rest is.
     """
@@ -54,7 +54,7 @@ class Component(Reward):
         self.gate = gate
 
     def score(self, trajectory: Trajectory) -> RewardResult | Awaitable[RewardResult]:
-        """The reward's own score, brought to [0, 1]. Raises ``ComponentError``."""
+        """The reward's own score, scaled to [0, 1]. Raises ``ComponentError``."""
         score = self.begin(trajectory)
         return self.finish(score) if inspect.isawaitable(score) else self.normal(score)
 
@@ -66,7 +66,7 @@ class Component(Reward):
             raise self._failed(problem) from problem
 
     async def finish(self, score: Awaitable[Score]) -> RewardResult:
-        """The awaited ``score`` brought to [0, 1]. Raises ``ComponentError``."""
+        """The awaited ``score``, scaled to [0, 1]. Raises ``ComponentError``."""
         try:
             awaited = await score
         except Exception as problem:
@@ -74,7 +74,7 @@ class Component(Reward):
         return self.normal(awaited)
 
     def normal(self, score: Any) -> RewardResult:
-        """``score`` brought to [0, 1]. Raises ``ComponentError`` if it is no finite number."""
+        """``score`` scaled to [0, 1]. Raises ``ComponentError`` if it is no finite number."""
         result = score if isinstance(score, RewardResult) else RewardResult(score)
         value = result.value
         if isinstance(value, bool | str | bytes) or value is None or not math.isfinite(float(value)):

@@ -1,4 +1,4 @@
-"""Does the agent write as a professional would? A word list and a few marks of form."""
+"""Reward professional writing. A word list and a few marks of form."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does the agent say what it was expected to say? By meaning if a sentence model is installed."""
+"""Reward likeness to expected responses, by meaning if a sentence model is installed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ READ = 1200
 
 
 class SimilarityReward(Reward):
-    """How like the expected responses the policy's messages are, in [0, 1].
+    """Measures how similar the policy's messages are to the expected responses, in [0, 1].
 
     Each message counts with the expected response that is nearest to it; the score is the mean over
     messages. The method is in the explanation:
@@ -51,7 +51,7 @@ class SimilarityReward(Reward):
         """``task_key``: a task whose data has a text or a list of texts under this key is compared with
         those, not with ``expected_responses``. ``embedder``: the host gives the installed sentence model.
 
-        Raises ``ValueError`` for an expected response that is empty, or a method that there is not,
+        Raises ``ValueError`` for an expected response that is empty, or an unknown method,
         ``ConfigError`` for the method ``embedding`` without an embedder.
         """
         if isinstance(expected_responses, str):

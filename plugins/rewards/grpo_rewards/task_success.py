@@ -1,4 +1,4 @@
-"""Did the environment say that the task was done? Reads its outcome and nothing else."""
+"""Reward tasks that the environment calls done. Reads its outcome and nothing else."""
 
 from __future__ import annotations
 

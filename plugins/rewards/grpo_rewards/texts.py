@@ -1,4 +1,4 @@
-"""What the policy said, and how far it is ordinary prose. Knows nothing about any one reward."""
+"""Read what the policy said, and measure how far it is ordinary prose. Independent of any one reward."""
 
 from __future__ import annotations
 

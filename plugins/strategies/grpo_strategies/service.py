@@ -7,7 +7,7 @@ from grpo_strategies.texts import at
 
 
 def customer_service(*, company: str = "") -> Strategy:
-    """Solves a customer's problem kindly and without promising what is not sure."""
+    """Solves a customer's problem kindly and without promising anything uncertain."""
     return Strategy(
         "customer_service",
         f"You are a customer service agent{at(company)}. Find out what the customer needs and get it done. "

@@ -14,7 +14,7 @@ from grpo_sdk.trajectory import Task
 
 
 def demonstrate(tasks: Iterable[Task]) -> list[list[Message]]:
-    """One dialogue a task; it looks an order up anew for every question."""
+    """One dialogue per task; it looks up the order again for every question."""
     return [_demonstration(task) for task in tasks]
 
 

@@ -1,4 +1,4 @@
-"""One conversation at the order desk: what the customer says next, and how well he was served."""
+"""Play the customer of one conversation at the order desk, and judge how well he was served."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ASKS_ID = re.compile(r"\border (?:number|id|code)|\bnumber of your order|\bwhic
 
 @dataclass(slots=True)
 class Question:
-    """A question of the customer, and what became of it."""
+    """A question of the customer, and how the agent dealt with it."""
 
     order: str
     field: str

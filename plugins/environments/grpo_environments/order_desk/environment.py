@@ -16,7 +16,7 @@ from grpo_sdk.tools import ToolLike
 from grpo_sdk.trajectory import Task
 
 FORM_FIELDS = ("status",)
-"""What demonstrations of the form ask about: all other answers are left to be found."""
+"""The fields that demonstrations ask about; GRPO has to find the answers for the others."""
 
 
 class OrderDeskEnvironment(Environment):

@@ -1,4 +1,4 @@
-"""How good the scores of unseen feedback are, and the curve that makes probabilities of logits."""
+"""Measure scores on unseen feedback, and fit the curve that turns logits into probabilities."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class HeldOut:
     error: float
     """Mean absolute difference between score and feedback."""
     baseline: float
-    """The same of always saying the mean: what is to be beaten."""
+    """The same error if every score were the mean: the baseline to beat."""
     ranking: float
     """Share of pairs, at least 0.1 apart, that are put in the right order; a tie counts half."""
     pairs: int

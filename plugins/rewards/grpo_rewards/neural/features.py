@@ -1,4 +1,4 @@
-"""A conversation as numbers: what the assistant said, what it answered, and a few counts of its form."""
+"""Turn a conversation into numbers: the assistant's messages, the question, and counts of form."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     Rows = NDArray[np.float32]
 
 LAST_ANSWERS = 8
-"""Messages of the assistant that are read, the last ones."""
+"""How many of the assistant's last messages are read."""
 _LONGEST = 4000
 _SENTENCE = re.compile(r"[.!?]+(?=\s|$)|\n+")
 _MYSELF = frozenset(words("i i'm i'll i've i'd me my"))
@@ -65,7 +65,7 @@ def last_question(messages: Sequence[Message]) -> str:
 
 
 def feature_rows(conversations: Sequence[Sequence[Message]], embedder: Embedder) -> Rows:
-    """One row a conversation: the mean of its answers' vectors, its question's vector, the counts."""
+    """One row per conversation: the mean of its answers' vectors, its question's vector, the counts."""
     import numpy as np
 
     said = [answers(messages) for messages in conversations]

@@ -1,4 +1,4 @@
-"""The feedback that a reward learns from, the last of it, and its parts for cross-validation."""
+"""Keep the last feedback that a reward learns from, and split it for cross-validation."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class Feedback:
 
     score: float
     question: int
-    """A number for the user's message, alike for alike messages."""
+    """A number for the user's message, equal for equal messages."""
     conversation: int
-    """The same for the question with its answers."""
+    """A number for the question with its answers."""
     messages: list[Message] | None
     """None once ``row`` is there."""
     context: dict[str, Any] = field(default_factory=dict)
@@ -45,11 +45,11 @@ class Buffer:
 
     @property
     def room(self) -> int:
-        """How many more it takes before it forgets one."""
+        """How many more fit before it forgets one."""
         return (self.items.maxlen or 0) - len(self.items)
 
     def add(self, messages: Sequence[Message], score: float, context: dict[str, Any]) -> None:
-        """Keep one, in place of the oldest if it is full."""
+        """Add one; if the buffer is full, the oldest goes."""
         question = last_question(messages)
         self.items.append(
             Feedback(

@@ -1,4 +1,4 @@
-"""The learned part: several small networks that were trained on different parts of the feedback."""
+"""The learned part: several small networks, trained on different parts of the feedback."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is learned from feedback, and how sure that is: the state behind the reward ``neural``."""
+"""Learn from feedback, and measure how reliable that is: the state behind the reward ``neural``."""
 
 from __future__ import annotations
 
@@ -48,16 +48,16 @@ class Learner:
     seed: int
     lesson: Lesson = field(default_factory=Lesson)
     total: int = 0
-    """Feedbacks ever given."""
+    """How many feedbacks were ever given."""
     updates: int = 0
     seconds: float = 0.0
-    """Of the last training."""
+    """Duration of the last training."""
 
     def __post_init__(self) -> None:
         self._lock = Lock()
 
     def add(self, messages: Sequence[Message], score: float, context: Mapping[str, Any]) -> int:
-        """Keep one feedback. Gives how many were ever given."""
+        """Keep one feedback. Returns how many were ever given."""
         with self._lock:
             self.buffer.add(messages, score, dict(context))
             self.total += 1
@@ -75,7 +75,7 @@ class Learner:
         return lesson.doubt
 
     def train(self) -> None:
-        """Learn anew from what is in the buffer; too little of it leaves things as they are."""
+        """Learn again from the buffer; does nothing if there is too little in it."""
         import numpy as np
 
         from grpo_rewards.neural.training import train_head

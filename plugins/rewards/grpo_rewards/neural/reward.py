@@ -33,7 +33,7 @@ class NotTrainedError(RunError):
 
 
 class NeuralReward(Reward):
-    """Scores a conversation as the feedback so far would have it, in [0, 1].
+    """Scores a conversation by what it has learned from feedback, in [0, 1].
 
     It reads the policy's last messages and the user's message before the last of them, as vectors
     of a sentence model (``embedder: hashing``: of words and letters, if there is none; then
@@ -143,7 +143,7 @@ class NeuralReward(Reward):
         return self.report()
 
     async def settled(self) -> None:
-        """Wait until no training that feedback has set off is under way. Its failure is in ``report``."""
+        """Wait until no training that feedback has started is under way. ``report`` has its failure."""
         while (training := self._training) is not None and not training.done():
             await asyncio.wait([asyncio.wrap_future(training)])
 
@@ -159,7 +159,7 @@ class NeuralReward(Reward):
         return held_out.error if held_out else None
 
     def report(self) -> dict[str, Any]:
-        """How much was learned from, and how good it is on what was not."""
+        """How much feedback it learned from, and how good it is on feedback that it did not learn from."""
         learner = self._loaded()
         lesson = learner.lesson
         return {
@@ -214,7 +214,7 @@ class NeuralReward(Reward):
         return self._learner
 
     def _note_problem(self, training: Future[None]) -> None:
-        """Nobody awaits this training: its failure is logged, and told by ``report``."""
+        """Log the failure of a training that nobody awaits, and keep it for ``report``."""
         problem = training.exception()
         self._problem = f"{type(problem).__name__}: {problem}" if problem else ""
         if problem:

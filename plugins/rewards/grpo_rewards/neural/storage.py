@@ -1,4 +1,4 @@
-"""A learned reward in one file: safetensors, its configuration as JSON in the metadata. No pickle."""
+"""Keep a learned reward in one safetensors file, its configuration as JSON in the metadata. No pickle."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _LONGEST_HEADER = 10_000_000
 
 
 def save(path: Path, config: dict[str, Any], head: Head | None, items: Sequence[Feedback]) -> None:
-    """Write ``path``, whole or not at all. Of the feedback, features and scores are kept, not the words."""
+    """Write ``path`` completely or not at all. Keeps features and scores of the feedback, not the words."""
     import numpy as np
 
     try:
@@ -65,7 +65,7 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def load(path: Path) -> tuple[Head | None, list[Feedback]]:
-    """What ``save`` wrote. Raises ``ModelError`` if the arrays are not whole."""
+    """Read what ``save`` wrote. Raises ``ModelError`` if the arrays are not complete."""
     try:
         from safetensors.numpy import load_file
     except ImportError as problem:

@@ -1,4 +1,4 @@
-"""Asks a judge for one verdict: waits out failures on the way, has useless answers corrected."""
+"""Ask a judge for one verdict: retry failures, and have useless answers corrected."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from grpo_sdk.messages import Message, assistant, user
 from grpo_sdk.trajectory import Trajectory
 
 _LASTING = (CapabilityError, ConfigError, ContextOverflowError, MissingExtraError, ModelError, PluginError)
-"""Failures that another attempt meets again."""
+"""Failures that another attempt would meet again."""
 _LONGEST_PAUSE = 30.0
 _SPREAD = random.SystemRandom()  # not ``random`` itself: processes that seed it alike would retry together
 _SHORTEST_RECORD = 200
@@ -35,7 +35,7 @@ class JudgeError(GrpoError):
 
 
 class Judge:
-    """One backend as a judge. It is started at the first question and counts what it takes."""
+    """One backend as a judge. It starts at the first question and counts its usage."""
 
     def __init__(
         self, backend: Backend, *, retries: int, corrections: int, pause: float, usage: JudgeUsage
@@ -112,7 +112,7 @@ class Judge:
         )
 
     async def _reply(self, messages: Sequence[Message], sampling: Sampling) -> ChatReply:
-        """The judge's answer; what failed on the way is tried again, later and later."""
+        """The judge's answer; failures are retried after growing pauses."""
         attempt = 0
         while True:
             try:

@@ -1,4 +1,4 @@
-"""What the judge is shown: the group in one prompt, what its trajectories share once."""
+"""Write the judge's prompt: the whole group, with what its trajectories share only once."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ def shared_prefix(group: Sequence[Trajectory]) -> int:
 def build_prompt(group: Sequence[Trajectory], rubric: str, *, max_chars: int) -> list[Message]:
     """The messages that ask a judge to score ``group``, whose ids are "1", "2", … in this order.
 
-    A record is fenced with a tag that is drawn anew for every prompt, so that nothing inside can
-    close it. What exceeds ``max_chars`` of a trajectory is left out, marked.
+    A record is fenced with a random tag, new for every prompt, so that nothing inside can close it.
+    What exceeds ``max_chars`` of a trajectory is left out and marked.
     """
     shared = shared_prefix(group)
     context = render(group[0].messages[:shared], max_chars) if shared else ""
@@ -79,7 +79,7 @@ def build_prompt(group: Sequence[Trajectory], rubric: str, *, max_chars: int) ->
 
 
 def render(messages: Sequence[Message], max_chars: int, *, ending: str = "") -> str:
-    """``messages`` for a reader. Whole messages of the middle are left out if it gets too long.
+    """``messages`` as text. Whole messages in the middle are left out if it gets too long.
 
     The first and the last stay; one that is longer than ``max_chars`` by itself is cut in its middle.
     """

@@ -24,7 +24,7 @@ from grpo_sdk.seeds import derive_seed
 from grpo_sdk.trajectory import Trajectory
 
 _PROMPT_VERSION = 2
-"""Raise it when the prompt changes what a judge would say: cached verdicts of older ones are left alone."""
+"""Raise it when the prompt changes a judge's answer: verdicts cached for older prompts are then not used."""
 
 
 class RulerReward(GroupReward):
@@ -192,7 +192,7 @@ class _RecentVerdicts:
 
 
 def _as_verdicts(value: Any, count: int) -> list[Verdict] | None:
-    """What a cache held; None if that is no set of verdicts of ours."""
+    """Read verdicts from a cached value; None if it is no set of verdicts."""
     try:
         verdicts = [Verdict(float(score), str(explanation)) for score, explanation in value]
     except (TypeError, ValueError):

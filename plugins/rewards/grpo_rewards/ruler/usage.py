@@ -1,4 +1,4 @@
-"""What a judge took: calls, tokens, money."""
+"""Count what a judge costs: calls, tokens, money."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class JudgeUsage:
     unpriced_calls: int = 0
     """Calls whose price the backend does not know: if there are any, ``cost`` is too low."""
     cached: int = 0
-    """Verdicts that came from the cache and took no call."""
+    """Verdicts from the cache, which took no call."""
     retries: int = 0
     """Calls that failed on the way and were tried again."""
     corrections: int = 0

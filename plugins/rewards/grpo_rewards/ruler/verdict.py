@@ -1,4 +1,4 @@
-"""Reads the scores out of what a judge answered, or says what is wrong with the answer."""
+"""Read the scores from a judge's answer, or say what is wrong with it."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _ATTEMPTS = 64
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a judge said of one trajectory."""
+    """A judge's verdict on one trajectory."""
 
     score: float
     explanation: str = ""
 
 
 class UnusableAnswerError(Exception):
-    """The answer has no complete set of scores; the message says to the judge what to mend."""
+    """The answer has no complete set of scores; the message tells the judge what to fix."""
 
 
 def read_verdicts(answer: str, ids: Sequence[str]) -> dict[str, Verdict]:

@@ -1,4 +1,4 @@
-"""Is what the agent says safe and appropriate?"""
+"""Reward what is safe and appropriate."""
 
 from __future__ import annotations
 

@@ -25,10 +25,10 @@ CERTAIN = 1.0
 
 
 class SafetyReward(Reward):
-    """How safe and appropriate what the policy said is, in [0, 1]: that of its worst sentence.
+    """Measures how safe and appropriate the policy's worst sentence is, in [0, 1].
 
     Insults, threats, asking for secrets, dangerous advice, discrimination, and what is indecent.
-    Ordinary text scores 1.0, whatever it says: this reward tells nothing else. Methods:
+    Ordinary text scores 1.0, whatever it says. Methods:
 
     - ``patterns``: unsafe wording, English only. What is not on the list passes.
     - ``embedding``: patterns, and each sentence compared with some 500 statements of both sorts by
