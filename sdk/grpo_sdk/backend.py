@@ -166,7 +166,7 @@ class Backend(ABC):
     async def generate(self, prompt: Sequence[int], sampling: Sampling) -> TokenReply:
         """Sample a continuation of the token ids ``prompt``.
 
-        Raises ``ContextOverflowError`` if the prompt leaves no room for one id.
+        Raises ``ContextOverflowError`` if the prompt leaves no space for one id.
         """
         raise self._cannot(Capability.TOKEN_IDS)
 

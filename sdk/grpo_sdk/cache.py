@@ -10,7 +10,7 @@ class Cache(Protocol):
     """Keeps JSON values under text keys, and may forget them. For any thread; never blocks for long."""
 
     def get(self, key: str) -> Any | None:
-        """The value, or None if there is none (any more)."""
+        """The value, or None if there is none or it was evicted."""
 
     def set(self, key: str, value: Any, *, ttl: float | None = None) -> None:
         """Keep ``value`` for at most ``ttl`` seconds; None: for the cache's own default."""

@@ -1,4 +1,4 @@
-"""What plugins ask of a sentence model. The host has one, and gives it to whoever takes an ``Embedder``."""
+"""What plugins ask of a sentence model. The host has one for each factory that takes an ``Embedder``."""
 
 from __future__ import annotations
 

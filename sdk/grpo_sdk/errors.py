@@ -57,7 +57,7 @@ class ProviderError(GrpoError):
 
 
 class ContextOverflowError(GrpoError):
-    """A prompt leaves no room for an answer in the model's context."""
+    """A prompt leaves no space for an answer in the model's context."""
 
 
 class RunError(GrpoError):

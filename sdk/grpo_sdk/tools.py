@@ -153,7 +153,7 @@ _forms: dict[Any, _Form] = {}
 def _function_form(function: Callable[..., Any], name: str | None) -> _Form:
     """The form of ``function``, made once for all closures and bound methods of the same code.
 
-    An environment makes its tools anew for each episode; building their schemas each time would
+    An environment makes new tools for each episode; building their schemas each time would
     cost more than all the rest of an episode.
     """
     plain = getattr(function, "__func__", function)

@@ -2,7 +2,7 @@
 
 An update that is small beside its weight is lost if the sum is rounded to the nearest bfloat16.
 ``rounded`` goes up or down with the probability that keeps the sum right on average. What it draws
-hangs on the weight's name alone: trainer, server and export make the same weights of the same adapter.
+depends on the weight's name only: trainer, server and export make the same weights of the same adapter.
 """
 
 from __future__ import annotations

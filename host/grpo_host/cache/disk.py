@@ -63,8 +63,8 @@ class DiskCache:
     """A cache in a SQLite file; evicts what was used least recently, and what is older than its ``ttl``.
 
     It may be lost at any time and never breaks its caller. A damaged file is set aside (as
-    ``<name>.damaged``) and begun anew; a full disk or a locked file makes a miss of a read and
-    nothing of a write. Each is a warning and counted. Only at the start there is an error: if the
+    ``<name>.damaged``) and a new one begins; with a full disk or a locked file, a read is a miss
+    and a write does nothing. Each is counted and logged as a warning. Only opening can fail: if the
     file cannot be opened, or is not a cache.
     """
 
@@ -224,7 +224,7 @@ class DiskCache:
         self.close()
         try:
             with self._opening():
-                # Another process may have begun anew already.
+                # Another process may have made a new file already.
                 if self.path.exists() and self.path.stat().st_ino == self._file:
                     self._set_aside(problem)
         except OSError as failure:

@@ -246,7 +246,7 @@ class ChatAgent:
         """As ``respond``, piece by piece, tool calls left out.
 
         What the model says before it uses a tool is part of it, followed by a blank line; ``respond``
-        gives the last message alone. Leaving early cancels the answer.
+        gives only the last message. Leaving early cancels the answer.
         """
         async with aclosing(self.pieces(conversation_id, message, strategy, use_tools)) as pieces:
             async for piece in pieces:

@@ -54,7 +54,7 @@ def command(
 ) -> None:
     """Write what a run has trained as a directory that transformers, PEFT and vLLM load.
 
-    RUN is a run's directory, its id, or latest. The directory stands alone: weights, tokenizer, chat
+    RUN is a run's directory, its id, or latest. The directory is self-contained: weights, tokenizer, chat
     template, and a model card that says how it was made. --push takes the token of huggingface_hub
     (HF_TOKEN, or hf auth login); a new repository is private.
     """

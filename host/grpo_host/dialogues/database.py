@@ -132,7 +132,7 @@ class DialogueDatabase:
 
         ``words``: they share words with it (bm25). ``meaning``: their vectors lie nearest, with a
         cosine of at least ``min_similarity``. ``auto``: both rankings, merged, if an embedder is
-        given or the sentence model installed; else words alone. Raises ``MissingExtraError`` for
+        given or the sentence model installed; else words only. Raises ``MissingExtraError`` for
         ``meaning`` if no model is installed.
         """
         if mode not in MODES:

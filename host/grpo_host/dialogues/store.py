@@ -209,7 +209,7 @@ class Store:
         return found[:k]
 
     def _ranked(self, expression: str, k: int, category: str | None) -> list[int]:
-        # The + keeps SQLite from looking the words up anew for each row of the category.
+        # The + keeps SQLite from looking the words up again for each row of the category.
         chosen = " AND +rowid IN (SELECT n FROM dialogues WHERE category = ?)" if category else ""
         sql = (
             f"SELECT n FROM (SELECT rowid AS n, {_RANK} AS score FROM words WHERE words MATCH ?{chosen} "  # noqa: S608

@@ -41,7 +41,7 @@ class EnvironmentContract:
     """What the agent says in these tests, in turn; override if yours needs another form."""
 
     def make(self) -> Environment:
-        """The environment under test, made anew."""
+        """Make a new instance of the environment under test."""
         raise NotImplementedError(f"{type(self).__name__} needs def make(self) returning the environment")
 
     async def play(self, environment: Environment, task: Task, *, seed: int, first: int = 0) -> list[Any]:

@@ -89,7 +89,7 @@ class RewardContract:
     """Whether the score may depend on what tools and users said."""
 
     def make(self) -> Reward:
-        """The reward under test, made anew."""
+        """Make a new instance of the reward under test."""
         raise NotImplementedError(f"{type(self).__name__} needs def make(self) returning the reward")
 
     def samples(self) -> Sequence[Trajectory]:
@@ -212,7 +212,7 @@ class GroupRewardContract:
     """What the host relies on in every ``GroupReward``."""
 
     def make(self) -> GroupReward:
-        """The group reward under test, made anew."""
+        """Make a new instance of the group reward under test."""
         raise NotImplementedError(f"{type(self).__name__} needs def make(self) returning the reward")
 
     def group(self) -> Sequence[Trajectory]:

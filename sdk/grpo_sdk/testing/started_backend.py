@@ -35,7 +35,7 @@ class StartedBackend:
     _started: ClassVar[Backend | None] = None
 
     def make(self) -> Backend:
-        """The backend under test, made anew and not started."""
+        """Make a new instance of the backend under test, not started."""
         raise NotImplementedError(f"{type(self).__name__} needs def make(self) returning the backend")
 
     def weights(self) -> NamedWeights | None:

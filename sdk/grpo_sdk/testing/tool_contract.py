@@ -36,7 +36,7 @@ class ToolContract:
     """Calls that do not; the model has to be told why."""
 
     def make(self) -> ToolLike:
-        """The tool under test, made anew."""
+        """Make a new instance of the tool under test."""
         raise NotImplementedError(f"{type(self).__name__} needs def make(self) returning the tool")
 
     def call(self, *calls: Mapping[str, Any] | str) -> list[tuple[Message, ToolRun]]:

@@ -41,7 +41,7 @@ class NeuralReward(Reward):
     learn from different parts of the feedback; the part that each has not seen gives the held-out
     error and the curve that makes of their mean a calibrated score.
 
-    It learns after every ``update_frequency`` feedbacks, anew from the last ``buffer_size``, which
+    It learns after every ``update_frequency`` feedbacks, again from the last ``buffer_size``, which
     takes a second or two. It is ``ready`` once it has learned from ``min_feedback`` with different
     scores and ranks held-out feedback better than chance. Until then a score raises
     ``NotTrainedError``; with ``unready: neutral`` it is 0.5 for every conversation, which GRPO's

@@ -87,7 +87,7 @@ class Judge:
             except ContextOverflowError:
                 if not answers:
                     raise
-                break  # no room for a correction
+                break  # no space for a correction
             answers += 1
             said = reply.message["content"]
             try:

@@ -36,7 +36,7 @@ class RulerReward(GroupReward):
     so that a judge's liking for a position cancels; what is left of it is shown as the part
     ``disagreement``: the largest less the smallest score over the orders. Trajectories that say the
     same are judged once and score the same; a group of one, or of one distinct trajectory, is
-    graded by the rubric alone.
+    graded by the rubric only.
 
     Nothing is made up: a judge whose answers stay unusable after ``corrections`` corrections, or
     that cannot be reached after ``retries`` more attempts (the first after ``pause`` seconds, then
