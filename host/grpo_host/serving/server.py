@@ -6,9 +6,11 @@ import asyncio
 import os
 import signal
 import socket
+import sys
 from typing import TYPE_CHECKING, Any
 
 from grpo_host.serving.access.keys import KeyStore
+from grpo_host.serving.http import unread_limit
 from grpo_host.serving.http.logs import logging_config
 from grpo_host.serving.settings import ServerSettings
 from grpo_host.storage import database
@@ -94,8 +96,12 @@ def _listen(settings: ServerSettings) -> socket.socket:
             "another address with --host and --port"
         ) from problem
     listener.set_inheritable(True)
-    # Connections inherit it. Else the kernel takes megabytes for each that is not read.
+    # Connections inherit both. Else the kernel takes megabytes for each that is not read, and asyncio waits
+    # without end for a client that reads nothing.
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, UNREAD_BYTES)
+    if sys.platform == "linux":
+        unread = round(unread_limit.SEND_SECONDS * 1000)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, unread)
     return listener
 
 

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 from grpo_backends.dialect import Dialect
 from grpo_backends.errors import ProviderError, TooLongError
 from grpo_backends.replies import Pieces, read_reply
+from grpo_backends.retries import passing, retried
 from grpo_sdk import (
     Backend,
     Capability,
@@ -128,26 +129,25 @@ class LiteLLMBackend(Backend):
             "api_base": self.api_base,
             "api_key": self._api_key,
         }
-        attempt = 0
-        while True:
-            settings = self._dialect.settings(sampling)
-            try:
-                return await litellm.acompletion(
-                    model=self.model.name,
-                    messages=list(messages),
-                    **settings,
-                    stream=stream,
-                    timeout=self.timeout,
-                    max_retries=0,  # counted here, alike for every provider
-                    **{name: value for name, value in wanted.items() if value is not None},
-                )
-            except self._base_error as problem:
-                if _is_refusal(litellm, problem) and self._dialect.learn(settings, str(problem)):
-                    continue
-                if attempt >= self.retries or not _passing(litellm, problem):
-                    raise self._explained(problem) from problem
-                await asyncio.sleep(_pause(problem, attempt))
-                attempt += 1
+
+        async def call() -> Any:
+            while True:
+                settings = self._dialect.settings(sampling)
+                try:
+                    return await litellm.acompletion(
+                        model=self.model.name,
+                        messages=list(messages),
+                        **settings,
+                        stream=stream,
+                        timeout=self.timeout,
+                        max_retries=0,  # counted here, alike for every provider
+                        **{name: value for name, value in wanted.items() if value is not None},
+                    )
+                except self._base_error as problem:
+                    if not (_is_refusal(litellm, problem) and self._dialect.learn(settings, str(problem))):
+                        raise self._explained(problem) from problem
+
+        return await retried(call, self.retries)
 
     def _reply(self, answer: Any) -> ChatReply:
         try:
@@ -188,8 +188,14 @@ class LiteLLMBackend(Backend):
             if isinstance(problem, kind):
                 advice = words
                 break
+        text = f"{where}: {said}. {advice}"
         status = getattr(problem, "status_code", None)
-        return ProviderError(f"{where}: {said}. {advice}", status=status if isinstance(status, int) else None)
+        status = status if isinstance(status, int) else None
+        if not _may_pass(errors, problem):
+            return ProviderError(text, status=status)
+        # LiteLLM makes up the response of some errors; these are the headers that came.
+        headers = getattr(problem, "litellm_response_headers", None) or {}
+        return passing(text, where, status, headers.get("retry-after"))
 
 
 def _load() -> Any:
@@ -204,9 +210,8 @@ def _load() -> Any:
     return litellm
 
 
-def _passing(litellm: Any, problem: Exception) -> bool:
+def _may_pass(errors: Any, problem: Exception) -> bool:
     """Whether trying again may help."""
-    errors = litellm.exceptions
     return isinstance(
         problem,
         (
@@ -229,13 +234,3 @@ def _is_refusal(litellm: Any, problem: Exception) -> bool:
 def _usage(answer: Any) -> dict[str, Any]:
     usage = getattr(answer, "usage", None)
     return {name: getattr(usage, name, 0) for name in ("prompt_tokens", "completion_tokens")}
-
-
-def _pause(problem: Exception, attempt: int) -> float:
-    """Seconds until the next attempt: what the server asks for, or growing."""
-    response = getattr(problem, "response", None)
-    headers = getattr(response, "headers", None) or {}
-    try:
-        return min(60.0, max(0.0, float(headers["retry-after"])))
-    except (KeyError, ValueError):
-        return min(60.0, 0.5 * float(2**attempt))

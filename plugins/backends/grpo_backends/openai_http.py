@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
-import random
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from grpo_backends import openai_wire as wire
 from grpo_backends.dialect import Dialect
-from grpo_backends.errors import HttpError, ProviderError
+from grpo_backends.retries import retried
 from grpo_backends.trace_context import head_lines
 from grpo_sdk import (
     Backend,
     Capability,
     ChatReply,
     ConfigError,
+    GrpoError,
     Message,
     ModelSpec,
     Sampling,
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from grpo_backends.keepalive import KeepAliveClient
 
 _PATH = "/chat/completions"
-_LONGEST_PAUSE = 60.0
-_SPREAD = random.SystemRandom()  # not ``random`` itself: processes that seed it alike would retry together
 
 
 class OpenAIChatBackend(Backend):
@@ -95,21 +93,18 @@ class OpenAIChatBackend(Backend):
     ) -> ChatReply:
         """Raises ``ProviderError``, or ``ContextOverflowError`` if the conversation is too long."""
         client = self._started()
-        attempt = 0
-        while True:
-            settings = {**self._dialect.settings(sampling), **self.extra_body}
-            body = wire.request_body(self.model.name, messages, sampling, tools, settings)
-            try:
+
+        async def call() -> ChatReply:
+            while True:
+                settings = {**self._dialect.settings(sampling), **self.extra_body}
+                body = wire.request_body(self.model.name, messages, sampling, tools, settings)
                 response = await client.post(_PATH, body, head_lines())
-            except HttpError:
-                if attempt >= self.retries:
-                    raise
-                response = None
-            if response is not None and response.status == 200:
-                return wire.reply(response.body, self._where)
-            if not self._learns(response, settings):
-                await self._pause(response, attempt)
-                attempt += 1
+                if response.status == 200:
+                    return wire.reply(response.body, self._where)
+                if not self._learns(response, settings):
+                    raise self._failure(response)
+
+        return await retried(call, self.retries)
 
     async def stream(
         self, messages: Sequence[Message], sampling: Sampling, tools: Sequence[ToolSchema] = ()
@@ -117,64 +112,48 @@ class OpenAIChatBackend(Backend):
         """As ``chat``; a stream that breaks raises, since what was yielded cannot be repeated."""
         client = self._started()
         extra = {"stream": True, "stream_options": {"include_usage": True}, **self.extra_body}
-        attempt = 0
-        while True:
-            settings = {**self._dialect.settings(sampling), **extra}
-            body = wire.request_body(self.model.name, messages, sampling, tools, settings)
-            failed: Response | None = None
-            begun = False
-            try:
-                async with client.stream(_PATH, body, head_lines()) as (head, chunks):
+
+        async def call() -> tuple[AsyncExitStack, AsyncIterator[bytes]]:
+            while True:
+                settings = {**self._dialect.settings(sampling), **extra}
+                body = wire.request_body(self.model.name, messages, sampling, tools, settings)
+                async with AsyncExitStack() as stack:
+                    streamed = client.stream(_PATH, body, head_lines())
+                    head, chunks = await stack.enter_async_context(streamed)
                     if head.status == 200:
-                        begun = True
-                        gathered = wire.StreamedReply(self._where)
-                        async for chunk in chunks:
-                            for text in gathered.feed(chunk):
-                                yield text
-                        for text in gathered.rest():
-                            yield text
-                        yield gathered.reply()
-                        return
-                    failed = type(head)(head.status, head.headers, b"".join([c async for c in chunks]))
-            except HttpError:
-                if begun or attempt >= self.retries:
-                    raise
-            if not self._learns(failed, settings):
-                await self._pause(failed, attempt)
-                attempt += 1
+                        return stack.pop_all(), chunks
+                    response = type(head)(head.status, head.headers, b"".join([c async for c in chunks]))
+                if not self._learns(response, settings):
+                    raise self._failure(response)
+
+        begun, chunks = await retried(call, self.retries)
+        async with begun:
+            gathered = wire.StreamedReply(self._where)
+            async for chunk in chunks:
+                for text in gathered.feed(chunk):
+                    yield text
+            for text in gathered.rest():
+                yield text
+            yield gathered.reply()
 
     def _started(self) -> KeepAliveClient:
         if self._client is None:
             raise RuntimeError("the backend openai is not running; await start() first")
         return self._client
 
-    def _learns(self, response: Response | None, sent: Mapping[str, Any]) -> bool:
+    def _learns(self, response: Response, sent: Mapping[str, Any]) -> bool:
         """Whether the server has only refused a setting that can be left out or renamed."""
-        if response is None or response.status not in (400, 422):
+        if response.status not in (400, 422):
             return False
         asked = {name: value for name, value in sent.items() if name not in self.extra_body}
         return self._dialect.learn(asked, wire.said(response.body))
 
-    async def _pause(self, response: Response | None, attempt: int) -> None:
-        """Wait before the next attempt; raise if there is none."""
-        pause = min(_LONGEST_PAUSE, 0.5 * 2**attempt * _SPREAD.uniform(0.75, 1.25))
-        if response is not None:
-            again = response.status == 429 or response.status >= 500
-            if not again or attempt >= self.retries:
-                raise wire.failure(response.status, response.body, self._where, self.model.name, attempt)
-            pause = _retry_after(response) or pause
-            if pause > _LONGEST_PAUSE:
-                raise ProviderError(
-                    f"{self._where}: asks to wait {pause:g} s (status {response.status}); "
-                    "lower the concurrency, or try again later",
-                    status=response.status,
-                )
-        await asyncio.sleep(pause)
-
-
-def _retry_after(response: Response) -> float | None:
-    """Seconds that the server asks for; None if it names none (a date is not read)."""
-    try:
-        return max(0.0, float(response.header("retry-after") or ""))
-    except ValueError:
-        return None
+    def _failure(self, response: Response) -> GrpoError:
+        return wire.failure(
+            response.status,
+            response.body,
+            self._where,
+            self.model.name,
+            retries=self.retries,
+            retry_after=response.header("retry-after"),
+        )

@@ -8,6 +8,7 @@ from typing import Any
 
 from grpo_backends.errors import ProviderError, TooLongError
 from grpo_backends.replies import Pieces, read_reply
+from grpo_backends.retries import passing
 from grpo_sdk import ChatReply, GrpoError, Message, Sampling, ToolSchema
 
 
@@ -106,7 +107,9 @@ def said(body: bytes) -> str:
         return body[:200].decode("utf-8", "replace").strip()
 
 
-def failure(status: int, body: bytes, where: str, model: str, retries: int) -> GrpoError:
+def failure(
+    status: int, body: bytes, where: str, model: str, *, retries: int, retry_after: str | None
+) -> GrpoError:
     """Turn a refusal into an error for the user."""
     words = said(body)
     text = f"{where}: status {status}: {words or 'no reason given'}"
@@ -118,8 +121,10 @@ def failure(status: int, body: bytes, where: str, model: str, retries: int) -> G
         text += f'. Check base_url and that the server has the model "{model}"'
     elif status == 429:
         text += f" (rate limit, tried {retries + 1} times). Lower the concurrency, or raise retries"
+        return passing(text, where, status, retry_after)
     elif status >= 500:
         text += f" (tried {retries + 1} times). Look at the server's log"
+        return passing(text, where, status, retry_after)
     return ProviderError(text, status=status)
 
 

@@ -111,6 +111,32 @@ def test_a_server_error_is_tried_again(make, chat_server, protocol) -> None:
     assert reply.message["content"] == "Up."
 
 
+def test_a_server_that_asks_to_wait_for_long_is_not_asked_again(make, chat_server, protocol) -> None:
+    busy = protocol.Refusal(429, "slow down", {"retry-after": "3600"})
+    problem, server = ask(make, chat_server, busy)
+    assert isinstance(problem, ProviderError)
+    assert "asks to wait 3600 s" in str(problem)
+    assert "lower the concurrency, or try again later" in str(problem)
+    assert len(server.requests) == 1
+
+
+def test_a_stream_that_is_refused_for_now_is_tried_again(make, chat_server, protocol) -> None:
+    async def go() -> Any:
+        busy = protocol.Refusal(503, "starting", {"retry-after": "0.01"})
+        said = [protocol.chunk({"content": "Up."}, "stop"), "[DONE]"]
+        async with chat_server(busy, said) as server:
+            backend = make(server.base_url)
+            await backend.start()
+            try:
+                return [part async for part in backend.stream(ASK, Sampling())][-1], server
+            finally:
+                await backend.close()
+
+    reply, server = asyncio.run(go())
+    assert reply.message["content"] == "Up."
+    assert len(server.requests) == 2
+
+
 def test_a_refused_key_names_the_key_and_is_not_tried_again(make, chat_server, protocol) -> None:
     problem, server = ask(make, chat_server, protocol.Refusal(401, "bad key"))
     assert isinstance(problem, ProviderError)

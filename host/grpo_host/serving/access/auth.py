@@ -171,13 +171,13 @@ async def authenticate_websocket(
     websocket: WebSocket,
     services: Services,
     scope: Scope,
-    unknown: Callable[[], AbstractContextManager[None]],
+    without_key: Callable[[], AbstractContextManager[None]],
 ) -> Key:
     """The key of a WebSocket. Raises ``ApiError``.
 
     The key comes in the Authorization header, as the subprotocol ``bearer.<key>`` beside ``grpo``, or
     in the first message ``{"type": "auth", "data": {"key": "..."}}``, within five seconds: the socket is
-    accepted for that, and while it is waited for, ``unknown`` is entered.
+    accepted for that, and while it is waited for, ``without_key`` is entered.
     """
     if not origin_allowed(websocket.headers, services.settings.allowed_origins):
         raise ApiError(403, "forbidden", "pages of other origins may not call this server")
@@ -188,7 +188,7 @@ async def authenticate_websocket(
         return require(await identify(websocket.scope, services), scope)
     if token is not None:
         return require(await verify(token, websocket.scope, services), scope)
-    with unknown():
+    with without_key():
         await accept(websocket)
         return require(await _first_message(websocket, services), scope)
 

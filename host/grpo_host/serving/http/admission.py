@@ -14,7 +14,7 @@ RETRY_SECONDS = 2.0
 """When a refused client may come again: about as long as answers take."""
 
 
-UNKNOWN = 0.25
+WITHOUT_KEY = 0.25
 """Of all WebSockets: how many may be open that have not said their key yet."""
 
 
@@ -27,7 +27,7 @@ class Admission:
         self._seconds = seconds
         # Of all that are under way or wait: what one key may have, so that others get in.
         share = max(places, (places + queue) // 2)
-        self._shares = _Shares(share, "requests of this key are under way or wait")
+        self._per_key = _PerKeyLimit(share, "requests of this key are under way or wait")
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._idle = asyncio.Event()
@@ -47,7 +47,7 @@ class Admission:
     async def place(self, key: Key) -> AsyncIterator[None]:
         """A place for one request or message of ``key``. Raises ``ApiError`` 429 where there is none."""
         self.refuse_while_draining()
-        with self._shares.one(key):
+        with self._per_key.one(key):
             await self._enter()
             try:
                 yield
@@ -131,60 +131,60 @@ class Admission:
         return len(tasks)
 
 
-class Seats:
+class WebSocketLimit:
     """``most`` WebSockets at once, half of them at most of one key; those of no key yet apart."""
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._shares = _Shares((most + 1) // 2, "WebSockets of this key are open")
-        self._most_unknown = max(1, int(most * UNKNOWN))
-        self._known = 0
-        self._unknown = 0
+        self._per_key = _PerKeyLimit((most + 1) // 2, "WebSockets of this key are open")
+        self._most_without_key = max(1, int(most * WITHOUT_KEY))
+        self._with_key = 0
+        self._without_key = 0
 
     @contextmanager
-    def unknown(self) -> Iterator[None]:
+    def without_key(self) -> Iterator[None]:
         """For one that has yet to say its key. Raises ``ApiError`` 429."""
-        if self._unknown >= self._most_unknown:
+        if self._without_key >= self._most_without_key:
             raise _overloaded()
-        self._unknown += 1
+        self._without_key += 1
         try:
             yield
         finally:
-            self._unknown -= 1
+            self._without_key -= 1
 
     @contextmanager
-    def of(self, key: Key) -> Iterator[None]:
+    def with_key(self, key: Key) -> Iterator[None]:
         """For one of ``key``. Raises ``ApiError`` 429."""
-        if self._known >= self._most:
+        if self._with_key >= self._most:
             raise _overloaded()
-        with self._shares.one(key):
-            self._known += 1
+        with self._per_key.one(key):
+            self._with_key += 1
             try:
                 yield
             finally:
-                self._known -= 1
+                self._with_key -= 1
 
 
-class _Shares:
+class _PerKeyLimit:
     """``most`` at once of each key; ``what`` says in the refusal what there are so many of."""
 
     def __init__(self, most: int, what: str) -> None:
         self._most = most
         self._what = what
-        self._of: Counter[str] = Counter()
+        self._taken: Counter[str] = Counter()
 
     @contextmanager
     def one(self, key: Key) -> Iterator[None]:
         """One more of ``key``. Raises ``ApiError`` 429."""
-        if key != ANONYMOUS and self._of[key.id] >= self._most:
+        if key != ANONYMOUS and self._taken[key.id] >= self._most:
             raise ApiError(429, "too_many_at_once", f"{self._most} {self._what}", retry_after=RETRY_SECONDS)
-        self._of[key.id] += 1
+        self._taken[key.id] += 1
         try:
             yield
         finally:
-            self._of[key.id] -= 1
-            if not self._of[key.id]:
-                del self._of[key.id]
+            self._taken[key.id] -= 1
+            if not self._taken[key.id]:
+                del self._taken[key.id]
 
 
 def shutting_down() -> ApiError:

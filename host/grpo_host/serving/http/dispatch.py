@@ -13,7 +13,7 @@ from starlette.responses import Response
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from grpo_host.serving.access.auth import KEY, accept, authenticate_websocket, refuse_websocket, require
-from grpo_host.serving.http.admission import Seats
+from grpo_host.serving.http.admission import WebSocketLimit
 from grpo_host.serving.http.endpoint import NOBODY, ApiError, Call, Endpoint, Key, SocketEndpoint
 from grpo_host.serving.http.errors import invalid
 from grpo_host.serving.http.middleware import REQUEST_ID, log_refused_socket
@@ -91,7 +91,7 @@ class SocketApp:
     def __init__(self, endpoint: SocketEndpoint, services: Services) -> None:
         self.endpoint = endpoint
         self._services = services
-        self._seats = Seats(services.settings.max_websockets)
+        self._limit = WebSocketLimit(services.settings.max_websockets)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         websocket = WebSocket(scope, receive, send)
@@ -107,10 +107,10 @@ class SocketApp:
     async def _serve(self, websocket: WebSocket) -> None:
         try:
             key = await authenticate_websocket(
-                websocket, self._services, self.endpoint.scope, self._seats.unknown
+                websocket, self._services, self.endpoint.scope, self._limit.without_key
             )
             websocket.scope[KEY] = key
-            with self._seats.of(key):
+            with self._limit.with_key(key):
                 if websocket.application_state is WebSocketState.CONNECTING:
                     await accept(websocket)
                 await self.endpoint.handler(websocket, key, self._services)

@@ -33,7 +33,7 @@ REQUEST_ID = "grpo_request_id"
 STATUS = "grpo_status"
 """In the ASGI scope: of the answer that was begun; 0 before."""
 CROWDED = "grpo_crowded"
-"""In the ASGI scope of a request whose connection is beyond the limit: it is told so, unless it probes."""
+"""In the ASGI state of a request whose connection is beyond the limit: it is told so, unless it probes."""
 CLIENT_GONE = 499
 """What is logged where nobody was left to answer, as nginx has it."""
 _GIVEN_ID = re.compile(rb"[A-Za-z0-9._-]{8,128}")
@@ -79,6 +79,8 @@ class Envelope:
             if message["type"] == "http.response.start":
                 scope[STATUS] = message["status"]
                 _add_headers(message, request_id)
+                if _is_crowded(scope):
+                    message["headers"].append((b"connection", b"close"))
             await send(message)
 
         try:
@@ -174,8 +176,12 @@ def _without_port(host: str) -> str:
     return host.partition(":")[0]
 
 
+def _is_crowded(scope: Scope) -> bool:
+    return CROWDED in scope.get("state", ())
+
+
 def _refuse_crowd(scope: Scope) -> None:
-    if scope.get(CROWDED) and scope["path"] not in PROBES:
+    if _is_crowded(scope) and scope["path"] not in PROBES:
         raise ApiError(503, "overloaded", "too many open connections; try again later", retry_after=5.0)
 
 

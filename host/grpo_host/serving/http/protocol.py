@@ -1,289 +1,150 @@
-"""uvicorn's protocols with limits that they have not: on heads, unread answers, connections and frames."""
+"""uvicorn's protocols with limits for clients that have no key: on heads, requests ahead, connections, frames.
+
+What a client leaves unread is limited elsewhere: by the kernel (``server.listen``) and, for what an app
+sends, by ``unread_limit``. A reverse proxy before the server limits more, and earlier.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import CloseCode
 
-from grpo_host.serving.http import unread_limit
 from grpo_host.serving.http.middleware import CROWDED
-from grpo_host.serving.server import CLOSE_SECONDS
 
 if TYPE_CHECKING:
-    from websockets.frames import Frame
+    from uvicorn import Config
 
 HEAD_BYTES = 64 * 1024
+"""Of a request line and headers, of trailers, and of what stands between the chunks of a body."""
 HEAD_SECONDS = 15.0
-CROWDED_SECONDS = 2.0
-"""For the head of a request on a connection beyond the limit."""
-MOST_PIPELINED = 16
-"""Requests of one connection that wait for the answers to those before them."""
-LEAST_READ = 16 * 1024
-"""What a client must read in half of ``SEND_SECONDS`` where more than that waits for it."""
+"""For a head, and for the rest of a body whose request has been answered."""
 RESERVE = 32
 """Connections beyond the limit that are answered, so that a full server can say so."""
-CUT_SECONDS = CLOSE_SECONDS - 1.0
-"""After which the server's end cuts connections: before it has waited for them long enough."""
-MOST_UNHEARD = 512
-"""Messages of one WebSocket that wait, and fragments of one message."""
+MAX_BACKLOG = 512
+"""Messages of one WebSocket that wait for the app, and fragments of one message."""
 
 
-class Unread(asyncio.Protocol):
-    """Aborts a connection whose client does not read what was written to it.
+class _CutAtTheEnd:
+    """Aborts the connection a second before uvicorn gives up waiting for it: uvloop would wait on."""
 
-    A transport closes only when everything has been read, and asyncio waits for that without end. What
-    waits can only shrink where no more is written: while writing is paused, or the transport closes.
-    To be mixed in before a protocol of uvicorn's.
-    """
-
-    transport: asyncio.Transport
+    config: Config
     loop: asyncio.AbstractEventLoop
-    _paused = False
-    _waited: int | None = None
-    """How much waited the last time, where nothing was written since."""
-    _look_timer: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: Any) -> None:
-        super().connection_made(transport)
-        self._watch()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.end_watching()
-        self.client_is_gone()
-        super().connection_lost(exc)
-
-    def pause_writing(self) -> None:
-        super().pause_writing()
-        self._paused, self._waited = True, None
-
-    def resume_writing(self) -> None:
-        super().resume_writing()
-        self._paused, self._waited = False, None
+    transport: asyncio.Transport
 
     def shutdown(self) -> None:
-        """What is still open after ``CUT_SECONDS`` would hold uvloop's end as long as its client does."""
-        super().shutdown()  # type: ignore[misc]  # asyncio's protocols have none
-        self.loop.call_later(CUT_SECONDS, self.cut)
-
-    def end_watching(self) -> None:
-        if self._look_timer is not None:
-            self._look_timer.cancel()
-            self._look_timer = None
-
-    def cut(self) -> None:
-        self.client_is_gone()  # uvloop resumes writing before it says that the connection is lost
-        self.transport.abort()
-
-    def client_is_gone(self) -> None:
-        """Nothing must be written any more."""
-        raise NotImplementedError
-
-    def _watch(self) -> None:
-        self._look_timer = self.loop.call_later(unread_limit.SEND_SECONDS / 2, self._look)
-
-    def _look(self) -> None:
-        if not (self._paused or self.transport.is_closing()):
-            self._waited = None
-        else:
-            waits = self.transport.get_write_buffer_size()
-            if waits and self._waited is not None and waits > self._waited - LEAST_READ:
-                self.cut()
-                return
-            self._waited = waits
-        self._watch()
+        super().shutdown()  # type: ignore[misc]  # uvicorn's protocols have it
+        seconds = self.config.timeout_graceful_shutdown
+        if seconds is not None:
+            self.loop.call_later(max(0, seconds - 1), self.transport.abort)
 
 
-class BoundedProtocol(Unread, HttpToolsProtocol):
-    """HTTP: also closes connections whose request line and headers are too long or take too long to come.
+class BoundedProtocol(_CutAtTheEnd, HttpToolsProtocol):
+    """HTTP: closes a connection whose head is too long or too late; answers one request at a time.
 
-    Beyond uvicorn's ``limit_concurrency`` a new connection has one answer, with ``CROWDED`` in its scope.
+    A request that comes before the one ahead of it is answered is dropped, and the connection is closed
+    after that answer; HTTP lets a client expect that. Beyond uvicorn's ``limit_concurrency`` a new
+    connection finds ``CROWDED`` in its requests' state, and beyond ``RESERVE`` more it is cut.
     """
 
-    _head = True
-    _idle_bytes = 0
-    """What came and was neither a whole head nor a body."""
+    _incomplete = False
+    """A request has begun to come and is not whole."""
+    _ahead = False
+    """A request came before the one ahead of it was answered."""
+    _head_bytes = 0
+    """How many bytes came since the last that belonged to a whole head or to a body."""
     _head_timer: asyncio.TimerHandle | None = None
-    _crowded = False
-    _running: RequestResponseCycle | None = None
-    """What is being answered; uvicorn's ``cycle`` is what was parsed last."""
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        most, self.limit_concurrency = self.limit_concurrency, None
-        if most is not None:
-            self._crowded = len(self.connections) > most
-            if len(self.connections) > most + RESERVE:
+        if self.limit_concurrency is not None:
+            beyond = len(self.connections) - self.limit_concurrency
+            self.limit_concurrency = None
+            if beyond > RESERVE:
                 transport.abort()
                 return
-        self._start_timer()
-
-    def data_received(self, data: bytes) -> None:
-        self._idle_bytes += len(data)
-        super().data_received(data)
-        if self._idle_bytes > HEAD_BYTES:
-            self._refuse()
-        elif self._head and self._idle_bytes and self._head_timer is None:
-            self._start_timer()
-
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        if self._crowded:
-            cast("dict[str, Any]", self.scope)[CROWDED] = True
-
-    def on_headers_complete(self) -> None:
-        self._head, self._idle_bytes = False, 0
-        self._stop_timer()
-        super().on_headers_complete()
-        if self._crowded:
-            self.cycle.keep_alive = False
-        if len(self.pipeline) > MOST_PIPELINED:
-            self.cut()
-
-    def on_body(self, body: bytes) -> None:
-        self._idle_bytes = 0
-        super().on_body(body)
-
-    def on_message_complete(self) -> None:
-        self._head, self._idle_bytes = True, 0
-        self._stop_timer()
-        super().on_message_complete()
-
-    def on_response_complete(self) -> None:
-        super().on_response_complete()
-        if not self._head and self.cycle.response_complete:
-            self._start_timer()  # nobody waits for the rest of its body any more
-
-    def handle_websocket_upgrade(self) -> None:
-        if self._answered() is not None or self.transport.get_write_buffer_size():
-            self.cut()  # the other protocol would not know that its client does not read
-            return
-        self.end_watching()  # the other protocol does
-        super().handle_websocket_upgrade()
-
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        self._running = cycle
-        super()._start_asgi_task(cycle, app)
-
-    def _answered(self) -> RequestResponseCycle | None:
-        running = self._running
-        return None if running is None or running.response_complete else running
-
-    def _should_upgrade(self) -> bool:
-        return super()._should_upgrade() and not self._crowded
-
-    def client_is_gone(self) -> None:
-        self.pipeline.clear()
-        if (running := self._answered()) is not None:
-            running.disconnected = True
-            running.message_event.set()
+            if beyond > 0:
+                self.app_state = {**self.app_state, CROWDED: True}
+                self.ws_protocol_class = None  # a handshake is told the same as any request
+        self._start_head_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._stop_timer()
+        self._stop_head_timer()
         super().connection_lost(exc)
 
-    def _start_timer(self) -> None:
-        self._stop_timer()
-        seconds = CROWDED_SECONDS if self._crowded else HEAD_SECONDS
-        self._head_timer = self.loop.call_later(seconds, self._late)
+    def data_received(self, data: bytes) -> None:
+        if self._ahead:
+            return
+        self._head_bytes += len(data)
+        super().data_received(data)
+        if self._head_bytes > HEAD_BYTES:
+            self.transport.close()
+        elif self._incomplete and not self._answering and self._head_timer is None:
+            self._start_head_timer()
 
-    def _late(self) -> None:
-        if self._answered() is not None:
-            self._start_timer()  # an answer is not cut short for the request behind it
-        else:
-            self._refuse()
+    def on_message_begin(self) -> None:
+        if self._answering:
+            self._ahead, self.cycle.keep_alive = True, False
+        if self._ahead or self.flow.write_paused:  # a WebSocket would not know that its client does not read
+            self.ws_protocol_class = None
+        self._incomplete = True
+        super().on_message_begin()
 
-    def _stop_timer(self) -> None:
+    def on_headers_complete(self) -> None:
+        self._head_bytes = 0
+        self._stop_head_timer()
+        if not self._ahead:
+            super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._head_bytes = 0
+        if not self._ahead:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._incomplete, self._head_bytes = False, 0
+        self._stop_head_timer()
+        if not self._ahead:
+            super().on_message_complete()
+
+    @property
+    def _answering(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _start_head_timer(self) -> None:
+        self._head_timer = self.loop.call_later(HEAD_SECONDS, self.transport.close)
+
+    def _stop_head_timer(self) -> None:
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
 
-    def _refuse(self) -> None:
-        self._stop_timer()
-        if not self.transport.is_closing():
-            self.transport.close()
 
+class BoundedWebSocket(_CutAtTheEnd, WebSocketsSansIOProtocol):
+    """WebSocket: hears nothing of a client that does not read, and bounds what waits to be heard.
 
-class BoundedWebSocket(Unread, WebSocketsSansIOProtocol):
-    """WebSocket: also hears nothing of a client that does not read, and bounds what waits to be heard.
-
-    uvicorn's answers pings however many there are, and keeps every message of a batch that has come.
+    uvicorn's answers pings however many there are, and keeps every message that comes at once.
     """
 
-    def client_is_gone(self) -> None:
-        self.disconnected = True
-
-    def pause_writing(self) -> None:
-        super().pause_writing()
-        self._hear(False)
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if max(self.queue.qsize(), len(self.frames)) > MAX_BACKLOG and not self.close_sent:
+            self.conn.fail(CloseCode.POLICY_VIOLATION, "too many messages or fragments at once")
+            self.handle_parser_exception()
+        if not self.writable.is_set():
+            self.transport.pause_reading()
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        if not self.read_paused:
-            self._hear(True)
-
-    async def receive(self) -> Any:
-        message = await super().receive()
-        if self._paused:
-            self._hear(False)
-        return message
+        if not self.read_paused and not self.transport.is_closing():
+            self.transport.resume_reading()
 
     async def send(self, message: Any) -> None:
         if self.transport.is_closing():
-            self.handshake_complete = True  # as far as it ever will be: the app has made no mistake
-            raise ClientDisconnected
+            raise ClientDisconnected  # uvicorn would take it for the app's mistake
         await super().send(message)
-        if self.close_sent:
-            self.handshake_complete = True  # by a refusal too, which uvicorn would log as the app's mistake
-        if self._paused:
-            self._hear(False)  # a close hears on
-
-    def handle_parser_exception(self) -> None:
-        if self.conn.close_sent is None:  # frames before the handshake's answer
-            self.queue.put_nowait({"type": "websocket.disconnect", "code": 1006})
-            self.handshake_complete = True
-            self.transport.abort()
-        else:
-            super().handle_parser_exception()
-        self.disconnected = True  # else what the app sends then is taken for its mistake
-
-    def keepalive_timeout(self) -> None:
-        super().keepalive_timeout()
-        self.disconnected = self.disconnected or self.close_sent
-
-    def handle_cont(self, event: Frame) -> None:
-        if len(self.frames) >= MOST_UNHEARD:
-            self._refuse("too many fragments")
-        else:
-            super().handle_cont(event)
-
-    def send_receive_event_to_app(self) -> None:
-        if self.queue.qsize() >= MOST_UNHEARD:
-            self._refuse("too many messages at once")
-        elif self.curr_msg_data_type == "text" and not _is_text(b"".join(self.frames)):
-            self._refuse("a text must be UTF-8", CloseCode.INVALID_DATA)
-        else:
-            super().send_receive_event_to_app()
-
-    def _hear(self, on: bool) -> None:
-        if not self.transport.is_closing():
-            self.transport.resume_reading() if on else self.transport.pause_reading()
-
-    def _refuse(self, reason: str, code: CloseCode = CloseCode.POLICY_VIOLATION) -> None:
-        if self.close_sent:
-            return
-        self.frames = []
-        self.conn.fail(code, reason)
-        self.handle_parser_exception()
-
-
-def _is_text(data: bytes) -> bool:
-    try:
-        data.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
+        self.handshake_complete = self.handshake_complete or self.close_sent  # a refusal is no mistake either

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from grpo_rewards.ruler.prompt import CORRECTION, build_prompt
 from grpo_rewards.ruler.usage import JudgeUsage
@@ -22,10 +23,13 @@ from grpo_sdk.errors import (
 from grpo_sdk.messages import Message, assistant, user
 from grpo_sdk.trajectory import Trajectory
 
+if TYPE_CHECKING:
+    from tenacity import RetryCallState
+
 _LASTING = (CapabilityError, ConfigError, ContextOverflowError, MissingExtraError, ModelError, PluginError)
 """Failures that another attempt would meet again."""
 _LONGEST_PAUSE = 30.0
-_SPREAD = random.SystemRandom()  # not ``random`` itself: processes that seed it alike would retry together
+_JITTER = random.SystemRandom()  # not ``random`` itself: processes that seed it alike would retry together
 _SHORTEST_RECORD = 200
 _QUOTED = 1500
 
@@ -113,23 +117,25 @@ class Judge:
 
     async def _reply(self, messages: Sequence[Message], sampling: Sampling) -> ChatReply:
         """The judge's answer; failures are retried after growing pauses."""
-        attempt = 0
-        while True:
-            try:
-                reply = await self.backend.chat(messages, sampling)
-            except _LASTING:
-                raise
-            except Exception:
-                if attempt >= self.retries:
-                    raise
-                self.usage.retries += 1
-                longest = min(_LONGEST_PAUSE, self.pause * float(2**attempt))
-                # Not all groups of a step at once again.
-                await asyncio.sleep(longest * _SPREAD.uniform(0.5, 1.0))
-                attempt += 1
-            else:
-                self.usage.add(reply)
-                return reply
+        from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt
+
+        attempts = AsyncRetrying(
+            retry=retry_if_exception(_may_pass),
+            stop=stop_after_attempt(self.retries + 1),
+            wait=self._pause,
+            before_sleep=self._count_retry,
+            reraise=True,
+        )
+        reply = await attempts(self.backend.chat, messages, sampling)
+        self.usage.add(reply)
+        return reply
+
+    def _pause(self, state: RetryCallState) -> float:
+        longest = min(_LONGEST_PAUSE, self.pause * 2.0 ** (state.attempt_number - 1))
+        return longest * _JITTER.uniform(0.5, 1.0)  # not all groups of a step at once again
+
+    def _count_retry(self, _: RetryCallState) -> None:
+        self.usage.retries += 1
 
     async def _start(self) -> None:
         """Start the backend, once; a caller that gives up waiting does not end the start."""
@@ -144,3 +150,7 @@ class Judge:
     async def _start_backend(self) -> None:
         await self.backend.start()
         self._started = True
+
+
+def _may_pass(problem: BaseException) -> bool:
+    return isinstance(problem, Exception) and not isinstance(problem, _LASTING)

@@ -555,7 +555,7 @@ def say_endpoints():
     return [Endpoint("POST", "/api/say", say, Scope.CHAT, "Say it", request=Said, response=Said)]
 
 
-def test_a_client_that_leaves_while_it_waits_leaves_its_seat(serving, eventually):
+def test_a_client_that_leaves_while_it_waits_leaves_its_place(serving, eventually):
     async def work():
         async with serving(max_concurrency=1, max_queue=1) as server:
             admission = server.services.admission
