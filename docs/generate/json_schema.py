@@ -15,11 +15,11 @@ _BOUNDS = {
     "exclusiveMinimum": " > {}",
     "maximum": " ≤ {}",
     "exclusiveMaximum": " < {}",
-    "minLength": ", at least {} long",
-    "maxLength": ", at most {} long",
-    "minItems": ", at least {}",
-    "maxItems": ", at most {}",
-    "pattern": ", matching `{}`",
+    "minLength": " of {} or more characters",
+    "maxLength": " of at most {} characters",
+    "minItems": " of {} or more items",
+    "maxItems": " of at most {} items",
+    "pattern": " that matches `{}`",
 }
 
 
@@ -77,8 +77,9 @@ def words(schema: Any, link: Link) -> str:
         values = schema.get("additionalProperties")
         text = f"mapping to {words(values, link)}" if isinstance(values, Mapping) else "mapping"
     elif kinds == "string":
-        text = "text" if "format" not in schema else f"text ({schema['format']})"
-    return text + "".join(form.format(schema[key]) for key, form in _BOUNDS.items() if key in schema)
+        text = schema.get("format", "text")
+    bounds = [form.format(schema[key]) for key, form in _BOUNDS.items() if key in schema]
+    return text + ",".join("" if bound.endswith("at least 1 characters") else bound for bound in bounds)
 
 
 def definitions(schema: Any) -> list[str]:

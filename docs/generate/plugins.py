@@ -38,8 +38,8 @@ def _docstrings(factory: Any) -> list[str]:
     found = [inspect.getdoc(factory)]
     if inspect.isclass(factory):
         first = next((c for c in factory.__mro__ if "__init__" in vars(c)), object)
-        found.append(None if first is object else inspect.getdoc(first.__init__))
-    return [f"{text}\n" for text in found if text]
+        found.append(vars(first)["__init__"].__doc__ if first is not object else None)
+    return [f"{inspect.cleandoc(text)}\n" for text in found if text]
 
 
 def _link(name: str) -> str:

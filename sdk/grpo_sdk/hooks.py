@@ -1,6 +1,6 @@
 """The hooks that a plugin implements, and the version of this contract.
 
-A plugin is a module or object behind an entry point of group ``grpo``::
+A plugin is a module or object behind an entry point of group ``grpo``:
 
     [project.entry-points.grpo]
     my-rewards = "my_rewards.plugin"

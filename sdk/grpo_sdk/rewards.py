@@ -97,7 +97,7 @@ def reward(*, name: str | None = None) -> Callable[[RewardFunction], Callable[..
 def reward(function: RewardFunction | None = None, /, *, name: str | None = None) -> Any:
     """Make a function of a trajectory a reward factory.
 
-    Keyword parameters after the trajectory become options of agent.yaml::
+    Keyword parameters after the trajectory become options of agent.yaml:
 
         @reward
         def short(trajectory, *, limit: int = 200) -> float:

@@ -125,8 +125,11 @@ class LimitsConfig(Section):
     turns: Count = 8
     """Model calls per episode."""
     turn_seconds: Seconds = 120.0
+    """Time limit of one model call."""
     episode_seconds: Seconds = 600.0
+    """Time limit of the whole episode."""
     tool_seconds: Seconds = 10.0
+    """Time limit of one tool call."""
     tool_output_chars: Count = 4000
     """Longer output of a tool is cut, with a mark."""
 
@@ -135,6 +138,7 @@ class AgentSection(Section):
     """Who the agent is and what it may use."""
 
     strategy: PluginUse | None = None
+    """System prompt, style and choice of tools; null: none."""
     system_prompt: str = ""
     """Placed after the strategy's own."""
     tools: list[PluginUse] = Field(default_factory=list)
@@ -148,7 +152,9 @@ class SamplingConfig(Section):
     max_tokens: Count = 64
     """Per model call."""
     temperature: Temperature = 1.0
+    """0: greedy; training needs more than 0."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """1: no limit, which training needs."""
     top_k: Annotated[int, Field(ge=0)] = 0
     """0: no limit."""
 
@@ -164,22 +170,27 @@ class LoraConfig(Section):
     """The PEFT adapter that is trained."""
 
     r: Count = 16
+    """Rank of the adapter."""
     alpha: Count = 32
+    """The adapter's output is multiplied by ``alpha / r``."""
     dropout: Share = 0.0
+    """Share of the adapter's inputs that is dropped in training."""
     target_modules: str | list[str] = "all-linear"
+    """The modules to adapt, as PEFT names them."""
 
 
 class WarmStartConfig(Section):
     """Supervised training on demonstrations, before GRPO."""
 
     epochs: Count = 2
+    """Passes over the demonstrations."""
     learning_rate: Positive = 5.0e-4
     batch: Count = 8
     """Dialogues per optimizer step."""
     max_demonstrations: Count | None = None
-    """None: all."""
+    """Null: all."""
     dialogues: Name | None = None
-    """A JSONL or SQLite file, relative to agent.yaml, of dialogues to imitate; None: the environment's
+    """A JSONL or SQLite file, relative to agent.yaml, of dialogues to imitate; null: the environment's
     demonstrations."""
 
 
@@ -196,15 +207,18 @@ class EarlyStoppingConfig(Section):
 
 
 class TrainingConfig(Section):
-    """GRPO."""
+    """How GRPO trains."""
 
     steps: Count = 20
+    """GRPO steps, each with one update of the weights."""
     tasks_per_step: Count = 4
+    """Tasks, and so groups of episodes, per step."""
     group_size: Annotated[int, Field(ge=2)] = 8
     """Episodes per task, which are compared with each other."""
     learning_rate: Positive = 3.0e-4
+    """That of the first step; see ``lr_schedule``."""
     lora: LoraConfig | None = LoraConfig()
-    """None: the whole model is trained."""
+    """Null: the whole model is trained."""
     mixed_precision: bool = True
     """Train in float32, whatever the model's dtype, and multiply in the model's dtype."""
     beta: Annotated[float, Field(ge=0)] = 0.0
@@ -216,11 +230,15 @@ class TrainingConfig(Section):
     """The ratio between new and old policy is clipped this far from 1. With one update per batch it is 1,
     so no other value has an effect yet."""
     scale_rewards: Literal["group", "batch", "none"] = "group"
+    """Whose standard deviation divides the advantages; none: they are not divided."""
     importance_sampling: Literal[
         "token_truncate", "token_mask", "sequence_truncate", "sequence_mask", "none"
     ] = "token_truncate"
+    """How the difference between the engine's and the trainer's probabilities is corrected."""
     importance_sampling_cap: Positive = 2.0
+    """Larger ratios are truncated to it, or masked."""
     max_grad_norm: Positive = 1.0
+    """Gradients with a larger norm are scaled down to it."""
     lr_schedule: Literal["constant", "linear", "cosine"] = "constant"
     """How the learning rate falls to 0 at the last step; constant: it does not."""
     micro_batch: Count = 16
@@ -228,9 +246,11 @@ class TrainingConfig(Section):
     save_every: Count = 10
     """Steps between checkpoints."""
     early_stopping: EarlyStoppingConfig | None = None
+    """Null: training runs to its last step."""
     world_size: Count = 1
     """Processes that train together on this machine, each with a backend of its own."""
     warm_start: WarmStartConfig | None = None
+    """Null: GRPO begins with the model as it is."""
     report_to: list[str] = Field(default_factory=list)
     """Any of tensorboard, trackio, wandb."""
 
@@ -245,7 +265,9 @@ class EvaluationConfig(Section):
     after: bool = True
     """Evaluate after training."""
     split: Name = "held_out"
+    """The split of the environment's tasks that is played."""
     temperature: Temperature = 0.0
+    """0: greedy."""
 
 
 def _rate(text: str) -> str:
@@ -278,6 +300,7 @@ class ServingConfig(Section):
     host: Name = "127.0.0.1"
     """The address to listen on; any address but loopback needs a key."""
     port: Annotated[int, Field(ge=0, lt=2**16)] = 8001
+    """0: any free port."""
     strategy: Name | None = None
     """The strategy of conversations that ask for none; null: the agent's own."""
     sampling: ServingSamplingConfig = ServingSamplingConfig()
@@ -291,6 +314,7 @@ class ServingConfig(Section):
     failed_rate: Rate = "60/minute"
     """Requests without a valid key, per address."""
     max_body_bytes: Bytes = 1024 * 1024
+    """Largest body of a request."""
     max_message_bytes: Bytes = 256 * 1024
     """Of one WebSocket message."""
     max_concurrency: Count = 64
@@ -321,6 +345,7 @@ class AgentConfig(Section):
     name: Annotated[str, Field(max_length=64)]
     """Names the folder of its runs."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    """All random choices of a run are derived from it."""
     model: ModelConfig
     backend: PluginUse = PluginUse(name="vllm")
     agent: AgentSection = AgentSection()

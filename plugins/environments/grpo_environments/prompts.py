@@ -25,7 +25,7 @@ class PromptsEnvironment(Environment):
         held_out: tuple[str, ...] = (),
         replies: tuple[str, ...] = (),
     ) -> None:
-        """Options.
+        """Set the options.
 
         ``prompts``: to train on; ``held_out``: to measure with; each one is a task. ``replies``: what
         every user says after the first, second, … answer. Raises ``ValueError`` for an empty text, or

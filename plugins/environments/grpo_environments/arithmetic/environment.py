@@ -41,7 +41,7 @@ class ArithmeticEnvironment(Environment):
         held_out_tasks: int = 64,
         task_seed: int = 0,
     ) -> None:
-        """Options.
+        """Set the options.
 
         ``largest``: greatest number of a problem. ``word_problems``: their share; the others are
         plain expressions. ``attempts``: messages that the agent has for an answer.

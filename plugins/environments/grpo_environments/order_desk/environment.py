@@ -44,7 +44,7 @@ class OrderDeskEnvironment(Environment):
         task_seed: int = 0,
         demonstrations: Literal["form", "whole"] = "form",
     ) -> None:
-        """Options.
+        """Set the options.
 
         ``questions``: how many the customer asks, one after another. ``fields``: what he asks
         for. ``same_order_rate``: share of further questions about the same order.

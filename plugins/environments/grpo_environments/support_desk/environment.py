@@ -37,7 +37,7 @@ class SupportDeskEnvironment(Environment):
         held_out_tasks: int = 64,
         task_seed: int = 0,
     ) -> None:
-        """Options.
+        """Set the options.
 
         ``customer_turns``: messages of the customer, the first included; the agent answers each.
         ``topics``: what the customers write about. ``task_seed``: other tasks. Raises
