@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -79,7 +80,7 @@ def words(schema: Any, link: Link) -> str:
     elif kinds == "string":
         text = schema.get("format", "text")
     bounds = [form.format(schema[key]) for key, form in _BOUNDS.items() if key in schema]
-    return text + ",".join("" if bound.endswith("at least 1 characters") else bound for bound in bounds)
+    return re.sub(r" of 1 or more (characters|items)", " (not empty)", text + ",".join(bounds))
 
 
 def definitions(schema: Any) -> list[str]:
