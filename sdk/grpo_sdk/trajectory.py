@@ -51,6 +51,16 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True)
+class MessageSpan:
+    """The ids ``start`` to ``end`` (the first one after it) of a sequence, which write one message."""
+
+    start: int
+    end: int
+    role: str
+    """Of the message: system, user, assistant or tool."""
+
+
+@dataclass(frozen=True, slots=True)
 class TokenSequence:
     """The exact ids of one uninterrupted context, as the backend saw and sampled them.
 
@@ -64,7 +74,12 @@ class TokenSequence:
     logprobs: list[float]
     """Natural-log probability of each sampled id under the policy that sampled it; 0.0 if mask is 0."""
     versions: list[int]
-    """Policy version that sampled each id; -1 if mask is 0."""
+    """Policy version that sampled each id; -1 where mask is 0."""
+    spans: list[MessageSpan] = field(default_factory=list)
+    """Where each message stands, in order. What a template writes before a message belongs to it, so that
+    each span begins where the one before ends. Messages that it writes as one (a system prompt in a
+    user's message, results of several tools), or otherwise once others follow, have one span, with the
+    role of the last. Empty in trajectories that were written before there were spans."""
 
     def __post_init__(self) -> None:
         lengths = {len(self.ids), len(self.mask), len(self.logprobs), len(self.versions)}
@@ -168,6 +183,8 @@ class Trajectory:
     started: float = 0.0
     """Unix time."""
     seconds: float = 0.0
+    trace: str | None = None
+    """Id of the OpenTelemetry trace (32 hexadecimal digits) in which the episode ran, if it ran in one."""
     environment_reward: float | None = None
     """The sum of what the environment gave for its steps; None if it gave nothing."""
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+from dataclasses import replace
 
 import pytest
 
@@ -19,12 +21,14 @@ from grpo_sdk import (
     user,
 )
 from grpo_sdk.testing import make_trajectory
+from grpo_sdk.trajectory import MessageSpan
 
 CALL = tool_call("lookup", '{"id": "7"}', "call_1")
 
 
 def full() -> Trajectory:
-    sequence = TokenSequence([5, 6, 7, 8], [0, 0, 1, 1], [0.0, 0.0, -0.5, -1.25], [-1, -1, 3, 3])
+    spans = [MessageSpan(0, 2, "user"), MessageSpan(2, 4, "assistant")]
+    sequence = TokenSequence([5, 6, 7, 8], [0, 0, 1, 1], [0.0, 0.0, -0.5, -1.25], [-1, -1, 3, 3], spans)
     return Trajectory(
         id="t-0",
         environment="order_desk",
@@ -127,6 +131,15 @@ def test_a_reason_that_there_is_not_is_refused_where_a_line_is_read():
     line = full().to_json().replace(b'"stop_reason":"done"', b'"stop_reason":"tired"')
     with pytest.raises(ValueError, match="stop_reason"):
         Trajectory.from_json(line)
+
+
+def test_a_line_without_spans_and_trace_is_read():
+    line = full().to_json()
+    old = re.sub(rb',"(spans":\[.*?\]|trace":null)', b"", line)
+    assert len(old) < len(line)
+    assert Trajectory.from_json(old) == replace(
+        full(), ledger=Ledger([replace(full().ledger.sequences[0], spans=[])])
+    )
 
 
 def test_a_line_of_a_version_without_formats_is_read():

@@ -14,7 +14,7 @@ from grpo_sdk.backend import Backend, Capability, ChatReply, FinishReason, Sampl
 from grpo_sdk.errors import ContextOverflowError
 from grpo_sdk.messages import Message, ToolSchema, assistant
 from grpo_sdk.tools import MALFORMED_CALL
-from grpo_sdk.trajectory import Ledger, TokenSequence
+from grpo_sdk.trajectory import Ledger, MessageSpan, TokenSequence
 
 R = TypeVar("R")
 
@@ -58,8 +58,8 @@ class Session(ABC):
     async def _generate(self, new: Sequence[Message], sampling: Sampling, tell: Tell | None) -> Reply:
         """The answer to ``messages``, of which ``new`` are the last."""
 
-    def ledger(self) -> Ledger | None:
-        """The exact tokens so far; None where the backend does not speak them."""
+    def ledger(self, *, spans: bool = False) -> Ledger | None:
+        """The exact tokens so far, with ``spans`` if asked; None if the backend does not speak them."""
         return None
 
 
@@ -91,6 +91,18 @@ class ChatSession(Session):
         return await whole_reply(self._backend.stream(self.messages, sampling, self.tools), ChatReply, tell)
 
 
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """The ids from ``start`` to ``end``: what was said, or what the renderer made of ``heard``."""
+
+    start: int
+    end: int
+    heard: list[Message]
+    """Empty: the assistant said it."""
+    completion: int = 0
+    """How many ids before ``start`` are the answer that ``heard`` follows."""
+
+
 class TokenSession(Session):
     """A conversation with a backend that speaks token ids: the ledger is kept here."""
 
@@ -108,7 +120,8 @@ class TokenSession(Session):
         self._backend = backend
         self._renderer = renderer
         self._version = policy_version
-        self._closed: list[TokenSequence] = []
+        self._closed: list[tuple[TokenSequence, list[_Part]]] = []
+        self._parts: list[_Part] = []
         self._ids: list[int] = []
         self._mask: list[int] = []
         self._logprobs: list[float] = []
@@ -163,50 +176,77 @@ class TokenSession(Session):
         self._say(ids, [0.0] * len(ids))
         self.messages.append(said)
 
-    def ledger(self) -> Ledger:
-        return Ledger([*self._closed, *([self._sequence()] if self._ids else [])])
+    def ledger(self, *, spans: bool = False) -> Ledger:
+        parts = [*self._closed, *([(self._sequence(), self._parts)] if self._ids else [])]
+        if not spans:
+            return Ledger([sequence for sequence, _ in parts])
+        return Ledger([replace(found, spans=self._spans(found.ids, made)) for found, made in parts])
 
     def _hear(self, new: Sequence[Message]) -> None:
         self._take_back()
         self._unanswered.extend(new)
         if not self._ids:
-            self._append_context(self._renderer.prompt(self.messages, self.tools))
+            self._append_prompt()
             return
         cut = len(self._ids) - self._last_completion
         more = self._renderer.extension(self._ids[:cut], self._ids[cut:], self._unanswered, self.tools)
         if more is not None:
-            self._append_context(more)
+            self._append_context(more, self._unanswered, self._last_completion)
             return
         # The template rewrites history: what was sampled stays in the ledger as it was, and a new
         # sequence begins with the history as the model is to see it now.
-        self._closed.append(self._sequence())
-        self._ids, self._mask, self._logprobs = [], [], []
+        self._closed.append((self._sequence(), self._parts))
+        self._ids, self._mask, self._logprobs, self._parts = [], [], [], []
         self._forked = True
-        self._append_context(self._renderer.prompt(self.messages, self.tools))
+        self._append_prompt()
+
+    def _append_prompt(self) -> None:
+        self._append_context(self._renderer.prompt(self.messages, self.tools), self.messages)
 
     def _take_back(self) -> None:
         """Forget the prompt of an answer that never came: the next one asks for it anew."""
         if self._forked:
-            kept = self._closed.pop()
+            kept, self._parts = self._closed.pop()
             self._ids, self._mask, self._logprobs = list(kept.ids), list(kept.mask), list(kept.logprobs)
             self._forked = False
         for column in (self._ids, self._mask, self._logprobs):
             del column[self._answered :]
+        self._parts = [part for part in self._parts if part.end <= self._answered]
 
     def _say(self, ids: Sequence[int], logprobs: Sequence[float]) -> None:
+        self._parts.append(_Part(len(self._ids), len(self._ids) + len(ids), []))
         self._append(ids, logprobs, sampled=True)
         self._last_completion = len(ids)
         self._answered = len(self._ids)
         self._unanswered.clear()
         self._forked = False
 
-    def _append_context(self, ids: Sequence[int]) -> None:
+    def _append_context(self, ids: Sequence[int], heard: Sequence[Message], completion: int = 0) -> None:
+        self._parts.append(_Part(len(self._ids), len(self._ids) + len(ids), list(heard), completion))
         self._append(ids, [0.0] * len(ids), sampled=False)
 
     def _append(self, ids: Sequence[int], logprobs: Sequence[float], *, sampled: bool) -> None:
         self._ids.extend(ids)
         self._logprobs.extend(logprobs)
         self._mask.extend([int(sampled)] * len(ids))
+
+    def _spans(self, ids: list[int], parts: list[_Part]) -> list[MessageSpan]:
+        """Where the messages of ``parts`` stand in ``ids``."""
+        spans: list[MessageSpan] = []
+        at = 0
+        for part in parts:
+            ends: list[int | None] = [part.end]
+            if part.heard:
+                own, cut = ids[part.start : part.end], part.start - part.completion
+                held, completion = ids[:cut], ids[cut : part.start]
+                found = self._renderer.ends(own, held, completion, part.heard, self.tools)
+                ends = [None if end is None else part.start + end for end in found]
+                ends[-1] = ends[-1] or part.end
+            for end, message in zip(ends, part.heard or [assistant("")], strict=True):
+                if end is not None and end > at:
+                    spans.append(MessageSpan(at, end, message["role"]))
+                    at = end
+        return spans
 
     def _sequence(self) -> TokenSequence:
         versions = [self._version if sampled else -1 for sampled in self._mask]

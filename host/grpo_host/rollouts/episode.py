@@ -100,7 +100,7 @@ async def run_episode(
         stop_reason=stop,
         messages=conversation.session.messages if conversation else progress.opening,
         turns=conversation.turns if conversation else [],
-        ledger=conversation.session.ledger() if conversation else None,
+        ledger=conversation.session.ledger(spans=True) if conversation else None,
         outcome=progress.outcome,
         error=error,
         sample=request.sample,
@@ -109,8 +109,16 @@ async def run_episode(
         model=agent.backend.model.name,
         started=started,
         seconds=time.perf_counter() - clock,
+        trace=_active_trace(),
         environment_reward=progress.reward,
     )
+
+
+def _active_trace() -> str | None:
+    from opentelemetry.trace import format_trace_id, get_current_span
+
+    span = get_current_span().get_span_context()
+    return format_trace_id(span.trace_id) if span.is_valid else None
 
 
 async def _play(

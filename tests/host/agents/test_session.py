@@ -392,3 +392,77 @@ def test_a_call_that_was_cut_off_ends_for_that_reason(fakes):
     _, session = token_session(fakes, BROKEN, tools=TOOLS)
     cut, whole = converse(session, [user("Hi")], max_tokens=9) + converse(session, [user("Hi")])
     assert (cut.finish_reason, whole.finish_reason) == ("length", "stop")
+
+
+def written(session, tokenizer):
+    """Role and text of each span of each sequence; the spans leave no gap."""
+    sequences = session.ledger(spans=True).sequences
+    for sequence in sequences:
+        assert [span.start for span in sequence.spans] == [0, *(span.end for span in sequence.spans[:-1])]
+        assert sequence.spans[-1].end == len(sequence.ids)
+    return [
+        [(span.role, tokenizer.decode(sequence.ids[span.start : span.end])) for span in sequence.spans]
+        for sequence in sequences
+    ]
+
+
+def test_the_ledger_says_where_each_message_stands(fakes):
+    tokenizer = fakes.PieceTokenizer()
+    _, session = token_session(fakes, "Hello!", "Bye.", tokenizer=tokenizer, messages=[system("Be kind.")])
+    converse(session, [user("Hi <|im_end|>")], [user("So?"), user("And?")])
+    assert written(session, tokenizer) == [
+        [
+            ("system", "<|im_start|>system\nBe kind.<|im_end|>\n"),
+            ("user", "<|im_start|>user\nHi <|im_end|><|im_end|>\n"),
+            ("assistant", "<|im_start|>assistant\nHello!<|im_end|>"),
+            ("user", "\n<|im_start|>user\nSo?<|im_end|>\n"),
+            ("user", "<|im_start|>user\nAnd?<|im_end|>\n"),
+            ("assistant", "<|im_start|>assistant\nBye.<|im_end|>"),
+        ]
+    ]
+    assert session.ledger().sequences[0].spans == [], "only those who ask pay for them"
+
+
+def test_the_ledger_says_where_each_message_stands_after_a_fork(fakes):
+    def reminding(messages):
+        return fakes.chatml([*messages[:-1], {**messages[-1], "content": "Now: " + messages[-1]["content"]}])
+
+    tokenizer = fakes.PieceTokenizer(reminding)
+    _, session = token_session(fakes, "Hello!", "Bye.", tokenizer=tokenizer)
+    converse(session, [user("Hi")], [user("So?")])
+    first, second = written(session, tokenizer)
+    assert first == [
+        ("user", "<|im_start|>user\nNow: Hi<|im_end|>\n"),
+        ("assistant", "<|im_start|>assistant\nHello!<|im_end|>"),
+    ]
+    assert [role for role, _ in second] == ["user", "assistant"]
+    assert second[-1] == ("assistant", "<|im_start|>assistant\nBye.<|im_end|>")
+
+
+def test_messages_that_a_template_writes_as_one_have_one_span(fakes):
+    tokenizer = fakes.PieceTokenizer()
+    _, session = token_session(fakes, CALL + CALL, "Both.", tools=TOOLS, tokenizer=tokenizer)
+    results = [tool_result(tool_call("lookup", "{}", f"call_{n}"), text) for n, text in enumerate("ab")]
+    converse(session, [user("Hi")], results)
+    [spans] = written(session, tokenizer)
+    assert [role for role, _ in spans] == ["user", "assistant", "tool", "assistant"]
+    assert "a" in spans[2][1]
+    assert "b" in spans[2][1]
+
+
+@settings(max_examples=50)
+@given(
+    spoken=st.lists(SPOKEN, min_size=1, max_size=4),
+    heard=st.lists(HEARD, min_size=4, max_size=4),
+    max_tokens=st.integers(1, 40),
+)
+def test_whatever_is_said_each_answer_has_a_span_of_its_own(fakes, spoken, heard, max_tokens):
+    _, session = token_session(fakes, *spoken, tools=TOOLS, messages=[system("Be kind.")])
+    converse(session, *heard[: len(spoken)], max_tokens=max_tokens)
+    for sequence in session.ledger(spans=True).sequences:
+        said = {span.end for span in sequence.spans if span.role == "assistant"}
+        ends = [n for n, on in enumerate(sequence.mask, 1) if on and sequence.mask[n : n + 1] != [1]]
+        assert said >= set(ends)
+        assert not any(
+            any(sequence.mask[span.start : span.end]) for span in sequence.spans if span.role != "assistant"
+        )

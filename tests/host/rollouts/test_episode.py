@@ -6,6 +6,8 @@ import os
 import time
 
 import pytest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.trace import format_trace_id
 
 from grpo_host.agents.agent import Agent, AgentLimits
 from grpo_host.agents.rendering.template import TemplateRenderer
@@ -38,6 +40,28 @@ def test_an_episode_is_recorded_whole(fakes):
     assert 0 < trajectory.seconds < 30
     assert trajectory.started <= time.time()
     assert environment.events == ["reset t", "close"]
+    assert Trajectory.from_json(trajectory.to_json()) == trajectory
+
+
+def test_an_episode_refers_to_the_trace_that_it_ran_in(fakes):
+    async def traced():
+        with TracerProvider().get_tracer("test").start_as_current_span("a run") as span:
+            run = run_episode(
+                Agent(ScriptedBackend()), fakes.Talk, REQUEST, environment_name="talk", seconds=30.0
+            )
+            return await run, format_trace_id(span.get_span_context().trace_id)
+
+    trajectory, trace = asyncio.run(traced())
+    assert trajectory.trace == trace
+    assert play(fakes.Talk("Hello")).trace is None
+
+
+def test_the_tokens_of_an_episode_know_their_messages(fakes):
+    tokenizer = fakes.PieceTokenizer()
+    agent = Agent(fakes.TokenBackend(tokenizer, "One."), TemplateRenderer(tokenizer))
+    trajectory = play(fakes.Talk("Hello"), agent)
+    [sequence] = trajectory.ledger.sequences
+    assert [span.role for span in sequence.spans] == ["user", "assistant"]
     assert Trajectory.from_json(trajectory.to_json()) == trajectory
 
 

@@ -40,6 +40,20 @@ class Renderer(Protocol):
         None where the template gives no proof that history stays as it is.
         """
 
+    def ends(
+        self,
+        ids: Sequence[int],
+        held: Sequence[int],
+        completion: Sequence[int],
+        new: Sequence[Message],
+        tools: Sequence[ToolSchema],
+    ) -> list[int | None]:
+        """How many of ``ids`` are over at the end of each of ``new``.
+
+        ``ids`` are what ``extension`` gave for the rest of the arguments or, if nothing is ``held``, what
+        ``prompt`` gave. None for a message that is written as one with the next.
+        """
+
     def parse(self, completion: Sequence[int], tools: Sequence[ToolSchema]) -> tuple[str, list[ToolCall]]:
         """The text and the tool calls that sampled ids say; malformed calls are kept as such.
 

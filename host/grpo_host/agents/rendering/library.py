@@ -61,6 +61,26 @@ class LibraryRenderer:
             return None
         return list(bridged.token_ids[len(before) :])
 
+    def ends(
+        self,
+        ids: Sequence[int],
+        held: Sequence[int],
+        completion: Sequence[int],
+        new: Sequence[Message],
+        tools: Sequence[ToolSchema],
+    ) -> list[int | None]:
+        if held:
+            written = self._renderer.bridge_to_next_turn(
+                list(held), list(completion), list(new), tools=_specs(tools)
+            )
+        else:
+            shown = list(map(as_written, new))
+            written = self._renderer.render(shown, tools=_specs(tools), add_generation_prompt=True)
+        before = len(held) + len(completion)
+        spans = written.message_token_spans()
+        ends = [span[1] - before if span else None for span in spans]
+        return [*ends, *[None] * (len(new) - len(ends))]
+
     def parse(self, completion: Sequence[int], tools: Sequence[ToolSchema]) -> tuple[str, list[ToolCall]]:
         parsed = self._renderer.parse_response(list(completion), tools=_specs(tools))
         calls = self._read_as_json(completion, parsed.tool_calls)

@@ -66,11 +66,16 @@ class TemplateRenderer:
         self.doubts: tuple[str, ...] = tuple(dict.fromkeys(filter(None, self._doubts())))
 
     def prompt(self, messages: Sequence[Message], tools: Sequence[ToolSchema]) -> list[int]:
+        return self._prompt(messages, tools, generate=True)
+
+    def _prompt(
+        self, messages: Sequence[Message], tools: Sequence[ToolSchema], *, generate: bool
+    ) -> list[int]:
         if self.native is None:
             shielded = self._plain.shield(self._folded(as_plain_messages(messages, tools)))
         else:
             shielded = self._plain.shield(self._folded(self.native.messages(messages)), tools)
-        text = self._render(shielded.messages, tools=shielded.tools, generate=True)
+        text = self._render(shielded.messages, tools=shielded.tools, generate=generate)
         return self._plain.encode(text, shielded)
 
     def extension(
@@ -80,10 +85,41 @@ class TemplateRenderer:
         new: Sequence[Message],
         tools: Sequence[ToolSchema],
     ) -> list[int] | None:
+        return self._extension(completion, new, tools, generate=True)
+
+    def ends(
+        self,
+        ids: Sequence[int],
+        held: Sequence[int],
+        completion: Sequence[int],
+        new: Sequence[Message],
+        tools: Sequence[ToolSchema],
+    ) -> list[int | None]:
+        found: list[int | None] = []
+        for count in range(1, len(new) + 1):
+            try:
+                if held:
+                    written = self._extension(completion, new[:count], tools, generate=False)
+                else:
+                    written = self._prompt(new[:count], tools, generate=False)
+            except CapabilityError:  # a template that takes no conversation which ends so
+                written = None
+            found.append(len(written) if written and list(ids[: len(written)]) == written else None)
+        return found
+
+    def _extension(
+        self,
+        completion: Sequence[int],
+        new: Sequence[Message],
+        tools: Sequence[ToolSchema],
+        *,
+        generate: bool,
+    ) -> list[int] | None:
         shielded = self._plain.shield(self._for_template(new), tools if self.native else ())
         stand_in, said = self._answers(completion, new, tools)
-        first = self._suffix([stand_in], shielded)
-        if first is None or first != self._suffix([{**ANSWERED, "content": "No"}, said], shielded):
+        first = self._suffix([stand_in], shielded, generate=generate)
+        longer = [{**ANSWERED, "content": "No"}, said]
+        if first is None or first != self._suffix(longer, shielded, generate=generate):
             return None
         ids = self._plain.encode(first, shielded)
         ended = bool(completion) and completion[-1] in self.stop_ids
@@ -113,12 +149,14 @@ class TemplateRenderer:
         )
         return stand_in, said_so
 
-    def _suffix(self, answers: Sequence[dict[str, Any]], new: Shielded) -> str | None:
+    def _suffix(
+        self, answers: Sequence[dict[str, Any]], new: Shielded, *, generate: bool = True
+    ) -> str | None:
         """What the template writes behind the last of ``answers`` where ``new`` follows it."""
         history = [message for answer in answers for message in (ASKED, answer)]
         try:
             before = self._render(history, tools=new.tools, generate=False)
-            after = self._render([*history, *new.messages], tools=new.tools, generate=True)
+            after = self._render([*history, *new.messages], tools=new.tools, generate=generate)
         except CapabilityError:
             return None  # what stands against the conversation itself is said when it is rendered anew
         closing = self._ends.closing

@@ -44,6 +44,18 @@ def test_a_model_that_the_library_knows_gets_its_renderer(qwen):
     assert tokenizer.convert_tokens_to_ids("<|im_end|>") in renderer.stop_ids
 
 
+def test_the_library_says_where_each_message_ends(qwen):
+    renderer, tokenizer = qwen
+    first = [system("Be kind."), user("Where is it?")]
+    held, said = renderer.prompt(first, TOOLS), renderer.completion(assistant("", [CALL]))
+    start, end = renderer.ends(held, [], [], first, TOOLS)
+    assert tokenizer.decode(held[start:end]).strip() == "<|im_start|>user\nWhere is it?<|im_end|>"
+    more = renderer.extension(held, said, [RESULT], TOOLS)
+    [end] = renderer.ends(more, held, said, [RESULT], TOOLS)
+    assert "on its way" in tokenizer.decode(more[:end])
+    assert tokenizer.decode(more[end:]).startswith("<|im_start|>assistant")
+
+
 def test_a_backend_of_a_hub_model_gets_its_renderer_though_it_loads_from_a_directory(
     qwen, tiny_model_path, tmp_path
 ):
