@@ -12,12 +12,13 @@ from functools import cached_property, partial
 
 from grpo_host.agents.call_ids import call_ids
 from grpo_host.agents.rendering import Renderer
-from grpo_host.agents.session import Reply, Session, open_session
-from grpo_host.agents.tracing import Instruments, Tell
+from grpo_host.agents.reply import OnText, Reply
+from grpo_host.agents.session import Session, open_session
+from grpo_host.agents.tracing import Instruments
 from grpo_sdk.backend import Backend, Sampling
 from grpo_sdk.deadline import Deadline
 from grpo_sdk.errors import ConfigError
-from grpo_sdk.messages import Message, ToolCall, system
+from grpo_sdk.messages import Message, ToolCall, ToolSchema, system
 from grpo_sdk.seeds import derive_seed
 from grpo_sdk.strategy import Strategy
 from grpo_sdk.toolbox import Toolbox
@@ -83,6 +84,7 @@ class Agent:
         self,
         *,
         tools: Sequence[ToolLike] = (),
+        offered: Sequence[ToolSchema] = (),
         history: Sequence[Message] = (),
         seed: int | None = None,
         policy_version: int = 0,
@@ -90,13 +92,15 @@ class Agent:
     ) -> Conversation:
         """Begin a conversation, with ``tools`` besides the agent's own, after ``history``.
 
-        ``id`` is what its spans call it.
+        ``offered`` are tools that the caller runs itself: ask with ``respond`` then. ``id`` is what its
+        spans call it.
         """
         toolbox = self._toolbox.extended(tools)
         messages = with_instructions(self.strategy.instructions, history)
         ids = call_ids(seed)
+        schemas = [*toolbox.schemas, *offered]
         session = open_session(
-            self.backend, self.renderer, messages, toolbox.schemas, ids, policy_version=policy_version
+            self.backend, self.renderer, messages, schemas, ids, policy_version=policy_version
         )
         return Conversation(self, session, toolbox, seed, id, ids)
 
@@ -128,17 +132,35 @@ class Conversation:
         if agent.instruments is not None:
             toolbox.around = partial(agent.instruments.tool_call, self)
 
-    async def act(self, new: Sequence[Message], tell: Tell | None = None) -> Message:
+    @property
+    def agent_name(self) -> str:
+        """What its agent is called: as its strategy."""
+        return self.agent.strategy.name
+
+    @property
+    def backend(self) -> Backend:
+        return self.agent.backend
+
+    @property
+    def messages(self) -> Sequence[Message]:
+        """As the model is shown them."""
+        return self.session.messages
+
+    def has_tool(self, name: str) -> bool:
+        """Whether the agent can call the tool ``name``."""
+        return name in self.toolbox
+
+    async def act(self, new: Sequence[Message], on_text: OnText | None = None) -> Message:
         """Answer ``new``: call the model, run the tools it asks for, and so on until it speaks.
 
-        ``tell`` is given the model's text as it comes, without tool calls. Raises ``TurnLimitError``,
+        ``on_text`` is given the model's text as it comes, without tool calls. Raises ``TurnLimitError``,
         ``TurnTimeoutError``, and what the backend raises. All that was said until then is in the
         session.
         """
         if self.agent.instruments is None:
-            return await self._act(new, tell)
+            return await self._act(new, on_text)
         with self.agent.instruments.invocation(self, new) as answered:
-            message = await self._act(new, tell)
+            message = await self._act(new, on_text)
             answered(message)
             return message
 
@@ -147,15 +169,15 @@ class Conversation:
         agent, session = self.agent, self.session
         self.session = open_session(agent.backend, agent.renderer, messages, session.tools, self._call_ids)
 
-    async def _act(self, new: Sequence[Message], tell: Tell | None) -> Message:
+    async def _act(self, new: Sequence[Message], on_text: OnText | None) -> Message:
         pending = new
         while True:
-            message, tool_messages = await self._turn(pending, tell)
+            message, tool_messages = await self._turn(pending, on_text)
             if not message.get("tool_calls"):
                 return message
             pending = tool_messages
 
-    async def _turn(self, new: Sequence[Message], tell: Tell | None) -> tuple[Message, list[Message]]:
+    async def _turn(self, new: Sequence[Message], on_text: OnText | None) -> tuple[Message, list[Message]]:
         """One model call and its tools."""
         self.said.extend(new)
         if len(self.turns) >= self.agent.limits.turns:
@@ -164,7 +186,7 @@ class Conversation:
         if self.prepare is not None:
             new = self._prepared(self.prepare, new)
         started = time.perf_counter()
-        reply = await self._respond(new, tell)
+        reply = await self.respond(new, on_text, self.agent.limits.turn_seconds)
         seconds = time.perf_counter() - started
         self.said.append(reply.message)
         calls = reply.message.get("tool_calls", [])
@@ -193,30 +215,38 @@ class Conversation:
         self.begin_again(shown)
         return ()
 
-    async def _respond(self, new: Sequence[Message], tell: Tell | None) -> Reply:
+    async def respond(
+        self, new: Sequence[Message], on_text: OnText | None = None, seconds: float | None = None
+    ) -> Reply:
+        """One model call, within ``seconds``: its answer to ``new``, of which no tool call is run.
+
+        Raises ``TurnTimeoutError`` and what the backend raises.
+        """
         agent, session, sampling = self.agent, self.session, self._sampling()
         if agent.instruments is None:
-            return await self._in_time(session.respond(new, sampling, tell))
+            return await _in_time(session.respond(new, sampling, on_text), seconds)
         heard = [*session.messages, *new]
         with agent.instruments.model_call(agent.backend, heard, sampling, session.tools) as call:
-            reply = await self._in_time(session.respond(new, sampling, call.telling(tell)))
+            reply = await _in_time(session.respond(new, sampling, call.timed(on_text)), seconds)
             call.replied(reply)
             return reply
-
-    async def _in_time(self, answer: Awaitable[Reply]) -> Reply:
-        seconds = self.agent.limits.turn_seconds
-        try:
-            with Deadline(seconds) as limit:
-                return await answer
-        except TimeoutError:
-            if not limit.expired():
-                raise  # the backend's own
-            raise TurnTimeoutError(f"the model did not answer within {seconds:g} s") from None
 
     def _sampling(self) -> Sampling:
         if self.seed is None:
             return self.agent.sampling
         return replace(self.agent.sampling, seed=derive_seed(self.seed, len(self.turns)))
+
+
+async def _in_time(answer: Awaitable[Reply], seconds: float | None) -> Reply:
+    if seconds is None:
+        return await answer
+    try:
+        with Deadline(seconds) as limit:
+            return await answer
+    except TimeoutError:
+        if not limit.expired():
+            raise  # the backend's own
+        raise TurnTimeoutError(f"the model did not answer within {seconds:g} s") from None
 
 
 def with_instructions(instructions: str, history: Sequence[Message]) -> list[Message]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from grpo_host.agents.call_ids import call_ids, identified
 from grpo_host.agents.rendering import Renderer
-from grpo_host.agents.tracing import Tell
+from grpo_host.agents.reply import OnText, Reply
 from grpo_sdk.backend import Backend, Capability, ChatReply, FinishReason, Sampling, TokenReply
 from grpo_sdk.errors import ContextOverflowError
 from grpo_sdk.messages import Message, ToolSchema, assistant
@@ -17,16 +17,6 @@ from grpo_sdk.tools import MALFORMED_CALL
 from grpo_sdk.trajectory import Ledger, MessageSpan, TokenSequence
 
 R = TypeVar("R")
-
-
-@dataclass(slots=True)
-class Reply:
-    """The assistant's next message and what it took."""
-
-    message: Message
-    finish_reason: FinishReason
-    prompt_tokens: int
-    completion_tokens: int
 
 
 class Session(ABC):
@@ -42,20 +32,22 @@ class Session(ABC):
         self.tools = tools
         self._call_ids = ids or call_ids()
 
-    async def respond(self, new: Sequence[Message], sampling: Sampling, tell: Tell | None = None) -> Reply:
+    async def respond(
+        self, new: Sequence[Message], sampling: Sampling, on_text: OnText | None = None
+    ) -> Reply:
         """Hear ``new`` messages and answer. Both are part of ``messages`` afterwards.
 
-        ``tell`` is given the text of the answer as it comes, without tool calls. Where this raises,
+        ``on_text`` is given the text of the answer as it comes, without tool calls. Where this raises,
         ``new`` was heard: to try again, respond to nothing new.
         """
         self.messages.extend(new)
-        reply = await self._generate(new, sampling, tell)
+        reply = await self._generate(new, sampling, on_text)
         reply.message = identified(reply.message, self.messages, self._call_ids)
         self.messages.append(reply.message)
         return reply
 
     @abstractmethod
-    async def _generate(self, new: Sequence[Message], sampling: Sampling, tell: Tell | None) -> Reply:
+    async def _generate(self, new: Sequence[Message], sampling: Sampling, on_text: OnText | None) -> Reply:
         """The answer to ``messages``, of which ``new`` are the last."""
 
     def ledger(self, *, spans: bool = False) -> Ledger | None:
@@ -76,19 +68,21 @@ class ChatSession(Session):
         super().__init__(messages, tools, ids)
         self._backend = backend
 
-    async def _generate(self, new: Sequence[Message], sampling: Sampling, tell: Tell | None) -> Reply:
-        reply = await (self._chat(sampling) if tell is None else self._stream(sampling, tell))
+    async def _generate(self, new: Sequence[Message], sampling: Sampling, on_text: OnText | None) -> Reply:
+        reply = await (self._chat(sampling) if on_text is None else self._stream(sampling, on_text))
         return Reply(reply.message, reply.finish_reason, reply.prompt_tokens, reply.completion_tokens)
 
     async def _chat(self, sampling: Sampling) -> ChatReply:
         return await self._backend.chat(self.messages, sampling, self.tools)
 
-    async def _stream(self, sampling: Sampling, tell: Tell) -> ChatReply:
+    async def _stream(self, sampling: Sampling, on_text: OnText) -> ChatReply:
         if Capability.STREAMING not in self._backend.capabilities:
             reply = await self._chat(sampling)
-            tell(reply.message["content"])
+            on_text(reply.message["content"])
             return reply
-        return await whole_reply(self._backend.stream(self.messages, sampling, self.tools), ChatReply, tell)
+        return await whole_reply(
+            self._backend.stream(self.messages, sampling, self.tools), ChatReply, on_text
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +124,7 @@ class TokenSession(Session):
         self._unanswered: list[Message] = []
         self._forked = False
 
-    async def _generate(self, new: Sequence[Message], sampling: Sampling, tell: Tell | None) -> Reply:
+    async def _generate(self, new: Sequence[Message], sampling: Sampling, on_text: OnText | None) -> Reply:
         self._hear(new)
         room = self._backend.model.context - len(self._ids)
         if room < 1:
@@ -144,7 +138,7 @@ class TokenSession(Session):
             stop_token_ids=self._renderer.stop_ids,
         )
         prompt_tokens = len(self._ids)
-        told = None if tell is None else _Told(tell)
+        told = None if on_text is None else _Told(on_text)
         sampled = await (
             self._backend.generate(self._ids, sampling) if told is None else self._stream(sampling, told)
         )
@@ -265,14 +259,14 @@ async def whole_reply(items: AsyncIterator[Any], kind: type[R], hear: Callable[[
 class _Told:
     """Passes text on and remembers it."""
 
-    def __init__(self, tell: Tell) -> None:
-        self._tell = tell
+    def __init__(self, on_text: OnText) -> None:
+        self._on_text = on_text
         self._text = ""
 
     def __call__(self, text: str) -> None:
         if text:
             self._text += text
-            self._tell(text)
+            self._on_text(text)
 
     def rest_of(self, whole: str) -> None:
         """Pass on what is missing of ``whole``."""

@@ -9,15 +9,12 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
+from grpo_host.agents.reply import OnText, Reply
 from grpo_sdk.backend import Backend, Sampling
 from grpo_sdk.messages import Message, ToolCall, ToolSchema
-from grpo_sdk.trajectory import ToolRun
-
-if TYPE_CHECKING:
-    from grpo_host.agents.agent import Conversation
-    from grpo_host.agents.session import Reply
+from grpo_sdk.trajectory import ToolRun, Turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,15 +36,28 @@ class Served:
 SERVED: ContextVar[Served | None] = ContextVar("grpo_served", default=None)
 """In the context of one answer of a server."""
 
-Tell = Callable[[str], None]
-"""Hears the text of an answer piece by piece."""
+
+class Talk(Protocol):
+    """What is watched: a ``grpo_host.agents.agent.Conversation``."""
+
+    @property
+    def id(self) -> str | None: ...
+    @property
+    def agent_name(self) -> str: ...
+    @property
+    def backend(self) -> Backend: ...
+    @property
+    def turns(self) -> Sequence[Turn]: ...
+    @property
+    def messages(self) -> Sequence[Message]: ...
+    def has_tool(self, name: str) -> bool: ...
 
 
 class ModelCall(Protocol):
     """One model call under way."""
 
-    def telling(self, tell: Tell | None) -> Tell | None:
-        """``tell``, which is given text as it comes, with the times of its calls noted."""
+    def timed(self, on_text: OnText | None) -> OnText | None:
+        """``on_text``, which is given text as it comes, with the times of its calls noted."""
 
     def replied(self, reply: Reply) -> None:
         """It ended well."""
@@ -57,7 +67,7 @@ class Instruments(Protocol):
     """Each method gives a context in which the thing happens; leaving it by an error is its failure."""
 
     def invocation(
-        self, conversation: Conversation, new: Sequence[Message]
+        self, conversation: Talk, new: Sequence[Message]
     ) -> AbstractContextManager[Callable[[Message], None]]:
         """The agent answers ``new``, tools included; call what is given with its last word."""
 
@@ -73,6 +83,6 @@ class Instruments(Protocol):
         """The model answers ``messages``. Within an invocation the conversation is known."""
 
     def tool_call(
-        self, conversation: Conversation, call: ToolCall
+        self, conversation: Talk, call: ToolCall
     ) -> AbstractContextManager[Callable[[Message, ToolRun], None]]:
         """A tool runs; call what is given with its answer and record."""

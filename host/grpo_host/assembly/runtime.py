@@ -6,18 +6,18 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from grpo_host.agents.agent import Agent, AgentLimits
-from grpo_host.agents.rendering import make_renderer
+from grpo_host.agents.agent import Agent
+from grpo_host.assembly.agent import agent_from_config
 from grpo_host.assembly.from_yaml import Wired, build
 from grpo_host.rollouts.engine import Observer, RolloutEngine
 from grpo_host.rollouts.scoring import RewardSet
-from grpo_sdk.backend import Backend, Capability, Sampling
+from grpo_sdk.backend import Backend
 from grpo_sdk.blocking import settled
-from grpo_sdk.tools import ToolLike, ToolLimits
+from grpo_sdk.tools import ToolLike
 from grpo_sdk.trajectory import Task
 
 if TYPE_CHECKING:
-    from grpo_host.config.schema import AgentConfig, LimitsConfig
+    from grpo_host.config.schema import AgentConfig
     from grpo_host.plugins import Registry
 
 
@@ -36,21 +36,7 @@ class Assembly:
     async def start(self) -> Agent:
         """Load the backend and give the agent that speaks through it."""
         await self.backend.start()
-        speaks_tokens = Capability.TOKEN_IDS in self.backend.capabilities
-        sampling = self.config.sampling
-        return Agent(
-            backend=self.backend,
-            renderer=make_renderer(self.backend.tokenizer, self.backend.model) if speaks_tokens else None,
-            strategy=self.parts.strategy,
-            tools=tuple(self.parts.tools),
-            sampling=Sampling(
-                max_tokens=sampling.max_tokens,
-                temperature=sampling.temperature,
-                top_p=sampling.top_p,
-                top_k=sampling.top_k,
-            ),
-            limits=agent_limits(self.config.agent.limits),
-        )
+        return agent_from_config(self.config, self.backend, self.parts.strategy, self.parts.tools)
 
     async def close(self) -> None:
         """Stop the backend, close the rewards, and stop the backends that they have for themselves."""
@@ -90,12 +76,6 @@ class Assembly:
             return await settled(environment.tools())
         finally:
             await environment.close()
-
-
-def agent_limits(limits: LimitsConfig) -> AgentLimits:
-    """What agent.yaml allows one conversation."""
-    tools = ToolLimits(limits.tool_seconds, limits.tool_output_chars)
-    return AgentLimits(limits.turns, limits.turn_seconds, tools)
 
 
 def assemble(

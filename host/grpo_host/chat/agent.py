@@ -14,7 +14,7 @@ from typing import Any
 from uuid import uuid4
 
 from grpo_host.agents.agent import Agent, AgentLimits
-from grpo_host.agents.tracing import Tell
+from grpo_host.agents.reply import OnText
 from grpo_host.backends.local_model import LocalModel, installed_plugins
 from grpo_host.cache.tools import Cacheable, mark_of
 from grpo_host.chat.answering import Answer, Answering, Window
@@ -195,12 +195,12 @@ class ChatAgent:
         use_tools: bool = True,
         *,
         sampling: Sampling | None = None,
-        tell: Tell | None = None,
+        on_text: OnText | None = None,
         also: Callable[[Answer], Any] | None = None,
     ) -> Answer:
         """As ``respond``: the answer with the tools that were called for it.
 
-        ``sampling`` is for this answer only. ``tell`` gets the text as it comes, as ``stream`` gives it.
+        ``sampling`` is for this answer only. ``on_text`` gets the text as it comes.
         ``also`` gives what a ``SqlStore`` is to write in one transaction with the answer.
         """
         if not isinstance(message, str):
@@ -211,7 +211,7 @@ class ChatAgent:
             for attempt in range(1, _TRIES + 1):
                 record = await self.record(conversation_id)
                 name = asked or record.strategy or self.strategy
-                answer = await self._answer(record, message, name, use_tools, sampling, tell)
+                answer = await self._answer(record, message, name, use_tools, sampling, on_text)
                 more = {} if also is None else {"also": also(answer)}
                 try:
                     await to_its_end(
@@ -272,7 +272,7 @@ class ChatAgent:
                 strategy,
                 use_tools,
                 sampling=sampling,
-                tell=pieces.put_nowait,
+                on_text=pieces.put_nowait,
                 also=also,
             )
         )
@@ -320,7 +320,7 @@ class ChatAgent:
         strategy: str,
         use_tools: bool,
         sampling: Sampling | None,
-        tell: Tell | None,
+        on_text: OnText | None,
     ) -> Answer:
         chosen = self._strategy(strategy)
         agent = await self.ready()
@@ -340,7 +340,7 @@ class ChatAgent:
             message,
             self.window,
             examples=self._examples,
-            tell=tell,
+            on_text=on_text,
             seed=None if self._seed is None else derive_seed(self._seed, record.length),
             debug=self.debug,
         ).answer()

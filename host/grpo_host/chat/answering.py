@@ -9,7 +9,7 @@ from typing import Literal, cast
 
 from grpo_host.agents.agent import Agent, Conversation, ToolUse, TurnLimitError
 from grpo_host.agents.rendering.tool_calls import as_plain_messages, as_written, parse_calls
-from grpo_host.agents.tracing import Tell
+from grpo_host.agents.reply import OnText
 from grpo_host.chat.context import counter, exchanges, fit, older
 from grpo_host.chat.prompt import Examples, about, joined, nearest, recap
 from grpo_host.chat.store import ConversationRecord, Digest
@@ -88,7 +88,7 @@ class Answering:
         window: Window,
         *,
         examples: Examples | None = None,
-        tell: Tell | None = None,
+        on_text: OnText | None = None,
         seed: int | None = None,
         debug: bool = False,
     ) -> None:
@@ -107,7 +107,7 @@ class Answering:
         self._longest = longest
         self._budget = longest - room
         self._examples = examples
-        self._voice = Voice(tell) if tell is not None else None
+        self._voice = Voice(on_text) if on_text is not None else None
         self._seed = seed
         self._debug = debug
         self._digest = record.digest

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from grpo_host.agents.tracing import Tell
+from grpo_host.agents.reply import OnText
 
 
 class Voice:
     """Passes text on, with a blank line between one message and the next."""
 
-    def __init__(self, tell: Tell) -> None:
-        self._tell = tell
+    def __init__(self, on_text: OnText) -> None:
+        self._on_text = on_text
         self._gap = False
         self.spoke = False
 
@@ -19,6 +19,6 @@ class Voice:
     def __call__(self, text: str) -> None:
         if self._gap:
             self._gap = False
-            self._tell("\n\n")
+            self._on_text("\n\n")
         self.spoke = self.spoke or bool(text)
-        self._tell(text)
+        self._on_text(text)

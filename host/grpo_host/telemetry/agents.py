@@ -16,7 +16,8 @@ from importlib import metadata
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from grpo_host.agents.tracing import SERVED, ModelCall, Tell
+from grpo_host.agents.reply import OnText
+from grpo_host.agents.tracing import SERVED, ModelCall, Talk
 from grpo_host.backends.wrapper import innermost
 from grpo_host.telemetry import content, providers
 from grpo_host.telemetry.metered import MeteredCalls
@@ -32,8 +33,7 @@ if TYPE_CHECKING:
     from opentelemetry.util.genai.invocation import GenAIInvocation, InferenceInvocation
     from opentelemetry.util.genai.types import Error
 
-    from grpo_host.agents.agent import Conversation
-    from grpo_host.agents.session import Reply
+    from grpo_host.agents.reply import Reply
 
 SCOPE = "grpo_host.agent"
 
@@ -70,20 +70,17 @@ class AgentInstruments:
         self._metered = None if self._captures else MeteredCalls.of(self._handler)
 
     @contextmanager
-    def invocation(
-        self, conversation: Conversation, new: Sequence[Message]
-    ) -> Iterator[Callable[[Message], None]]:
-        """The span ``invoke_agent {agent}``, with the name of the strategy if it has none."""
-        agent = conversation.agent
+    def invocation(self, conversation: Talk, new: Sequence[Message]) -> Iterator[Callable[[Message], None]]:
+        """The span ``invoke_agent {agent}``, an agent that has no name being called as its strategy."""
         before = len(conversation.turns)
         span = self._handler.invoke_local_agent(
             agent_name=_agent_name(conversation),
-            request_model=agent.backend.model.name,
+            request_model=conversation.backend.model.name,
             conversation_id=conversation.id,
         )
         span.attributes.update(_served_attributes())
         if self._captures:
-            span.system_instruction = content.instructions(conversation.session.messages)
+            span.system_instruction = content.instructions(conversation.messages)
             span.input_messages = content.inputs(new)
 
         def answered(message: Message) -> None:
@@ -140,12 +137,10 @@ class AgentInstruments:
             yield _ModelCall(span, backend.model.name, self._captures)
 
     @contextmanager
-    def tool_call(
-        self, conversation: Conversation, call: ToolCall
-    ) -> Iterator[Callable[[Message, ToolRun], None]]:
-        """The span ``execute_tool {tool}``. A tool's answer to a wrong call counts as a failure."""
+    def tool_call(self, conversation: Talk, call: ToolCall) -> Iterator[Callable[[Message, ToolRun], None]]:
+        """The span ``execute_tool {tool}``. What a tool answers to a wrong call is its failure."""
         name = call["function"]["name"]
-        known = name in conversation.toolbox or name == MALFORMED_CALL
+        known = conversation.has_tool(name) or name == MALFORMED_CALL
         span = self._handler.tool(
             name if known else UNKNOWN_TOOL,
             tool_type="function",
@@ -199,13 +194,13 @@ class _ModelCall:
     def __init__(self, span: InferenceInvocation, model: str, captures: bool) -> None:
         self._span, self._model, self._captures = span, model, captures
 
-    def telling(self, tell: Tell | None) -> Tell | None:
-        if tell is None:
+    def timed(self, on_text: OnText | None) -> OnText | None:
+        if on_text is None:
             return None
 
         def told(text: str) -> None:
             self._span.record_stream_chunk()
-            tell(text)
+            on_text(text)
 
         return told
 
@@ -218,9 +213,9 @@ class _ModelCall:
             self._span.output_messages = content.outputs(reply.message)
 
 
-def _agent_name(conversation: Conversation) -> str:
+def _agent_name(conversation: Talk) -> str:
     served = SERVED.get()
-    return conversation.agent.strategy.name if served is None else served.agent
+    return conversation.agent_name if served is None else served.agent
 
 
 def _served_attributes() -> dict[str, str]:

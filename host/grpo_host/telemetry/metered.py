@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from grpo_host.agents.tracing import Tell
+from grpo_host.agents.reply import OnText
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import Histogram
     from opentelemetry.util.genai.handler import TelemetryHandler
 
-    from grpo_host.agents.session import Reply
+    from grpo_host.agents.reply import Reply
 
 
 class MeteredCalls:
@@ -66,8 +66,8 @@ class _MeteredCall:
         self.began = time.perf_counter()
         self.tokens: dict[str, int] = {}
 
-    def telling(self, tell: Tell | None) -> Tell | None:
-        if tell is None:
+    def timed(self, on_text: OnText | None) -> OnText | None:
+        if on_text is None:
             return None
         last, histogram = self.began, self._first_chunk
 
@@ -76,7 +76,7 @@ class _MeteredCall:
             now = time.perf_counter()
             histogram.record(now - last, self._attributes)
             last, histogram = now, self._next_chunk
-            tell(text)
+            on_text(text)
 
         return told
 

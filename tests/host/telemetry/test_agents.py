@@ -319,10 +319,10 @@ def test_a_call_without_an_agent_can_be_watched_and_its_chunks_are_timed(telemet
     backend = Scripted(assistant("one two three"))
     said: list[str] = []
     with instruments.model_call(backend, [user("count")], Sampling(), conversation_id="c") as call:
-        tell = call.telling(said.append)
-        assert tell is not None
+        on_text = call.timed(said.append)
+        assert on_text is not None
         for word in ("one", "two", "three"):
-            tell(word)
+            on_text(word)
 
     (span,) = telemetry.spans
     assert said == ["one", "two", "three"]
@@ -346,10 +346,10 @@ def test_the_metrics_of_a_call_are_the_same_whether_it_is_traced_or_not(
             instruments.model_call(backend, [user("count")], Sampling()) as call,
         ):
             if how == "streamed":
-                tell = call.telling(lambda _: None)
-                assert tell is not None
+                on_text = call.timed(lambda _: None)
+                assert on_text is not None
                 for word in ("one", "two", "three"):
-                    tell(word)
+                    on_text(word)
             if how == "failed":
                 raise ZeroDivisionError
             call.replied(

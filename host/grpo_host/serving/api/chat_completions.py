@@ -15,7 +15,7 @@ from uuid import uuid4
 import orjson
 from starlette.responses import Response
 
-from grpo_host.agents.tracing import Tell
+from grpo_host.agents.reply import OnText
 from grpo_host.serving.api.openai_schema import (
     ChatCompletion,
     ChatCompletionChunk,
@@ -128,12 +128,12 @@ async def _streamed(call: Call, request: ChatCompletionRequest, head: _Head, put
             delta = {"role": "assistant", "content": "", **delta}
         put(head.event([ChunkChoice(index=index, delta=delta, **rest)]))
 
-    def tell(index: int) -> Tell:
+    def on_text(index: int) -> OnText:
         return lambda text: add(index, {"content": text})
 
     async with call.services.models.lease(request.model) as lease:
         answering = Answering(call, request, lease, head.id)
-        answers = await answering.all(tell)
+        answers = await answering.all(on_text)
         for index, item in enumerate(answers):
             choice = answering.choice(index, item)
             last = _last_delta(choice.message)

@@ -14,7 +14,6 @@ from uuid import uuid4
 
 from grpo_host.agents.agent import Agent
 from grpo_host.assembly.from_yaml import build_strategy
-from grpo_host.assembly.runtime import agent_limits
 from grpo_host.chat.agent import ChatAgent, to_its_end
 from grpo_host.chat.answering import Answer
 from grpo_host.chat.sql_store import SqlStore
@@ -282,7 +281,7 @@ class Chats(Part):
             system_prompt=config.agent.system_prompt if config else "",
             tools=self._pool.tools.of(Strategy("all")),
             sampling=self._pool.sampling(model),
-            limits=agent_limits(config.agent.limits) if config else None,
+            limits=self._pool.limits if config else None,
         )
         for strategy in self._strategies.values():
             if strategy.name != default.name:  # which agent.yaml may give options

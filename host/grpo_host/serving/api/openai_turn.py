@@ -9,8 +9,8 @@ from typing import Protocol
 
 from grpo_host.agents.agent import Agent, ToolUse
 from grpo_host.agents.rendering.tool_calls import as_written
-from grpo_host.agents.session import Reply, Session, open_session
-from grpo_host.agents.tracing import Tell
+from grpo_host.agents.reply import OnText, Reply
+from grpo_host.agents.session import Session
 from grpo_host.chat.voice import Voice
 from grpo_host.serving.access.usage import serve_as
 from grpo_host.serving.api.openai_messages import speakers_in_text
@@ -22,15 +22,16 @@ from grpo_host.serving.api.openai_schema import (
     TokenLogprob,
     Usage,
 )
-from grpo_host.serving.api.stop_sequences import UntilStop
+from grpo_host.serving.api.stop_sequences import StopSequences
 from grpo_host.serving.api.tool_runs import shown
 from grpo_host.serving.http.endpoint import ApiError, Call
 from grpo_host.serving.http.errors import agent_errors
 from grpo_host.serving.models.pool import Lease, ModelPool
 from grpo_sdk.backend import Capability, FinishReason, Sampling
 from grpo_sdk.errors import ContextOverflowError
-from grpo_sdk.messages import Message, ToolCall, ToolSchema, system
+from grpo_sdk.messages import Message, ToolCall, ToolSchema
 from grpo_sdk.seeds import derive_seed
+from grpo_sdk.strategy import Strategy
 
 MOST_CHARACTERS = 32
 """Of a token, on the average of a prompt: a longer one is refused before it keeps the server busy."""
@@ -86,20 +87,22 @@ class Answering:
     def __init__(self, call: Call, request: Question, lease: Lease, response_id: str | None = None) -> None:
         serve_as(call.services, call.key, lease.entry, response_id)
         self.request = request
-        self._agent = lease.agent
         self._tools = request.offered()
-        conversation = request.conversation()
-        if Capability.TOKEN_IDS in self._agent.backend.capabilities:
-            conversation = speakers_in_text(conversation)
+        self._messages = request.conversation()
+        if Capability.TOKEN_IDS in lease.agent.backend.capabilities:
+            self._messages = speakers_in_text(self._messages)
         models: ModelPool = call.services.models
         own = lease.entry.instructed
-        self._agents_tools = models.agents_tools if own and request.wants_agents_tools() else ()
-        self._check(conversation)
-        self._sampling = request.sampling(models.sampling(lease.entry))
-        self._messages = _instructed(models.instructions if own else "", conversation)
         telemetry = call.services.telemetry
-        self._instruments = telemetry.instruments if telemetry is not None else None
-        self._limits = models.limits
+        self._agent = replace(
+            lease.agent,
+            strategy=models.strategy if own else Strategy("plain"),
+            tools=models.agents_tools if own and request.wants_agents_tools() else (),
+            sampling=request.sampling(models.sampling(lease.entry)),
+            limits=models.limits,
+            instruments=telemetry.instruments if telemetry is not None else None,
+        )
+        self._check(self._messages)
         self._id = call.request_id
 
     def _check(self, conversation: Sequence[Message]) -> None:
@@ -112,63 +115,60 @@ class Answering:
         can = self._agent.backend.capabilities
         if self._tools and not {Capability.TOOLS, Capability.TOKEN_IDS} & can:
             raise ApiError(400, "unsupported", "this model takes no tools", param="tools")
-        if self._agents_tools and not {Capability.TOOLS, Capability.TOKEN_IDS} & can:
+        if self._agent.tools and not {Capability.TOOLS, Capability.TOKEN_IDS} & can:
             message = 'this model takes no tools, and the agent has some; send "tool_choice": "none"'
             raise ApiError(400, "unsupported", message, param="tool_choice")
         if self.request.logprobs and Capability.TOKEN_IDS not in can:
             raise ApiError(400, "unsupported", "this model tells no log-probs", param="logprobs")
 
-    async def all(self, tell: Callable[[int], Tell | None] = lambda _: None) -> list[Answer]:
+    async def all(self, on_text: Callable[[int], OnText | None] = lambda _: None) -> list[Answer]:
         """Every answer; where one fails, the others are given up."""
         number = self.request.n or 1
         if number == 1:
-            return [await self._one(0, tell(0))]
+            return [await self._one(0, on_text(0))]
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self._one(index, tell(index))) for index in range(number)]
+                tasks = [group.create_task(self._one(index, on_text(index))) for index in range(number)]
         except ExceptionGroup as problems:
             raise problems.exceptions[0] from None
         return [task.result() for task in tasks]
 
-    async def _one(self, index: int, tell: Tell | None) -> Answer:
-        agent, sampling = self._agent, self._sampling
-        if index and sampling.seed is not None:
-            sampling = replace(sampling, seed=derive_seed(sampling.seed, index))
-        if self._agents_tools:
-            return await self._with_tools(sampling, tell)
-        session = open_session(agent.backend, agent.renderer, self._messages, self._tools)
-        until = UntilStop(sampling.stop, tell)
-        reply = await self._respond(session, agent, sampling, until if tell else None)
+    async def _one(self, index: int, on_text: OnText | None) -> Answer:
+        agent = self._agent
+        if index and agent.sampling.seed is not None:
+            seed = derive_seed(agent.sampling.seed, index)
+            agent = replace(agent, sampling=replace(agent.sampling, seed=seed))
+        return await (self._acted(agent, on_text) if agent.tools else self._replied(agent, on_text))
+
+    async def _replied(self, agent: Agent, on_text: OnText | None) -> Answer:
+        """The answer of the model, which may call the caller's tools."""
+        conversation = agent.open(offered=self._tools, history=self._messages)
+        until = StopSequences(agent.sampling.stop, on_text)
+        reply = await conversation.respond((), until if on_text else None)
         message = as_written(reply.message)
         if self.request.parallel_tool_calls is False and "tool_calls" in message:
             message = {**message, "tool_calls": message["tool_calls"][:1]}
         reply = replace(reply, message=message)
         text = until.end(reply.message["content"])
-        return Answer(reply, session, text, reply.completion_tokens)
+        return Answer(reply, conversation.session, text, reply.completion_tokens)
 
-    async def _with_tools(self, sampling: Sampling, tell: Tell | None) -> Answer:
+    async def _acted(self, agent: Agent, on_text: OnText | None) -> Answer:
         """The answer of the whole agent: it calls its tools until it speaks."""
-        agent = replace(
-            self._agent,
-            tools=self._agents_tools,
-            sampling=sampling,
-            limits=self._limits,
-            instruments=self._instruments,
-        )
+        sampling = agent.sampling
         conversation = agent.open(history=self._messages, seed=sampling.seed, id=self._id)
-        voice = Voice(tell or (lambda _: None))
-        until = UntilStop(sampling.stop, voice)
+        voice = Voice(on_text or (lambda _: None))
+        until = StopSequences(sampling.stop, voice)
 
         def next_message(_: list[Message]) -> None:
             nonlocal until
             if conversation.turns:
                 until.end(next(m["content"] for m in reversed(conversation.said) if m["role"] == "assistant"))
                 voice.next_message()
-                until = UntilStop(sampling.stop, voice)
+                until = StopSequences(sampling.stop, voice)
 
         conversation.prepare = next_message
         with agent_errors():
-            message = await conversation.act((), None if tell is None else lambda text: until(text))
+            message = await conversation.act((), None if on_text is None else lambda text: until(text))
         turns = conversation.turns
         reply = Reply(
             message,
@@ -178,14 +178,6 @@ class Answering:
         )
         text = until.end(message["content"])
         return Answer(reply, conversation.session, text, turns[-1].completion_tokens, conversation.used)
-
-    async def _respond(self, session: Session, agent: Agent, sampling: Sampling, tell: Tell | None) -> Reply:
-        if self._instruments is None:
-            return await session.respond((), sampling, tell)
-        with self._instruments.model_call(agent.backend, self._messages, sampling, self._tools) as watched:
-            reply = await session.respond((), sampling, watched.telling(tell))
-            watched.replied(reply)
-            return reply
 
     def choice(self, index: int, answer: Answer) -> Choice:
         calls = [CallOut.model_validate(item) for item in answer.calls]
@@ -215,14 +207,6 @@ class Answering:
                     TokenLogprob(token=text, logprob=logprob, bytes=list(text.encode()), top_logprobs=[])
                 )
         return Logprobs(content=content[len(content) - answer.tokens :])
-
-
-def _instructed(instructions: str, messages: list[Message]) -> list[Message]:
-    if not instructions:
-        return messages
-    if messages[0]["role"] == "system":
-        return [system(f"{instructions}\n{messages[0]['content']}"), *messages[1:]]
-    return [system(instructions), *messages]
 
 
 def usage_of(answers: list[Answer]) -> Usage:

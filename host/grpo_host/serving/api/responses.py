@@ -53,21 +53,21 @@ async def respond(call: Call) -> ResponseOut | Response:
     return writer.done(answer, answer.text)
 
 
-async def _answer(call: Call, tell: Any = None) -> Answer:
+async def _answer(call: Call, on_text: Any = None) -> Answer:
     async with call.services.models.lease(call.body.model) as lease:
-        [answer] = await Answering(call, call.body, lease).all(lambda _: tell)
+        [answer] = await Answering(call, call.body, lease).all(lambda _: on_text)
     return answer
 
 
 async def _streamed(call: Call, writer: _Writer, put: Put) -> None:
     told: list[str] = []
 
-    def tell(text: str) -> None:
+    def on_text(text: str) -> None:
         if text:
             put(writer.begin_text() + writer.text_event("delta", delta=text))
             told.append(text)
 
-    answer = await _answer(call, tell)
+    answer = await _answer(call, on_text)
     put(writer.end(answer, "".join(told)))
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 
-class UntilStop:
+class StopSequences:
     """Passes text on up to the first of ``stops``; holds back what may be the beginning of one."""
 
-    def __init__(self, stops: Sequence[str], tell: Callable[[str], None] | None = None) -> None:
+    def __init__(self, stops: Sequence[str], on_text: Callable[[str], None] | None = None) -> None:
         self._stops = [stop for stop in stops if stop]
-        self._tell = tell or (lambda _: None)
+        self._on_text = on_text or (lambda _: None)
         self._held = ""
         self._told = 0
         self._stopped = False
@@ -32,13 +32,13 @@ class UntilStop:
         found = [at for stop in self._stops if (at := whole.find(stop)) >= 0]
         text = whole[: min(found)] if found else whole
         if self._told < len(text):
-            self._tell(text[self._told :])
+            self._on_text(text[self._told :])
         self._stopped = True
         return text
 
     def _pass_on(self, length: int) -> None:
         if length > 0:
-            self._tell(self._held[:length])
+            self._on_text(self._held[:length])
             self._told += length
             self._held = self._held[length:]
 

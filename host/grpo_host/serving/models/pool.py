@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from grpo_host.agents.agent import Agent, AgentLimits
 from grpo_host.agents.session import whole_reply
+from grpo_host.assembly.agent import limits_from_config, sampling_from_config
 from grpo_host.assembly.from_yaml import build_strategy, choose
-from grpo_host.assembly.runtime import agent_limits
 from grpo_host.assembly.served_tools import ServedTools, lacks_tools_of_episodes, served_tools
 from grpo_host.backends.local_model import AUTO, LocalModel
 from grpo_host.backends.wrapper import BackendWrapper
@@ -75,10 +75,9 @@ class ModelPool(Part):
         self._model = config.model if config else ModelConfig(name=DEFAULT_MODEL, context=2048)
         self._backend = config.backend if config else PluginUse(name=AUTO)
         self._registry = services.registry
-        strategy = build_strategy(config, services.registry) if config else Strategy("plain")
-        self.instructions = strategy.instructions
-        """What the agent is told before a conversation."""
-        self.limits = agent_limits(config.agent.limits) if config else AgentLimits()
+        self.strategy = build_strategy(config, services.registry) if config else Strategy("plain")
+        """The agent's own."""
+        self.limits = limits_from_config(config.agent.limits) if config else AgentLimits()
         self._seconds = config.agent.limits.turn_seconds if config else SILENCE_SECONDS
         self._most = services.settings.max_models
         self.usage = services.usage
@@ -88,7 +87,7 @@ class ModelPool(Part):
         self._unready: str | None = "loading the model"
         self.tools = served_tools(config, services.registry) if config else ServedTools()
         """What agents may call here."""
-        self.agents_tools = self.tools.of(strategy)
+        self.agents_tools = self.tools.of(self.strategy)
         """What the agent may call under its own strategy."""
         if config and lacks_tools_of_episodes(config, services.registry):
             logger.warning(
@@ -117,8 +116,7 @@ class ModelPool(Part):
             measured = self._measured
             if entry.run is not None and (entry.run / "agent.yaml").is_file():
                 measured = sampling_of_run(entry.run / "agent.yaml")
-            chosen = filled_up(self._said, measured)
-            known = Sampling(chosen.max_tokens, chosen.temperature, chosen.top_p, chosen.top_k)
+            known = sampling_from_config(filled_up(self._said, measured))
             self._samplings[entry.id] = known
         return known
 

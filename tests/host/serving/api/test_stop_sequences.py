@@ -3,7 +3,7 @@
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from grpo_host.serving.api.stop_sequences import UntilStop
+from grpo_host.serving.api.stop_sequences import StopSequences
 
 letters = st.text("ab", max_size=12)
 
@@ -14,7 +14,7 @@ letters = st.text("ab", max_size=12)
 )
 def test_what_is_told_is_the_text_up_to_the_first_stop(pieces, stops):
     told = []
-    until = UntilStop(stops, told.append)
+    until = StopSequences(stops, told.append)
     for piece in pieces:
         until(piece)
     whole = "".join(pieces)
@@ -26,7 +26,7 @@ def test_what_is_told_is_the_text_up_to_the_first_stop(pieces, stops):
 
 def test_text_that_cannot_begin_a_stop_is_told_at_once():
     told = []
-    until = UntilStop(["END"], told.append)
+    until = StopSequences(["END"], told.append)
     until("hello EN")
     assert told == ["hello "]
     until("TER")
