@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from grpo_host.config.check import check
+from grpo_host.checks.check import check
 from grpo_host.config.load import load_config
 from grpo_host.plugins import load_plugins
 from grpo_sdk import hooks

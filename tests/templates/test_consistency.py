@@ -11,8 +11,8 @@ import pytest
 from opentelemetry.sdk import environment_variables as sdk_variables
 from opentelemetry.util.genai import environment_variables as genai_variables
 
+from grpo_host.checks.check import check
 from grpo_host.cli.group import grpo_host
-from grpo_host.config.check import check
 from grpo_host.config.load import load_config
 from grpo_host.config.schema import ServingConfig
 from grpo_host.models.resolve import cache_directory

@@ -57,8 +57,8 @@ def main() -> None:
     """Serve; options come from the command line, or from ``HOST``, ``PORT`` and ``WORKERS``."""
     import click
 
-    from grpo_host.cli.quiet import quiet_libraries
     from grpo_host.serving.server import serve
+    from grpo_host.utils.quiet import quiet_libraries
     from grpo_sdk.errors import GrpoError
 
     @click.command(help=__doc__)

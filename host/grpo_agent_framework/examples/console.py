@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from grpo_host.cli.quiet import quiet_libraries
+from grpo_host.utils.quiet import quiet_libraries
 from grpo_sdk.errors import GrpoError
 from grpo_sdk.rewards import RewardResult
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from grpo_host.backends.judge import judge_from_environment, make_judge
+from grpo_host.assembly.judge import judge_from_environment, make_judge
 from grpo_host.backends.on_demand import OnDemandBackend
 from grpo_rewards.ruler import CUSTOMER_SERVICE_RUBRIC, JudgeError, JudgeUsage, RulerReward
 from grpo_sdk.backend import Backend

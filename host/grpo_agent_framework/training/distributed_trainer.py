@@ -16,8 +16,9 @@ from grpo_host.agents.agent import Agent
 from grpo_host.assembly.from_python.agents import as_agent, checked_agent, is_trainable
 from grpo_host.assembly.from_python.environments import PromptEnvironment, as_environment
 from grpo_host.assembly.from_python.rewards import as_rewards
-from grpo_host.config.schema import AgentConfig, Count, Positive, Section, Temperature
+from grpo_host.config.schema import AgentConfig, Count, Positive, Temperature
 from grpo_host.models.precision import fast_dtype
+from grpo_host.plugins.use import Section
 from grpo_host.rollouts.scoring import WeightedReward
 from grpo_host.utils.validation import config_error, settings_of
 from grpo_sdk.environment import HELD_OUT, TRAIN

@@ -6,24 +6,24 @@ import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from grpo_host.backends.on_demand import OnDemandBackend
-from grpo_host.config.schema import BackendUse
-from grpo_host.models.sentence import installed_embedder, sentence_embedder
-from grpo_host.plugins import Kind, Offer, Registry
-from grpo_host.plugins.options import OptionsError, embedder_parameters, read_options
+from grpo_host.plugins import Offer, Registry
+from grpo_host.plugins.options import choose
+from grpo_host.plugins.use import BackendUse
 from grpo_host.rollouts.scoring import WeightedReward
 from grpo_sdk.backend import Backend, Capability, ModelSpec
 from grpo_sdk.environment import Environment
-from grpo_sdk.errors import ConfigError, PluginError
+from grpo_sdk.errors import PluginError
 from grpo_sdk.rewards import GroupReward, Reward
 from grpo_sdk.strategy import Strategy
 
 if TYPE_CHECKING:
     from langchain_core.tools import BaseTool
 
-    from grpo_host.config.schema import AgentConfig, ModelConfig, PluginUse
+    from grpo_host.config.schema import AgentConfig
+    from grpo_host.plugins.use import ModelConfig, PluginUse
 
 
 @dataclass(frozen=True)
@@ -189,22 +189,6 @@ def model_spec(model: ModelConfig, path: Path | None, hub_id: str | None = None)
         hub_id=hub_id,
         tool_format=model.tool_format,
     )
-
-
-def choose(kind: Kind, use: PluginUse, registry: Registry) -> tuple[Offer, dict[str, Any]]:
-    """Who offers what ``use`` names, and its options as the factory takes them, embedders among them.
-
-    Raises ``PluginError``, ``ConfigError`` if the options do not fit, or ``MissingExtraError`` if the
-    factory cannot do without an embedder and none is installed.
-    """
-    offer = registry.get(kind, use.name)
-    try:
-        options = read_options(offer, use.options)
-    except OptionsError as error:
-        raise ConfigError(f'options of the {kind} "{use.name}": {error}') from None
-    for name, required in embedder_parameters(offer).items():
-        options[name] = sentence_embedder() if required else installed_embedder()
-    return offer, options
 
 
 def _wrong(offer: Offer, made: object, wanted: str) -> PluginError:

@@ -146,8 +146,8 @@ class LocalModel:
         """The backend, which models of the same weights and options share."""
         if isinstance(self._backend, Backend):
             return ThreadedBackend(self._backend)
-        from grpo_host.assembly.from_yaml import choose
-        from grpo_host.config.schema import PluginUse
+        from grpo_host.plugins.options import choose
+        from grpo_host.plugins.use import PluginUse
 
         name = _best_backend() if self._backend == AUTO else self._backend
         use = PluginUse(name=name, options=self._options)

@@ -8,11 +8,11 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from grpo_host.assembly.from_yaml import choose
 from grpo_host.backends.local_model import AUTO, LocalModel, installed_plugins
-from grpo_host.config.schema import PluginUse
 from grpo_host.models.precision import resolve_dtype
 from grpo_host.models.resolve import check_name
+from grpo_host.plugins.options import choose
+from grpo_host.plugins.use import PluginUse
 from grpo_host.utils.validation import settings_of
 from grpo_sdk.backend import Backend, Capability, Sampling
 from grpo_sdk.errors import ConfigError, ModelError

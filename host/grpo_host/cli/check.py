@@ -10,7 +10,7 @@ import click
 from grpo_host.cli.command import Command, agent_yaml, overrides, with_plugins
 
 if TYPE_CHECKING:
-    from grpo_host.config.check import Report
+    from grpo_host.checks.check import Report
     from grpo_host.config.schema import AgentConfig
     from grpo_host.plugins import Registry
 
@@ -40,7 +40,7 @@ def command(
     agent_yaml: Path, overrides: tuple[str, ...], purpose: Any, resolved: bool, registry: Registry
 ) -> None:
     """Find what is wrong with an agent.yaml, without loading a model."""
-    from grpo_host.config.check import check
+    from grpo_host.checks.check import check
     from grpo_host.config.load import load_config
     from grpo_host.config.resolved import dump_resolved
 

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from grpo_host.config.load import LoadedConfig
     from grpo_host.config.overrides import Override
     from grpo_host.plugins import Plugin, Registry
 
@@ -118,15 +117,3 @@ def option_override(option: str, location: tuple[str, ...], value: Any) -> list[
     from grpo_host.config.overrides import Override
 
     return [] if value is None else [Override(location, value, option)]
-
-
-def load_checked(
-    path: Path, changes: Sequence[str | Override], registry: Registry, purpose: Any
-) -> LoadedConfig:
-    """agent.yaml with ``changes``, checked for ``purpose``. Raises ``ConfigError``."""
-    from grpo_host.config.check import check
-    from grpo_host.config.load import load_config
-
-    loaded = load_config(path, changes, registry)
-    check(loaded, registry, purpose=purpose).raise_for_problems()
-    return loaded

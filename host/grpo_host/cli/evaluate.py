@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from grpo_host.checks.load import load_checked
 from grpo_host.cli.command import (
     PATH,
     Command,
     agent_yaml,
-    load_checked,
     option_override,
     overrides,
     with_plugins,
@@ -80,8 +80,8 @@ def command(
     ]
     loaded = load_checked(agent_yaml, changes, registry, "eval")
 
-    from grpo_host.cli.quiet import quiet_libraries
     from grpo_host.runs.evaluate import run_eval
+    from grpo_host.utils.quiet import quiet_libraries
 
     quiet_libraries()
     return run_eval(loaded, registry, resume=resume, out=out, as_json=as_json)

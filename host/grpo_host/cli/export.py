@@ -58,7 +58,7 @@ def command(
     template, and a model card that says how it was made. --push takes the token of huggingface_hub
     (HF_TOKEN, or hf auth login); a new repository is private.
     """
-    from grpo_host.cli.quiet import quiet_libraries
+    from grpo_host.utils.quiet import quiet_libraries
 
     quiet_libraries()
 

@@ -116,7 +116,7 @@ def create(
 
     It is shown this once; the server keeps only a hash of it. The key is alone on stdout.
     """
-    from grpo_host.serving.http.endpoint import ANONYMOUS, Scope
+    from grpo_host.serving.access.caller import ANONYMOUS, Scope
 
     try:
         chosen = [Scope(scope.strip()) for scope in scopes.split(",")]

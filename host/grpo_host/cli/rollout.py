@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from grpo_host.cli.command import PATH, Command, agent_yaml, load_checked, overrides, with_plugins
+from grpo_host.checks.load import load_checked
+from grpo_host.cli.command import PATH, Command, agent_yaml, overrides, with_plugins
 
 if TYPE_CHECKING:
     from grpo_host.plugins import Registry
@@ -40,8 +41,8 @@ def command(
     """Play episodes without training and write their trajectories, one JSON object a line."""
     loaded = load_checked(agent_yaml, overrides, registry, "rollout")
 
-    from grpo_host.cli.quiet import quiet_libraries
     from grpo_host.runs.evaluate import run_rollout
+    from grpo_host.utils.quiet import quiet_libraries
 
     quiet_libraries()
     return run_rollout(loaded, registry, episodes=episodes, split=split, samples=samples, out=out)

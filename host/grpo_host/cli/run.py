@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from grpo_host.checks.load import load_checked
 from grpo_host.cli.command import (
     PATH,
     Command,
-    load_checked,
     option_override,
     overrides,
     plugin_options,
@@ -76,8 +76,8 @@ def command(
         same += ["--resume", resume] if resume else []
         return launch(python_module("grpo_host.cli", *same), loaded.config.training.world_size)
 
-    from grpo_host.cli.quiet import quiet_libraries
     from grpo_host.training.from_yaml import run_training
+    from grpo_host.utils.quiet import quiet_libraries
 
     quiet_libraries()
     return run_training(loaded, registry, resume=resume)

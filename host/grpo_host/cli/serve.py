@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from grpo_host.checks.load import load_checked
 from grpo_host.cli.command import (
     Command,
     PluginChoice,
     agent_yaml,
-    load_checked,
     option_override,
     overrides,
 )
@@ -66,10 +66,10 @@ def command(
     registry = choice.load()
     loaded = load_checked(agent_yaml, changes, registry, "chat")
 
-    from grpo_host.cli.quiet import quiet_libraries
     from grpo_host.serving.app import create_app
     from grpo_host.serving.server import prepare, serve
     from grpo_host.serving.settings import ServerSettings
+    from grpo_host.utils.quiet import quiet_libraries
 
     settings = ServerSettings.of(
         loaded,

@@ -17,8 +17,9 @@ from grpo_sdk.backend import TRAINABLE, Backend, Capability, ModelSpec
 from grpo_sdk.errors import MissingExtraError, ModelError, did_you_mean
 
 if TYPE_CHECKING:
-    from grpo_host.config.schema import AgentConfig, BackendUse, ModelConfig, PluginUse
+    from grpo_host.config.schema import AgentConfig
     from grpo_host.plugins import Registry
+    from grpo_host.plugins.use import BackendUse, ModelConfig, PluginUse
 
 DISTRIBUTION = "grpo-agent-framework"
 NAME = ("backend", "name")

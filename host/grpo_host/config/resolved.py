@@ -14,8 +14,9 @@ from grpo_sdk.backend import Capability
 
 if TYPE_CHECKING:
     from grpo_host.config.load import LoadedConfig
-    from grpo_host.config.schema import AgentConfig, PluginUse
+    from grpo_host.config.schema import AgentConfig
     from grpo_host.plugins import Registry
+    from grpo_host.plugins.use import PluginUse
     from grpo_host.utils.validation import Location
 
 

@@ -9,11 +9,11 @@ from grpo_host.config.schema import (
     AgentConfig,
     EvaluationConfig,
     SamplingConfig,
-    Section,
     ServingConfig,
     ServingSamplingConfig,
 )
 from grpo_host.config.source import read_source
+from grpo_host.plugins.use import Section
 from grpo_host.utils.validation import say_location, settings_of
 from grpo_sdk.errors import ConfigError
 

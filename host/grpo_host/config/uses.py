@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from grpo_host.config.schema import BackendUse
 from grpo_host.plugins.options import OptionsError, read_options
+from grpo_host.plugins.use import BackendUse
 from grpo_sdk.errors import GrpoError
 
 if TYPE_CHECKING:
-    from grpo_host.config.schema import AgentConfig, PluginUse
+    from grpo_host.config.schema import AgentConfig
     from grpo_host.plugins import Kind, Registry
+    from grpo_host.plugins.use import PluginUse
     from grpo_host.utils.validation import Location
 
 

@@ -13,12 +13,14 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 from pydantic.errors import PydanticInvalidForJsonSchema, PydanticUserError
 from pydantic_core import PydanticSerializationError
 
-from grpo_host.config.schema import BackendUse, Numbers
+from grpo_host.models.sentence import installed_embedder, sentence_embedder
 from grpo_host.plugins.record import Kind, Offer
+from grpo_host.plugins.registry import Registry
+from grpo_host.plugins.use import BackendUse, Numbers, PluginUse
 from grpo_host.utils.validation import Complaint, Location, complaints_of, say_location
 from grpo_sdk.backend import Backend
 from grpo_sdk.embedder import Embedder
-from grpo_sdk.errors import PluginError
+from grpo_sdk.errors import ConfigError, PluginError
 
 NOT_OPTIONS: Mapping[Kind, frozenset[str]] = {"backend": frozenset({"model"})}
 """Parameters that the host fills in itself, by kind."""
@@ -211,3 +213,19 @@ def _must_be_given(offer: Offer, parameter: inspect.Parameter) -> str:
 def _is_scored(offer: Offer, parameter: inspect.Parameter) -> bool:
     """Whether the factory is really a scoring function."""
     return offer.kind == "reward" and parameter.name in ("trajectory", "trajectories")
+
+
+def choose(kind: Kind, use: PluginUse, registry: Registry) -> tuple[Offer, dict[str, Any]]:
+    """Who offers what ``use`` names, and its options as the factory takes them, embedders among them.
+
+    Raises ``PluginError``, ``ConfigError`` if the options do not fit, or ``MissingExtraError`` if the
+    factory cannot do without an embedder and none is installed.
+    """
+    offer = registry.get(kind, use.name)
+    try:
+        options = read_options(offer, use.options)
+    except OptionsError as error:
+        raise ConfigError(f'options of the {kind} "{use.name}": {error}') from None
+    for name, required in embedder_parameters(offer).items():
+        options[name] = sentence_embedder() if required else installed_embedder()
+    return offer, options

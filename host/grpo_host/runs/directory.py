@@ -19,8 +19,8 @@ from typing import Any, BinaryIO, Literal, TypeVar, cast
 
 from filelock import FileLock, Timeout
 
-from grpo_host.utils.paths import expanded
 from grpo_host.utils.atomic import write_text
+from grpo_host.utils.paths import expanded
 from grpo_sdk.errors import RunError
 from grpo_sdk.trajectory import Trajectory
 

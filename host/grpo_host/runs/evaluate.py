@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from grpo_host.agents.agent import Agent
 from grpo_host.assembly.runtime import Assembly, assemble
-from grpo_host.rollouts.evaluation import Evaluation, evaluate, most_frequent_failure
 from grpo_host.backends.event_loop import LoopThread
-from grpo_host.utils.progress import Reporter, nowhere
-from grpo_host.utils.atomic import write_text
 from grpo_host.rollouts.engine import group_requests
+from grpo_host.rollouts.evaluation import Evaluation, evaluate, most_frequent_failure
 from grpo_host.runs.directory import RunDirectory
 from grpo_host.runs.versions import describe_run
+from grpo_host.utils.atomic import write_text
+from grpo_host.utils.progress import Reporter, nowhere
 from grpo_sdk.environment import HELD_OUT, TRAIN
 from grpo_sdk.errors import RunError
 from grpo_sdk.seeds import derive_seed

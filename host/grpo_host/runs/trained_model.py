@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from grpo_host.utils.paths import expanded
 from grpo_host.runs.directory import RunDirectory
+from grpo_host.utils.paths import expanded
 from grpo_sdk.errors import RunError
 
 

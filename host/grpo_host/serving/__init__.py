@@ -1,1 +1,1 @@
-"""The agent behind HTTP and WebSocket: keys, limits, and the rooms that answer."""
+"""The agent behind HTTP and WebSocket: keys, limits, and the features that answer."""

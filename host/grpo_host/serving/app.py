@@ -16,7 +16,7 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 from grpo_host.plugins import load_plugins
 from grpo_host.rollouts.gc_pause import short_collections
 from grpo_host.serving.access.auth import Authentication
-from grpo_host.serving.features import all_endpoints, all_websocket_routes
+from grpo_host.serving.features import add_parts, all_endpoints, all_websocket_routes
 from grpo_host.serving.http.dispatch import EndpointApp, SocketApp
 from grpo_host.serving.http.draining import drain_at_signals
 from grpo_host.serving.http.endpoint import Endpoint, SocketEndpoint
@@ -44,7 +44,7 @@ def create_app(
     websocket_routes: Sequence[SocketEndpoint] | None = None,
     **parts: Any,
 ) -> Starlette:
-    """The server. ``parts`` stand in for those that the rooms would make (``models=...``).
+    """The server. ``parts`` stand in for those that the features would make (``models=...``).
 
     ``app.state.services`` has its ``Services``; they start and end with the app's lifespan.
     """
@@ -54,7 +54,8 @@ def create_app(
         from grpo_host.config.load import load_config
 
         loaded = load_config(settings.agent_yaml, settings.overrides, registry)
-    services = Services(settings, registry, loaded=loaded, **parts)
+    services = Services(settings, registry, loaded=loaded)
+    add_parts(services, parts)
     endpoints = all_endpoints() if endpoints is None else endpoints
     websocket_routes = all_websocket_routes() if websocket_routes is None else websocket_routes
     app = Starlette(

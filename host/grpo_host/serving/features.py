@@ -1,58 +1,70 @@
-"""Which modules make up the server. To add one: a line here."""
+"""Which features make up the server. To add one: a line here."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import import_module
 from types import ModuleType
+from typing import Any
 
+from grpo_host.serving import jobs
+from grpo_host.serving.api import chat, chat_completions, conversations, responses, websocket
+from grpo_host.serving.http import observability, pages, traffic
 from grpo_host.serving.http.endpoint import Endpoint, SocketEndpoint
+from grpo_host.serving.models import pool
+from grpo_host.serving.services import Services
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
-    """A module with any of ``endpoints() -> list[Endpoint]``,
-    ``websocket_routes() -> list[SocketEndpoint]`` and, where it fills a part of ``Services``,
-    ``make_part(services) -> Part``."""
+class Feature:
+    """A module with any of ``endpoints() -> list[Endpoint]``, ``websocket_routes() -> list[SocketEndpoint]``
+    and, if it fills a part of ``Services``, ``make_part(services) -> Part``."""
 
-    module: str
+    module: ModuleType
     part: str | None = None
 
 
-ROOMS = (
-    Room("grpo_host.serving.http.observability", part="telemetry"),
-    Room("grpo_host.serving.models.pool", part="models"),
-    Room("grpo_host.serving.api.chat_completions"),
-    Room("grpo_host.serving.api.responses"),
-    Room("grpo_host.serving.api.chat", part="chat"),
-    Room("grpo_host.serving.api.websocket"),
-    Room("grpo_host.serving.jobs", part="jobs"),
-    Room("grpo_host.serving.http.traffic"),
-    Room("grpo_host.serving.http.pages"),
+FEATURES = (
+    Feature(observability, part="telemetry"),
+    Feature(pool, part="models"),
+    Feature(conversations, part="chat"),
+    Feature(chat_completions),
+    Feature(responses),
+    Feature(chat),
+    Feature(websocket),
+    Feature(jobs, part="jobs"),
+    Feature(traffic),
+    Feature(pages),
 )
 """In the order in which their parts start; they close in the opposite one."""
 
 
-def rooms() -> Iterator[tuple[Room, ModuleType]]:
-    """The rooms, imported."""
-    for room in ROOMS:
-        yield room, import_module(room.module)
+def add_parts(services: Services, given: Mapping[str, Any]) -> None:
+    """Let every feature fill its part of ``services``, unless ``given`` has another in its place."""
+    names = [feature.part for feature in FEATURES if feature.part]
+    for feature in FEATURES:
+        if feature.part:
+            own = feature.part in given
+            services.add(feature.part, given[feature.part] if own else feature.module.make_part(services))
+    for name in given.keys() - set(names):
+        services.add(name, given[name])
 
 
 def all_endpoints() -> list[Endpoint]:
-    """Every endpoint of every room."""
+    """Every endpoint of every feature."""
     return [
         endpoint
-        for _, module in rooms()
-        for endpoint in (module.endpoints() if hasattr(module, "endpoints") else ())
+        for feature in FEATURES
+        for endpoint in (feature.module.endpoints() if hasattr(feature.module, "endpoints") else ())
     ]
 
 
 def all_websocket_routes() -> list[SocketEndpoint]:
-    """Every WebSocket route of every room."""
+    """Every WebSocket route of every feature."""
     return [
         route
-        for _, module in rooms()
-        for route in (module.websocket_routes() if hasattr(module, "websocket_routes") else ())
+        for feature in FEATURES
+        for route in (
+            feature.module.websocket_routes() if hasattr(feature.module, "websocket_routes") else ()
+        )
     ]

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from grpo_host.serving.access.keys import KeyStore
 from grpo_host.serving.access.rate_limits import RateLimits
 from grpo_host.serving.access.usage import Usage
-from grpo_host.serving.features import ROOMS, rooms
 from grpo_host.serving.http.admission import Admission
 from grpo_host.serving.http.readiness import Outside
 from grpo_host.serving.http.traffic import Traffic
@@ -31,7 +30,7 @@ CLOSE_SECONDS = 10.0
 
 
 class Part:
-    """What a room puts into ``Services``; all of it is optional."""
+    """What a feature puts into ``Services``; all of it is optional."""
 
     async def start(self) -> None:
         """Begin to work; the database is migrated. Raising ends the server before it listens."""
@@ -55,7 +54,7 @@ class Services:
     """The parts of a server. Making one connects to nothing and loads nothing; ``start`` does that."""
 
     telemetry: Any
-    """Where it is None, as with the parts below, the room is not there."""
+    """None, as with the parts below: the feature is not there."""
     models: Any
     chat: Any
     jobs: Any
@@ -66,7 +65,6 @@ class Services:
         registry: Registry,
         *,
         loaded: LoadedConfig | None = None,
-        **parts: Any,
     ) -> None:
         self.settings = settings
         self.registry = registry
@@ -85,14 +83,12 @@ class Services:
         """Set when the server has begun to end."""
         self.started = False
         self.telemetry = self.models = self.chat = self.jobs = None
-        self._names = [room.part for room in ROOMS if room.part]
-        for room, module in rooms():
-            if room.part and room.part not in parts:
-                setattr(self, room.part, module.make_part(self))
-        for name, part in parts.items():
-            setattr(self, name, part)
-            if name not in self._names:
-                self._names.append(name)
+        self._names: list[str] = []
+
+    def add(self, name: str, part: Any) -> None:
+        """Let ``part`` be the attribute ``name``; it starts after those before, and closes before them."""
+        setattr(self, name, part)
+        self._names.append(name)
 
     def parts(self) -> Iterator[tuple[str, Part]]:
         """The parts that are there, in the order in which they start."""

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider
     from opentelemetry.trace import Link, Span, TracerProvider
 
-    from grpo_host.training.trl.grpo import GrpoRollouts
+    from grpo_host.training.trl.rollouts import GrpoRollouts
     from grpo_host.training.trl.trainer import HostGRPOTrainer
 
 SCOPE = "grpo_host.training"

@@ -157,7 +157,7 @@ class TrainingRun:
 
         Gives what was measured, and the first conversations.
         """
-        from grpo_host.training.trl.grpo import gather_played
+        from grpo_host.training.trl.rollouts import gather_played
 
         settings = self.config.evaluation
         observers: list[Observer] = [self.directory.append_trajectory] if self.ranks.main else []
@@ -223,8 +223,10 @@ class TrainingRun:
             self._evaluate_once("warm_start", agent, policy)
 
     def _train(self, agent: Agent, policy: Policy, checkpoint: Path | None, first_step: int) -> bool:
+        from grpo_host.training.task_order import task_order
         from grpo_host.training.telemetry import training_telemetry
-        from grpo_host.training.trl.grpo import GrpoRollouts, task_order, train_grpo
+        from grpo_host.training.trl.grpo import train_grpo
+        from grpo_host.training.trl.rollouts import GrpoRollouts
 
         training = self.config.training
         early, tasks = self._early_stopping(agent, policy, first_step)

@@ -6,10 +6,11 @@ import asyncio
 
 import pytest
 
-from grpo_host.assembly.from_yaml import build, choose
+from grpo_host.assembly.from_yaml import build
 from grpo_host.config.load import load_config
 from grpo_host.models.sentence import embedder_available, sentence_embedder
 from grpo_host.plugins import Registry
+from grpo_host.plugins.options import choose
 from grpo_host.rollouts.scoring import RewardSet
 from grpo_sdk import (
     Backend,

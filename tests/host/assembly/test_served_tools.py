@@ -8,7 +8,7 @@ from textwrap import dedent
 import pytest
 
 from grpo_host.assembly.served_tools import lacks_tools_of_episodes, served_tools
-from grpo_host.config.check import check
+from grpo_host.checks.check import check
 from grpo_host.config.load import load_config
 from grpo_host.plugins import load_plugins
 from grpo_sdk.environment import Environment, Observation, StepResult

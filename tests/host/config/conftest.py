@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from grpo_host.config.check import Report, check
+from grpo_host.checks.check import Report, check
 from grpo_host.config.load import load_config
 from grpo_host.plugins import Registry
 from grpo_sdk import (

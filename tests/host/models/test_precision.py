@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from grpo_host.chat.settings import ModelSettings
-from grpo_host.config.schema import ModelConfig
 from grpo_host.models import precision
+from grpo_host.plugins.use import ModelConfig
 
 
 @pytest.fixture

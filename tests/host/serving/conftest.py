@@ -19,14 +19,15 @@ from starlette.websockets import WebSocket
 
 from grpo_host.config.load import load_config
 from grpo_host.plugins import Registry, load_plugins
+from grpo_host.serving.access.caller import Key, Scope
 from grpo_host.serving.app import create_app
-from grpo_host.serving.http.endpoint import Call, Endpoint, Key, Scope, SocketEndpoint
+from grpo_host.serving.http.endpoint import Call, Endpoint, SocketEndpoint
 from grpo_host.serving.server import _config, _listen
 from grpo_host.serving.services import Services
 from grpo_host.serving.settings import ServerSettings
 from grpo_sdk.hooks import hookimpl
 
-NO_ROOMS = {"telemetry": None, "models": None, "chat": None, "jobs": None}
+NO_PARTS = {"telemetry": None, "models": None, "chat": None, "jobs": None}
 
 
 class Said(BaseModel):
@@ -108,7 +109,7 @@ async def echo(websocket: WebSocket, key: Key, services: Services) -> None:
 
 @pytest.fixture
 def serving(tmp_path: Path) -> Callable[..., Any]:
-    """``async with serving(rate="2/minute") as server``: its rooms are a few endpoints of its own,
+    """``async with serving(rate="2/minute") as server``: its features are a few endpoints of its own,
     and those that anyone may ask."""
 
     @asynccontextmanager
@@ -117,7 +118,7 @@ def serving(tmp_path: Path) -> Callable[..., Any]:
 
         handled: list[str] = []
         release = asyncio.Event()
-        parts = {name: options.pop(name, None) for name in NO_ROOMS}
+        parts = {name: options.pop(name, None) for name in NO_PARTS}
         sockets = options.pop("websocket_routes", [])
         settings = ServerSettings.of(**{"state": tmp_path / "state", **options})
         app = create_app(

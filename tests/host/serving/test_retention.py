@@ -10,9 +10,9 @@ import pytest
 
 from grpo_host.chat.sql_store import SqlStore
 from grpo_host.chat.store import ConversationRecord
+from grpo_host.serving.access.caller import Scope
 from grpo_host.serving.api import chat
 from grpo_host.serving.api.conversations import Chats
-from grpo_host.serving.http.endpoint import Scope
 from grpo_sdk.messages import assistant, user
 
 DAY = 86_400.0

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 from cachetools import TTLCache
 from sqlalchemy import func, insert, select, update
 
+from grpo_host.serving.access.caller import ANONYMOUS, Key, Scope
 from grpo_host.serving.access.owners import adopt, owned
-from grpo_host.serving.http.endpoint import ANONYMOUS, Key, Scope
 from grpo_host.storage.database import NO_ANSWER, unreachable, writing
 from grpo_host.storage.tables import keys as _keys
 

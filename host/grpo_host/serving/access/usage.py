@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import func, select
 
-from grpo_host.agents.tracing import SERVED, Served
+from grpo_host.agents.tracing import SERVED
 from grpo_host.storage.database import NO_ANSWER, insert_for, writing
 from grpo_host.storage.tables import usage as _usage
 
@@ -19,9 +19,6 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
     from sqlalchemy.ext.asyncio import AsyncEngine
 
-    from grpo_host.serving.http.endpoint import Key
-    from grpo_host.serving.models.catalogue import Entry
-    from grpo_host.serving.services import Services
 
 logger = logging.getLogger("grpo_host.serving")
 
@@ -122,11 +119,3 @@ async def used(engine: AsyncEngine, days: int) -> dict[str, Used]:
     async with engine.connect() as connection:
         found = {row[0]: Used(*map(int, row[1:])) for row in await connection.execute(query)}
     return dict(sorted(found.items(), key=lambda item: -(item[1].input_tokens + item[1].output_tokens)))
-
-
-def serve_as(services: Services, key: Key, entry: Entry, response_id: str | None = None) -> None:
-    """From here on this context answers the owner of ``key`` with ``entry``."""
-    run = entry.run.name if entry.run is not None else None
-    adapter = str(entry.adapter) if entry.adapter is not None else None
-    SERVED.set(Served(services.settings.agent, key.owner, run, adapter, response_id))
-    services.usage.request(key.owner)

@@ -16,6 +16,7 @@ import orjson
 from starlette.responses import Response
 
 from grpo_host.agents.reply import OnText
+from grpo_host.serving.access.caller import Scope
 from grpo_host.serving.api.openai_schema import (
     ChatCompletion,
     ChatCompletionChunk,
@@ -27,7 +28,8 @@ from grpo_host.serving.api.openai_schema import (
     Usage,
 )
 from grpo_host.serving.api.openai_turn import Answering, usage_of
-from grpo_host.serving.http.endpoint import ApiError, Call, Endpoint, Scope
+from grpo_host.serving.http.api_error import ApiError
+from grpo_host.serving.http.endpoint import Call, Endpoint
 from grpo_host.serving.http.errors import render
 from grpo_host.serving.http.event_stream import Put, event_stream
 

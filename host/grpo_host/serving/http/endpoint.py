@@ -1,13 +1,12 @@
-"""What a room of the server offers: endpoints, their calls, and how they fail."""
+"""What a feature of the server offers: endpoints and WebSocket routes."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from grpo_sdk.errors import GrpoError
+from grpo_host.serving.access.caller import Key, Scope
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -16,63 +15,6 @@ if TYPE_CHECKING:
     from starlette.websockets import WebSocket
 
     from grpo_host.serving.services import Services
-
-
-class Scope(StrEnum):
-    """What a key may do."""
-
-    CHAT = "chat"
-    """Talk to agents, and see one's own conversations."""
-    TRAIN = "train"
-    """Start, watch and cancel training jobs."""
-    ADMIN = "admin"
-    """See what concerns the whole server, such as its metrics."""
-
-
-@dataclass(frozen=True, slots=True)
-class Key:
-    """Who calls."""
-
-    id: str
-    name: str
-    scopes: frozenset[Scope]
-    owner: str
-    """The person or team whose key it is: conversations and jobs are theirs, whichever of their keys made
-    them."""
-
-    def may(self, scope: Scope) -> bool:
-        return scope in self.scopes
-
-
-NOBODY = Key("", "", frozenset(), "")
-"""Whoever calls a public endpoint."""
-ANONYMOUS = Key("anonymous", "anonymous", frozenset(Scope), "anonymous")
-"""Whoever calls over loopback a server that has no keys."""
-
-
-class ApiError(GrpoError):
-    """A request cannot be answered as it was asked; ``message`` is for the caller."""
-
-    def __init__(
-        self,
-        status: int,
-        code: str,
-        message: str,
-        *,
-        retry_after: float | None = None,
-        param: str | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> None:
-        super().__init__(message)
-        self.status = status
-        self.code = code
-        """For programs: ``not_found``, ``rate_limited``, …"""
-        self.message = message
-        self.retry_after = retry_after
-        """Seconds."""
-        self.param = param
-        """The field of the request that is wrong."""
-        self.headers = dict(headers or {})
 
 
 @dataclass(slots=True)

@@ -15,7 +15,7 @@ from starlette.responses import Response
 
 from grpo_host.agents.agent import TurnLimitError, TurnTimeoutError
 from grpo_host.chat.store import ConflictError, ConversationNotFoundError
-from grpo_host.serving.http.endpoint import ApiError
+from grpo_host.serving.http.api_error import ApiError
 from grpo_host.storage.database import StorageError
 from grpo_host.utils.redaction import redact
 from grpo_host.utils.validation import Location, explain, say_location

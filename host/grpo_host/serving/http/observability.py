@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.responses import Response
 
+from grpo_host.serving.access.caller import Scope
 from grpo_host.serving.access.usage import Usage
-from grpo_host.serving.http.endpoint import Call, Endpoint, Scope
+from grpo_host.serving.http.endpoint import Call, Endpoint
 from grpo_host.serving.services import Part, Services
 from grpo_host.telemetry.server import ServerTelemetry
 

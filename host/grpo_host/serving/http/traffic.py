@@ -9,7 +9,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from grpo_host.serving.http.endpoint import Call, Endpoint, Scope
+from grpo_host.serving.access.caller import Scope
+from grpo_host.serving.http.endpoint import Call, Endpoint
 
 WINDOW = 1000
 

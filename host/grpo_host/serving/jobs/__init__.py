@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def endpoints() -> list[Endpoint]:
-    """The room's routes."""
+    """The feature's routes."""
     from grpo_host.serving.jobs.routes import job_endpoints
 
     return job_endpoints()

@@ -47,9 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.parent is not None:
         end_with(given.parent)
     os.nice(NICENESS)
-    from grpo_host.cli.command import PluginChoice
+    from grpo_host.plugins import load_plugins
 
-    registry = PluginChoice(None if given.plugins is None else given.plugins.split(",")).load()
+    registry = load_plugins(None if given.plugins is None else given.plugins.split(","))
     try:
         return train(given.directory, registry)
     except GrpoError as error:
@@ -60,10 +60,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def train(directory: Path, registry: Registry) -> int:
     """Begin or go on with the run in ``directory``. Raises ``GrpoError``."""
-    from grpo_host.cli.command import load_checked
-    from grpo_host.cli.quiet import quiet_libraries
+    from grpo_host.checks.load import load_checked
     from grpo_host.runs.directory import RunDirectory
     from grpo_host.utils.atomic import write_text
+    from grpo_host.utils.quiet import quiet_libraries
 
     run = RunDirectory(directory)
     wait_until_free(run)

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 from grpo_host.runs.directory import RunDirectory
 from grpo_host.runs.trained_model import TrainedModel, trained_model
-from grpo_host.serving.http.endpoint import ApiError
+from grpo_host.serving.http.api_error import ApiError
 from grpo_sdk.errors import did_you_mean
 
 if TYPE_CHECKING:
-    from grpo_host.config.schema import ModelConfig
+    from grpo_host.plugins.use import ModelConfig
     from grpo_host.serving.settings import ServerSettings
 
 LOOK_SECONDS = 1.0

@@ -18,14 +18,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from grpo_host.agents.agent import Agent, AgentLimits
 from grpo_host.agents.session import whole_reply
 from grpo_host.assembly.agent import limits_from_config, sampling_from_config
-from grpo_host.assembly.from_yaml import build_strategy, choose
+from grpo_host.assembly.from_yaml import build_strategy
 from grpo_host.assembly.served_tools import ServedTools, lacks_tools_of_episodes, served_tools
 from grpo_host.backends.local_model import AUTO, LocalModel
 from grpo_host.backends.wrapper import BackendWrapper
-from grpo_host.config.schema import ModelConfig, PluginUse, SamplingConfig
+from grpo_host.config.schema import SamplingConfig
 from grpo_host.config.served_sampling import filled_up, sampling_of_run, served_sampling
+from grpo_host.plugins.options import choose
+from grpo_host.plugins.use import ModelConfig, PluginUse
 from grpo_host.runs.directory import RunDirectory
-from grpo_host.serving.http.endpoint import ApiError
+from grpo_host.serving.http.api_error import ApiError
 from grpo_host.serving.http.readiness import listens
 from grpo_host.serving.models.catalogue import Catalogue, Entry
 from grpo_host.serving.services import Part, Services

@@ -1,13 +1,9 @@
-"""GRPO: which tasks a step plays, how their trajectories reach the trainer, and the trainer's settings."""
+"""GRPO with TRL: the trainer's settings, its making, and its run."""
 
 from __future__ import annotations
 
-import random
-import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,148 +11,21 @@ from datasets import Dataset
 from transformers import PrinterCallback
 from trl import GRPOConfig
 
-from grpo_host.backends.event_loop import Runner
 from grpo_host.config.schema import AgentConfig, TrainingConfig
-from grpo_host.rollouts.engine import Observer, RolloutEngine, RolloutMetrics
-from grpo_host.rollouts.episode import EpisodeRequest
-from grpo_host.rollouts.evaluation import most_frequent_failure
 from grpo_host.rollouts.scoring import WeightedReward
 from grpo_host.runs.directory import RunDirectory
 from grpo_host.training.checkpoints import checkpoint_path, complete_checkpoint
 from grpo_host.training.devices import largest_share, precision_arguments
 from grpo_host.training.early_stopping import EarlyStopping
 from grpo_host.training.finite import FiniteUpdates
-from grpo_host.training.interrupt import Interrupt, StopTraining
+from grpo_host.training.interrupt import StopTraining
 from grpo_host.training.policy import Policy
 from grpo_host.training.ranks.process_group import Ranks
 from grpo_host.training.telemetry import TrainingTelemetry
 from grpo_host.training.trl.callbacks import CompleteCheckpoints, StepMetrics, StopEarly, StopOnSignal
 from grpo_host.training.trl.reference import penalise_from_base, penalise_from_start
+from grpo_host.training.trl.rollouts import GrpoRollouts
 from grpo_host.training.trl.trainer import HostGRPOTrainer, ImportanceSampling, Rollout
-from grpo_host.utils.progress import Reporter
-from grpo_sdk.errors import RunError
-from grpo_sdk.seeds import derive_seed
-from grpo_sdk.trajectory import Task, Trajectory
-
-UNSCORED_STEPS = 3
-"""Without a single reward, until a run is given up."""
-
-
-def task_order(tasks: Sequence[Task], steps: int, per_step: int, *, seed: int) -> list[Task]:
-    """``steps * per_step`` tasks: every task once before any comes again, each round shuffled anew."""
-    order: list[Task] = []
-    generator = random.Random(derive_seed(seed, "task-order"))
-    while len(order) < steps * per_step:
-        round_ = list(tasks)
-        generator.shuffle(round_)
-        order += round_
-    return order[: steps * per_step]
-
-
-@dataclass
-class GrpoRollouts:
-    """Plays the episodes that a training step asks for, from the current weights."""
-
-    engine: RolloutEngine
-    policy: Policy
-    loop: Runner
-    reporter: Reporter
-    interrupt: Interrupt
-    order: Sequence[Task]
-    training: TrainingConfig
-    seed: int
-    ranks: Ranks = field(default_factory=Ranks)
-    observers: Sequence[Observer] = ()
-    """Hear of other ranks' trajectories; the engine's own observers hear of this rank's."""
-    seconds: dict[str, float] = field(default_factory=dict)
-    metrics: RolloutMetrics = field(default_factory=RolloutMetrics)
-    unscored: int = 0
-    """Steps in a row in which not one episode had a reward."""
-
-    def __call__(self, rows: Sequence[dict[str, Any]], trainer: HostGRPOTrainer) -> list[Trajectory]:
-        """One trajectory a row. Rows of one task come together or apart; each is its own sample.
-
-        Raises ``RunError`` where steps go by in which nothing can be learnt, since nothing is scored.
-        """
-        self.interrupt.check()
-        step = trainer.state.global_step + 1
-        started = time.perf_counter()
-        self.loop.run(self.policy.sync(self.engine.agent.backend), check=self.interrupt.check)
-        synced = time.perf_counter()
-        groups = self._groups(rows, step)
-        total = sum(len(group) for group in groups.values())
-        with self.reporter.phase(f"step {step}: rollouts", total) as advance:
-            played, _ = self.loop.run(
-                self.engine.run(
-                    list(groups.values()),
-                    policy_version=self.policy.version,
-                    on_episode=lambda _: advance(),
-                ),
-                check=self.interrupt.check,
-            )
-        everyone = gather_played([item for group in played for item in group], self.ranks, self.observers)
-        self.metrics = RolloutMetrics(seconds=time.perf_counter() - synced)
-        for trajectory in everyone:
-            self.metrics.add(trajectory)
-        self.seconds = {
-            "weight_sync": synced - started,
-            "rollouts": time.perf_counter() - synced,
-        }
-        self._give_up_unscored(everyone)
-        queues = {slot: iter(group) for slot, group in zip(groups, played, strict=True)}
-        return [next(queues[row["slot"]]) for row in rows]
-
-    def _give_up_unscored(self, played: Sequence[Trajectory]) -> None:
-        self.unscored = self.unscored + 1 if all(item.reward is None for item in played) else 0
-        if self.unscored == UNSCORED_STEPS:
-            raise RunError(
-                f"not one episode of {UNSCORED_STEPS} steps has a reward; what failed most: "
-                f"{most_frequent_failure(played)}. Their trajectories are in trajectories.jsonl; mend it and "
-                "go on with --resume"
-            )
-
-    def _groups(self, rows: Sequence[dict[str, Any]], step: int) -> dict[int, list[EpisodeRequest]]:
-        groups: dict[int, list[EpisodeRequest]] = {}
-        for slot, samples in Counter(row["slot"] for row in rows).items():
-            task = self.order[slot]
-            # Where there are few tasks, one comes twice in a step: its episodes are told apart.
-            step_begins = slot - slot % self.training.tasks_per_step
-            again = sum(earlier.id == task.id for earlier in self.order[step_begins:slot])
-            first = again * self.training.group_size
-            groups[slot] = [
-                EpisodeRequest(
-                    task=task,
-                    sample=sample,
-                    seed=derive_seed(self.seed, step, task.id, sample),
-                    environment_seed=derive_seed(self.seed, step, task.id, "environment"),
-                    id=f"{step}/{task.id}/{sample}",
-                )
-                for sample in range(first, first + samples)
-            ]
-        return groups
-
-    def phases(self) -> dict[str, float]:
-        """Timings and counts of the last step, for its line of metrics.jsonl."""
-        rollout = self.metrics.as_dict()
-        rollout.pop("seconds")
-        visible = self.policy.visible_update
-        return {
-            **({"weights/visible_update": visible} if visible is not None else {}),
-            **{f"seconds/{name}": value for name, value in self.seconds.items()},
-            **{f"rollouts/{name}": value for name, value in rollout.items()},
-        }
-
-
-def gather_played(
-    played: Sequence[Trajectory], ranks: Ranks, observers: Sequence[Observer]
-) -> list[Trajectory]:
-    """What all ranks played, rank 0's first. On rank 0 ``observers`` hear of the others'."""
-    everyone = ranks.gather(played)
-    if ranks.main:
-        for trajectory in everyone[len(played) :]:
-            for observer in observers:
-                observer(trajectory)
-    return everyone
 
 
 def grpo_arguments(

@@ -8,7 +8,7 @@ import pytest
 from grpo_host.agents.rendering import find_renderer
 from grpo_host.agents.rendering.native_tools import FORMS, NativeTools
 from grpo_host.agents.rendering.template import TemplateRenderer
-from grpo_host.config.schema import ToolFormat
+from grpo_host.plugins.use import ToolFormat
 from grpo_sdk import ModelError, ModelSpec, assistant, system, tool_call, tool_result, user
 from grpo_sdk.tools import MALFORMED_CALL
 

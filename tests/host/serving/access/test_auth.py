@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from grpo_host.serving.http.endpoint import Scope
+from grpo_host.serving.access.caller import Scope
 
 HELLO = {"text": "hello"}
 
@@ -178,6 +178,6 @@ def test_a_database_that_does_not_answer_lets_nobody_in(serving, tmp_path):
 
 
 def test_the_anonymous_caller_has_every_scope():
-    from grpo_host.serving.http.endpoint import ANONYMOUS, NOBODY
+    from grpo_host.serving.access.caller import ANONYMOUS, NOBODY
 
     assert all(ANONYMOUS.may(scope) and not NOBODY.may(scope) for scope in Scope)

@@ -12,8 +12,8 @@ import pytest
 from grpo_host.config.load import load_config
 from grpo_host.plugins import load_plugins
 from grpo_host.serving.access import idempotency
+from grpo_host.serving.access.caller import Scope
 from grpo_host.serving.app import create_app
-from grpo_host.serving.http.endpoint import Scope
 from grpo_host.serving.settings import ServerSettings
 from grpo_sdk.backend import Backend, Capability, ChatReply
 from grpo_sdk.hooks import hookimpl

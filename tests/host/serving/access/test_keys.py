@@ -6,8 +6,8 @@ import time
 
 import pytest
 
+from grpo_host.serving.access.caller import Scope
 from grpo_host.serving.access.keys import KeyStore
-from grpo_host.serving.http.endpoint import Scope
 from grpo_host.storage import database
 from grpo_host.storage.migrations import migrate
 from grpo_host.utils.redaction import redact

@@ -12,8 +12,8 @@ import pytest
 
 from grpo_host.chat.sql_store import SqlStore
 from grpo_host.chat.store import ConversationRecord
+from grpo_host.serving.access.caller import Scope
 from grpo_host.serving.access.keys import KeyStore
-from grpo_host.serving.http.endpoint import Scope
 from grpo_host.serving.jobs.record import JobPlan
 from grpo_host.serving.jobs.store import JobStore
 from grpo_host.storage.database import make_engine

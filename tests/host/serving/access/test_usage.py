@@ -13,9 +13,9 @@ from grpo_host.agents.tracing import SERVED, Served
 from grpo_host.cli.keys import command
 from grpo_host.config.load import load_config
 from grpo_host.plugins import load_plugins
+from grpo_host.serving.access.caller import Scope
 from grpo_host.serving.access.usage import Usage, Used, used
 from grpo_host.serving.app import create_app
-from grpo_host.serving.http.endpoint import Scope
 from grpo_host.serving.http.observability import Telemetry
 from grpo_host.serving.settings import ServerSettings
 from grpo_host.storage import database

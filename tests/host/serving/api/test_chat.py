@@ -18,9 +18,9 @@ from websockets.sync.client import connect
 
 from grpo_host.config.load import load_config
 from grpo_host.plugins import load_plugins
+from grpo_host.serving.access.caller import Scope
 from grpo_host.serving.access.keys import CACHE_SECONDS
 from grpo_host.serving.app import create_app
-from grpo_host.serving.http.endpoint import Scope
 from grpo_host.serving.settings import ServerSettings
 from grpo_sdk.hooks import hookimpl
 from grpo_sdk.messages import assistant, tool_call

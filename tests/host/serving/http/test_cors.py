@@ -17,8 +17,8 @@ import uvicorn
 
 from grpo_host.config.load import load_config
 from grpo_host.plugins import load_plugins
+from grpo_host.serving.access.caller import Scope
 from grpo_host.serving.app import create_app
-from grpo_host.serving.http.endpoint import Scope
 from grpo_host.serving.settings import ServerSettings
 
 PAGE = "https://app.example"

@@ -113,7 +113,8 @@ SERVER = """
     from grpo_host.plugins import Registry
     from grpo_host.serving.http import pages
     from grpo_host.serving.app import create_app
-    from grpo_host.serving.http.endpoint import Endpoint, Scope
+    from grpo_host.serving.http.endpoint import Endpoint
+    from grpo_host.serving.access.caller import Scope
     from grpo_host.serving.server import serve
     from grpo_host.serving.settings import ServerSettings
 

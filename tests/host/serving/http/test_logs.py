@@ -8,7 +8,7 @@ import pytest
 import websockets
 from websockets.asyncio.client import connect
 
-from grpo_host.serving.http.endpoint import Scope
+from grpo_host.serving.access.caller import Scope
 from grpo_host.serving.http.logs import RedactingFormatter
 
 

@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from grpo_host.serving.access.caller import Scope
 from grpo_host.serving.http import observability
-from grpo_host.serving.http.endpoint import Call, Endpoint, Scope
+from grpo_host.serving.http.endpoint import Call, Endpoint
 from grpo_host.telemetry.server import ServerTelemetry
 
 

@@ -26,8 +26,8 @@ from schemathesis.specs.openapi.checks import (
 
 from grpo_host.config.load import load_config
 from grpo_host.plugins import load_plugins
+from grpo_host.serving.access.caller import Scope
 from grpo_host.serving.app import create_app
-from grpo_host.serving.http.endpoint import Scope
 from grpo_host.serving.http.protocol import BoundedProtocol
 from grpo_host.serving.settings import ServerSettings
 

@@ -16,7 +16,8 @@ import websockets
 from starlette.responses import Response
 from websockets.asyncio.client import connect
 
-from grpo_host.serving.http.endpoint import Endpoint, Scope
+from grpo_host.serving.access.caller import Scope
+from grpo_host.serving.http.endpoint import Endpoint
 
 LARGE = 4 * 1024 * 1024
 

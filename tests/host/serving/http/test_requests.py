@@ -8,7 +8,8 @@ import re
 import pytest
 from pydantic import BaseModel
 
-from grpo_host.serving.http.endpoint import Endpoint, Scope
+from grpo_host.serving.access.caller import Scope
+from grpo_host.serving.http.endpoint import Endpoint
 from grpo_sdk import ModelError
 from grpo_sdk.errors import ContextOverflowError
 

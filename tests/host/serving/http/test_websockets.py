@@ -7,7 +7,8 @@ import pytest
 import websockets
 from websockets.asyncio.client import connect
 
-from grpo_host.serving.http.endpoint import Scope, SocketEndpoint
+from grpo_host.serving.access.caller import Scope
+from grpo_host.serving.http.endpoint import SocketEndpoint
 
 
 async def said(socket, text="hello"):

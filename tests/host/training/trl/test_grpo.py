@@ -19,7 +19,8 @@ FEW = [Task("a"), Task("b"), Task("c")]
 @pytest.fixture
 def rollouts(heavy):
     """The rollouts of a run that has fewer tasks than a step plays; nothing is played."""
-    from grpo_host.training.trl.grpo import GrpoRollouts, task_order
+    from grpo_host.training.task_order import task_order
+    from grpo_host.training.trl.rollouts import GrpoRollouts
 
     training = TrainingConfig(steps=2, tasks_per_step=4, group_size=2)
     nothing = dict.fromkeys(("engine", "policy", "loop", "reporter", "interrupt"))

@@ -71,7 +71,7 @@ def test_a_format_that_the_template_cannot_have_is_a_problem_of_its_setting(mode
 def test_warnings_are_printed_beside_the_summary(agent_yaml, registry, report, monkeypatch, capsys):
     found = report()
     found.warnings.append("model ./model: nothing shows where a turn ends")
-    monkeypatch.setattr("grpo_host.config.check.check", lambda *_, **__: found)
+    monkeypatch.setattr("grpo_host.checks.check.check", lambda *_, **__: found)
     monkeypatch.setattr("grpo_host.plugins.load_plugins", lambda *_, **__: registry)
     assert main(["check", agent_yaml]) == 0
     captured = capsys.readouterr()

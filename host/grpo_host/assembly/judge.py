@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, cast
 from grpo_host.assembly.from_yaml import make_chat_backend
 from grpo_host.backends.on_demand import OnDemandBackend
 from grpo_host.config.backend_checks import check_backend_option
-from grpo_host.config.schema import BackendUse
 from grpo_host.plugins import load_plugins
+from grpo_host.plugins.use import BackendUse
 from grpo_sdk.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -15,6 +15,10 @@ from grpo_host.assembly.from_yaml import (
     make_tool,
     model_spec,
 )
+from grpo_host.checks.environment import check_environment
+from grpo_host.checks.model import check_lora
+from grpo_host.checks.probe import EnvironmentFacts, probe_environment, probe_serving_tools
+from grpo_host.checks.rendering import check_rendering
 from grpo_host.config.backend_checks import (
     check_backend_option,
     check_capabilities,
@@ -22,11 +26,7 @@ from grpo_host.config.backend_checks import (
     check_model,
     check_settings,
 )
-from grpo_host.config.environment_checks import check_environment
-from grpo_host.config.model_checks import check_lora
-from grpo_host.config.probe import EnvironmentFacts, probe_environment, probe_serving_tools
 from grpo_host.config.problems import InvalidConfigError, Problem
-from grpo_host.config.rendering_checks import check_rendering
 from grpo_host.config.training_checks import (
     check_context,
     check_dialogues,
@@ -42,8 +42,8 @@ from grpo_sdk.errors import GrpoError
 
 if TYPE_CHECKING:
     from grpo_host.config.load import LoadedConfig
-    from grpo_host.config.schema import PluginUse
     from grpo_host.plugins import Kind, Registry
+    from grpo_host.plugins.use import PluginUse
     from grpo_sdk.backend import Backend
 
 Purpose = Literal["train", "eval", "rollout", "chat"]

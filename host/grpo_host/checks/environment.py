@@ -9,7 +9,7 @@ from grpo_host.utils.validation import Complaint
 from grpo_sdk.environment import HELD_OUT, TRAIN
 
 if TYPE_CHECKING:
-    from grpo_host.config.probe import EnvironmentFacts
+    from grpo_host.checks.probe import EnvironmentFacts
     from grpo_host.config.schema import AgentConfig
 
 WHERE = ("environment",)

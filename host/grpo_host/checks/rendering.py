@@ -12,7 +12,7 @@ from grpo_sdk.backend import Backend, Capability
 from grpo_sdk.errors import ModelError
 
 if TYPE_CHECKING:
-    from grpo_host.config.schema import ModelConfig
+    from grpo_host.plugins.use import ModelConfig
 
 
 def check_rendering(model: ModelConfig, backend: type[Backend]) -> tuple[list[Complaint], tuple[str, ...]]:

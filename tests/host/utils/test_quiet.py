@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from grpo_host.cli.quiet import quiet_libraries
+from grpo_host.utils.quiet import quiet_libraries
 
 SET = ("TORCH_CPP_LOG_LEVEL", "HF_HUB_DISABLE_PROGRESS_BARS")
 
@@ -36,7 +36,7 @@ def test_other_notes_of_the_same_library_come_through(caplog):
 @pytest.mark.model
 def test_reading_a_models_weights_shows_no_bar():
     code = (
-        "from grpo_host.cli.quiet import quiet_libraries; quiet_libraries(); "
+        "from grpo_host.utils.quiet import quiet_libraries; quiet_libraries(); "
         "from transformers.utils.logging import is_progress_bar_enabled; "
         "raise SystemExit(is_progress_bar_enabled())"
     )
@@ -45,7 +45,7 @@ def test_reading_a_models_weights_shows_no_bar():
 
 def test_it_loads_nothing_heavy():
     code = (
-        "import sys; from grpo_host.cli.quiet import quiet_libraries; quiet_libraries(); "
+        "import sys; from grpo_host.utils.quiet import quiet_libraries; quiet_libraries(); "
         "sys.exit(bool({'torch', 'transformers', 'vllm'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -8,7 +8,8 @@ import warnings
 
 import pytest
 
-from grpo_host.config import backend_checks, probe
+from grpo_host.checks import probe
+from grpo_host.config import backend_checks
 from grpo_host.config.overrides import Override
 from grpo_host.config.problems import InvalidConfigError
 
