@@ -144,7 +144,7 @@ class RunDirectory:
             file.write(json.dumps(values, ensure_ascii=False) + "\n")
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl, without a last line that a crash cut short and without damaged lines."""
+        """The lines of metrics.jsonl, without damaged lines and a last one that a crash cut short."""
         return list(_records(self.metrics, _json_object))
 
     def forget_after(self, step: int, measured: Collection[str] = ()) -> None:
@@ -170,7 +170,7 @@ class RunDirectory:
                 self._rotate()
 
     def read_trajectories(self) -> Iterator[Trajectory]:
-        """Every trajectory, oldest first, including rotated files; skips a half last line and damaged lines."""
+        """Every trajectory, oldest first, rotated files too; skips damaged lines and a half last one."""
         for path in [*self._rotated(), self.trajectories]:
             yield from _records(path, Trajectory.from_json)
 
@@ -246,7 +246,7 @@ def _open(path: Path, mode: Literal["rb", "wb"] = "rb") -> BinaryIO:
 
 
 def _forget_episodes(path: Path, step: int, measured: Collection[str]) -> bool:
-    """Remove from a file of trajectories what ``forget_after`` removes; return whether to look further back."""
+    """Remove what ``forget_after`` removes from a file; return whether to look further back."""
     if not path.is_file():
         return True
     # In front of an episode's id is the step that played it, or the name of an evaluation.

@@ -9,7 +9,7 @@ from typing import Any
 
 from grpo_host.serving import jobs
 from grpo_host.serving.api import chat, chat_completions, conversations, responses, websocket
-from grpo_host.serving.http import observability, pages, traffic
+from grpo_host.serving.http import observability, pages, server_metrics
 from grpo_host.serving.http.endpoint import Endpoint, SocketEndpoint
 from grpo_host.serving.models import pool
 from grpo_host.serving.services import Services
@@ -33,7 +33,7 @@ FEATURES = (
     Feature(chat),
     Feature(websocket),
     Feature(jobs, part="jobs"),
-    Feature(traffic),
+    Feature(server_metrics),
     Feature(pages),
 )
 """In the order in which their parts start; they close in the opposite one."""

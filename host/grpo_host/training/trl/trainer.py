@@ -1,4 +1,4 @@
-"""TRL's ``GRPOTrainer``, fed with trajectories. Every touch of TRL's insides is in this file.
+"""TRL's ``GRPOTrainer``, fed with trajectories.
 
 What TRL 1.16 asks of a custom rollout and this class answers:
 

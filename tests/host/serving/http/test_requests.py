@@ -522,9 +522,9 @@ def test_a_place_given_to_a_client_that_left_in_the_same_moment_is_passed_on(ser
 
 def test_the_server_tells_what_it_has_answered(serving, eventually):
     async def work():
-        from grpo_host.serving.http import traffic
+        from grpo_host.serving.http import server_metrics
 
-        async with serving([*traffic.endpoints(), *say_endpoints()]) as server:
+        async with serving([*server_metrics.endpoints(), *say_endpoints()]) as server:
             await server.client.post("/api/say", json=HELLO)
             await server.client.get("/nothing")
 
