@@ -1,4 +1,4 @@
-"""uvicorn's protocols with limits for clients that have no key: on heads, requests ahead, connections, frames.
+"""uvicorn's protocols with limits for clients without a key: on heads, requests ahead, connections, frames.
 
 What a client leaves unread is limited elsewhere: by the kernel (``server.listen``) and, for what an app
 sends, by ``unread_limit``. A reverse proxy before the server limits more, and earlier.

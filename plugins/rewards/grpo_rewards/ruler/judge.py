@@ -126,7 +126,7 @@ class Judge:
             before_sleep=self._count_retry,
             reraise=True,
         )
-        reply = await attempts(self.backend.chat, messages, sampling)
+        reply: ChatReply = await attempts(self.backend.chat, messages, sampling)
         self.usage.add(reply)
         return reply
 
