@@ -14,7 +14,7 @@ import pytest
 
 from grpo_agent_framework.examples import console, feedback, shop, trained
 from grpo_environments.order_desk.environment import OrderDeskEnvironment
-from grpo_sdk import RunError
+from grpo_sdk.errors import RunError
 from grpo_sdk.tools import as_tool
 
 EXAMPLES = ("quick_start", "enhanced_customer_service", "grpo_showcase", "ultimate_customer_service_demo")

@@ -19,7 +19,6 @@ from typing import Any, ClassVar
 import pytest
 
 from grpo_sdk import (
-    TRAINABLE,
     Backend,
     Capability,
     Environment,
@@ -32,6 +31,7 @@ from grpo_sdk import (
     TokenReply,
     user,
 )
+from grpo_sdk.backend import TRAINABLE
 
 START, END = "<|im_start|>", "<|im_end|>"
 

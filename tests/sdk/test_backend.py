@@ -13,7 +13,6 @@ import pytest
 from grpo_sdk import (
     Backend,
     Capability,
-    CapabilityError,
     ChatReply,
     ContextOverflowError,
     FinishReason,
@@ -24,6 +23,7 @@ from grpo_sdk import (
     tool_call,
     user,
 )
+from grpo_sdk.errors import CapabilityError
 from grpo_sdk.testing import BackendContract, ScriptedBackend
 
 ASKED = [user("Hi")]

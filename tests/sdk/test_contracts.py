@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import pytest
 
-from grpo_sdk import Environment, Observation, StepResult, Task, ToolLike, assistant, tool_call, user
+from grpo_sdk import Environment, Observation, StepResult, Task, assistant, tool_call, user
 from grpo_sdk.testing import (
     BackendContract,
     EnvironmentContract,
@@ -16,6 +16,7 @@ from grpo_sdk.testing import (
     RewardContract,
     ToolContract,
 )
+from grpo_sdk.tools import ToolLike
 
 
 class Echo(Environment):

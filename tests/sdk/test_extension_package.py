@@ -11,8 +11,9 @@ from typing import ClassVar
 
 import pytest
 
-from grpo_sdk import Environment, Reward, ToolLike
+from grpo_sdk import Environment, Reward
 from grpo_sdk.testing import EnvironmentContract, RewardContract, ToolContract
+from grpo_sdk.tools import ToolLike
 
 
 @pytest.fixture(scope="module")

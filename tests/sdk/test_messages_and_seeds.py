@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grpo_sdk import as_messages, assistant, derive_seed, system, tool_call, tool_result, user
+from grpo_sdk import assistant, derive_seed, system, tool_call, tool_result, user
 from grpo_sdk.errors import GrpoError, MissingExtraError, did_you_mean
+from grpo_sdk.messages import as_messages
 from grpo_sdk.seeds import global_generators_kept
 from grpo_sdk.strategy import Strategy
 

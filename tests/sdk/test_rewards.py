@@ -5,8 +5,8 @@ import inspect
 
 import pytest
 
-from grpo_sdk import FunctionReward, Reward, RewardResult, reward, score_messages
-from grpo_sdk.rewards import GroupReward
+from grpo_sdk import Reward, RewardResult, reward, score_messages
+from grpo_sdk.rewards import FunctionReward, GroupReward
 from grpo_sdk.testing import GroupRewardContract, RewardContract, make_trajectory
 
 

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from langchain_core.tools import StructuredTool
 from pydantic import BaseModel
 
-from grpo_sdk import Toolbox, tool_call, tool_schema
+from grpo_sdk import tool_call
 from grpo_sdk.schemas import inlinable, object_schema
-from grpo_sdk.tools import BoundTool, as_tool
+from grpo_sdk.toolbox import Toolbox
+from grpo_sdk.tools import BoundTool, as_tool, tool_schema
 
 EMPTY = {"type": "object", "properties": {}}
 

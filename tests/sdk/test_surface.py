@@ -31,6 +31,23 @@ def test_importing_a_built_in_plugin_loads_nothing_heavy(package):
     assert done.stdout.strip() == "[]"
 
 
+NAMES = """
+Backend Capability ChatReply FinishReason ModelSpec Sampling TokenReply
+Cache Embedder
+Environment Observation StepResult Task
+ConfigError ContextOverflowError GrpoError MissingExtraError ModelError ProviderError
+hookimpl
+Message ToolCall ToolSchema assistant system tool_call tool_result user
+GroupReward Reward RewardResult reward score_messages
+StopReason ToolRun Trajectory Turn
+Strategy ToolCallError derive_seed
+"""
+
+
+def test_these_forty_names_are_public():
+    assert sorted(grpo_sdk.__all__) == sorted(NAMES.split())
+
+
 def test_all_names_are_offered_and_nothing_else():
     assert sorted(grpo_sdk.__all__) == sorted(grpo_sdk._MODULE_OF)
     assert dir(grpo_sdk) == sorted(grpo_sdk.__all__)

@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
-from grpo_sdk import Toolbox, ToolLimits, tool_call
+from grpo_sdk import tool_call
+from grpo_sdk.toolbox import Toolbox
+from grpo_sdk.tools import ToolLimits
 
 
 def call(tools: Any, *calls: tuple[str, Any], limits: ToolLimits | None = None):

@@ -8,7 +8,9 @@ import pytest
 from langchain_core.tools import BaseTool, InjectedToolArg, StructuredTool, tool
 from pydantic import BaseModel
 
-from grpo_sdk import Toolbox, ToolLimits, as_tool, tool_call, tool_schema
+from grpo_sdk import tool_call
+from grpo_sdk.toolbox import Toolbox
+from grpo_sdk.tools import ToolLimits, as_tool, tool_schema
 
 
 def add(a: int, b: int = 2) -> int:

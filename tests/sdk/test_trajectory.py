@@ -6,22 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from grpo_sdk import (
-    Ledger,
-    RewardRecord,
-    Task,
-    TokenSequence,
-    ToolRun,
-    Trajectory,
-    Turn,
-    assistant,
-    system,
-    tool_call,
-    tool_result,
-    user,
-)
+from grpo_sdk import Task, ToolRun, Trajectory, Turn, assistant, system, tool_call, tool_result, user
 from grpo_sdk.testing import make_trajectory
-from grpo_sdk.trajectory import MessageSpan
+from grpo_sdk.trajectory import Ledger, MessageSpan, RewardRecord, TokenSequence
 
 CALL = tool_call("lookup", '{"id": "7"}', "call_1")
 

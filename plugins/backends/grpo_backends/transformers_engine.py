@@ -18,14 +18,13 @@ from grpo_sdk import (
     MissingExtraError,
     ModelError,
     ModelSpec,
-    RunError,
     Sampling,
     TokenReply,
     derive_seed,
 )
 from grpo_sdk.adapters import check_adapter
 from grpo_sdk.blocking import call_blocking
-from grpo_sdk.errors import BusyError
+from grpo_sdk.errors import BusyError, RunError
 from grpo_sdk.weights import load_model
 
 if TYPE_CHECKING:

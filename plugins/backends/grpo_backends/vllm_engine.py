@@ -20,13 +20,12 @@ from grpo_sdk import (
     MissingExtraError,
     ModelError,
     ModelSpec,
-    RunError,
     Sampling,
     TokenReply,
 )
 from grpo_sdk.adapters import check_adapter
 from grpo_sdk.blocking import call_blocking
-from grpo_sdk.errors import BusyError
+from grpo_sdk.errors import BusyError, RunError
 from grpo_sdk.seeds import global_generators_kept
 from grpo_sdk.weights import stored_weights, stored_wider
 

@@ -10,7 +10,8 @@ from grpo_agent_framework.core.computational_engine import RECENT, create_comput
 from grpo_agent_framework.core.environment import Environment
 from grpo_agent_framework.core.multiturn_agent import MultiTurnAgent
 from grpo_environments.arithmetic.environment import ArithmeticEnvironment
-from grpo_sdk import CapabilityError, ConfigError, GroupReward, RewardResult
+from grpo_sdk import ConfigError, GroupReward, RewardResult
+from grpo_sdk.errors import CapabilityError
 
 PROMPTS = ["Hello, how can I help you?", "I need support with my account", "Can you help me with billing?"]
 

@@ -15,7 +15,8 @@ from grpo_agent_framework.core.multiturn_agent import DialogueDatabase, MultiTur
 from grpo_host.agents.agent import Agent
 from grpo_host.backends.local_model import LocalModel
 from grpo_host.chat.store import MemoryStore
-from grpo_sdk import ConfigError, Message, PluginError, Sampling, assistant, tool_call
+from grpo_sdk import ConfigError, Message, Sampling, assistant, tool_call
+from grpo_sdk.errors import PluginError
 from grpo_sdk.testing import ScriptedBackend
 
 

@@ -16,7 +16,8 @@ from grpo_agent_framework.training.distributed_trainer import (
 from grpo_environments.arithmetic.environment import ArithmeticEnvironment
 from grpo_host.agents.agent import Agent as HostAgent
 from grpo_host.backends.local_model import LocalModel
-from grpo_sdk import CapabilityError, ConfigError, Sampling
+from grpo_sdk import ConfigError, Sampling
+from grpo_sdk.errors import CapabilityError
 from grpo_sdk.testing import ScriptedBackend
 
 WARNINGS = [

@@ -8,19 +8,9 @@ import pytest
 
 from grpo_host.agents.agent import Agent, AgentLimits, TurnLimitError, TurnTimeoutError
 from grpo_host.agents.rendering.template import TemplateRenderer
-from grpo_sdk import (
-    ChatReply,
-    Sampling,
-    Strategy,
-    ToolLimits,
-    assistant,
-    derive_seed,
-    system,
-    tool_call,
-    user,
-)
+from grpo_sdk import ChatReply, Sampling, Strategy, assistant, derive_seed, system, tool_call, user
 from grpo_sdk.testing import ScriptedBackend
-from grpo_sdk.tools import MALFORMED_CALL
+from grpo_sdk.tools import MALFORMED_CALL, ToolLimits
 
 
 def calls(*named):

@@ -18,11 +18,10 @@ from grpo_sdk import (
     system,
     tool_call,
     tool_result,
-    tool_schema,
     user,
 )
 from grpo_sdk.testing import ScriptedBackend
-from grpo_sdk.tools import MALFORMED_CALL, as_tool
+from grpo_sdk.tools import MALFORMED_CALL, as_tool, tool_schema
 
 
 def lookup(order: str) -> str:

@@ -10,17 +10,8 @@ import pytest
 
 from grpo_host.backends.local_model import LocalModel
 from grpo_host.plugins import Registry
-from grpo_sdk import (
-    Capability,
-    CapabilityError,
-    ConfigError,
-    ModelError,
-    PluginError,
-    Sampling,
-    Strategy,
-    hookimpl,
-    user,
-)
+from grpo_sdk import Capability, ConfigError, ModelError, Sampling, Strategy, hookimpl, user
+from grpo_sdk.errors import CapabilityError, PluginError
 from grpo_sdk.testing import ScriptedBackend
 
 

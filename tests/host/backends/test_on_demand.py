@@ -9,16 +9,8 @@ import time
 import pytest
 
 from grpo_host.backends.on_demand import ChatThroughTokens, OnDemandBackend
-from grpo_sdk import (
-    Backend,
-    Capability,
-    CapabilityError,
-    ContextOverflowError,
-    ModelSpec,
-    Sampling,
-    system,
-    user,
-)
+from grpo_sdk import Backend, Capability, ContextOverflowError, ModelSpec, Sampling, system, user
+from grpo_sdk.errors import CapabilityError
 from grpo_sdk.testing import BackendContract, ScriptedBackend
 from grpo_sdk.testing.backend_contract import WEATHER
 

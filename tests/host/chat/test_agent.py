@@ -16,17 +16,8 @@ from grpo_host.chat.agent import ChatAgent
 from grpo_host.chat.sql_store import SqlStore
 from grpo_host.chat.store import ConflictError, ConversationNotFoundError, ConversationRecord, MemoryStore
 from grpo_host.dialogues import DialogueDatabase
-from grpo_sdk import (
-    Capability,
-    CapabilityError,
-    ConfigError,
-    PluginError,
-    Sampling,
-    Strategy,
-    assistant,
-    tool_call,
-    user,
-)
+from grpo_sdk import Capability, ConfigError, Sampling, Strategy, assistant, tool_call, user
+from grpo_sdk.errors import CapabilityError, PluginError
 from grpo_sdk.testing import ScriptedBackend
 from grpo_sdk.tools import MALFORMED_CALL
 

@@ -17,7 +17,8 @@ from grpo_host.chat.store import (
     Digest,
     MemoryStore,
 )
-from grpo_sdk import ConfigError, MissingExtraError, RunError, assistant, tool_call, tool_result, user
+from grpo_sdk import ConfigError, MissingExtraError, assistant, tool_call, tool_result, user
+from grpo_sdk.errors import RunError
 
 """An empty PostgreSQL database, as ``postgresql+asyncpg://…``."""
 

@@ -13,11 +13,12 @@ import pytest
 from grpo_host.cli import group, main
 from grpo_host.cli.evaluate import model_of_run
 from grpo_host.models.precision import fast_dtype
-from grpo_sdk import RunError
+from grpo_sdk.errors import RunError
 
 PLUGIN = """
 from typing import Any
 from grpo_sdk import *
+from grpo_sdk.backend import TRAINABLE
 
 class Echo(Backend):
     capabilities = frozenset({Capability.CHAT})

@@ -7,7 +7,7 @@ import pytest
 from grpo_host.cli import main
 from grpo_host.cli.export import find_run
 from grpo_host.export import directory, hub
-from grpo_sdk import RunError
+from grpo_sdk.errors import RunError
 
 AGENT = "name: desk\nmodel: m\nenvironment: e\nrewards: [r]\noutput: elsewhere\n"
 

@@ -13,7 +13,6 @@ from grpo_host.checks.check import Report, check
 from grpo_host.config.load import load_config
 from grpo_host.plugins import Registry
 from grpo_sdk import (
-    TRAINABLE,
     Backend,
     Capability,
     Environment,
@@ -26,6 +25,7 @@ from grpo_sdk import (
     reward,
     user,
 )
+from grpo_sdk.backend import TRAINABLE
 
 
 class Engine(Backend):

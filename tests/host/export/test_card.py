@@ -12,7 +12,8 @@ from grpo_host.config.load import load_config
 from grpo_host.export.card import Opening, model_card, opening
 from grpo_host.models.resolve import ResolvedModel
 from grpo_host.runs.directory import RunDirectory
-from grpo_sdk import ModelSpec, Observation, RunError, system
+from grpo_sdk import ModelSpec, Observation, system
+from grpo_sdk.errors import RunError
 
 HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
 AGENT = """\

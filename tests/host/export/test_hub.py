@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from grpo_host.export.hub import make_repository, upload
-from grpo_sdk import RunError
+from grpo_sdk.errors import RunError
 
 TOKEN = "hf_thisIsAVerySecretToken0123456789"
 

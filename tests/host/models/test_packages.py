@@ -7,7 +7,8 @@ import pytest
 from grpo_host.cli import main
 from grpo_host.models import packages
 from grpo_host.models.packages import install_model
-from grpo_sdk import ConfigError, RunError
+from grpo_sdk import ConfigError
+from grpo_sdk.errors import RunError
 
 
 @pytest.fixture

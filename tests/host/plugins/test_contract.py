@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from grpo_host.plugins import Registry, load_plugins
-from grpo_sdk import PluginError, hookimpl
+from grpo_sdk import hookimpl
+from grpo_sdk.errors import PluginError
 
 GOOD = "from grpo_sdk import hookimpl\n@hookimpl\ndef grpo_rewards(): return {'kind': lambda: None}"
 

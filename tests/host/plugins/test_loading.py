@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from grpo_host.plugins import load_plugins
-from grpo_sdk import PluginError
+from grpo_sdk.errors import PluginError
 
 GOOD = "from grpo_sdk import hookimpl\n@hookimpl\ndef grpo_rewards(): return {'kind': lambda: None}"
 

@@ -21,7 +21,8 @@ from grpo_host.plugins.options import (
     options_model,
     read_options,
 )
-from grpo_sdk import Backend, Capability, Embedder, ModelSpec, PluginError, Trajectory, reward
+from grpo_sdk import Backend, Capability, Embedder, ModelSpec, Trajectory, reward
+from grpo_sdk.errors import PluginError
 
 if TYPE_CHECKING:
     from somewhere_for_type_checkers import Unknown

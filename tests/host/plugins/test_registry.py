@@ -7,7 +7,8 @@ import logging
 import pytest
 
 from grpo_host.plugins import Registry, load_plugins
-from grpo_sdk import PluginError, Task, Trajectory, hookimpl
+from grpo_sdk import Task, Trajectory, hookimpl
+from grpo_sdk.errors import PluginError
 
 GOOD = """
 from grpo_sdk import hookimpl, reward

@@ -11,8 +11,9 @@ from grpo_host.agents.agent import Agent
 from grpo_host.rollouts.engine import RolloutEngine, RolloutMetrics
 from grpo_host.rollouts.evaluation import Evaluation, Interval, evaluate, evaluation_requests, summarise
 from grpo_host.rollouts.scoring import RewardSet, WeightedReward
-from grpo_sdk import RewardRecord, Task, reward
+from grpo_sdk import Task, reward
 from grpo_sdk.testing import ScriptedBackend, make_trajectory
+from grpo_sdk.trajectory import RewardRecord
 
 TASKS = [Task(f"t{index}", split="held_out") for index in range(6)]
 

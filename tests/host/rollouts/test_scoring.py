@@ -7,9 +7,10 @@ import threading
 import pytest
 
 from grpo_host.rollouts.scoring import RewardSet, WeightedReward
-from grpo_sdk import GroupReward, Reward, RewardRecord, RewardResult, Task, assistant, reward, tool_call, user
+from grpo_sdk import GroupReward, Reward, RewardResult, Task, assistant, reward, tool_call, user
 from grpo_sdk import tool_result as result
 from grpo_sdk.testing import make_trajectory
+from grpo_sdk.trajectory import RewardRecord
 
 
 def scored(group, *rewards, concurrency=32):

@@ -13,7 +13,7 @@ import pytest
 
 from grpo_host.runs import directory as module
 from grpo_host.runs.directory import RunDirectory
-from grpo_sdk import RunError
+from grpo_sdk.errors import RunError
 from grpo_sdk.testing import make_trajectory
 
 

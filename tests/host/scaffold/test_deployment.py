@@ -16,7 +16,8 @@ pytest.importorskip("grpo_templates", reason="the templates are not installed: m
 from grpo_host.cli import main
 from grpo_host.scaffold import deployment
 from grpo_host.scaffold.deployment import pins, wheel_command, write_deployment
-from grpo_sdk import ConfigError, RunError
+from grpo_sdk import ConfigError
+from grpo_sdk.errors import RunError
 
 ROOT = Path(__file__).parents[3]
 

@@ -10,7 +10,8 @@ from grpo_host.storage import migrations
 from grpo_host.storage.database import make_engine, writing
 from grpo_host.storage.migrations import MIGRATIONS, Migration, migrate
 from grpo_host.storage.tables import schema_version
-from grpo_sdk import ConfigError, RunError
+from grpo_sdk import ConfigError
+from grpo_sdk.errors import RunError
 
 
 @pytest.fixture(params=["sqlite", "postgres"])

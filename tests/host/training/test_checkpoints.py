@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from grpo_sdk import RunError
+from grpo_sdk.errors import RunError
 
 pytestmark = pytest.mark.model
 

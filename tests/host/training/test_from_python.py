@@ -6,7 +6,8 @@ from grpo_backends.transformers_engine import TransformersBackend
 from grpo_host.agents.agent import Agent
 from grpo_host.backends.threaded import ThreadedBackend
 from grpo_host.training.from_python import _portable
-from grpo_sdk import CapabilityError, ModelSpec
+from grpo_sdk import ModelSpec
+from grpo_sdk.errors import CapabilityError
 from grpo_sdk.testing import ScriptedBackend
 
 

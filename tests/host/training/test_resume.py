@@ -4,7 +4,7 @@ import pytest
 
 from grpo_host.runs.directory import RunDirectory
 from grpo_host.training.resume import KEPT, THERE_OR_NOT, go_on
-from grpo_sdk import RunError
+from grpo_sdk.errors import RunError
 
 YAML = """\
 # Made with trl 1.16

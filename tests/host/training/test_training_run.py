@@ -18,7 +18,7 @@ from grpo_host.config.load import load_config
 from grpo_host.plugins import load_plugins
 from grpo_host.runs.directory import RunDirectory
 from grpo_host.utils.progress import Advance, Reporter
-from grpo_sdk import RunError
+from grpo_sdk.errors import RunError
 
 pytestmark = pytest.mark.model
 

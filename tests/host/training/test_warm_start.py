@@ -97,7 +97,7 @@ def test_a_demonstration_that_gives_no_finite_loss_is_shown_and_left_out(tiny, t
 
     from grpo_host.training.policy import Policy
     from grpo_host.training.warm_start import warm_start
-    from grpo_sdk import TokenSequence
+    from grpo_sdk.trajectory import TokenSequence
 
     policy = Policy(tiny.adapted(), tiny.tokenizer(), "float32")
     with torch.no_grad():

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from grpo_backends.transformers_engine import TransformersBackend
-from grpo_sdk import ContextOverflowError, ModelError, ModelSpec, RunError, Sampling, TokenReply
+from grpo_sdk import ContextOverflowError, ModelError, ModelSpec, Sampling, TokenReply
 from grpo_sdk.backend import TRAINABLE
+from grpo_sdk.errors import RunError
 
 pytestmark = [pytest.mark.model, pytest.mark.slow]
 

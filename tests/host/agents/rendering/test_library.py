@@ -9,8 +9,8 @@ from grpo_backends.transformers_engine import TransformersBackend
 from grpo_host.agents.rendering import make_renderer
 from grpo_host.agents.rendering.library import LibraryRenderer
 from grpo_host.agents.rendering.template import TemplateRenderer
-from grpo_sdk import ModelSpec, assistant, system, tool_call, tool_result, tool_schema, user
-from grpo_sdk.tools import MALFORMED_CALL, as_tool
+from grpo_sdk import ModelSpec, assistant, system, tool_call, tool_result, user
+from grpo_sdk.tools import MALFORMED_CALL, as_tool, tool_schema
 
 pytestmark = pytest.mark.model
 

@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from pydantic import Field
 
 from grpo_host.agents.rendering.signatures import describe_tools
-from grpo_sdk import tool_schema
-from grpo_sdk.tools import as_tool
+from grpo_sdk.tools import as_tool, tool_schema
 
 FORM = 'To use a tool, reply only with: <tool_call>{"name": "...", "arguments": {...}}</tool_call>'
 

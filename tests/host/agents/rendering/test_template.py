@@ -6,8 +6,9 @@ import pytest
 
 from grpo_host.agents.rendering import make_renderer
 from grpo_host.agents.rendering.template import TemplateRenderer
-from grpo_sdk import CapabilityError, ModelError, assistant, system, tool_call, tool_result, tool_schema, user
-from grpo_sdk.tools import as_tool
+from grpo_sdk import ModelError, assistant, system, tool_call, tool_result, user
+from grpo_sdk.errors import CapabilityError
+from grpo_sdk.tools import as_tool, tool_schema
 
 
 def lookup(order: str) -> str:

@@ -14,8 +14,8 @@ from grpo_host.agents.rendering.tool_calls import (
     parse_calls,
     render_call,
 )
-from grpo_sdk import assistant, system, tool_call, tool_result, tool_schema, user
-from grpo_sdk.tools import MALFORMED_CALL, as_tool
+from grpo_sdk import assistant, system, tool_call, tool_result, user
+from grpo_sdk.tools import MALFORMED_CALL, as_tool, tool_schema
 
 CALL = '<tool_call>{"name": "lookup", "arguments": {"order": "A12"}}</tool_call>'
 

@@ -15,7 +15,8 @@ from grpo_host.backends.local_model import LocalModel
 from grpo_host.config.schema import TrainingConfig
 from grpo_host.rollouts.engine import RolloutEngine
 from grpo_host.rollouts.scoring import RewardSet
-from grpo_sdk import CapabilityError, ConfigError, RunError, Sampling
+from grpo_sdk import ConfigError, Sampling
+from grpo_sdk.errors import CapabilityError, RunError
 from grpo_sdk.testing import ScriptedBackend
 
 pytestmark = [

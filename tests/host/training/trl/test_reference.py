@@ -8,8 +8,9 @@ import pytest
 
 from grpo_host.config.schema import TrainingConfig, WarmStartConfig
 from grpo_host.rollouts.scoring import WeightedReward
-from grpo_sdk import Ledger, RewardRecord, TokenSequence, reward
+from grpo_sdk import reward
 from grpo_sdk.testing import make_trajectory
+from grpo_sdk.trajectory import Ledger, RewardRecord, TokenSequence
 
 pytestmark = [
     pytest.mark.model,

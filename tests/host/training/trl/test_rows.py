@@ -5,8 +5,8 @@ import dataclasses
 import pytest
 
 from grpo_host.training.trl.rows import Row, make_row, reward_columns, teaches
-from grpo_sdk import Ledger, RewardRecord, TokenSequence
 from grpo_sdk.testing import make_trajectory
+from grpo_sdk.trajectory import Ledger, RewardRecord, TokenSequence
 
 END = 1
 

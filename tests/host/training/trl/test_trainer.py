@@ -7,8 +7,10 @@ import math
 
 import pytest
 
-from grpo_sdk import Ledger, RewardRecord, RunError, Task, TokenSequence
+from grpo_sdk import Task
+from grpo_sdk.errors import RunError
 from grpo_sdk.testing import make_trajectory
+from grpo_sdk.trajectory import Ledger, RewardRecord, TokenSequence
 
 pytestmark = [
     pytest.mark.model,

@@ -9,7 +9,8 @@ import threading
 import pytest
 
 from grpo_rewards.ruler import JudgeError, RulerReward
-from grpo_sdk import Backend, Capability, CapabilityError, ContextOverflowError, ModelError, ModelSpec
+from grpo_sdk import Backend, Capability, ContextOverflowError, ModelError, ModelSpec
+from grpo_sdk.errors import CapabilityError
 from grpo_sdk.testing import GroupRewardContract, ScriptedBackend, make_trajectory
 
 
