@@ -15,7 +15,7 @@ from grpo_host.checks.check import check
 from grpo_host.cli.group import grpo_host
 from grpo_host.config.load import load_config
 from grpo_host.config.schema import ServingConfig
-from grpo_host.models.resolve import cache_directory
+from grpo_host.models.embedded import cache_directory
 from grpo_host.plugins import load_plugins
 from grpo_host.serving import server, services
 from grpo_host.serving.http import observability

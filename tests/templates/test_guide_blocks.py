@@ -17,7 +17,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from ruamel.yaml import YAML
 
-from grpo_host.models.resolve import EMBEDDED
+from grpo_host.models.embedded import EMBEDDED
 
 ROOT = Path(__file__).parents[2]
 NAMES = (ROOT / "docs" / "guide-names.md").read_text("utf-8")

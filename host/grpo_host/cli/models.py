@@ -67,7 +67,7 @@ def _record(model: ModelInfo) -> dict[str, object]:
 
 
 def _state(model: ModelInfo) -> str:
-    from grpo_host.models.resolve import EMBEDDED
+    from grpo_host.models.embedded import EMBEDDED
 
     if model.cached:
         return "ready"

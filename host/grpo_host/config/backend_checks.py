@@ -131,7 +131,8 @@ def check_model(model: ModelConfig, backend: type[Backend], at: Location = ()) -
         adapter = None
     if Capability.LOCAL_WEIGHTS not in backend.capabilities:
         return
-    from grpo_host.models.resolve import EMBEDDED, checked_directory, list_models, longest_context, ways_out
+    from grpo_host.models.embedded import EMBEDDED
+    from grpo_host.models.resolve import checked_directory, list_models, longest_context, ways_out
 
     directory: Path | None = None
     name = model.name

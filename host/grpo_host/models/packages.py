@@ -8,7 +8,8 @@ import sys
 from collections.abc import Callable
 from importlib.util import find_spec
 
-from grpo_host.models.resolve import EMBEDDED, EmbeddedModel, ResolvedModel, is_installed, resolve_model
+from grpo_host.models.embedded import EMBEDDED, EmbeddedModel, is_installed
+from grpo_host.models.resolve import ResolvedModel, resolve_model
 from grpo_sdk.errors import ConfigError, RunError, did_you_mean
 
 

@@ -12,7 +12,8 @@ import pytest
 
 from grpo_host.export import directory
 from grpo_host.export.directory import export_run
-from grpo_host.models.resolve import SMOLLM2, ResolvedModel
+from grpo_host.models.embedded import SMOLLM2
+from grpo_host.models.resolve import ResolvedModel
 from grpo_sdk.errors import RunError
 
 pytestmark = pytest.mark.model

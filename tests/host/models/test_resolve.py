@@ -6,7 +6,7 @@ from importlib import metadata
 
 import pytest
 
-from grpo_host.models import resolve
+from grpo_host.models import embedded, resolve
 from grpo_host.models.resolve import list_models, resolve_model
 from grpo_sdk.adapters import hub_id
 from grpo_sdk.errors import MissingExtraError, ModelError
@@ -24,7 +24,7 @@ def package(tmp_path, monkeypatch):
     """Stands in for the installed package of the embedded model."""
     gguf = tmp_path / "model.gguf"
     gguf.write_bytes(b"GGUF")
-    monkeypatch.setattr(resolve, "_gguf_file", lambda _: gguf)
+    monkeypatch.setattr(embedded, "_gguf_file", lambda _: gguf)
     return gguf
 
 
@@ -46,7 +46,7 @@ def converted(calls):
 
 def test_the_embedded_model_is_converted_once(package, monkeypatch):
     calls, told = [], []
-    monkeypatch.setattr(resolve, "convert_gguf", converted(calls))
+    monkeypatch.setattr(embedded, "convert_gguf", converted(calls))
     first = resolve_model("smollm2-135m", progress=told.append)
     second = resolve_model("smollm2-135m", progress=told.append)
     assert first == second
@@ -66,7 +66,7 @@ def test_two_threads_convert_once(package, monkeypatch):
         inside.wait(0.2)
         write_model(target)
 
-    monkeypatch.setattr(resolve, "convert_gguf", convert)
+    monkeypatch.setattr(embedded, "convert_gguf", convert)
     threads = [threading.Thread(target=resolve_model, args=["smollm2-135m"]) for _ in range(3)]
     for thread in threads:
         thread.start()
@@ -80,15 +80,15 @@ def test_a_conversion_that_fails_leaves_nothing(package, monkeypatch):
         (target / "config.json").write_text("{}")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(resolve, "convert_gguf", convert)
+    monkeypatch.setattr(embedded, "convert_gguf", convert)
     with pytest.raises(ModelError, match=r"No space left on device.*GRPO_CACHE"):
         resolve_model("smollm2-135m")
-    folder = resolve.cache_directory() / "models"
+    folder = embedded.cache_directory() / "models"
     assert [path.name for path in folder.iterdir() if not path.name.endswith(".lock")] == []
 
 
 def test_an_incomplete_cache_and_left_overs_are_replaced(package, monkeypatch):
-    monkeypatch.setattr(resolve, "convert_gguf", converted([]))
+    monkeypatch.setattr(embedded, "convert_gguf", converted([]))
     path = resolve_model("smollm2-135m").path
     (path / "model.safetensors").unlink()
     left_over = path.parent / f".{path.name}.tmp-killed"
@@ -99,7 +99,7 @@ def test_an_incomplete_cache_and_left_overs_are_replaced(package, monkeypatch):
 
 def test_the_cache_serves_without_the_package(package, monkeypatch):
     monkeypatch.setattr(metadata, "version", lambda _: "0.1.2")
-    monkeypatch.setattr(resolve, "convert_gguf", converted([]))
+    monkeypatch.setattr(embedded, "convert_gguf", converted([]))
     path = resolve_model("smollm2-135m").path
 
     def missing(_):
@@ -112,9 +112,9 @@ def test_the_cache_serves_without_the_package(package, monkeypatch):
 
 def test_the_cache_key_names_package_and_conversion(package, monkeypatch):
     calls = []
-    monkeypatch.setattr(resolve, "convert_gguf", converted(calls))
+    monkeypatch.setattr(embedded, "convert_gguf", converted(calls))
     resolve_model("smollm2-135m")
-    monkeypatch.setattr(resolve, "CONVERSION", resolve.CONVERSION + 1)
+    monkeypatch.setattr(embedded, "CONVERSION", embedded.CONVERSION + 1)
     resolve_model("smollm2-135m")
     monkeypatch.setattr(metadata, "version", lambda _: "0.1.3")
     resolve_model("smollm2-135m")
@@ -254,14 +254,14 @@ def test_aliases_of_a_mapping_and_of_a_file(tmp_path, monkeypatch):
 
 
 def test_an_alias_of_the_embedded_model(package, monkeypatch):
-    monkeypatch.setattr(resolve, "convert_gguf", converted([]))
+    monkeypatch.setattr(embedded, "convert_gguf", converted([]))
     model = resolve_model("gpt2", aliases={"gpt2": "smollm2-135m"})
     assert (model.name, model.source) == ("gpt2", "embedded")
 
 
 @pytest.mark.parametrize("said", ["gpt2=smollm2-135m", " small = gpt2 ,, gpt2 = smollm2-135m ,"])
 def test_aliases_of_the_environment_variable_itself(package, monkeypatch, said):
-    monkeypatch.setattr(resolve, "convert_gguf", converted([]))
+    monkeypatch.setattr(embedded, "convert_gguf", converted([]))
     monkeypatch.setenv("GRPO_MODEL_ALIASES", said)
     model = resolve_model("gpt2")
     assert (model.name, model.source) == ("gpt2", "embedded")

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+import sys
 from typing import ClassVar
 
 import pytest
@@ -84,6 +87,46 @@ def test_saved_weights_are_where_training_can_start(path, tmp_path, lora):
     before = disturb(policy)
     policy.save(tmp_path / "saved")
     assert same(trained(load(path, lora=lora, dtype="float32", adapter=tmp_path / "saved")), before)
+
+
+FILE_CALLS = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree", "ctypes.dlsym"}
+
+
+def killed_while_it_saves(policy, target, call):
+    """Save in a process that is killed at the file call number ``call``; False if it has fewer."""
+    if child := os.fork():
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    calls = 0
+
+    def kill(event, _):
+        nonlocal calls
+        if event not in FILE_CALLS:
+            return
+        calls += 1
+        if calls == call:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    try:
+        sys.addaudithook(kill)
+        policy.save(target)
+    finally:
+        os._exit(0)
+
+
+@pytest.mark.parametrize("lora", [LORA, None], ids=["adapter", "whole"])
+def test_a_save_that_is_killed_leaves_the_old_weights_or_the_new(path, tmp_path, lora):
+    target = tmp_path / "best"
+    policy = load(path, lora=lora, dtype="float32")
+    old = disturb(policy)
+    policy.save(target)
+    new = disturb(policy)
+    call = 1
+    while killed_while_it_saves(policy, target, call):
+        reader = load(path, lora=lora, dtype="float32", adapter=target)
+        assert same(trained(reader), old) or same(trained(reader), new), f"killed at call {call}"
+        call += 3
+    assert call > 1, "it was killed at least once"
+    assert same(trained(load(path, lora=lora, dtype="float32", adapter=target)), new)
 
 
 def test_a_penaltys_reference_is_not_saved_with_the_adapter(path, tmp_path):

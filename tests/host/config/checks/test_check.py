@@ -569,7 +569,7 @@ def test_a_hub_id_is_left_to_the_run(problems):
 
 def test_a_model_whose_package_is_missing_is_a_problem(problems, monkeypatch, tmp_path):
     monkeypatch.setenv("GRPO_CACHE", str(tmp_path))
-    monkeypatch.setattr("grpo_host.models.resolve._installed_version", lambda _: None)
+    monkeypatch.setattr("grpo_host.models.embedded._installed_version", lambda _: None)
     assert problems("model=smollm2-135m") == [
         '--set model: model.name: the model "smollm2-135m" is not installed. '
         "Run: grpo-host models install smollm2-135m"
