@@ -84,13 +84,19 @@ class Sampling:
     """How to sample. ``temperature`` 0 is greedy."""
 
     max_tokens: int = 128
+    """Longest answer, in tokens."""
     temperature: float = 1.0
+    """0 or more."""
     top_p: float = 1.0
+    """Above 0, at most 1: sample from the most probable tokens that together have this probability."""
     top_k: int = 0
-    """0: no limit."""
+    """Sample from this many of the most probable tokens; 0: from all."""
     stop: tuple[str, ...] = ()
+    """Texts that end the answer."""
     stop_token_ids: tuple[int, ...] = ()
+    """Ids that end the answer; the one that did is its last."""
     seed: int | None = None
+    """Repeats the sample, if the backend has SEED."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +122,9 @@ class ChatReply:
     finish_reason: FinishReason = FinishReason.STOP
     """Its text may be given. Any other is a ``ValueError``."""
     prompt_tokens: int = 0
+    """Tokens of the conversation that was answered; 0 if the backend does not count them."""
     completion_tokens: int = 0
+    """Tokens of the answer; 0 if the backend does not count them."""
     cost: float | None = None
     """US dollars, if the backend knows."""
 
@@ -184,21 +192,31 @@ class Backend(ABC):
     async def chat(
         self, messages: Sequence[Message], sampling: Sampling, tools: Sequence[ToolSchema] = ()
     ) -> ChatReply:
-        """Answer a conversation."""
+        """Answer a conversation, by a text or by calls of ``tools``.
+
+        Raises ``ContextOverflowError`` if the conversation leaves no room for an answer, ``ProviderError``
+        if a model's server cannot be reached or refuses.
+        """
         raise self._cannot(Capability.CHAT)
 
     def stream(
         self, messages: Sequence[Message], sampling: Sampling, tools: Sequence[ToolSchema] = ()
     ) -> AsyncIterator[str | ChatReply]:
-        """Text deltas, then the whole reply as the last item."""
+        """As ``chat``: text deltas, whose sum is the reply's content, then the whole reply."""
         raise self._cannot(Capability.STREAMING)
 
     async def update_weights(self, weights: NamedWeights, *, version: int) -> None:
-        """Replace weights by name (the base model's names, adapters merged). No request may be under way."""
+        """Replace weights by name (the base model's names, adapters merged). No request may be under way.
+
+        Each tensor has the shape of the one that it replaces. ``version`` counts the updates.
+        """
         raise self._cannot(Capability.WEIGHT_SYNC)
 
     async def load_adapter(self, path: Path) -> None:
-        """Serve the PEFT adapter at ``path`` from now on."""
+        """Serve the PEFT adapter in the directory ``path`` from now on.
+
+        Raises ``ModelError`` if it is none of this model.
+        """
         raise self._cannot(Capability.ADAPTERS)
 
     def _cannot(self, capability: Capability) -> CapabilityError:

@@ -34,11 +34,12 @@ class StepResult:
     messages: list[Message] = field(default_factory=list)
     """The user's next words; empty if the episode is done."""
     done: bool = False
+    """The episode ends here."""
     outcome: dict[str, Any] = field(default_factory=dict)
     """Facts for rewards and reports, merged into the trajectory's; ``success: bool`` by convention."""
     reward: float | None = None
-    """The reward of this step. Their sum is the trajectory's ``environment_reward``, which the reward
-    ``environment`` reads."""
+    """The reward of this step, a finite number. Their sum is the trajectory's ``environment_reward``, which
+    the reward ``environment`` reads."""
 
 
 class Environment(ABC):
@@ -83,7 +84,10 @@ class Environment(ABC):
         return {}
 
     def demonstrations(self, split: str) -> Sequence[list[Message]]:
-        """Dialogues worth imitating, for a supervised warm start. Empty if there are none."""
+        """Dialogues worth imitating, for a supervised warm start. Empty if there are none.
+
+        Each is a list of messages of which the assistant's are imitated.
+        """
         return ()
 
     async def close(self) -> None:

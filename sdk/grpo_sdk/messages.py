@@ -22,8 +22,10 @@ class ToolCall(TypedDict):
     """One call of a tool that an assistant message asks for."""
 
     id: str
+    """Unique in the conversation."""
     type: Literal["function"]
     function: FunctionCall
+    """Name of the tool, and arguments as a JSON text."""
 
 
 class Message(TypedDict):
@@ -31,9 +33,13 @@ class Message(TypedDict):
 
     role: Role
     content: str
+    """The text; empty if an assistant only calls tools."""
     name: NotRequired[str]
+    """Of a tool message: the tool's name."""
     tool_calls: NotRequired[list[ToolCall]]
+    """Of an assistant message: the tools that it calls, at least one."""
     tool_call_id: NotRequired[str]
+    """Of a tool message: ``id`` of the call that it answers."""
 
 
 class ToolSchema(TypedDict):
@@ -41,6 +47,7 @@ class ToolSchema(TypedDict):
 
     type: Literal["function"]
     function: dict[str, Any]
+    """``name``, ``description`` and ``parameters``, a JSON schema of an object."""
 
 
 def whole_text(text: str) -> str:

@@ -17,8 +17,11 @@ class RewardResult:
     """A score with its named parts and an explanation for a person."""
 
     value: float
+    """A finite number; the host refuses any other. Higher is better."""
     parts: Mapping[str, float] = field(default_factory=dict)
+    """What it is made of, by name; for metrics and reports, not added up."""
     explanation: str = ""
+    """A sentence for a person."""
 
 
 Score: TypeAlias = "float | RewardResult"
@@ -41,7 +44,7 @@ class GroupReward(ABC):
 
     @abstractmethod
     def score_group(self, trajectories: Sequence[Trajectory]) -> Sequence[Score] | Awaitable[Sequence[Score]]:
-        """One score for each trajectory, in their order."""
+        """One score for each trajectory, in their order. May raise: then the whole group has no score."""
 
     def close(self) -> None:
         """Release what the reward holds. Called once, at the end of the run."""

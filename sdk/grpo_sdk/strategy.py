@@ -11,6 +11,7 @@ class Strategy:
 
     name: str
     system_prompt: str = ""
+    """Who the agent is and what it does; empty: no system message."""
     style: str = ""
     """A sentence on tone, placed after the system prompt."""
     tools: tuple[str, ...] | None = None

@@ -89,7 +89,10 @@ def tool_schema(tool: BaseTool) -> ToolSchema:
 
 
 class ToolCallError(Exception):
-    """The model called a tool wrongly; the text is for the model."""
+    """The model called a tool wrongly: a tool raises it, and the model is answered with its text alone.
+
+    Whatever else a tool raises is answered with the exception's type too.
+    """
 
 
 Runner: TypeAlias = Callable[[dict[str, Any]], Awaitable[Any]]

@@ -123,7 +123,9 @@ class ToolRun:
 
     name: str
     call_id: str
+    """``id`` of the ``ToolCall``."""
     seconds: float
+    """What the tool took."""
     error: str | None = None
     """Why it failed (invalid call, timeout, exception), or None."""
     truncated: bool = False
@@ -135,8 +137,11 @@ class Turn:
     """One model call and the tools that it asked for."""
 
     prompt_tokens: int
+    """Tokens that the model was shown."""
     completion_tokens: int
+    """Tokens that it answered with."""
     seconds: float
+    """What the model took, without the tools."""
     finish_reason: FinishReason
     tools: list[ToolRun] = field(default_factory=list)
 
