@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Wired:
+class Parts:
     """The parts of a run; nothing is started yet."""
 
     rewards: list[WeightedReward]
@@ -40,14 +40,14 @@ class Wired:
     backend: Backend
 
 
-def build(config: AgentConfig, registry: Registry, *, progress: Callable[[str], None] | None = None) -> Wired:
+def build(config: AgentConfig, registry: Registry, *, progress: Callable[[str], None] | None = None) -> Parts:
     """Make every part.
 
     ``progress`` is told before a model is downloaded or converted. Raises ``PluginError``,
     ``ConfigError`` or ``ModelError``.
     """
     strategy = build_strategy(config, registry)
-    return Wired(
+    return Parts(
         rewards=build_rewards(config, registry, progress=progress),
         tools=build_tools(config, registry, strategy),
         strategy=strategy,

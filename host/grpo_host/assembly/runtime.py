@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from grpo_host.agents.agent import Agent
 from grpo_host.assembly.agent import agent_from_config
-from grpo_host.assembly.from_yaml import Wired, build
+from grpo_host.assembly.from_yaml import Parts, build
 from grpo_host.rollouts.engine import Observer, RolloutEngine
 from grpo_host.rollouts.scoring import RewardSet
 from grpo_sdk.backend import Backend
@@ -26,7 +26,7 @@ class Assembly:
     """What a run, an evaluation or a server works with."""
 
     config: AgentConfig
-    parts: Wired
+    parts: Parts
 
     @property
     def backend(self) -> Backend:

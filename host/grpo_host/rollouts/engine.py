@@ -11,9 +11,11 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
+
+import anyio
 
 from grpo_host.agents.agent import Agent
-from grpo_host.rollouts.concurrency import Gate
 from grpo_host.rollouts.episode import EpisodeRequest, run_episode
 from grpo_host.rollouts.gc_pause import short_collections
 from grpo_host.rollouts.scoring import RewardSet
@@ -102,7 +104,7 @@ class RolloutEngine:
         self.make_environment = make_environment
         self.rewards = rewards
         self.environment_name = environment_name
-        self._gate = Gate(concurrency)
+        self._limiter = anyio.CapacityLimiter(_at_least_one(concurrency))
         self.episode_seconds = episode_seconds
         self.observers = list(observers)
         self.scoring: Callable[[], AbstractContextManager[object]] = nullcontext
@@ -112,16 +114,16 @@ class RolloutEngine:
     @property
     def concurrency(self) -> int:
         """Episodes side by side, over all that runs; may be changed meanwhile."""
-        return self._gate.limit
+        return int(self._limiter.total_tokens)
 
     @concurrency.setter
     def concurrency(self, episodes: int) -> None:
-        self._gate.limit = episodes
+        self._limiter.total_tokens = _at_least_one(episodes)
 
     @property
     def active(self) -> int:
         """Episodes under way."""
-        return self._gate.held
+        return self._limiter.borrowed_tokens
 
     async def run(
         self,
@@ -170,10 +172,11 @@ class RolloutEngine:
                         begun = []
                         for request in requests:
                             # A task only once it may run: thousands that wait would delay the first.
-                            await self._gate.acquire()
+                            place = object()
+                            await self._limiter.acquire_on_behalf_of(place)
                             begun.append(tasks.create_task(episode(request)))
                             # Not in the coroutine: a task can be cancelled before it begins.
-                            begun[-1].add_done_callback(self._leave)
+                            begun[-1].add_done_callback(partial(self._leave, place))
                         running.append(tasks.create_task(group(begun)))
         except ExceptionGroup as problems:
             raise problems.exceptions[0] from None
@@ -181,8 +184,14 @@ class RolloutEngine:
         self.total.seconds += metrics.seconds
         return [task.result() for task in running], metrics
 
-    def _leave(self, _: asyncio.Task[Trajectory]) -> None:
-        self._gate.release()
+    def _leave(self, place: object, _: asyncio.Task[Trajectory]) -> None:
+        self._limiter.release_on_behalf_of(place)
+
+
+def _at_least_one(concurrency: int) -> int:
+    if concurrency < 1:
+        raise ValueError(f"at least one episode must run, not {concurrency}; give a concurrency of 1 or more")
+    return concurrency
 
 
 def group_requests(

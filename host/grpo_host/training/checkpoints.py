@@ -41,7 +41,7 @@ def complete_checkpoint(
     Each of several ranks calls it when it has written its random state; rank 0 does it.
     """
     ranks = ranks or Ranks()
-    ranks.agree(None)
+    ranks.broadcast(None)
     if not ranks.main:
         return
     try:

@@ -101,7 +101,7 @@ class EarlyStopping:
             if int(at) <= step:
                 self._note(int(at), value)
         first = not self.history
-        lost = first or not self._ranks.agree(self._best.is_dir())
+        lost = first or not self._ranks.broadcast(self._best.is_dir())
         if lost and self.best_step != step:  # it may have been measured, but its weights are gone
             self.best_step, self.best_reward = step, None
         better = False
@@ -130,7 +130,7 @@ class EarlyStopping:
 
     def restore_best(self, last_step: int) -> None:
         """Give the policy the weights that measured best, unless they are the last step's."""
-        self._ranks.agree(None)  # rank 0 has written them
+        self._ranks.broadcast(None)  # rank 0 has written them
         if self.best_step != last_step:
             self._policy.load(self._best)
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from grpo_host.agents.agent import Agent
 from grpo_host.agents.rendering import make_renderer
-from grpo_host.assembly.from_yaml import Wired
+from grpo_host.assembly.from_yaml import Parts
 from grpo_host.assembly.runtime import Assembly
 from grpo_host.backends.event_loop import Runner
 from grpo_host.backends.local_model import installed_plugins
@@ -116,7 +116,7 @@ class ObjectRun:
         directory = open_directory(self.config, ranks, reporter, resume=self.resume, describe=self.describe)
         try:
             reporter.line(f"run {directory.path}")
-            parts = Wired(self.rewards, [], self.agent.strategy, self.environment, self.agent.backend)
+            parts = Parts(self.rewards, [], self.agent.strategy, self.environment, self.agent.backend)
             assembly = ObjectAssembly(self.config, parts, self.agent, owned)
             run = TrainingRun(self.config, assembly, directory, loop, reporter, interrupt, ranks=ranks)
             try:

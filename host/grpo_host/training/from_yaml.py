@@ -87,5 +87,5 @@ def open_directory(
                 raise
             if changed:
                 reporter.line(f"goes on with another {', '.join(changed)}")
-    path = ranks.agree(directory.path if directory else Path())
+    path = ranks.broadcast(directory.path if directory else Path())
     return directory or RunDirectory(path)

@@ -75,7 +75,7 @@ class TrainingRun:
         checkpoint: Path | None = None
         if self.ranks.main:
             checkpoint = whole_checkpoint(self.directory.checkpoints, self.reporter.line)
-        checkpoint = self.ranks.agree(checkpoint)
+        checkpoint = self.ranks.broadcast(checkpoint)
         first_step = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
         if self.ranks.main:
             self.directory.forget_after(first_step, self._measured(first_step))
@@ -192,7 +192,7 @@ class TrainingRun:
         target = self.directory.checkpoints / WARM_START
         if settings is None:
             return
-        if not self.ranks.agree(target.is_dir()):
+        if not self.ranks.broadcast(target.is_dir()):
             with self._timed("warm_start"):
                 environment = self.assembly.parts.environment()
                 dialogues = demonstrations(environment, settings, seed=self.config.seed)

@@ -148,6 +148,12 @@ def test_a_smaller_concurrency_takes_effect_as_episodes_end(fakes):
     play_held(fakes, 5, script)
 
 
+@pytest.mark.parametrize("concurrency", [0, -1])
+def test_a_concurrency_below_one_is_refused(fakes, concurrency):
+    with pytest.raises(ValueError, match="at least one episode must run"):
+        engine(fakes, concurrency=concurrency)
+
+
 def test_calls_of_run_share_the_concurrency(fakes):
     async def script(running, held):
         second = asyncio.create_task(running.run(requests(TASKS[:1], samples=1)))

@@ -27,7 +27,7 @@ METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", 
 
 @pytest.fixture
 def app(tmp_path):
-    """The whole server, every room's endpoints included; a key exists."""
+    """The whole server, every feature's endpoints included; a key exists."""
     settings = ServerSettings.of(state=tmp_path, failed_rate="1000000/minute")
     return create_app(settings, Registry(), **dict.fromkeys(("telemetry", "models", "chat", "jobs")))
 

@@ -18,7 +18,7 @@ ENTRIES = 256
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,100}")
 
 
-def permitted(model: Any) -> set[str]:
+def allowed_options(model: Any) -> set[str]:
     """The options that a request may set: those that hold no texts of the caller's own."""
     return {field.alias or name for name, field in model.model_fields.items() if _is_plain(field.annotation)}
 

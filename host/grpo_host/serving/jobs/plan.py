@@ -11,7 +11,7 @@ from grpo_host.config.resolved import dump_resolved, to_yaml
 from grpo_host.plugins.options import OptionsError, option_names, options_model, read_options
 from grpo_host.plugins.use import PluginUse
 from grpo_host.serving.http.api_error import ApiError
-from grpo_host.serving.jobs.allowed_options import permitted, require_small
+from grpo_host.serving.jobs.allowed_options import allowed_options, require_small
 from grpo_host.serving.jobs.record import JobPlan
 from grpo_host.serving.jobs.request import COMPUTATIONAL, NamedUse, TrainRequest
 from grpo_sdk.backend import TRAINABLE, Backend
@@ -186,7 +186,7 @@ class Plan:
         """``asked`` as agent.yaml has it, on top of the options that the server gives the same."""
         try:
             offer = self._registry.get(kind, asked.name)
-            allowed = permitted(options_model(offer))
+            allowed = allowed_options(options_model(offer))
         except GrpoError as problem:
             raise ApiError(422, "unknown_name", str(problem), param=field) from None
         for option, value in asked.options.items():

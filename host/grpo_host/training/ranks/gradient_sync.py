@@ -1,7 +1,7 @@
 """Gradients of several ranks, where the pass through the model is our own.
 
 The wrapper that averages gradients (DistributedDataParallel) does so only for passes that go
-through its own forward, which a pass of ``fast_model`` does not.
+through its own forward, which the pass of ``cpu.fast_pass`` does not.
 """
 
 from __future__ import annotations

@@ -49,7 +49,7 @@ class Ranks:
         dist.all_gather_object(everyone, list(items), group=self.group)
         return [item for part in everyone for item in part]
 
-    def agree(self, value: T) -> T:
+    def broadcast(self, value: T) -> T:
         """What rank 0 passes."""
         return self.gather([value])[0]
 

@@ -174,7 +174,7 @@ def train_grpo(
 def _save_now(trainer: HostGRPOTrainer, checkpoints: Path, state: dict[str, Any], ranks: Ranks) -> None:
     """Save the last finished step; nothing to do before the first one."""
     step = trainer.state.global_step
-    if step == 0 or ranks.agree(checkpoint_path(checkpoints, step).exists()):
+    if step == 0 or ranks.broadcast(checkpoint_path(checkpoints, step).exists()):
         return
     trainer.state.num_input_tokens_seen = trainer.tokens_before  # the step that was left is done anew
     trainer._save_checkpoint(trainer.model, None)

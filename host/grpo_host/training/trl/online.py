@@ -21,7 +21,7 @@ from grpo_host.config.training_checks import check_update
 from grpo_host.rollouts.engine import RolloutEngine, RolloutMetrics, group_requests
 from grpo_host.training.trained_backend import served, trained
 from grpo_host.training.trl.reference import give_reference, take_reference
-from grpo_host.training.trl.rows import teaches
+from grpo_host.training.trl.rows import has_reward_variance
 from grpo_host.utils.validation import say_location
 from grpo_sdk.errors import CapabilityError, ConfigError
 from grpo_sdk.seeds import derive_seed, global_generators_kept
@@ -112,7 +112,7 @@ class OnlineTrainer:
             groups, rollouts = await self.engine.run(requests, policy_version=policy.version)
             played = time.perf_counter()
             seconds = {"rollouts": played - started}
-            if not any(teaches(group) for group in groups):
+            if not any(has_reward_variance(group) for group in groups):
                 return OnlineStep(groups, rollouts, updated=False, seconds=seconds)
             updated, metrics = await self._work(lambda: self._update(policy, groups))
             trained_at = time.perf_counter()

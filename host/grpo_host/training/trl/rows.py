@@ -57,7 +57,7 @@ def reward_columns(trajectories: Sequence[Trajectory], names: Sequence[str]) -> 
     return {name: [t.rewards[name].value if _counts(t) else None for t in trajectories] for name in names}
 
 
-def teaches(group: Sequence[Trajectory]) -> bool:
+def has_reward_variance(group: Sequence[Trajectory]) -> bool:
     """Whether the group's rewards differ, which is what GRPO learns from: by more than float32's rounding."""
     rewards = [item.reward for item in group if item.reward is not None and _counts(item)]
     return bool(rewards) and not math.isclose(min(rewards), max(rewards), rel_tol=1e-6)

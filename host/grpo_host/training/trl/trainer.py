@@ -27,7 +27,7 @@ from trl import GRPOConfig
 from grpo_host.training.checkpoints import checkpoint_error
 from grpo_host.training.cpu.fast_pass import FastGRPOTrainer
 from grpo_host.training.finite import FiniteUpdates, TrueLosses
-from grpo_host.training.trl.rows import make_row, reward_columns, teaches
+from grpo_host.training.trl.rows import has_reward_variance, make_row, reward_columns
 from grpo_sdk.seeds import derive_seed
 from grpo_sdk.trajectory import Trajectory
 
@@ -230,7 +230,7 @@ def _rollout_func(prompts: list[Any], trainer: HostGRPOTrainer) -> dict[str, Any
     groups = defaultdict(list)
     for row, item in zip(trainer._rows, trajectories, strict=True):
         groups[row["slot"]].append(item)
-    trainer._teaching = [teaches(groups[row["slot"]]) for row in trainer._rows]
+    trainer._teaching = [has_reward_variance(groups[row["slot"]]) for row in trainer._rows]
     rows = [make_row(item, trainer._tokenizer.eos_token_id) for item in trajectories]
     columns = reward_columns(trajectories, trainer.reward_names)
     return {

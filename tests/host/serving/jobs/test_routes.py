@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from grpo_host.serving import jobs as room
+from grpo_host.serving import jobs
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def api(serving, queues):
     async def open(**options):
         async with (
             queues.open(start=False, **options) as queue,
-            serving(room.endpoints(), jobs=queue) as server,
+            serving(jobs.endpoints(), jobs=queue) as server,
         ):
             yield server, queue
 

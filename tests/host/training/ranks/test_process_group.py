@@ -76,7 +76,7 @@ def test_a_process_alone_is_the_only_rank():
     ranks = join_ranks()
     assert (ranks.rank, ranks.size, ranks.main) == (0, 1, True)
     assert ranks.gather([1, 2]) == [1, 2]
-    assert ranks.agree("x") == "x"
+    assert ranks.broadcast("x") == "x"
     assert ranks.any(True)
     assert not ranks.any(False)
 

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from grpo_host.training.trl.rows import Row, make_row, reward_columns, teaches
+from grpo_host.training.trl.rows import Row, has_reward_variance, make_row, reward_columns
 from grpo_sdk.testing import make_trajectory
 from grpo_sdk.trajectory import Ledger, RewardRecord, TokenSequence
 
@@ -108,8 +108,10 @@ def test_uneven_rows_are_refused(lists):
 )
 def test_a_group_teaches_if_its_rewards_differ_by_more_than_rounding(rewards, expected):
     group = [trajectory(sequence([0, 1]), reward=value) for value in rewards]
-    assert teaches(group) is expected
+    assert has_reward_variance(group) is expected
 
 
 def test_a_trajectory_without_a_sampled_token_is_no_reason_to_learn():
-    assert not teaches([trajectory(sequence([0, 1]), reward=1.0), trajectory(sequence([0, 0]), reward=0.0)])
+    assert not has_reward_variance(
+        [trajectory(sequence([0, 1]), reward=1.0), trajectory(sequence([0, 0]), reward=0.0)]
+    )
