@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import select
+import sys
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
@@ -124,6 +126,7 @@ def create(
         raise click.BadParameter(
             f"scopes are {', '.join(Scope)}, with commas between them", param_hint="--scopes"
         ) from None
+    _check_output()
     name = _name(name, "--name")
     if owner is not None:
         owner = _name(owner, "--owner")
@@ -142,7 +145,7 @@ def create(
         ), found
 
     record, token, anonymous = _with_keys(agent_yaml, database, make)
-    _tell(record, token)
+    _tell(record, token, agent_yaml, database)
     if adopt_anonymous:
         click.echo(f'{anonymous} anonymous conversations are of "{record.owner}" now', err=True)
     elif anonymous:
@@ -172,11 +175,12 @@ def replace(
     Conversations and jobs stay the owner's. A key that expires is replaced by one that is valid for as
     long, unless --expires says otherwise.
     """
+    _check_output()
     until = None if expires is None else time.time() + expires
     made = _with_keys(agent_yaml, database, lambda keys: keys.replace(key_id, overlap=overlap, expires=until))
     if made is None:
         raise _no_such_key(key_id)
-    _tell(*made)
+    _tell(*made, agent_yaml, database)
     ends = f"until {_say_time(time.time() + overlap)}" if overlap else "no more"
     click.echo(f"key {key_id} is taken {ends}", err=True)
 
@@ -253,8 +257,34 @@ def _name(text: str, option: str) -> str:
     return text.strip()
 
 
-def _tell(record: KeyRecord, token: str) -> None:
+def _check_output() -> None:
+    """Refuse to make a key that nobody could read."""
+    if sys.stdout is None or _reader_is_gone():
+        raise click.ClickException(
+            "standard output is closed, and a key is shown only once: none was made. Write it to a terminal, "
+            "a file or a pipe that is read"
+        )
+
+
+def _reader_is_gone() -> bool:
+    try:
+        descriptor = sys.stdout.fileno()
+    except OSError:  # no file of the system's, as in a notebook
+        return False
+    poll = select.poll()
+    poll.register(descriptor, 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
+
+
+def _tell(record: KeyRecord, token: str, agent_yaml: Path | None, database: str | None) -> None:
     click.echo(token)
+    sys.stdout.flush()
+    if problem := getattr(sys.stdout, "problem", None):
+        _with_keys(agent_yaml, database, lambda keys: keys.revoke(record.id))
+        raise click.ClickException(
+            f"the key {record.id} could not be written to standard output ({problem.strerror}) and "
+            "is revoked again; make another with grpo-host keys create"
+        )
     owner = "itself" if record.owner == record.id else f'"{record.owner}"'
     until = "" if record.expires is None else f", until {_say_time(record.expires)}"
     scopes = ", ".join(record.scopes)

@@ -31,6 +31,10 @@ EVALUATIONS = "evaluations"
 """Folder below ``<output>/<agent>/`` in which evaluations are kept."""
 
 
+LEFT_BY_A_RUN = ("metrics.jsonl", "trajectories.jsonl", "report.json")
+"""One of them is beside the agent.yaml of every run and every evaluation."""
+
+
 class _ReaderGone(Exception):  # noqa: N818 - no failure
     """The reader of the pipe has closed it, as in ``| head``."""
 
@@ -165,7 +169,7 @@ def _rollout_tasks(assembly: Assembly, split: str, episodes: int, samples: int) 
 def _evaluation_directory(
     loaded: LoadedConfig, registry: Registry, *, resume: bool, out: Path | None
 ) -> RunDirectory:
-    parent = Path(loaded.config.output) / loaded.config.name
+    parent = _parent_of_evaluations(loaded)
     described = describe_run(loaded, registry)
     if resume:
         found = RunDirectory.find(parent, EVALUATIONS, str(out) if out else "latest").acquire()
@@ -179,6 +183,14 @@ def _evaluation_directory(
     directory = _new_directory(out) if out else RunDirectory.create(parent, EVALUATIONS)
     write_text(directory.agent_yaml, described)
     return directory
+
+
+def _parent_of_evaluations(loaded: LoadedConfig) -> Path:
+    """``<output>/<agent>``; for a run's own agent.yaml, wherever that run is now, even if it was moved."""
+    run = loaded.path.absolute().parent
+    if loaded.origin.override_of(("output",)) or not any((run / name).is_file() for name in LEFT_BY_A_RUN):
+        return Path(loaded.config.output) / loaded.config.name
+    return run.parent.parent if run.parent.name == EVALUATIONS else run.parent
 
 
 def _new_directory(path: Path) -> RunDirectory:

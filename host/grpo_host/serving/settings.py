@@ -10,6 +10,7 @@ from pydantic import ConfigDict, Field, SecretStr
 
 from grpo_host.config.schema import ServingConfig
 from grpo_host.utils.paths import expanded
+from grpo_sdk.errors import ConfigError
 
 if TYPE_CHECKING:
     from grpo_host.config.load import LoadedConfig
@@ -75,7 +76,13 @@ class ServerSettings(ServingConfig):
         if self.database_url is not None:
             return self.database_url.get_secret_value()
         directory = self.state_directory.absolute()
-        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        try:
+            directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as problem:
+            raise ConfigError(
+                f"cannot make the server's state directory {directory}: {problem.strerror or problem}; set "
+                f"{STATE_DIRECTORY} to a directory that can be written, or {DATABASE_URL}"
+            ) from problem
         return f"sqlite+aiosqlite:///{directory / 'server.db'}"
 
     def to_environment(self) -> dict[str, str]:

@@ -336,3 +336,18 @@ def test_compressing_is_told_to_the_log(chat, caplog):
     talk.say("a")
     talk.say("b")
     assert "put 2 older messages away" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"tokens": "2048"}, r"the context must be a whole number, not '2048'"),
+        ({"turns": "20"}, r"the number of turns must be a whole number, not '20'"),
+        ({"turns": 2.5}, r"the number of turns must be a whole number, not 2\.5"),
+        ({"threshold": "0.8"}, r"the compression threshold must be a number, not '0\.8'"),
+        ({"threshold": True}, r"the compression threshold must be a number, not True"),
+    ],
+)
+def test_text_in_the_place_of_a_number_is_named(given, said):
+    with pytest.raises(ValueError, match=said):
+        Window(**given)

@@ -49,6 +49,42 @@ def run(place, shell, *arguments, code=CODE, **environment):
     )
 
 
+MAKE_A_KEY = ["keys", "create", "--name", "me", "--database", "sqlite+aiosqlite:///keys.db"]
+LIST_KEYS = ["keys", "list", "--json", *MAKE_A_KEY[-2:]]
+
+
+def test_no_key_is_made_if_standard_output_is_closed(place):
+    done = run(place, '"$@" >&-', *MAKE_A_KEY)
+    assert done.returncode == 1
+    assert b"standard output is closed, and a key is shown only once: none was made." in done.stderr
+    assert json.loads(run(place, '"$@"', *LIST_KEYS).stdout) == []
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_key_that_could_not_be_written_is_revoked(place):
+    done = run(place, '"$@" >/dev/full', *MAKE_A_KEY)
+    assert done.returncode == 1
+    [record] = json.loads(run(place, '"$@"', *LIST_KEYS).stdout)
+    assert record["revoked"] is not None
+    said = f"the key {record['id']} could not be written to standard output (No space left on device)"
+    assert f"{said} and is revoked again; make another with grpo-host keys create" in done.stderr.decode()
+
+
+def test_no_key_is_made_for_a_pipe_that_nobody_reads(place):
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, "-c", CODE, *MAKE_A_KEY],
+        cwd=place,
+        stdout=write,
+        stderr=subprocess.PIPE,
+        timeout=120,
+    )
+    os.close(write)
+    assert done.returncode == 1
+    assert b"none was made" in done.stderr
+
+
 ASCII = {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C"}
 
 
@@ -59,7 +95,6 @@ ASCII = {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": 
         ("eval", '"$@" | true'),
         ("rollout", '"$@" >&-'),
         ("rollout", '"$@" 2>/dev/full'),
-        ("keys", '"$@" >&-'),
     ],
 )
 def test_nothing_that_is_printed_can_fail_a_command(place, shell, command):

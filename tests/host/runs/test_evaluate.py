@@ -66,6 +66,26 @@ def test_an_interrupted_evaluation_plays_only_what_is_missing(agent_yaml):
     assert json.loads(Path("here/report.json").read_text())["episodes"] == 6
 
 
+def test_a_moved_run_is_evaluated_beside_where_it_is_now(agent_yaml):
+    assert main(["eval", str(agent_yaml)]) == 0
+    [first] = Path("runs/desk/evaluations").iterdir()
+    moved = Path("elsewhere/20260101-000000-abcd")
+    moved.parent.mkdir()
+    first.rename(moved)
+    said = f"{AGENT}output: {Path('runs').absolute()}\n"
+    (moved / "agent.yaml").write_text(said)
+
+    assert main(["eval", str(moved / "agent.yaml"), "--episodes", "2"]) == 0
+
+    [second] = Path("elsewhere/evaluations").iterdir()
+    assert list(Path("runs/desk/evaluations").iterdir()) == []
+    (second / "agent.yaml").write_text(said)
+    assert main(["eval", str(second / "agent.yaml"), "--episodes", "2"]) == 0
+    assert len(list(Path("elsewhere/evaluations").iterdir())) == 2
+    assert main(["eval", str(moved / "agent.yaml"), "--episodes", "2", "--set", "output=there"]) == 0
+    assert len(list(Path("there/desk/evaluations").iterdir())) == 1
+
+
 def test_an_evaluation_is_not_resumed_with_other_settings(agent_yaml, capsys):
     main(["eval", str(agent_yaml), "--out", "here"])
 

@@ -51,13 +51,13 @@ async def respond(call: Call) -> ResponseOut | Response:
     writer = _Writer(call.body)
     if call.body.stream:
         return await event_stream(call, lambda put: _streamed(call, writer, put), writer.failure)
-    answer = await _answer(call)
+    answer = await _answer(call, writer.id)
     return writer.done(answer, answer.text)
 
 
-async def _answer(call: Call, on_text: Any = None) -> Answer:
+async def _answer(call: Call, response_id: str, on_text: Any = None) -> Answer:
     async with call.services.models.lease(call.body.model) as lease:
-        [answer] = await Answering(call, call.body, lease).all(lambda _: on_text)
+        [answer] = await Answering(call, call.body, lease, response_id).all(lambda _: on_text)
     return answer
 
 
@@ -69,7 +69,7 @@ async def _streamed(call: Call, writer: _Writer, put: Put) -> None:
             put(writer.begin_text() + writer.text_event("delta", delta=text))
             told.append(text)
 
-    answer = await _answer(call, on_text)
+    answer = await _answer(call, writer.id, on_text)
     put(writer.end(answer, "".join(told)))
 
 
@@ -96,6 +96,11 @@ class _Writer:
         self._number = 0
         self._begun = False
         self._speaks = False
+
+    @property
+    def id(self) -> str:
+        """Of the response."""
+        return self._head.id
 
     def done(self, answer: Answer, text: str) -> ResponseOut:
         """The whole of it."""

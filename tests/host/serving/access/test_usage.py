@@ -136,6 +136,18 @@ def test_spans_tell_the_agent_the_owner_and_the_answer_s_model_and_id(served, te
     assert request["grpo.owner"] == "lab"
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_spans_of_responses_tell_the_response_s_id(served, telemetry, stream):
+    async def work(client, headers):
+        asked = {"model": "desk", "input": "Hello", "stream": stream}
+        return (await client.post("/v1/responses", json=asked, headers=headers["shop"])).text
+
+    told = served(work)
+    chat = next(span for span in telemetry.spans if span.name.startswith("chat ")).attributes
+    assert chat["gen_ai.response.id"].startswith("resp_")
+    assert f'"id":"{chat["gen_ai.response.id"]}"' in told
+
+
 def test_spans_of_a_trained_run_name_it_and_its_adapter(telemetry):
     from grpo_host.agents.agent import Agent
     from grpo_host.telemetry.agents import AgentInstruments

@@ -101,6 +101,18 @@ def test_a_stream_of_v1_that_is_cut_ends_with_an_error_and_done(hanging):
     assert done == "[DONE]"
 
 
+def test_a_stream_of_responses_that_is_cut_ends_with_a_failure_that_says_why(hanging):
+    async def work():
+        async with hanging() as app:
+            return await cut(app, "/v1/responses", {"model": "desk", "stream": True, "input": "Where?"})
+
+    *_, last = asyncio.run(work())
+    failed = json.loads(last)
+    assert failed["type"] == "response.failed"
+    assert failed["response"]["status"] == "failed"
+    assert "shutting down" in failed["response"]["error"]["message"]
+
+
 def test_a_chat_s_stream_that_is_cut_ends_with_an_error_and_is_not_kept(hanging):
     async def work():
         async with hanging() as app:
