@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -83,23 +83,26 @@ def _check_adapter(
         )
 
 
+NEEDED: Mapping[str, tuple[Capability, str]] = {
+    "dtype": (Capability.LOCAL_WEIGHTS, "calls a model elsewhere and cannot set its dtype"),
+    "stop": (Capability.TOKEN_IDS, "speaks messages, which are rendered where the model runs"),
+    "tool_format": (Capability.TOKEN_IDS, "speaks messages, which are rendered where the model runs"),
+}
+"""Setting of the model → what a backend must be able to do to honour it, and what to say if it cannot."""
+
+
+def honoured(key: str, backend: type[Backend]) -> bool:
+    """Whether ``backend`` can honour the model's setting ``key``."""
+    return key not in NEEDED or NEEDED[key][0] in backend.capabilities
+
+
 def check_settings(
     model: ModelConfig, use: PluginUse, backend: type[Backend], at: Location = ()
 ) -> Iterator[Complaint]:
     """Find settings of the model below ``at`` that the backend cannot honour."""
-    if Capability.LOCAL_WEIGHTS not in backend.capabilities and "dtype" in model.model_fields_set:
-        yield Complaint(
-            (*at, "model", "dtype"),
-            f'the backend "{use.name}" calls a model elsewhere and cannot set its dtype. Leave dtype out',
-        )
-    if Capability.TOKEN_IDS not in backend.capabilities:
-        for key in ("stop", "tool_format"):
-            if key in model.model_fields_set:
-                yield Complaint(
-                    (*at, "model", key),
-                    f'the backend "{use.name}" speaks messages, which are rendered where the model runs. '
-                    f"Leave {key} out",
-                )
+    for key, (_, why) in NEEDED.items():
+        if key in model.model_fields_set and not honoured(key, backend):
+            yield Complaint((*at, "model", key), f'the backend "{use.name}" {why}. Leave {key} out')
 
 
 def _check_requirements(use: PluginUse, backend: type[Backend], at: Location) -> Iterator[Complaint]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
+from grpo_host.config.backend_checks import NEEDED, honoured
 from grpo_host.config.references import escape_references
 from grpo_host.config.served_sampling import served_sampling
 from grpo_host.config.uses import backend_options, plugin_uses
 from grpo_host.plugins.options import complete_options
-from grpo_sdk.backend import Capability
 
 if TYPE_CHECKING:
     from grpo_host.config.load import LoadedConfig
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from grpo_host.plugins import Registry
     from grpo_host.plugins.use import PluginUse
     from grpo_host.utils.validation import Location
+    from grpo_sdk.backend import Backend
 
 
 def dump_resolved(loaded: LoadedConfig, registry: Registry, *, comments: Iterable[str] = ()) -> str:
@@ -31,11 +32,11 @@ def dump_resolved(loaded: LoadedConfig, registry: Registry, *, comments: Iterabl
         options = complete_options(registry.get(kind, use.name), use.options)
         _at(values, location)["options"] = options
     values["serving"]["sampling"] = served_sampling(loaded.config).model_dump(mode="json")
-    _leave_out_dtype(values["model"], loaded.config.backend, registry)
+    _leave_out_unused(values["model"], loaded.config.backend, registry)
     for location, judge in backend_options(loaded.config, registry):
         offer = registry.get("backend", judge.name)
         _at(values, location)["options"] = complete_options(offer, judge.options)
-        _leave_out_dtype(_at(values, location)["model"], judge, registry)
+        _leave_out_unused(_at(values, location)["model"], judge, registry)
     values = escape_references(values)
     for location, text in loaded.references.items():
         _put_back(values, location, text)
@@ -73,10 +74,12 @@ def to_yaml(values: Any, comments: Iterable[str] = ()) -> str:
     return stream.getvalue()
 
 
-def _leave_out_dtype(model: dict[str, Any], use: PluginUse, registry: Registry) -> None:
-    """Leave ``dtype`` out for backends that load no model: a check would refuse it there."""
-    if Capability.LOCAL_WEIGHTS not in registry.get("backend", use.name).capabilities:
-        del model["dtype"]
+def _leave_out_unused(model: dict[str, Any], use: PluginUse, registry: Registry) -> None:
+    """Leave settings out that the backend cannot honour: a check would refuse them there."""
+    backend = cast("type[Backend]", registry.get("backend", use.name).factory)
+    for key in NEEDED:
+        if not honoured(key, backend):
+            del model[key]
 
 
 def _put_back(values: Any, location: Location, text: str) -> None:

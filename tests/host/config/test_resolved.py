@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from grpo_host.checks.check import check
 from grpo_host.config.load import load_config
 from grpo_host.config.resolved import dump_resolved
 
@@ -31,6 +32,16 @@ def test_what_is_written_is_read_back_as_the_same(agent_yaml, registry, tmp_path
     assert dump_resolved(again, registry) == text
     assert again.config.agent.system_prompt == '# a\n${b}: "c"'
     assert again.config.training == loaded.config.training
+
+
+@pytest.mark.parametrize("backend", ["engine", "remote"])
+def test_what_is_written_passes_the_check(agent_yaml, registry, tmp_path, backend):
+    overrides = [f"backend.name={backend}"]
+    overrides += ["rewards=[{name: judged, options: {judge: {name: remote, model: m}}}]"]
+    text = dump_resolved(load_config(agent_yaml, overrides), registry)
+    (tmp_path / "resolved.yaml").write_text(text)
+    found = check(load_config(tmp_path / "resolved.yaml"), registry, purpose="eval").problems
+    assert [str(problem) for problem in found if ": model" in str(problem) or ".model" in str(problem)] == []
 
 
 @pytest.mark.parametrize("place", ["backend.options.url", "rewards[0].options.word", "output"])
@@ -69,7 +80,7 @@ def test_a_judge_is_written_out_with_its_model_and_options(agent_yaml, registry,
     assert judge == {
         "name": "remote",
         "options": {"url": "http://here"},
-        "model": {"name": "some/model", "context": 4096, "adapter": None, "stop": [], "tool_format": "auto"},
+        "model": {"name": "some/model", "context": 4096, "adapter": None},
     }
 
 
