@@ -38,7 +38,7 @@ OF_A_RUN = frozenset(
 
 
 class ComputationalEngine:
-    """Plays episodes for prompts, scores them, and trains the agent where it can be trained."""
+    """Plays episodes for prompts, scores them, and trains the agent if it can be trained."""
 
     def __init__(
         self,
@@ -81,11 +81,11 @@ class ComputationalEngine:
         self._last: dict[str, Any] = {}
 
     async def train_iteration(self, prompts: Sequence[str | Task]) -> dict[str, Any]:
-        """Play, score and, where the agent is trained, make one GRPO update.
+        """Play, score and, if the agent is trained, make one GRPO update.
 
         ``prompts``: texts, or tasks (of an environment of the SDK also their ids). The result has
-        ``average_reward`` (NaN where no episode could be scored), ``trajectories``, ``rewards`` (one
-        a trajectory, None where it failed), ``parts`` (the mean of each reward and of its own parts),
+        ``average_reward`` (NaN if no episode could be scored), ``trajectories``, ``rewards`` (one
+        a trajectory, None if it failed), ``parts`` (the mean of each reward and of its own parts),
         ``updated``, ``failed``, ``errors``, ``seconds``, ``seconds_by_phase``, ``iteration``, and of an
         update the trainer's metrics (``loss``, …).
         """
@@ -150,7 +150,7 @@ class ComputationalEngine:
         return self._workers
 
     async def save(self, path: str | Path) -> None:
-        """Write the trained adapter as a directory. Raises ``CapabilityError`` where nothing is trained."""
+        """Write the trained adapter as a directory. Raises ``CapabilityError`` if nothing is trained."""
         await self._started()
         if self._trainer is None:
             raise CapabilityError("there is nothing to save: the agent is not trained")

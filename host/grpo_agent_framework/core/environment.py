@@ -17,7 +17,7 @@ class Environment(ABC):
     prompt: str = ""
     """The episode's prompt, set before ``reset``."""
     prompts: Sequence[str] = ()
-    """What the user opens episodes with where the caller gives no prompts."""
+    """What the user opens episodes with if the caller gives no prompts."""
     held_out_prompts: Sequence[str] | None = None
     """What is only measured with; None: every fifth of ``prompts``."""
 

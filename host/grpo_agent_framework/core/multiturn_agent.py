@@ -31,7 +31,7 @@ class MultiTurnAgent:
 
     ``model_config``: see ``grpo_host.chat.settings.ModelSettings``; ``model_type`` names a model or a
     registered strategy. ``max_context_length`` is in tokens, answer included. Of a conversation the
-    model is shown ``max_conversation_turns`` exchanges; older ones, or the oldest where more than
+    model is shown ``max_conversation_turns`` exchanges; older ones, or the oldest if more than
     ``context_compression_threshold`` of the context is taken, are summed up by the model, or left out
     with ``compression="drop"``. The store keeps all. ``store`` makes conversations outlive this
     object; it and ``cache_service`` are the caller's to close.

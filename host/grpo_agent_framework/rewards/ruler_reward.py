@@ -23,7 +23,7 @@ def create_customer_service_ruler(
     """A ``RulerReward`` for customer service; ``options`` are its own.
 
     ``judge`` is a backend that is not started, or a model as LiteLLM names it; None: the one that
-    ``$GRPO_JUDGE_MODEL`` names. Raises ``GrpoError`` where there is no judge.
+    ``$GRPO_JUDGE_MODEL`` names. Raises ``GrpoError`` if there is no judge.
     """
     if judge is None:
         judge = judge_from_environment()

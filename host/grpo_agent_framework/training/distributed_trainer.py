@@ -25,7 +25,7 @@ from grpo_sdk.environment import HELD_OUT, TRAIN
 from grpo_sdk.errors import CapabilityError, ConfigError
 
 LORA_RATE, WHOLE_RATE = 3e-4, 1e-5
-"""Learning rates where none is given: an adapter takes larger steps than a whole model."""
+"""Learning rates if none is given: an adapter takes larger steps than a whole model."""
 
 
 class Settings(Section):
@@ -69,7 +69,7 @@ class TrainingConfig(Settings):
     """Measure after training."""
     eval_episodes: Count = 32
     early_stopping: bool = False
-    """Stop where the held-out reward does not rise any more, and keep the best weights."""
+    """Stop if the held-out reward does not rise any more, and keep the best weights."""
     patience: Count = 50
     """Steps without a better held-out reward until then."""
     eval_every: Count = 10
@@ -140,7 +140,7 @@ class DistributedGRPOTrainer:
         """The agent that was given, which speaks with the trained weights from now on.
 
         ``resume`` goes on with an interrupted run: ``latest``, its id or its directory. Cancelling
-        the call saves a checkpoint. Raises ``CapabilityError`` where the agent's model cannot be
+        the call saves a checkpoint. Raises ``CapabilityError`` if the agent's model cannot be
         trained, ``ConfigError``, ``ModelError`` and ``RunError``.
         """
         from grpo_host.training.from_python import ObjectRun, train_here, train_in_ranks

@@ -33,7 +33,7 @@ class CacheService:
             self._cache = TieredCache(memory, DiskCache(path, max_bytes=disk_max_bytes, ttl=disk_ttl))
 
     def get(self, key: str) -> Any | None:
-        """The value, or None where there is none."""
+        """The value, or None if there is none."""
         return self._cache.get(key)
 
     def set(self, key: str, value: Any, *, ttl: float | None = None) -> None:

@@ -68,7 +68,7 @@ class Agent:
 
     backend: Backend
     renderer: Renderer | None = None
-    """Needed where the backend speaks token ids; see ``grpo_host.agents.rendering.make_renderer``."""
+    """Needed if the backend speaks token ids; see ``grpo_host.agents.rendering.make_renderer``."""
     strategy: Strategy = field(default_factory=lambda: Strategy("plain"))
     tools: tuple[ToolLike, ...] = ()
     sampling: Sampling = field(default_factory=Sampling)

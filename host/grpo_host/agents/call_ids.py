@@ -23,7 +23,7 @@ def call_ids(seed: int | None = None) -> Iterator[str]:
 def identified(message: Message, heard: Sequence[Message], ids: Iterator[str]) -> Message:
     """``message``, a new one, with an id for each of its calls that no call of ``heard`` has.
 
-    An id that the model or its server gave is kept where nothing else has it.
+    An id that the model or its server gave is kept if nothing else has it.
     """
     calls = message.get("tool_calls")
     if not calls:

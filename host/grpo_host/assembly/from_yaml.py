@@ -140,7 +140,7 @@ def environment_overrides(config: AgentConfig, registry: Registry, method: str) 
 def build_backend(
     config: AgentConfig, registry: Registry, *, progress: Callable[[str], None] | None = None
 ) -> Backend:
-    """The backend, its model resolved to a directory where it loads one itself; not started."""
+    """The backend, its model resolved to a directory if it loads one itself; not started."""
     return _make_backend(config.backend, config.model, registry, progress=progress)
 
 

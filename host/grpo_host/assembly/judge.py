@@ -32,7 +32,7 @@ def make_judge(
 ) -> OnDemandBackend:
     """``model`` on ``backend`` as a judge, which starts when it is first asked.
 
-    Raises ``GrpoError`` where the backend is not there or not installed, cannot chat, or has no
+    Raises ``GrpoError`` if the backend is not there or not installed, cannot chat, or has no
     such model. A key or address that is wrong shows at the first question.
     """
     use = BackendUse.model_validate(
@@ -48,7 +48,7 @@ def make_judge(
 def judge_from_environment(*, registry: Registry | None = None) -> OnDemandBackend:
     """The judge that ``$GRPO_JUDGE_MODEL`` names, on ``$GRPO_JUDGE_BACKEND`` or LiteLLM.
 
-    Raises ``ConfigError`` where the variable is not set, and as ``make_judge`` does.
+    Raises ``ConfigError`` if the variable is not set, and as ``make_judge`` does.
     """
     model = os.environ.get(MODEL_VARIABLE)
     if not model:

@@ -35,7 +35,7 @@ class ServedTools:
 
 
 def served_tools(config: AgentConfig, registry: Registry) -> ServedTools:
-    """The tools of ``config``. Raises ``PluginError`` or ``ConfigError``, also where two have one name."""
+    """The tools of ``config``. Raises ``PluginError`` or ``ConfigError``, also if two have one name."""
     own = tuple(bind(tool) for tool in build_tools(config, registry, Strategy("all")))
     environment, theirs = environment_tools(config, registry)
     names = [tool.name for tool in (*own, *theirs)]
@@ -53,7 +53,7 @@ def environment_tools(
 ) -> tuple[Environment | None, tuple[BoundTool, ...]]:
     """What the environment offers for serving, and the instance behind it.
 
-    An environment that offers nothing is not even made: where an agent is served, the data of its episodes
+    An environment that offers nothing is not even made: if an agent is served, the data of its episodes
     need not be.
     """
     if not environment_overrides(config, registry, "serving_tools"):

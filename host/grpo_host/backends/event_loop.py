@@ -77,7 +77,7 @@ class LoopThread(Runner):
             atexit.unregister(self._thread.join)
 
     def _turn(self) -> bool:
-        """Run until the loop is stopped; False where a task's SystemExit stopped it for everybody."""
+        """Run until the loop is stopped; False if a task's SystemExit stopped it for everybody."""
         try:
             self.loop.run_forever()
         except SystemExit as problem:

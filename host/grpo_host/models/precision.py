@@ -10,7 +10,7 @@ from pathlib import Path
 AUTO = "auto"
 """Stands for ``fast_dtype()`` wherever a dtype is asked for."""
 _GPU_DEVICES = ("/dev/nvidiactl", "/dev/kfd")
-"""There where the driver of an NVIDIA or AMD GPU is loaded."""
+"""There if the driver of an NVIDIA or AMD GPU is loaded."""
 _MULTIPLIES_BFLOAT16 = {"avx512_bf16", "amx_bf16", "bf16"}
 """Flags of processors, x86's and Arm's, with instructions for bfloat16 products."""
 

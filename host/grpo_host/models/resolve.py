@@ -43,9 +43,9 @@ class ResolvedModel:
     path: Path
     source: Literal["embedded", "path", "hub"]
     hub_id: str | None = None
-    """Its name on the hub; None where it has none that we know."""
+    """Its name on the hub; None if it has none that we know."""
     license: str | None = None
-    """None where we do not know it."""
+    """None if we do not know it."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def resolve_model(
 
 
 def check_name(name: str, *, also: Sequence[str] = ()) -> None:
-    """Raise ``ModelError`` where ``name`` can only be a mistake: no path that is here, almost an alias.
+    """Raise ``ModelError`` if ``name`` can only be a mistake: no path that is here, almost an alias.
 
     ``also`` are other names that may have been meant. No hub is asked, and nothing is loaded.
     """
@@ -121,7 +121,7 @@ def directory_here(name: str) -> Path | None:
 
 
 def _local(target: str) -> Path | None:
-    """The directory that ``target`` names, here or missing; None where it may be a hub's model."""
+    """The directory that ``target`` names, here or missing; None if it may be a hub's model."""
     directory = expanded(target)
     named = directory.exists() or target.startswith((".", "~", "/")) or target.count("/") > 1
     return directory if named else None
@@ -190,7 +190,7 @@ def checked_directory(directory: Path, name: str) -> Path:
 
 
 def _larger_tokenizer(directory: Path, config: Mapping[str, Any]) -> str:
-    """What is wrong where the tokenizer has ids that the embedding has no row for; else empty."""
+    """What is wrong if the tokenizer has ids that the embedding has no row for; else empty."""
     rows = config.get("vocab_size", (config.get("text_config") or {}).get("vocab_size"))
     try:
         tokenizer = json.loads((directory / "tokenizer.json").read_text(encoding="utf-8"))
@@ -208,7 +208,7 @@ def _larger_tokenizer(directory: Path, config: Mapping[str, Any]) -> str:
 
 
 def longest_context(directory: Path) -> int | None:
-    """How many tokens the model in ``directory`` was made for; None where its config does not tell."""
+    """How many tokens the model in ``directory`` was made for; None if its config does not tell."""
     try:
         config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
         scaled = config.get("rope_scaling") or "factor" in (config.get("rope_parameters") or {})

@@ -60,7 +60,7 @@ class Evaluation:
     parts: dict[str, float] = field(default_factory=dict)
     """Mean unweighted value of each reward."""
     success: Interval | None = None
-    """Share of episodes whose outcome says success; None where the environment does not say."""
+    """Share of episodes whose outcome says success; None if the environment does not say."""
     seconds: float = 0.0
     rollouts: dict[str, float] = field(default_factory=dict)
     failure: str | None = None
@@ -144,7 +144,7 @@ def summarise(trajectories: Sequence[Trajectory], split: str, metrics: RolloutMe
 
 
 def most_frequent_failure(trajectories: Iterable[Trajectory]) -> str | None:
-    """Why most of the ``trajectories`` without a reward have none; None where all have one."""
+    """Why most of the ``trajectories`` without a reward have none; None if all have one."""
     causes = Counter(_cause(item) for item in trajectories if item.reward is None)
     return causes.most_common(1)[0][0] if causes else None
 

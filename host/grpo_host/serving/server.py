@@ -29,7 +29,7 @@ UNREAD_BYTES = 128 * 1024
 
 
 def prepare(settings: ServerSettings) -> None:
-    """Migrate the database. Raises ``RunError`` where it is not to be had, and ``ConfigError`` where others
+    """Migrate the database. Raises ``RunError`` if it is not to be had, and ``ConfigError`` if others
     could reach the server and nobody has a key.
     """
     if asyncio.run(_migrate(settings)) or settings.on_loopback:
@@ -53,9 +53,9 @@ async def _migrate(settings: ServerSettings) -> bool:
 
 
 def serve(settings: ServerSettings, app: ASGIApp | None = None) -> None:
-    """Serve until SIGTERM or Ctrl-C. ``app`` is used where one process is enough.
+    """Serve until SIGTERM or Ctrl-C. ``app`` is used if one process is enough.
 
-    Raises ``GrpoError`` where it must not or cannot listen, or the database is not to be had.
+    Raises ``GrpoError`` if it must not or cannot listen, or the database is not to be had.
     """
     import uvicorn
     from uvicorn.supervisors import Multiprocess

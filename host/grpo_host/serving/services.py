@@ -39,10 +39,10 @@ class Part:
         """Begin nothing new, and return once nothing is under way; bounded by the caller."""
 
     async def close(self) -> None:
-        """Release everything. Called once, also where ``start`` failed."""
+        """Release everything. Called once, also if ``start`` failed."""
 
     def unready(self) -> str | None:
-        """Why requests should not come here now, in a few words; None where they may. Must be cheap."""
+        """Why requests should not come here now, in a few words; None if they may. Must be cheap."""
         return None
 
     async def unreachable(self) -> str | None:
@@ -69,7 +69,7 @@ class Services:
         self.settings = settings
         self.registry = registry
         self.loaded = loaded
-        """agent.yaml, where there is one."""
+        """agent.yaml, if there is one."""
         self.database: AsyncEngine = database.make_engine(settings.database())
         """For every store of the server."""
         self.keys = KeyStore(self.database)
@@ -138,7 +138,7 @@ class Services:
         await self.database.dispose()
 
     def unready(self) -> str | None:
-        """Why requests should not come here now; None where they may."""
+        """Why requests should not come here now; None if they may."""
         if self.draining.is_set():
             return "shutting_down"
         if not self.started:

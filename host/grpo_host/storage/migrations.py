@@ -36,7 +36,7 @@ _LOCK = 0x67_72_70_6F
 
 @dataclass(frozen=True, slots=True)
 class Migration:
-    """One step of the schema. Its number is for ever; ``apply`` does nothing where it is done already."""
+    """One step of the schema. Its number is for ever; ``apply`` does nothing if it is done already."""
 
     version: int
     name: str
@@ -85,7 +85,7 @@ MIGRATIONS: tuple[Migration, ...] = (
 async def migrate(engine: AsyncEngine) -> None:
     """Bring the tables up to date, in one transaction; several processes may do so at once.
 
-    Raises ``StorageError`` where the database does not answer, and ``RunError`` where it is of a newer
+    Raises ``StorageError`` if the database does not answer, and ``RunError`` if it is of a newer
     version than this program.
     """
     where = describe(engine)

@@ -55,7 +55,7 @@ def complete_checkpoint(
 def mark_complete(checkpoint: Path, state: Mapping[str, Any]) -> None:
     """Declare ``checkpoint`` whole, with our own state in it, once all of it is on the disk.
 
-    Raises ``RunError`` where the weights in it are not finite.
+    Raises ``RunError`` if the weights in it are not finite.
     """
     if found := nonfinite_weights(checkpoint):
         shutil.rmtree(checkpoint, ignore_errors=True)
@@ -81,10 +81,10 @@ def latest_checkpoint(checkpoints: Path) -> Path | None:
 
 
 def whole_checkpoint(checkpoints: Path, say: Callable[[str], None]) -> Path | None:
-    """The last checkpoint, to go on from; None where the run has not come to its first.
+    """The last checkpoint, to go on from; None if the run has not come to its first.
 
     Half ones are deleted. Damaged ones are set aside, which is said, and an older one is taken. Raises
-    ``RunError`` where there is none: to begin anew would delete all that the run has done.
+    ``RunError`` if there is none: to begin anew would delete all that the run has done.
     """
     remove_incomplete(checkpoints)
     damaged: dict[Path, str] = {}
@@ -110,7 +110,7 @@ def whole_checkpoint(checkpoints: Path, say: Callable[[str], None]) -> Path | No
 
 
 def damage(checkpoint: Path) -> str | None:
-    """What is wrong with the files of ``checkpoint``; None where it is complete and whole."""
+    """What is wrong with the files of ``checkpoint``; None if it is complete and whole."""
     try:
         files = read_state(checkpoint).get(FILES, {})
     except FileNotFoundError:

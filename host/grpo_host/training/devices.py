@@ -10,7 +10,7 @@ def precision_arguments(*, autocast: bool) -> dict[str, Any]:
 
     Beside an adapter the model is loaded in its training precision: ``autocast`` to bfloat16 would
     only add casts. It is for a model that is trained whole, in float32. ``use_cpu`` must be said, or
-    bf16's default fails where there is no GPU.
+    bf16's default fails if there is no GPU.
     """
     import torch
 

@@ -21,7 +21,7 @@ from grpo_sdk.seeds import derive_seed
 from grpo_sdk.trajectory import Task
 
 VALIDATION = "validation"
-"""The split on which weights are chosen, where the environment offers it."""
+"""The split on which weights are chosen, if the environment offers it."""
 HELD_BACK = "train, held back"
 """Training tasks that are not trained on; one in ``HELD_BACK_EVERY``."""
 HELD_BACK_EVERY = 10
@@ -38,7 +38,7 @@ class Choosing:
     train: Sequence[Task]
     tasks: Sequence[Task]
     split: str
-    """Where the second come from: ``VALIDATION``, ``HELD_BACK``, or ``TRAIN`` where none can be spared."""
+    """Where the second come from: ``VALIDATION``, ``HELD_BACK``, or ``TRAIN`` if none can be spared."""
 
 
 def choosing(environment: Environment, *, seed: int, reported: str) -> Choosing:
@@ -64,7 +64,7 @@ def choosing(environment: Environment, *, seed: int, reported: str) -> Choosing:
 class EarlyStopping:
     """Measures first, every so many steps and at the last; says when the reward has not risen for too long.
 
-    ``measure(step)`` gives the mean reward on tasks of ``split``, or None where nothing could be scored,
+    ``measure(step)`` gives the mean reward on tasks of ``split``, or None if nothing could be scored,
     which counts as no better. ``report`` is what ``as_dict`` gave before the run was interrupted.
     """
 
@@ -113,7 +113,7 @@ class EarlyStopping:
         self._on_change()
 
     def after_step(self, step: int) -> bool:
-        """Measure if it is time to; True where training is to stop."""
+        """Measure if it is time to; True if training is to stop."""
         if self._is_due(step):
             if self._note(step, self._measure(step)):
                 self._keep()

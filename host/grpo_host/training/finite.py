@@ -72,7 +72,7 @@ class FiniteUpdates(TrainerCallback):  # type: ignore[misc]
         }
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, *, model: Any, **_: Any) -> None:
-        """Raises ``RunError`` where the weights are not finite, or too many gradients in a row were not."""
+        """Raises ``RunError`` if the weights are not finite, or too many gradients in a row were not."""
         given = [(name, p.grad) for name, p in model.named_parameters() if p.grad is not None]
         found = first_nonfinite(given)
         self.nonfinite = found is not None
@@ -90,7 +90,7 @@ class FiniteUpdates(TrainerCallback):  # type: ignore[misc]
             model.zero_grad(set_to_none=True)  # an optimizer leaves alone what has no gradient
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, *, model: Any, **_: Any) -> None:
-        """Raises ``RunError`` where the update was too large for the weights' type."""
+        """Raises ``RunError`` if the update was too large for the weights' type."""
         if not self.skipped:
             _require_finite_weights(model, f"after step {state.global_step + 1}")
 

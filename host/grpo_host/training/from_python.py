@@ -110,7 +110,7 @@ class ObjectRun:
     def execute(self, loop: Runner, interrupt: Interrupt, ranks: Ranks, *, owned: bool) -> Finished:
         """Train, in a thread that is not the loop's.
 
-        Raises ``StopTraining`` where ``interrupt`` ended it, after a checkpoint.
+        Raises ``StopTraining`` if ``interrupt`` ended it, after a checkpoint.
         """
         reporter = Reporter(quiet=self.quiet or not ranks.main)
         directory = open_directory(self.config, ranks, reporter, resume=self.resume, describe=self.describe)
@@ -224,7 +224,7 @@ class PortableBackend:
 
     @staticmethod
     def of(backend: Backend) -> PortableBackend:
-        """Raises ``CapabilityError`` where the backend does not keep its options as attributes."""
+        """Raises ``CapabilityError`` if the backend does not keep its options as attributes."""
         kind = type(backend)
         if Capability.RANKS not in kind.capabilities:
             raise CapabilityError(

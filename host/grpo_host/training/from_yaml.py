@@ -34,7 +34,7 @@ def run_training(
     """Train as ``loaded`` says, in a new run directory or in the one that ``resume`` names.
 
     Where torchrun started this process as one of several, it trains with them. Returns the exit
-    code: 0, or 128 + signal where a signal ended it; it can then be resumed. Raises ``GrpoError``
+    code: 0, or 128 + signal if a signal ended it; it can then be resumed. Raises ``GrpoError``
     for everything a user can act on.
     """
     with ExitStack() as stack:

@@ -117,7 +117,7 @@ class Health:
 
 
 def _values(lines: Sequence[Line], name: str) -> list[float] | None:
-    """What each of ``lines`` says of ``name``; None where one does not say."""
+    """What each of ``lines`` says of ``name``; None if one does not say."""
     values = [line.get(name) for line in lines]
     return None if any(value is None for value in values) else values  # type: ignore[return-value]
 

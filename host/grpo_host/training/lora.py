@@ -20,7 +20,7 @@ WHERE = "training.lora.target_modules"
 def add_adapter(model: PreTrainedModel, lora: LoraSettings, *, mixed_precision: bool = True) -> PeftModel:
     """``model`` with a new adapter that changes nothing yet.
 
-    ``model`` needs no weights, so that a check can ask too. Raises ``ConfigError`` where it has no such
+    ``model`` needs no weights, so that a check can ask too. Raises ``ConfigError`` if it has no such
     modules, or they cannot be trained, and ``ModelError`` where they cannot be served.
     """
     from peft import LoraConfig, TaskType, get_peft_model

@@ -115,7 +115,7 @@ class Policy:
             ) from problem
 
     def load(self, path: Path) -> None:
-        """Take the weights that ``save`` wrote. Raises ``RunError`` where they cannot be read."""
+        """Take the weights that ``save`` wrote. Raises ``RunError`` if they cannot be read."""
         weights = read_weights(path)
         if self.has_adapter:
             from peft import set_peft_model_state_dict
@@ -127,7 +127,7 @@ class Policy:
 
 
 def read_weights(directory: Path) -> dict[str, Any]:
-    """The tensors in ``directory``. Raises ``RunError`` where they cannot be read."""
+    """The tensors in ``directory``. Raises ``RunError`` if they cannot be read."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -160,7 +160,7 @@ def load_policy(
     Without ``lora`` the whole model is trained, from the weights at ``adapter`` where that
     directory holds a whole model, or with the adapter there merged in. With ``mixed_precision`` the
     weights that are trained are float32 whatever ``dtype`` is. ``hub_id`` is the name of the model at
-    ``path`` on the hub. Raises ``ModelError`` where the adapter belongs to another model.
+    ``path`` on the hub. Raises ``ModelError`` if the adapter belongs to another model.
     """
     import torch
     from peft import PeftModel

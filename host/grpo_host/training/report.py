@@ -14,7 +14,7 @@ from grpo_host.utils.progress import Reporter
 
 
 class Timer:
-    """Adds the seconds of a block to ``seconds[phase]``, also where the block is left by an error."""
+    """Adds the seconds of a block to ``seconds[phase]``, also if the block is left by an error."""
 
     def __init__(self, seconds: dict[str, float], phase: str) -> None:
         self._seconds, self._phase = seconds, phase

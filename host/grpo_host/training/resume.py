@@ -65,7 +65,7 @@ def _values(text: str) -> Any:
 
 
 def _recorded(path: Path) -> Any:
-    """The settings of the run's agent.yaml. Raises ``RunError`` where it is damaged."""
+    """The settings of the run's agent.yaml. Raises ``RunError`` if it is damaged."""
     from ruamel.yaml.error import YAMLError
 
     try:

@@ -35,7 +35,7 @@ Show = Callable[[int, Mapping[str, Any]], None]
 
 
 def training_telemetry(group_size: int) -> TrainingTelemetry | None:
-    """None where neither spans nor metrics go anywhere: training is then not watched at all."""
+    """None if neither spans nor metrics go anywhere: training is then not watched at all."""
     return TrainingTelemetry(group_size) if providers.wanted() else None
 
 

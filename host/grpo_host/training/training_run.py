@@ -114,7 +114,7 @@ class TrainingRun:
 
     @property
     def _start(self) -> Path | None:
-        """The weights that GRPO begins with, where they are not new."""
+        """The weights that GRPO begins with, if they are not new."""
         warm = self.directory.checkpoints / WARM_START
         return warm if warm.is_dir() else self.assembly.backend.model.adapter
 

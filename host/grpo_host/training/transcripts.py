@@ -14,7 +14,7 @@ _LONGEST = 300
 """Characters of a message that are shown; report.json has all."""
 
 Transcript = dict[str, Any]
-"""``task``, ``reward``, ``success`` (None where there is none), ``messages`` without the system's."""
+"""``task``, ``reward``, ``success`` (None if there is none), ``messages`` without the system's."""
 
 
 def transcripts(tasks: Sequence[Task], played: Iterable[Trajectory]) -> list[Transcript]:

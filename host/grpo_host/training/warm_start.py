@@ -30,7 +30,7 @@ def demonstrations(environment: Environment, settings: WarmStartConfig, *, seed:
     """What to imitate, shuffled, at most ``settings.max_demonstrations``.
 
     The dialogues of ``settings``, or the demonstrations of the environment's training split. Raises
-    ``ConfigError`` where there are none.
+    ``ConfigError`` if there are none.
     """
     if settings.dialogues is not None:
         found = read_demonstrations(settings.dialogues)
@@ -51,7 +51,7 @@ def tokenize(
     """``dialogues`` as the ledgers that episodes of ``agent`` would have had.
 
     The ids come from the same rendering as in rollouts, so that what is imitated is what will be
-    sampled. Longer ones than the context are left out, which is logged. Raises ``ConfigError`` where
+    sampled. Longer ones than the context are left out, which is logged. Raises ``ConfigError`` if
     none is left.
     """
     sequences = []
@@ -100,7 +100,7 @@ def warm_start(
     """Train the policy's adapter on ``sequences``; the loss is on the policy's own tokens alone.
 
     ``on_step(step, of, loss)`` is called after each optimizer step, ``check`` may raise to stop.
-    Returns the last loss and the number of steps. Raises ``RunError`` where gradients stay not finite.
+    Returns the last loss and the number of steps. Raises ``RunError`` if gradients stay not finite.
     """
     from datasets import Dataset
     from transformers import TrainerCallback

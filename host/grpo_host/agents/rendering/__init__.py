@@ -1,6 +1,6 @@
 """Messages to token ids and back, so that a conversation's ids are only ever extended.
 
-``make_renderer`` gives the hand-written renderer of the ``renderers`` library where it knows the
+``make_renderer`` gives the hand-written renderer of the ``renderers`` library if it knows the
 model, and otherwise one on top of the tokenizer's own chat template.
 """
 
@@ -37,7 +37,7 @@ class Renderer(Protocol):
     ) -> list[int] | None:
         """Ids to append to ``held + completion`` so that the assistant answers ``new``.
 
-        None where the template gives no proof that history stays as it is.
+        None if the template gives no proof that history stays as it is.
         """
 
     def ends(
@@ -70,7 +70,7 @@ class Renderer(Protocol):
 def make_renderer(tokenizer: Tokenizer, model: ModelSpec | None = None) -> Renderer:
     """The best renderer for ``tokenizer``, of ``model``; what cannot be proven of it is logged.
 
-    Raises ``ModelError`` where it has no chat template, or no token that ends a turn.
+    Raises ``ModelError`` if it has no chat template, or no token that ends a turn.
     """
     renderer = find_renderer(tokenizer, model)
     for doubt in renderer.doubts:

@@ -26,7 +26,7 @@ class Ends:
     ids: tuple[int, ...]
     """All ids that end it. The first is the one that the chat template writes, if it writes any."""
     closing: str
-    """What the template writes behind the assistant's words, up to and with that token. Empty where
+    """What the template writes behind the assistant's words, up to and with that token. Empty if
     nothing ends a message but the first token of the next one, or nothing at all."""
     doubt: str = ""
     """Why it is not sure that the model will write any of them."""
@@ -38,7 +38,7 @@ def find_ends(
     """The ends that the template, the model's settings (``configured``) and the tokenizer name.
 
     ``stop`` takes the place of the template's. The others always count, since engines stop at them.
-    Raises ``ModelError`` where there is none at all, or ``stop`` names what is not a token.
+    Raises ``ModelError`` if there is none at all, or ``stop`` names what is not a token.
     """
     given = [_one_id(tokenizer, token, index) for index, token in enumerate(stop)]
     known = [id for id in (*configured, tokenizer.eos_token_id) if id is not None]

@@ -18,7 +18,7 @@ _HERMES = re.compile(r"\s*<tool_call>\s*\{")
 
 
 def library_renderer(tokenizer: Tokenizer) -> LibraryRenderer | None:
-    """A renderer made for ``tokenizer``'s model, or None where the library has none."""
+    """A renderer made for ``tokenizer``'s model, or None if the library has none."""
     try:
         from renderers.base import MODEL_RENDERER_MAP, create_renderer
     except ImportError:

@@ -89,7 +89,7 @@ class NativeTools:
         return {"role": role, "content": content or self.no_content, "tool_calls": written}
 
     def _arguments(self, call: ToolCall) -> Any:
-        """None where they are no object."""
+        """None if they are no object."""
         function = call["function"]
         if function["name"] == MALFORMED_CALL:
             return None
@@ -264,7 +264,7 @@ def _end_of_json(text: str, start: int) -> int | None:
 
 
 def _known_templates() -> list[dict[str, Any]]:
-    """TRL's response templates of known families; none where TRL is not installed."""
+    """TRL's response templates of known families; none if TRL is not installed."""
     try:
         from trl import chat_template_utils
     except ImportError:

@@ -1,4 +1,4 @@
-"""What people and tools write, encoded as text even where it spells a token with a meaning.
+"""What people and tools write, encoded as text even if it spells a token with a meaning.
 
 A tokenizer makes one id of ``<|im_end|>`` wherever it stands, also in a user's message, who could so
 end it and speak as the system. Here the template's own markers stay special and all else is text.
@@ -27,7 +27,7 @@ class Shielded:
     messages: list[dict[str, Any]]
     tools: list[Any] | None = None
     originals: dict[str, str] = field(default_factory=dict)
-    """Stand-in → the special token's text. Empty where the contents held none."""
+    """Stand-in → the special token's text. Empty if the contents held none."""
 
 
 class PlainText:

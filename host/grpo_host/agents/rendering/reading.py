@@ -41,7 +41,7 @@ class GrowingReader:
 
 
 class PlainReader:
-    """Reads plain text, in which calls of ``form`` are not for the user where ``tools`` is true.
+    """Reads plain text, in which calls of ``form`` are not for the user if ``tools`` is true.
 
     What may still become part of a character, of a tool call, or of the space around the text is
     held back. ``decode`` is for where special tokens are part of a call.

@@ -8,7 +8,7 @@
       team (maxLength 9): Who is called.
 
 The first line of a tool says what its arguments are. What its schema says besides stands below, under
-the name of the argument, and only where there is such. A schema that this cannot say (arguments in
+the name of the argument, and only if there is such. A schema that this cannot say (arguments in
 arguments, conditions between them) stands there as JSON.
 """
 
@@ -71,7 +71,7 @@ class _Argument(NamedTuple):
 
 
 def _argument(name: str, field: Mapping[str, Any]) -> _Argument | None:
-    """None where a signature cannot say what ``field`` takes."""
+    """None if a signature cannot say what ``field`` takes."""
     typed = _type(field)
     if typed is None or not _NAME.fullmatch(name):
         return None
@@ -91,7 +91,7 @@ def _argument(name: str, field: Mapping[str, Any]) -> _Argument | None:
 
 
 def _type(field: Mapping[str, Any]) -> tuple[str, set[str]] | None:
-    """What ``field`` takes, and the keywords that say so; None where it is not simple."""
+    """What ``field`` takes, and the keywords that say so; None if it is not simple."""
     kind, values, options = field.get("type"), field.get("enum"), field.get("anyOf")
     if isinstance(values, list) and values and all(_is(value, kind) for value in values):
         return " | ".join(map(_json, values)), {"type", "enum"}

@@ -35,7 +35,7 @@ class TemplateRenderer:
     which ends with what the assistant really said, keeps its words and gives the same text. So a
     template that looks back (drops reasoning, numbers turns) is recognised. The text is tokenized
     by itself, which is exact because a special token stands before it. What messages say is text,
-    also where it spells a special token.
+    also if it spells a special token.
 
     ``configured`` are the ids at which the model's own settings stop it, ``stop`` the user's.
     """
@@ -152,7 +152,7 @@ class TemplateRenderer:
     def _suffix(
         self, answers: Sequence[dict[str, Any]], new: Shielded, *, generate: bool = True
     ) -> str | None:
-        """What the template writes behind the last of ``answers`` where ``new`` follows it."""
+        """What the template writes behind the last of ``answers`` if ``new`` follows it."""
         history = [message for answer in answers for message in (ASKED, answer)]
         try:
             before = self._render(history, tools=new.tools, generate=False)
@@ -236,7 +236,7 @@ class TemplateRenderer:
         return self.stop_ids[0]
 
     def _special_ids_outside_of_calls(self) -> frozenset[int] | None:
-        """None where no call has a special token in it."""
+        """None if no call has a special token in it."""
         if self.native is None:
             return None
         form = self.native.form

@@ -17,7 +17,7 @@ WORDS = ("message", "observation")
 OPENING_WORDS = (*WORDS, "prompt", "state")
 """The entries of a reset's answer that can open an episode for which there is no prompt."""
 HELD_OUT_EVERY = 5
-"""One prompt in so many is held out, where there are that many."""
+"""One prompt in so many is held out, if there are that many."""
 UNPROMPTED = 64
 """Tasks of a split where episodes open with the environment's own words."""
 
@@ -95,7 +95,7 @@ def prompt_task(prompt: str, id: str, split: str = TRAIN) -> Task:
 def split_prompts(prompts: Sequence[str], held_out: Sequence[str] | None) -> dict[str, list[str]]:
     """Prompts to train on and to measure with.
 
-    ``held_out`` None: every ``HELD_OUT_EVERY``-th of ``prompts``; none where there are fewer.
+    ``held_out`` None: every ``HELD_OUT_EVERY``-th of ``prompts``; none if there are fewer.
     """
     distinct = list(dict.fromkeys(prompts))
     if held_out is None:

@@ -16,11 +16,11 @@ KINDS = "a Reward, a GroupReward, a list of them, or a function of (trajectory) 
 
 
 def as_rewards(given: object, *, steps_are_rewarded: bool = False) -> list[WeightedReward]:
-    """What ``given`` stands for, each with its own ``weight`` (1.0 where it has none).
+    """What ``given`` stands for, each with its own ``weight`` (1.0 if it has none).
 
     None: the environment's own reward. With ``steps_are_rewarded`` the environment's reward is
     always among them, named ``environment``; beside others it weighs nothing unless one of them is an
-    ``EnvironmentReward``. Raises ``ConfigError`` where ``given`` is nothing that scores.
+    ``EnvironmentReward``. Raises ``ConfigError`` if ``given`` is nothing that scores.
     """
     several = isinstance(given, Sequence) and not isinstance(given, str)
     items: list[Any] = list(given) if several else [given]  # type: ignore[call-overload]

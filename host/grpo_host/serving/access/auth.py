@@ -29,7 +29,7 @@ KEY = "grpo_key"
 """Where the caller's ``Key`` stands in the ASGI scope."""
 METRICS = ("GET", "/metrics")
 SCRAPER = Key("", "metrics", frozenset({Scope.ADMIN}), "")
-"""Whoever asks for ``METRICS`` alone, where ``public_metrics`` lets anyone."""
+"""Whoever asks for ``METRICS`` alone, if ``public_metrics`` lets anyone."""
 REFUSED_KEY = "grpo_refused_key"
 """In the ASGI scope: the ``Key`` that was given and is taken no more; for the log."""
 FIRST_MESSAGE_SECONDS = 5.0
@@ -69,7 +69,7 @@ class Authentication:
 
 
 async def identify(scope: AsgiScope, services: Services) -> Key | None:
-    """The key in the Authorization header, or the anonymous one where it may be; None without any.
+    """The key in the Authorization header, or the anonymous one if it may be; None without any.
 
     Raises ``ApiError``: 401 for a wrong one, 429 for too many of them from one address.
     """
@@ -196,7 +196,7 @@ async def authenticate_websocket(
 
 
 async def accept(websocket: WebSocket) -> None:
-    """Accept it, with the one subprotocol that there is where the client names it."""
+    """Accept it, with the one subprotocol that there is if the client names it."""
     await websocket.accept(PROTOCOL if PROTOCOL in websocket.scope.get("subprotocols", []) else None)
 
 

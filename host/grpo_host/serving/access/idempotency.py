@@ -42,7 +42,7 @@ KEPT_SECONDS = 86_400.0
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """The right to answer a request, and the one answer to it where there is one already."""
+    """The right to answer a request, and the one answer to it if there is one already."""
 
     owner: str
     key: str
@@ -71,9 +71,9 @@ class Claims:
     async def hold(
         self, owner: str, key: str, request: Mapping[str, Any], conversation_id: str | None
     ) -> AsyncIterator[Claim]:
-        """The claim to answer ``request``; given up again where that fails.
+        """The claim to answer ``request``; given up again if that fails.
 
-        Raises ``ApiError``: 409 while the same request is being answered, 422 where the key was used for
+        Raises ``ApiError``: 409 while the same request is being answered, 422 if the key was used for
         another one.
         """
         claim = await self._claim(owner, key, _fingerprint(request), conversation_id or uuid4().hex)

@@ -45,7 +45,7 @@ class KeyRecord:
     id: str
     name: str
     owner: str
-    """The person or team that it belongs to, with all conversations and jobs; its own id where nobody was
+    """The person or team that it belongs to, with all conversations and jobs; its own id if nobody was
     named."""
     scopes: tuple[Scope, ...]
     created: float
@@ -116,7 +116,7 @@ class KeyStore:
         """A new key with the owner, name and scopes of a valid one, which ends ``overlap`` seconds from now.
 
         ``expires`` None: it is to be valid for as long as the old one was from its making. None is given
-        where there is no such valid key.
+        if there is no such valid key.
         """
         now = time.time()
         async with writing(self.engine) as connection:
@@ -182,7 +182,7 @@ class KeyStore:
         return found is None or found[1] in self._known
 
     async def verify(self, token: str) -> Key | None:
-        """Whose ``token`` it is; None where it is nobody's. Raises ``RunError`` without a database."""
+        """Whose ``token`` it is; None if it is nobody's. Raises ``RunError`` without a database."""
         known = await self._matching(token)
         if known is None or not known.valid:
             return None
@@ -190,7 +190,7 @@ class KeyStore:
         return known.key
 
     async def refused(self, token: str) -> tuple[Key, str] | None:
-        """Which key ``token`` was, and why it is taken no more; None where it never was one."""
+        """Which key ``token`` was, and why it is taken no more; None if it never was one."""
         known = await self._matching(token)
         if known is None or known.valid:
             return None

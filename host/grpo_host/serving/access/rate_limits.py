@@ -21,7 +21,7 @@ class RateLimits:
         self._limiter = SlidingWindowCounterRateLimiter(MemoryStorage())
 
     async def count(self, key: Key) -> None:
-        """One request or message of ``key``. Raises ``ApiError`` 429 where it is one too many."""
+        """One request or message of ``key``. Raises ``ApiError`` 429 if it is one too many."""
         if self._rate is None:
             return
         if not await self._limiter.hit(self._rate, "key", key.id):
@@ -36,7 +36,7 @@ class RateLimits:
         return not await self._limiter.test(self._failed, "address", address)
 
     async def refuse_after_failures(self, address: str) -> None:
-        """Raises ``ApiError`` 429 where ``has_failed``."""
+        """Raises ``ApiError`` 429 if ``has_failed``."""
         if await self.has_failed(address):
             raise await self._refusal(self._failed, "address", address)
 

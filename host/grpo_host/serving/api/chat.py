@@ -105,7 +105,7 @@ class Page(BaseModel):
 
 
 class Whose(BaseModel):
-    """Which of the caller's conversations; all, where no user is named."""
+    """Which of the caller's conversations; all, if no user is named."""
 
     model_config = ConfigDict(extra="forbid")
 

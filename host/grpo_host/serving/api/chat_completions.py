@@ -1,7 +1,7 @@
 """``/v1``: the served models for every client that speaks OpenAI's protocol.
 
 The agent's own name, and those of its runs, stand for the agent: its instructions go before the
-caller's system message. A caller that brings tools runs them; where it brings none, the agent calls its
+caller's system message. A caller that brings tools runs them; if it brings none, the agent calls its
 own, which run here, and the answer tells which.
 """
 

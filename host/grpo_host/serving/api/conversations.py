@@ -186,7 +186,7 @@ class Chats(Part):
 
     @asynccontextmanager
     async def open(self, turn: Turn, key: Key) -> AsyncIterator[Opened | Replayed]:
-        """The conversation of ``turn``, begun where it names none.
+        """The conversation of ``turn``, begun if it names none.
 
         Raises ``ApiError``: 404 for a conversation of somebody else, or for a model that is not served,
         400 for an unknown strategy, and what ``Claims.hold`` raises.

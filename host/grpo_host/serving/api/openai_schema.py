@@ -146,7 +146,7 @@ class CallOut(BaseModel):
 class MessageOut(BaseModel):
     role: Literal["assistant"] = "assistant"
     content: str | None = None
-    """Left out where there are only calls."""
+    """Left out if there are only calls."""
     refusal: None = None
     tool_calls: list[CallOut] | None = None
     """Of the caller's tools."""

@@ -123,7 +123,7 @@ class Answering:
             raise ApiError(400, "unsupported", "this model tells no log-probs", param="logprobs")
 
     async def all(self, on_text: Callable[[int], OnText | None] = lambda _: None) -> list[Answer]:
-        """Every answer; where one fails, the others are given up."""
+        """Every answer; if one fails, the others are given up."""
         number = self.request.n or 1
         if number == 1:
             return [await self._one(0, on_text(0))]

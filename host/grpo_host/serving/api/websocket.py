@@ -151,7 +151,7 @@ class _Socket:
             await self._fail(ApiError(499, "cancelled", "the answer was cancelled"), wanted)
 
     async def _answer(self, incoming: Incoming) -> None:
-        # Telling of a failure fails too where the client has gone.
+        # Telling of a failure fails too if the client has gone.
         with suppress(WebSocketDisconnect, RuntimeError):
             await self._chat_or_tell(incoming)
 

@@ -46,7 +46,7 @@ class Admission:
 
     @asynccontextmanager
     async def place(self, key: Key) -> AsyncIterator[None]:
-        """A place for one request or message of ``key``. Raises ``ApiError`` 429 where there is none."""
+        """A place for one request or message of ``key``. Raises ``ApiError`` 429 if there is none."""
         self.refuse_while_draining()
         with self._per_key.one(key):
             await self._enter()

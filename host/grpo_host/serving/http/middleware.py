@@ -36,7 +36,7 @@ STATUS = "grpo_status"
 CROWDED = "grpo_crowded"
 """In the ASGI state of a request whose connection is beyond the limit: it is told so, unless it probes."""
 CLIENT_GONE = 499
-"""What is logged where nobody was left to answer, as nginx has it."""
+"""What is logged if nobody was left to answer, as nginx has it."""
 _GIVEN_ID = re.compile(rb"[A-Za-z0-9._-]{8,128}")
 
 SAFE = (
@@ -118,7 +118,7 @@ class Envelope:
 class TrustedHosts:
     """ASGI middleware: refuses requests whose Host header names another server, as rebound names do.
 
-    Unless it is told which names are good, it asks only where the connection comes over loopback, as a
+    Unless it is told which names are good, it asks only if the connection comes over loopback, as a
     browser's does that was led here: from elsewhere nobody is served without a key anyway.
     """
 

@@ -17,7 +17,7 @@ class ClientGoneError(OSError):
 
 
 def within(send: Send) -> Send:
-    """``send`` that raises ``ClientGoneError``, also where it takes longer than ``SEND_SECONDS``."""
+    """``send`` that raises ``ClientGoneError``, also if it takes longer than ``SEND_SECONDS``."""
 
     async def bounded(message: Message) -> None:
         try:

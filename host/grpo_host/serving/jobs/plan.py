@@ -58,7 +58,7 @@ class Plan:
         return values
 
     def make(self, request: TrainRequest) -> JobPlan:
-        """Raises ``ApiError`` where the request names what is not there, or options that it may not set."""
+        """Raises ``ApiError`` if the request names what is not there, or options that it may not set."""
         backend = cast("type[Backend]", self._registry.get("backend", self._config.backend.name).factory)
         if not getattr(backend, "capabilities", frozenset()) >= TRAINABLE:
             raise ApiError(

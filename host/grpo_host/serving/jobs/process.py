@@ -1,4 +1,4 @@
-"""The process that runs a job: started with this interpreter, asked to stop, killed where it does not."""
+"""The process that runs a job: started with this interpreter, asked to stop, killed if it does not."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class JobProcess:
     """One process, the leader of a session of its own, so that those that it starts end with it."""
 
     def __init__(self, command: Sequence[str], directory: Path) -> None:
-        """Raises ``OSError`` where it cannot be started."""
+        """Raises ``OSError`` if it cannot be started."""
         self._directory = directory
         log = directory / LOG
         self._said_before = log.stat().st_size if log.is_file() else 0

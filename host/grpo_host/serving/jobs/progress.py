@@ -26,7 +26,7 @@ class StepDone:
 
 
 class MetricsReader:
-    """Reads metrics.jsonl as it grows; each step is given once, also where a resumed run does it again."""
+    """Reads metrics.jsonl as it grows; each step is given once, also if a resumed run does it again."""
 
     def __init__(self, path: Path, *, after: int = 0) -> None:
         self._path = path

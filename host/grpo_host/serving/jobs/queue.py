@@ -109,7 +109,7 @@ class JobQueue(Part):
         return job
 
     async def get(self, job_id: str, owner: str | None) -> Job:
-        """The job. ``owner`` None: anybody's. Raises ``ApiError`` where ``owner`` has no such job."""
+        """The job. ``owner`` None: anybody's. Raises ``ApiError`` if ``owner`` has no such job."""
         job = await self.store.get(job_id, owner)
         if job is None:
             raise ApiError(404, "not_found", "there is no such job")
@@ -122,7 +122,7 @@ class JobQueue(Part):
         return await self.store.list(owner, state=state, limit=limit, offset=offset)
 
     async def cancel(self, job_id: str, owner: str | None) -> Job:
-        """Cancel a job, or have it cancelled soon. Raises ``ApiError`` where it has ended otherwise."""
+        """Cancel a job, or have it cancelled soon. Raises ``ApiError`` if it has ended otherwise."""
         await self.get(job_id, owner)
         job = await self.store.ask_to_cancel(job_id)
         if job is None or (job.state.final and job.state is not State.CANCELLED):
@@ -283,7 +283,7 @@ def _reached(directory: RunDirectory) -> int:
 
 
 def _cannot_go_on(job: Job, directory: RunDirectory, reached: int) -> str | None:
-    """Why a job that was begun before is not begun again; None where it is."""
+    """Why a job that was begun before is not begun again; None if it is."""
     if reached > 0 and not directory.path.is_dir():
         return (
             f"the server that ran it is gone, and its run directory {job.agent}/{job.run_id} is not on the "

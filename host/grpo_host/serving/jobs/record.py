@@ -11,7 +11,7 @@ class State(StrEnum):
     """Where a job stands."""
 
     QUEUED = "queued"
-    """Waits for its turn; also where its server ended in good order, and it goes on from its checkpoint."""
+    """Waits for its turn; also if its server ended in good order, and it goes on from its checkpoint."""
     RUNNING = "running"
     SUCCEEDED = "succeeded"
     FAILED = "failed"

@@ -115,7 +115,7 @@ class JobStore:
         """The job to run now and the name of who holds the place for it, which is to be renewed.
 
         First the one that was running when its process died, then the one that waits longest. None
-        where the place is held or there is nothing to do.
+        if the place is held or there is nothing to do.
         """
         async with self._place() as (connection, place, now):
             if place.holder is not None and place.expires > now:
@@ -137,7 +137,7 @@ class JobStore:
             return None if taken is None else (taken, holder)
 
     async def renew(self, holder: str, *, reached: int) -> bool:
-        """Hold the place for another ``lease`` seconds; False where somebody else has taken it.
+        """Hold the place for another ``lease`` seconds; False if somebody else has taken it.
 
         ``reached``: the last step that is done. A job that gets further may be begun anew as often as
         at first.
@@ -168,9 +168,9 @@ class JobStore:
         reached: int = 0,
         counts: bool = True,
     ) -> bool:
-        """Say how the job that ``holder`` runs ended, and free the place; False where it is not its any more.
+        """Say how the job that ``holder`` runs ended, and free the place; False if it is not its any more.
 
-        ``QUEUED``: it goes on when a server takes it again, before all that wait; where the attempt
+        ``QUEUED``: it goes on when a server takes it again, before all that wait; if the attempt
         does not count, it may be begun anew as often as before.
         """
         async with self._place() as (connection, place, now):

@@ -45,9 +45,9 @@ logger = logging.getLogger("grpo_host.serving")
 T = TypeVar("T")
 
 DEFAULT_MODEL = "smollm2-135m"
-"""Served where there is no agent.yaml."""
+"""Served if there is no agent.yaml."""
 UNMEASURED = SamplingConfig(max_tokens=256, temperature=0.7)
-"""How answers are sampled where there is no agent.yaml."""
+"""How answers are sampled if there is no agent.yaml."""
 SILENCE_SECONDS = 120.0
 """How long a model may say nothing before it counts as hung, where agent.yaml does not tell."""
 CLOSE_SECONDS = 10.0
@@ -108,9 +108,9 @@ class ModelPool(Part):
         self.sampling(self.catalogue.find(None))  # what is wrong with it is said before anyone asks
 
     def sampling(self, entry: Entry) -> Sampling:
-        """How ``entry`` is sampled where a request does not say: as it was measured in its run.
+        """How ``entry`` is sampled if a request does not say: as it was measured in its run.
 
-        What agent.yaml says in ``serving.sampling`` comes first. Raises ``ConfigError`` where the run's own
+        What agent.yaml says in ``serving.sampling`` comes first. Raises ``ConfigError`` if the run's own
         agent.yaml cannot be read.
         """
         known = self._samplings.get(entry.id)
@@ -160,7 +160,7 @@ class ModelPool(Part):
     async def lease(self, name: str | None = None) -> AsyncIterator[Lease]:
         """The started model called ``name``, or the agent's own.
 
-        Raises ``ApiError``: 404 for a name that is not in the catalogue, 503 where it cannot be had now.
+        Raises ``ApiError``: 404 for a name that is not in the catalogue, 503 if it cannot be had now.
         """
         slot = self._slot(self.catalogue.find(name))
         slot.users += 1
@@ -235,7 +235,7 @@ class ModelPool(Part):
         task.add_done_callback(self._closing.discard)
 
     async def supervised(self, slot: _Slot, answer: Awaitable[T]) -> T:
-        """The model's answer; where it crashes or says nothing to anybody for too long, it is given up."""
+        """The model's answer; if it crashes or says nothing to anybody for too long, it is given up."""
         limit = Deadline(self._seconds, more=lambda: slot.heard + self._seconds - time.monotonic())
         try:
             with limit:

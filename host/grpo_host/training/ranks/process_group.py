@@ -61,7 +61,7 @@ class Ranks:
 def launched_ranks() -> int:
     """How many ranks torchrun, or ``launch``, has started this process as one of; 1 without them.
 
-    Raises ``ConfigError`` where what a launcher sets is there in part, as a cluster's job may leave it:
+    Raises ``ConfigError`` if what a launcher sets is there in part, as a cluster's job may leave it:
     libraries would wait for processes that nobody has started.
     """
     for name in ("RANK", "LOCAL_RANK"):
@@ -104,7 +104,7 @@ def is_main_process() -> bool:
 def join_ranks(wanted: int = 1) -> Ranks:
     """Join the process group of the ranks that this process was started among.
 
-    Raises ``ConfigError`` where they are not as many as ``training.world_size`` asks for (1 leaves
+    Raises ``ConfigError`` if they are not as many as ``training.world_size`` asks for (1 leaves
     it to torchrun).
     """
     size = launched_ranks()
@@ -137,7 +137,7 @@ def launch(command: Sequence[str], size: int) -> int:
     """Run ``command`` as ``size`` ranks and give their exit code.
 
     A command, not a function of this process: ranks must not run the caller's main module again.
-    Raises ``RunError`` where a rank died without saying why; its traceback stands above.
+    Raises ``RunError`` if a rank died without saying why; its traceback stands above.
     """
     import torch
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException

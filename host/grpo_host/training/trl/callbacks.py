@@ -34,7 +34,7 @@ class StepMetrics(TrainerCallback):  # type: ignore[misc]
         if not logs or "loss" not in logs:
             return
         values = {name: _json_number(value) for name, value in logs.items()}
-        values.pop("epoch", None)  # of the rows in hand, which are only the rest where a run goes on
+        values.pop("epoch", None)  # of the rows in hand, which are only the rest if a run goes on
         phases = self._phases()
         spent = sum(value for name, value in phases.items() if name.startswith("seconds/"))
         # TRL's step_time holds all of a step, rollouts included.

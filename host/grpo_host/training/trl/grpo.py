@@ -127,10 +127,10 @@ def train_grpo(
 ) -> bool:
     """Train until the last step, ``early`` stopping or a signal; False after a signal.
 
-    ``start``: the adapter that step 1 began with; None where that was a new one.
+    ``start``: the adapter that step 1 began with; None if that was a new one.
     Checkpoints are saved as it goes.
 
-    Raises ``RunError`` where a checkpoint cannot be written, or weights or too many gradients are not finite.
+    Raises ``RunError`` if a checkpoint cannot be written, or weights or too many gradients are not finite.
     """
     training, ranks, policy = config.training, rollouts.ranks, rollouts.policy
     slots = range(first_step * training.tasks_per_step, training.steps * training.tasks_per_step)

@@ -46,7 +46,7 @@ class OnlineStep:
     """Scored, a group a task."""
     rollouts: RolloutMetrics
     updated: bool
-    """A GRPO update was made; not where no group's rewards differ, which teaches nothing, nor from a
+    """A GRPO update was made; not if no group's rewards differ, which teaches nothing, nor from a
     gradient that is not finite."""
     metrics: dict[str, float] = field(default_factory=dict)
     """The trainer's, if there was something to learn: ``loss``, ``grad_norm``, ``entropy``, …"""
@@ -95,7 +95,7 @@ class OnlineTrainer:
         """Play each of ``tasks`` as a group, score it, and update the policy if there is something to learn.
 
         Raises ``ModelError`` where the policy cannot be loaded, ``BusyError`` where
-        others leave no moment to hand the new weights over, ``RunError`` where weights or too many
+        others leave no moment to hand the new weights over, ``RunError`` if weights or too many
         gradients in a row are not finite.
         """
         async with self._busy:

@@ -49,7 +49,7 @@ class GrpoRollouts:
     def __call__(self, rows: Sequence[dict[str, Any]], trainer: HostGRPOTrainer) -> list[Trajectory]:
         """One trajectory a row. Rows of one task come together or apart; each is its own sample.
 
-        Raises ``RunError`` where steps go by in which nothing can be learnt, since nothing is scored.
+        Raises ``RunError`` if steps go by in which nothing can be learnt, since nothing is scored.
         """
         self.interrupt.check()
         step = trainer.state.global_step + 1

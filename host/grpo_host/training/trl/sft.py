@@ -12,7 +12,7 @@ from grpo_host.training.ranks.gradient_sync import AveragedGradients
 
 
 class FastSFTTrainer(TrueLosses, AveragedGradients, SFTTrainer):  # type: ignore[misc]
-    """Computes the loss by ``score_tokens`` where it can: the head runs for labelled tokens only."""
+    """Computes the loss by ``score_tokens`` if it can: the head runs for labelled tokens only."""
 
     def compute_loss(
         self,
