@@ -41,7 +41,7 @@ def command(
     """Play episodes without training and write their trajectories, one JSON object a line."""
     loaded = load_checked(agent_yaml, overrides, registry, "rollout")
 
-    from grpo_host.runs.evaluate import run_rollout
+    from grpo_host.runs.rollout import run_rollout
     from grpo_host.utils.quiet import quiet_libraries
 
     quiet_libraries()

@@ -88,7 +88,7 @@ def called(monkeypatch):
         monkeypatch.setattr(target, call, raising=False)
 
     pretend("grpo_host.runs.evaluate.run_eval")
-    pretend("grpo_host.runs.evaluate.run_rollout")
+    pretend("grpo_host.runs.rollout.run_rollout")
     return calls
 
 
