@@ -1,7 +1,10 @@
-"""A padded batch as one sequence: no padding, and every prompt that rows share only once.
+"""A padded batch as one sequence: no padding, and every token that rows begin with alike only once.
 
-Attention is computed on padded rows all the same, where a completion's rows see their prompt's keys;
-everything else, which is nearly all of the work, on the sequence.
+The rows form a prefix tree. The model is causal, so tokens that follow the same tokens have the same states,
+and the gradient of a shared token is the sum over the rows that share it. Rows of one task share their
+prompt, and often the tool call and its result; demonstrations share the system message and the tools.
+Attention is computed on padded pieces of rows, each of which sees all tokens before it; everything else,
+which is nearly all of the work, on the sequence.
 """
 
 from __future__ import annotations
@@ -12,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn import functional
 from transformers import AttentionInterface
 
 if TYPE_CHECKING:
@@ -20,72 +22,69 @@ if TYPE_CHECKING:
 
 ATTENTION = "grpo_packed"
 """The name under which transformers finds the attention of a packed batch."""
+PIECE = 32
+"""Most tokens of a piece: longer ones waste more on padding, shorter ones on gathering what they see."""
 
 
 @dataclass(frozen=True, slots=True)
 class Packing:
-    """A padded batch as one sequence: every different prompt once, then every completion.
+    """The tokens of a batch, each node of the prefix tree once, in pieces of consecutive tokens.
 
-    In ``*_slots`` (rows x width) is where a padded position's token is in its part of the sequence,
-    and in ``*_places`` where in the flattened slots each token is. Both pad on the right.
+    ``slots`` (pieces x width) is where a padded position's token is in the sequence, and ``places`` where in
+    the flattened slots each token is. Both pad on the right.
     """
 
     ids: Tensor
     positions: Tensor
-    prompt_slots: Tensor
-    prompt_places: Tensor
-    completion_slots: Tensor
-    completion_places: Tensor
-    owner: Tensor
-    """Which prompt a completion continues, as a one-hot matrix (completions x prompts)."""
+    slots: Tensor
+    places: Tensor
+    paths: Tensor
+    """The tokens from a row's first to a piece's last (pieces x longest); padded on the right."""
     hidden: Tensor
-    """Which keys a completion's position must not see (completions, 1, width, prompt + width)."""
-    causal: Tensor
-    """The same for prompts (1, 1, width, width)."""
+    """Which tokens of its path a piece's token must not see (pieces, 1, width, longest)."""
     predictors: Tensor
-    """For each completion token, in order, the token of the sequence that predicts it."""
-
-    @property
-    def prompt_tokens(self) -> int:
-        return len(self.prompt_places)
+    """For each completion token, row by row, the token of the sequence that predicts it."""
 
 
 def pack(ids: Tensor, attention: Tensor, completion_width: int) -> Packing:
     """Pack rows of left-padded prompts and right-padded completions, as TRL lays them out."""
-    width = ids.size(1) - completion_width
     held = attention.bool()
-    keyed = torch.cat([ids, attention], dim=1)[:, torch.arange(2 * ids.size(1)) % ids.size(1) < width]
-    _, owner = torch.unique(keyed, dim=0, return_inverse=True)
-    first = torch.stack([(owner == item).nonzero()[0, 0] for item in range(int(owner.max()) + 1)])
-    prompt_lengths = held[first, :width].sum(dim=1)
-    lengths = held[:, width:].sum(dim=1)
-    prompt_slots, prompt_places, prompt_positions = _slots(prompt_lengths)
-    slots, places, positions = _slots(lengths)
-    start = prompt_lengths[owner]
-    prompt_ends = prompt_lengths.cumsum(0) - 1
-    row = torch.repeat_interleave(torch.arange(len(ids)), lengths)
-    tokens = torch.arange(len(places)) + len(prompt_places)
-    predictors = torch.where(positions == 0, prompt_ends[owner[row]], tokens - 1)
-    own = torch.ones(slots.size(1), slots.size(1), dtype=torch.bool).triu(1)
-    beyond = torch.arange(prompt_slots.size(1)) >= start[:, None]
-    hidden = torch.cat(
-        [
-            beyond[:, None, :].expand(-1, slots.size(1), -1),
-            own.expand(len(ids), -1, -1),
-        ],
-        dim=2,
-    )
+    rows = [row[kept].tolist() for row, kept in zip(ids, held, strict=True)]
+    prompts = held[:, :-completion_width].sum(dim=1).tolist()
+    paths: list[list[int]] = [[] for _ in rows]
+    pieces: list[tuple[int, list[int]]] = []  # where it begins in its row, and its path
+    tokens: list[int] = []
+    before: list[int] = []
+    path: list[int] = []
+    for index in sorted(range(len(rows)), key=rows.__getitem__):  # so that a row shares most with the last
+        row = rows[index]
+        shared = next((at for at, (a, b) in enumerate(zip(before, row, strict=False)) if a != b), None)
+        shared = min(len(before), len(row)) if shared is None else shared
+        own = len(row) - shared
+        path = [*path[:shared], *range(len(tokens), len(tokens) + own)]
+        pieces += [(begin, path[: begin + PIECE]) for begin in range(shared, len(row), PIECE)]
+        tokens += row[shared:]
+        before, paths[index] = row, path
+    begins = torch.tensor([begin for begin, _ in pieces])
+    lengths = torch.tensor([len(seen) - begin for begin, seen in pieces])
+    slots, places, offsets = _slots(lengths)
+    longest = max(len(seen) for _, seen in pieces)
+    depth = begins[:, None] + torch.arange(slots.size(1))
     return Packing(
-        ids=torch.cat([ids[first, :width][held[first, :width]], ids[:, width:][held[:, width:]]]),
-        positions=torch.cat([prompt_positions, start[row] + positions]),
-        prompt_slots=prompt_slots,
-        prompt_places=prompt_places,
-        completion_slots=slots,
-        completion_places=places,
-        owner=functional.one_hot(owner, len(first)),
-        hidden=hidden[:, None],
-        causal=torch.ones(2 * (prompt_slots.size(1),), dtype=torch.bool).triu(1)[None, None],
-        predictors=predictors,
+        ids=torch.tensor(tokens),
+        positions=begins.repeat_interleave(lengths) + offsets,
+        slots=slots,
+        places=places,
+        paths=torch.tensor([[*seen, *[0] * (longest - len(seen))] for _, seen in pieces]),
+        hidden=(torch.arange(longest) > depth[:, :, None])[:, None],
+        predictors=torch.tensor(
+            [
+                token
+                for path, prompt in zip(paths, prompts, strict=True)
+                for token in path[prompt - 1 : len(path) - 1]
+            ],
+            dtype=torch.long,
+        ),
     )
 
 
@@ -128,6 +127,23 @@ class _Unpad(torch.autograd.Function):  # type: ignore[misc]
         rows = grad.new_zeros(ctx.shape)
         rows.view(-1, *ctx.shape[2:]).index_copy_(0, places, grad)
         return rows, None
+
+
+class _Gather(torch.autograd.Function):  # type: ignore[misc]
+    """What pieces see: the tokens of their paths. The backward sums over the pieces, in float32."""
+
+    @staticmethod
+    def forward(ctx: Any, tokens: Tensor, paths: Tensor) -> Tensor:
+        ctx.save_for_backward(paths)
+        ctx.count = len(tokens)
+        return tokens.index_select(0, paths.flatten()).unflatten(0, paths.shape)
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (paths,) = ctx.saved_tensors
+        total = torch.ops.aten.embedding_dense_backward(grad.flatten(2).float(), paths, ctx.count, -1, False)
+        return total.to(grad.dtype).unflatten(1, grad.shape[2:]), None
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, hidden: Tensor, scaling: float) -> Tensor:
@@ -186,19 +202,11 @@ def _packed_attention(
     **options: Any,
 ) -> tuple[Tensor, None]:
     """An attention function of transformers for a packed batch."""
-    prompts, scaling = packing.prompt_tokens, options["scaling"]
-    parts = [part[0].transpose(0, 1) for part in (query, key, value)]
-    slots, places = packing.prompt_slots, packing.prompt_places
-    q, k, v = (_Pad.apply(part[:prompts], slots, places) for part in parts)
-    first = _Unpad.apply(_attend(q, k, v, packing.causal, scaling), places)
-    slots, places = packing.completion_slots, packing.completion_places
-    own_q, own_k, own_v = (_Pad.apply(part[prompts:], slots, places) for part in parts)
-    owner = packing.owner.to(k.dtype)
-    # A product with the one-hot owners copies prompts to their rows; its backward sums over rows.
-    k, v = ((owner @ part.flatten(1)).unflatten(1, part.shape[1:]) for part in (k, v))
-    k, v = torch.cat([k, own_k], dim=1), torch.cat([v, own_v], dim=1)
-    second = _Unpad.apply(_attend(own_q, k, v, packing.hidden, scaling), places)
-    return torch.cat([first, second])[None], None
+    query, key, value = (part[0].transpose(0, 1) for part in (query, key, value))
+    query = _Pad.apply(query, packing.slots, packing.places)
+    key, value = (_Gather.apply(part, packing.paths) for part in (key, value))
+    mixed = _attend(query, key, value, packing.hidden, options["scaling"])
+    return _Unpad.apply(mixed, packing.places)[None], None
 
 
 AttentionInterface.register(ATTENTION, _packed_attention)

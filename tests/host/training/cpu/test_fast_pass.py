@@ -20,15 +20,15 @@ with warnings.catch_warnings():
 
 pytestmark = [pytest.mark.model, pytest.mark.filterwarnings("ignore")]
 
-# Groups of unequal prompts, completions of unequal length, tokens that carry no loss.
+# Groups of unequal prompts, completions of unequal length, some of which begin alike, tokens without loss.
 ROWS = [
     ([5, 6, 7], [8, 9, 10, 11, 2], [1, 1, 1, 1, 1]),
-    ([5, 6, 7], [12, 2], [1, 1]),
+    ([5, 6, 7], [8, 9, 2], [1, 1, 1]),
     ([5, 6, 7], [13, 14, 15, 2], [1, 0, 0, 1]),
     ([5, 6, 7], [2], [0]),
     ([6, 7, 20, 21, 22], [23, 24, 2], [0, 1, 1]),
     ([6, 7, 20, 21, 22], [25, 26, 27, 28, 29, 2], [1, 1, 1, 1, 1, 1]),
-    ([6, 7, 20, 21, 22], [30, 2], [1, 1]),
+    ([6, 7, 20, 21, 22], [25, 26, 27], [1, 0, 1]),
     ([6, 7, 20, 21, 22], [31, 32, 33, 2], [1, 1, 1, 1]),
 ]
 
@@ -159,6 +159,14 @@ def test_gradients_are_trls(tmp_path, settings):
     compare(ours, plain, 1e-4)
 
 
+@pytest.mark.parametrize("piece", [1, 2, 5])
+def test_gradients_are_trls_however_long_a_piece_is(tmp_path, monkeypatch, piece):
+    monkeypatch.setattr("grpo_host.training.cpu.packing.PIECE", piece)
+    ours = gradients_of_a_step(FastGRPOTrainer, speed_up(tiny_model()), tmp_path / "ours")
+    plain = gradients_of_a_step(GRPOTrainer, tiny_model(), tmp_path / "plain")
+    compare(ours, plain, tolerance=1e-5)
+
+
 @pytest.mark.parametrize("beta", [0.0, 0.1])
 @pytest.mark.parametrize("micro_batch", [2, 4, 8])
 def test_rows_of_equal_rewards_have_no_backward_pass_and_the_gradients_are_trls(
@@ -271,22 +279,33 @@ def test_small_updates_of_a_bfloat16_models_adapter_are_kept():
     assert {parameter.dtype for parameter in adapter} == {torch.float32}
 
 
-def test_packing_computes_a_shared_prompt_once():
-    ids = torch.tensor([[0, 5, 6, 8, 9], [0, 5, 6, 7, 0], [3, 4, 5, 7, 0]])
-    attention = torch.tensor([[0, 1, 1, 1, 1], [0, 1, 1, 1, 0], [1, 1, 1, 1, 0]])
+def test_packing_computes_what_rows_begin_with_alike_once():
+    ids = torch.tensor([[0, 5, 6, 8, 9], [0, 5, 6, 7, 0], [3, 4, 5, 7, 0], [0, 5, 6, 8, 4]])
+    attention = torch.tensor([[0, 1, 1, 1, 1], [0, 1, 1, 1, 0], [1, 1, 1, 1, 0], [0, 1, 1, 1, 1]])
     packing = pack(ids, attention, 2)
-    assert sorted(packing.ids[:5].tolist()) == [3, 4, 5, 5, 6]
-    assert packing.ids[5:].tolist() == [8, 9, 7, 7]
-    assert packing.positions[5:].tolist() == [2, 3, 2, 3]
+    assert sorted(packing.ids.tolist()) == [3, 4, 4, 5, 5, 6, 7, 7, 8, 9]
     predicted_by = packing.ids[packing.predictors].tolist()
-    assert predicted_by == [6, 8, 6, 5]
+    assert predicted_by == [6, 8, 6, 5, 6, 8]
+    assert packing.predictors[0] == packing.predictors[2] == packing.predictors[4]
+    assert packing.predictors[1] == packing.predictors[5]
+    for token, seen in enumerate(packing.paths):
+        own = packing.slots[token][0]
+        assert packing.positions[own] == seen.tolist().index(own)
+
+
+def test_a_row_that_is_another_or_its_beginning_needs_no_tokens_of_its_own():
+    ids = torch.tensor([[5, 6, 7], [5, 6, 7], [5, 6, 0]])
+    attention = torch.tensor([[1, 1, 1], [1, 1, 1], [1, 1, 0]])
+    packing = pack(ids, attention, 2)
+    assert packing.ids.tolist() == [5, 6, 7]
+    assert packing.predictors.tolist() == [0, 1, 0, 1, 0]
 
 
 def test_prompts_that_differ_only_in_padding_are_different():
     ids = torch.tensor([[0, 5, 9], [0, 5, 9]])
     attention = torch.tensor([[0, 1, 1], [1, 1, 1]])
     packing = pack(ids, attention, 1)
-    assert sorted(packing.ids[:3].tolist()) == [0, 5, 5]
+    assert sorted(packing.ids.tolist()) == [0, 5, 5, 9, 9]
 
 
 def test_a_small_update_is_seen_by_a_bfloat16_layer_as_by_a_float32_one():
