@@ -41,13 +41,14 @@ FEATURES = (
 
 def add_parts(services: Services, given: Mapping[str, Any]) -> None:
     """Let every feature fill its part of ``services``, unless ``given`` has another in its place."""
-    names = [feature.part for feature in FEATURES if feature.part]
+    others = dict(given)
     for feature in FEATURES:
-        if feature.part:
-            own = feature.part in given
-            services.add(feature.part, given[feature.part] if own else feature.module.make_part(services))
-    for name in given.keys() - set(names):
-        services.add(name, given[name])
+        if feature.part in others:
+            services.add(feature.part, others.pop(feature.part))
+        elif feature.part:
+            services.add(feature.part, feature.module.make_part(services))
+    for name, part in others.items():
+        services.add(name, part)
 
 
 def all_endpoints() -> list[Endpoint]:

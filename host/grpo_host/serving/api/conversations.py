@@ -282,7 +282,7 @@ class Chats(Part):
             system_prompt=config.agent.system_prompt if config else "",
             tools=self._pool.tools.of(Strategy("all")),
             sampling=self._pool.sampling(model),
-            limits=self._pool.limits if config else None,
+            limits=self._pool.limits,
         )
         for strategy in self._strategies.values():
             if strategy.name != default.name:  # which agent.yaml may give options
