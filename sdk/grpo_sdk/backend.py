@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC
 from collections.abc import AsyncIterator, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias
@@ -37,6 +37,9 @@ class Capability(StrEnum):
     """Loads a LoRA adapter directory."""
     SEED = "seed"
     """Repeats a sample for the same seed."""
+    STRUCTURED = "structured"
+    """Samples nothing but what ``Sampling.grammar`` (with TOKEN_IDS), or ``tool_choice`` and ``json_schema``
+    (with CHAT) allow. LOGPROBS are then those of the distribution that is left."""
     LOCAL_WEIGHTS = "local_weights"
     """Loads the model from a local directory: the host resolves ``ModelSpec.path`` for it."""
     RANKS = "ranks"
@@ -97,6 +100,22 @@ class Sampling:
     """Ids that end the answer; the one that did is its last."""
     seed: int | None = None
     """Repeats the sample, if the backend has SEED."""
+    tool_choice: str = "auto"
+    """``auto``: the model chooses. ``none``: it calls no tool. ``required``: it calls at least one. Any other
+    text is the name of the tool that it calls. The last two need STRUCTURED."""
+    json_schema: dict[str, Any] | None = field(default=None, hash=False)
+    """The answer's text is JSON of this schema; an empty one stands for any JSON object. Needs STRUCTURED."""
+    parallel_tool_calls: bool = True
+    """False: an answer calls at most one tool."""
+    grammar: str | None = None
+    """For ``generate``: what may be sampled before the id that ends the answer, as a structural tag (JSON, as
+    xgrammar reads it). The host makes it from the three above, which are for ``chat``."""
+
+    @property
+    def constrained(self) -> bool:
+        """Whether only a backend that has STRUCTURED can do it."""
+        forced = self.tool_choice not in ("auto", "none")
+        return forced or self.json_schema is not None or self.grammar is not None
 
 
 @dataclass(frozen=True, slots=True)

@@ -199,3 +199,21 @@ def test_a_reply_takes_the_text_of_a_finish_reason_and_no_other():
     assert TokenReply([1], [-1.0], "length").finish_reason is FinishReason.LENGTH
     with pytest.raises(ValueError, match="'content_filter' is not a valid FinishReason"):
         ChatReply(assistant("No."), "content_filter")
+
+
+@pytest.mark.parametrize(
+    ("said", "constrained"),
+    [
+        ({}, False),
+        ({"tool_choice": "none"}, False),
+        ({"parallel_tool_calls": False}, False),
+        ({"tool_choice": "required"}, True),
+        ({"tool_choice": "weather"}, True),
+        ({"json_schema": {}}, True),
+        ({"grammar": 'root ::= "yes"'}, True),
+    ],
+)
+def test_sampling_says_whether_it_needs_a_backend_that_constrains(said, constrained):
+    sampling = Sampling(**said)
+    assert sampling.constrained is constrained
+    assert hash(sampling) == hash(Sampling(**said))

@@ -15,6 +15,8 @@ from grpo_sdk.messages import Message, ToolSchema
 
 T = TypeVar("T")
 
+_CHATTING = {Capability.CHAT, Capability.TOOLS, Capability.SEED, Capability.STRUCTURED}
+
 
 def can_chat(backend: Backend | type[Backend]) -> bool:
     """Whether it chats, or speaks token ids, through which the host lets it chat."""
@@ -29,7 +31,7 @@ class ChatThroughTokens(BackendWrapper):
         if Capability.TOKEN_IDS not in inner.capabilities:
             raise CapabilityError(f"the backend {type(inner).__name__} does not speak token ids")
         self.capabilities = frozenset({Capability.CHAT, Capability.TOOLS}) | (
-            {Capability.SEED} & inner.capabilities
+            {Capability.SEED, Capability.STRUCTURED} & inner.capabilities
         )
         self._renderer: Renderer | None = None
 
@@ -59,7 +61,7 @@ class OnDemandBackend(ThreadedBackend):
         if not can_chat(inner):
             raise CapabilityError(f"the backend {type(inner).__name__} can neither chat nor speak token ids")
         super().__init__(inner if Capability.CHAT in inner.capabilities else ChatThroughTokens(inner))
-        self.capabilities = self.capabilities & {Capability.CHAT, Capability.TOOLS, Capability.SEED}
+        self.capabilities = self.capabilities & _CHATTING
 
     async def _call(self, ask: Callable[[], Awaitable[T]]) -> T:
         await self.start()
