@@ -80,6 +80,11 @@ class TokenSequence:
     each span begins where the one before ends. Messages that it writes as one (a system prompt in a
     user's message, results of several tools), or otherwise once others follow, have one span, with the
     role of the last. Empty in trajectories that were written before there were spans."""
+    role: str = ""
+    """Whose calls these are, where an app has several agents: the name of the agent, node or middleware."""
+    weight: float = 1.0
+    """Factor of its loss. 0: it is recorded and not trained, since its role is not, or since an answer in it
+    was cut short, so that the log-probs of its ids, here 0.0, are not known."""
 
     def __post_init__(self) -> None:
         lengths = {len(self.ids), len(self.mask), len(self.logprobs), len(self.versions)}
@@ -102,13 +107,17 @@ class TokenSequence:
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """Every token of a trajectory. More than one sequence only if a chat template rewrote its history."""
+    """Every token of a trajectory, each sampled one in exactly one sequence.
+
+    More than one sequence if a chat template rewrote its history, or if the agent is an app whose model
+    calls do not all extend one another.
+    """
 
     sequences: list[TokenSequence] = field(default_factory=list)
 
     @property
     def forks(self) -> int:
-        """How often the context could not be extended and a new sequence began."""
+        """How often a model call could not extend what there was, and a new sequence began."""
         return max(0, len(self.sequences) - 1)
 
     @property

@@ -222,19 +222,33 @@ class Conversation:
 
         Raises ``TurnTimeoutError`` and what the backend raises.
         """
-        agent, session, sampling = self.agent, self.session, self._sampling()
-        if agent.instruments is None:
-            return await _in_time(session.respond(new, sampling, on_text), seconds)
-        heard = [*session.messages, *new]
-        with agent.instruments.model_call(agent.backend, heard, sampling, session.tools) as call:
-            reply = await _in_time(session.respond(new, sampling, call.timed(on_text)), seconds)
-            call.replied(reply)
-            return reply
+        return await call_model(self.agent, self.session, new, self._sampling(), on_text, seconds)
 
     def _sampling(self) -> Sampling:
         if self.seed is None:
             return self.agent.sampling
         return replace(self.agent.sampling, seed=derive_seed(self.seed, len(self.turns)))
+
+
+async def call_model(
+    agent: Agent,
+    session: Session,
+    new: Sequence[Message],
+    sampling: Sampling,
+    on_text: OnText | None,
+    seconds: float | None,
+) -> Reply:
+    """The answer of the model of ``agent`` to ``new`` in ``session``, within ``seconds``, watched.
+
+    Raises ``TurnTimeoutError`` and what the backend raises.
+    """
+    if agent.instruments is None:
+        return await _in_time(session.respond(new, sampling, on_text), seconds)
+    heard = [*session.messages, *new]
+    with agent.instruments.model_call(agent.backend, heard, sampling, session.tools) as call:
+        reply = await _in_time(session.respond(new, sampling, call.timed(on_text)), seconds)
+        call.replied(reply)
+        return reply
 
 
 async def _in_time(answer: Awaitable[Reply], seconds: float | None) -> Reply:

@@ -31,6 +31,7 @@ class Session(ABC):
         self.messages: list[Message] = list(messages)
         self.tools = tools
         self._call_ids = ids or call_ids()
+        self._settled = len(self.messages)
 
     async def respond(
         self, new: Sequence[Message], sampling: Sampling, on_text: OnText | None = None
@@ -44,7 +45,16 @@ class Session(ABC):
         reply = await self._generate(new, sampling, on_text)
         reply.message = identified(reply.message, self.messages, self._call_ids)
         self.messages.append(reply.message)
+        self._settled = len(self.messages)
         return reply
+
+    def give_up(self) -> TokenSequence | None:
+        """Forget what was heard since the last answer: the call that heard it failed, or was cut short.
+
+        Gives the ids of the answer that had come by then, behind their prompt, if the backend told any.
+        """
+        del self.messages[self._settled :]
+        return None
 
     @abstractmethod
     async def _generate(self, new: Sequence[Message], sampling: Sampling, on_text: OnText | None) -> Reply:
@@ -123,8 +133,31 @@ class TokenSession(Session):
         self._answered = 0
         self._unanswered: list[Message] = []
         self._forked = False
+        self._come: list[int] = []
+
+    def give_up(self) -> TokenSequence | None:
+        super().give_up()
+        cut = self._cut_short() if self._come else None
+        self._take_back()
+        self._unanswered.clear()
+        return cut
+
+    def _cut_short(self) -> TokenSequence:
+        """What has come of an answer; what was sampled before is context in it."""
+        prompt, come = len(self._ids), len(self._come)
+        ids = [*self._ids, *self._come]
+        parts = [*self._parts, _Part(prompt, prompt + come, [])]
+        return TokenSequence(
+            ids,
+            [0] * prompt + [1] * come,
+            [0.0] * (prompt + come),
+            [-1] * prompt + [self._version] * come,
+            self._spans(ids, parts),
+            weight=0.0,
+        )
 
     async def _generate(self, new: Sequence[Message], sampling: Sampling, on_text: OnText | None) -> Reply:
+        self._come = []
         self._hear(new)
         room = self._backend.model.context - len(self._ids)
         if room < 1:
@@ -157,7 +190,12 @@ class TokenSession(Session):
     async def _stream(self, sampling: Sampling, told: _Told) -> TokenReply:
         reader = self._renderer.reader(self.tools)
         items = self._backend.stream_ids(self._ids, sampling)
-        return await whole_reply(items, TokenReply, lambda ids: told(reader.feed(ids)))
+
+        def hear(ids: list[int]) -> None:
+            self._come += ids
+            told(reader.feed(ids))
+
+        return await whole_reply(items, TokenReply, hear)
 
     def replay(self, new: Sequence[Message], said: Message) -> None:
         """Hear ``new`` and let the assistant have said ``said``: the ledger of a demonstration.
@@ -169,6 +207,7 @@ class TokenSession(Session):
         ids = self._renderer.completion(said)
         self._say(ids, [0.0] * len(ids))
         self.messages.append(said)
+        self._settled = len(self.messages)
 
     def ledger(self, *, spans: bool = False) -> Ledger:
         parts = [*self._closed, *([(self._sequence(), self._parts)] if self._ids else [])]
@@ -211,6 +250,7 @@ class TokenSession(Session):
         self._parts.append(_Part(len(self._ids), len(self._ids) + len(ids), []))
         self._append(ids, logprobs, sampled=True)
         self._last_completion = len(ids)
+        self._come = []
         self._answered = len(self._ids)
         self._unanswered.clear()
         self._forked = False
