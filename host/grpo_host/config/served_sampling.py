@@ -17,6 +17,9 @@ from grpo_host.plugins.use import Section
 from grpo_host.utils.validation import say_location, settings_of
 from grpo_sdk.errors import ConfigError
 
+UNMEASURED = SamplingConfig(max_tokens=256, temperature=0.7)
+"""How answers are sampled if there is no agent.yaml."""
+
 
 def served_sampling(config: AgentConfig) -> SamplingConfig:
     """``serving.sampling``, completed with the settings of the evaluation."""

@@ -159,20 +159,5 @@ def text_of(content: str | Sequence[TextPart | RefusalPart] | None) -> str:
     return "".join(part.text if isinstance(part, TextPart) else part.refusal for part in content)
 
 
-def speakers_in_text(messages: Sequence[Message]) -> list[Message]:
-    """``messages`` with the names of users before what they say: chat templates show no names."""
-    return [_speaking(message) for message in messages]
-
-
-def _speaking(message: Message) -> Message:
-    if message["role"] == "tool" or "name" not in message:
-        return message
-    told = message.copy()
-    name = told.pop("name")
-    if message["role"] != "assistant":  # it would go on to write names before its own answers
-        told["content"] = f"{name}: {message['content']}"
-    return told
-
-
 def _named(message: Message, name: str | None) -> Message:
     return {**message, "name": name} if name else message

@@ -11,8 +11,9 @@ from grpo_host.agents.agent import Agent, ToolUse
 from grpo_host.agents.rendering.tool_calls import as_written
 from grpo_host.agents.reply import OnText, Reply
 from grpo_host.agents.session import Session
+from grpo_host.agents.speakers import speakers_in_text
+from grpo_host.agents.stop_sequences import StopSequences
 from grpo_host.chat.voice import Voice
-from grpo_host.serving.api.openai_messages import speakers_in_text
 from grpo_host.serving.api.openai_schema import (
     CallOut,
     Choice,
@@ -22,7 +23,6 @@ from grpo_host.serving.api.openai_schema import (
     Usage,
 )
 from grpo_host.serving.api.served_as import serve_as
-from grpo_host.serving.api.stop_sequences import StopSequences
 from grpo_host.serving.api.tool_runs import shown
 from grpo_host.serving.http.api_error import ApiError
 from grpo_host.serving.http.endpoint import Call

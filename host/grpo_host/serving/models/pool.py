@@ -22,8 +22,7 @@ from grpo_host.assembly.from_yaml import build_strategy
 from grpo_host.assembly.served_tools import ServedTools, lacks_tools_of_episodes, served_tools
 from grpo_host.backends.local_model import AUTO, LocalModel
 from grpo_host.backends.wrapper import BackendWrapper
-from grpo_host.config.schema import SamplingConfig
-from grpo_host.config.served_sampling import filled_up, sampling_of_run, served_sampling
+from grpo_host.config.served_sampling import UNMEASURED, filled_up, sampling_of_run, served_sampling
 from grpo_host.plugins.options import choose
 from grpo_host.plugins.use import ModelConfig, PluginUse
 from grpo_host.runs.directory import RunDirectory
@@ -46,8 +45,6 @@ T = TypeVar("T")
 
 DEFAULT_MODEL = "smollm2-135m"
 """Served if there is no agent.yaml."""
-UNMEASURED = SamplingConfig(max_tokens=256, temperature=0.7)
-"""How answers are sampled if there is no agent.yaml."""
 SILENCE_SECONDS = 120.0
 """How long a model may say nothing before it counts as hung, where agent.yaml does not tell."""
 CLOSE_SECONDS = 10.0

@@ -3,7 +3,7 @@
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from grpo_host.serving.api.stop_sequences import StopSequences
+from grpo_host.agents.stop_sequences import StopSequences
 
 letters = st.text("ab", max_size=12)
 

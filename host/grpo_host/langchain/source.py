@@ -1,0 +1,163 @@
+"""What answers a chat model: one of our backends here, the running episode of an app elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import replace
+from functools import cache
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
+
+from grpo_host.agents.agent import Conversation
+from grpo_host.agents.rendering.tool_calls import as_written
+from grpo_host.agents.reply import OnText, Reply
+from grpo_host.agents.session import Session
+from grpo_host.agents.speakers import speakers_in_text
+from grpo_host.agents.stop_sequences import StopSequences
+from grpo_host.backends.event_loop import LoopThread
+from grpo_host.telemetry.agents import instruments
+from grpo_sdk.backend import Capability, FinishReason, Sampling
+from grpo_sdk.messages import Message, ToolSchema
+
+if TYPE_CHECKING:
+    from grpo_host.agents.agent import Agent
+    from grpo_host.backends.local_model import LocalModel
+
+T = TypeVar("T")
+
+Overrides: TypeAlias = Mapping[str, Any]
+"""Fields of ``Sampling`` that a call sets; the others are as the source has them."""
+
+
+class ModelSource(Protocol):
+    """Answers the calls of a chat model, which does not know what it is."""
+
+    @property
+    def name(self) -> str:
+        """Of the model."""
+
+    @property
+    def context(self) -> int | None:
+        """Tokens, prompt and answer together; None if it is not known."""
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        """Of the backend that answers."""
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """Where ``respond`` runs for code without an event loop; another thread turns it."""
+
+    async def respond(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[ToolSchema],
+        overrides: Overrides,
+        on_text: OnText | None = None,
+    ) -> Reply:
+        """The answer to the conversation ``messages``, of which no tool call is run.
+
+        It is awaited in any event loop. ``on_text`` is given the answer's text as it comes, in any thread.
+        The message is as the app is to see it: see ``shown_reply``. Cancelling ends the generation.
+        """
+
+
+def submit(source: ModelSource, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
+    """Begin ``coroutine`` in the loop of ``source``, for code that cannot await, with its context variables.
+
+    Raises ``RuntimeError`` in that very loop, which would wait for itself.
+    """
+    try:
+        loop = source.loop
+        if asyncio._get_running_loop() is loop:
+            raise RuntimeError(
+                "a synchronous call of the model, in the event loop that has to answer it, would wait "
+                "forever; await ainvoke() or astream() there, or make the call in a thread"
+            )
+        return asyncio.run_coroutine_threadsafe(coroutine, loop)
+    except BaseException:
+        coroutine.close()
+        raise
+
+
+def wait_for(source: ModelSource, coroutine: Coroutine[Any, Any, T]) -> T:
+    """The coroutine's result, for code that cannot await. An interrupt cancels it."""
+    future = submit(source, coroutine)
+    try:
+        return future.result()
+    except BaseException:
+        future.cancel()
+        raise
+
+
+async def shown_reply(
+    said_by: Session | Conversation,
+    new: Sequence[Message],
+    sampling: Sampling,
+    on_text: OnText | None = None,
+) -> Reply:
+    """The answer to ``new`` as an app is to see it, also piece by piece.
+
+    It ends before the first stop text, and what is no call that could be made is text in it.
+    """
+    until = StopSequences(sampling.stop, on_text)
+    told = None if on_text is None else until
+    if isinstance(said_by, Session):
+        reply = await said_by.respond(new, sampling, told)
+    else:
+        reply = await said_by.respond(new, told)
+    message = as_written(reply.message)
+    text = until.end(message["content"])
+    finish = reply.finish_reason
+    if text != message["content"]:
+        finish = FinishReason.TOOL_CALLS if message.get("tool_calls") else FinishReason.STOP
+        message = {**message, "content": text}
+    return Reply(message, finish, reply.prompt_tokens, reply.completion_tokens)
+
+
+class BackendSource:
+    """``model``, which is loaded when it is first asked."""
+
+    def __init__(
+        self,
+        model: LocalModel,
+        *,
+        name: str,
+        capabilities: frozenset[Capability],
+        sampling: Sampling,
+        context: int | None = None,
+    ) -> None:
+        self.name = name
+        self.context = context
+        self.capabilities = capabilities
+        self._model = model
+        self._sampling = sampling
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        return _thread().loop
+
+    async def respond(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[ToolSchema],
+        overrides: Overrides,
+        on_text: OnText | None = None,
+    ) -> Reply:
+        sampling = replace(self._sampling, **overrides)
+        agent: Agent = await self._model.agent(sampling=sampling, instruments=instruments())
+        self.context = agent.backend.model.context
+        if agent.renderer is not None:
+            messages = speakers_in_text(messages)
+        return await shown_reply(agent.open(offered=tools, history=messages), (), sampling, on_text)
+
+    async def close(self) -> None:
+        """Release the model; the next call loads it again."""
+        await self._model.close()
+
+
+@cache
+def _thread() -> LoopThread:
+    """For the synchronous calls of all models."""
+    return LoopThread("grpo-langchain")

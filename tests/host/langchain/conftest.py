@@ -1,0 +1,55 @@
+"""A backend of token ids that answers what it is asked, so that many calls may be under way."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+
+from grpo_sdk import Backend, Capability, ModelSpec, Sampling, TokenReply
+from grpo_sdk.backend import TRAINABLE
+
+Script = Callable[[str], str]
+"""From the prompt's text to the text of the answer."""
+
+
+class ScriptedTokens(Backend):
+    """Samples what ``script`` says to the prompt, and keeps all that it sampled."""
+
+    capabilities = TRAINABLE | {Capability.SEED}
+
+    def __init__(self, tokenizer: Any, script: Script) -> None:
+        super().__init__(ModelSpec("scripted-tokens", context=20_000))
+        self._tokenizer = tokenizer
+        self.script = script
+        self.sampled: list[tuple[str, str]] = []
+        self.sampling: list[Sampling] = []
+
+    @property
+    def tokenizer(self) -> Any:
+        return self._tokenizer
+
+    async def generate(self, prompt: Sequence[int], sampling: Sampling) -> TokenReply:
+        await asyncio.sleep(0)
+        heard = self._tokenizer.decode(prompt)
+        said = self.script(heard)
+        self.sampled.append((heard, said))
+        self.sampling.append(sampling)
+        ids = [*self._tokenizer.encode(said, add_special_tokens=False), self._tokenizer.eos_token_id]
+        ids = ids[: sampling.max_tokens]
+        finish = "stop" if ids[-1] in sampling.stop_token_ids else "length"
+        return TokenReply(ids, [-0.5] * len(ids), finish)
+
+
+def call_text(name: str, **arguments: Any) -> str:
+    """A tool call as the prompt's short form has it."""
+    return f'<tool_call>{{"name": "{name}", "arguments": {json.dumps(arguments)}}}</tool_call>'
+
+
+@pytest.fixture
+def tokens(fakes: Any) -> Callable[[Script], ScriptedTokens]:
+    """``tokens(script)`` makes a backend of token ids."""
+    return lambda script: ScriptedTokens(fakes.PieceTokenizer(), script)
