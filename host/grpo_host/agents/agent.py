@@ -9,11 +9,12 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
+from typing import Any
 
 from grpo_host.agents.call_ids import call_ids
 from grpo_host.agents.rendering import Renderer
 from grpo_host.agents.reply import OnText, Reply
-from grpo_host.agents.session import Session, open_session
+from grpo_host.agents.session import Session, TokenSession, open_session
 from grpo_host.agents.tracing import Instruments
 from grpo_sdk.backend import Backend, Sampling
 from grpo_sdk.deadline import Deadline
@@ -23,7 +24,7 @@ from grpo_sdk.seeds import derive_seed
 from grpo_sdk.strategy import Strategy
 from grpo_sdk.toolbox import Toolbox
 from grpo_sdk.tools import ToolLike, ToolLimits
-from grpo_sdk.trajectory import ToolRun, Turn
+from grpo_sdk.trajectory import Ledger, Task, TokenSequence, ToolRun, Turn
 
 Prepare = Callable[[list[Message]], "list[Message] | None"]
 """Asked before each model call: what the model is to be shown instead of these messages, or None."""
@@ -104,6 +105,40 @@ class Agent:
         )
         return Conversation(self, session, toolbox, seed, id, ids)
 
+    def open_episode(
+        self,
+        task: Task,
+        *,
+        tools: Sequence[ToolLike],
+        history: Sequence[Message],
+        seed: int,
+        policy_version: int,
+    ) -> Conversation:
+        """Begin a conversation about ``task``, of which the agent knows what it is told."""
+        return self.open(tools=tools, history=history, seed=seed, policy_version=policy_version)
+
+    def sampled(self, **changes: Any) -> Agent:
+        """This agent with ``changes`` to its sampling."""
+        return replace(self, sampling=replace(self.sampling, **changes))
+
+    async def replay(self, dialogue: Sequence[Message], tools: Sequence[ToolLike]) -> list[TokenSequence]:
+        """The tokens of an episode with ``tools`` besides its own in which ``dialogue`` was said.
+
+        Raises ``ConfigError`` if the backend does not speak token ids.
+        """
+        opening = dialogue[:1] if dialogue and dialogue[0]["role"] == "system" else []
+        session = self.open(tools=tools, history=opening).session
+        if not isinstance(session, TokenSession):
+            raise ConfigError("training.warm_start: the backend does not speak token ids")
+        new: list[Message] = []
+        for message in dialogue[len(opening) :]:
+            if message["role"] == "assistant":
+                session.replay(new, message)
+                new = []
+            else:
+                new.append(message)
+        return session.ledger().sequences
+
 
 class Conversation:
     """One agent talking: its session, its tools, and the turns it has taken."""
@@ -142,9 +177,13 @@ class Conversation:
         return self.agent.backend
 
     @property
-    def messages(self) -> Sequence[Message]:
+    def messages(self) -> list[Message]:
         """As the model is shown them."""
         return self.session.messages
+
+    def ledger(self, *, spans: bool = False) -> Ledger | None:
+        """The exact tokens so far; None if the backend does not speak them."""
+        return self.session.ledger(spans=spans)
 
     def has_tool(self, name: str) -> bool:
         """Whether the agent can call the tool ``name``."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from grpo_host.agents.agent import Agent
 from grpo_host.assembly.agent import agent_from_config
 from grpo_host.assembly.from_yaml import Parts, build
 from grpo_host.rollouts.engine import Observer, RolloutEngine
+from grpo_host.rollouts.episode import EpisodeAgent
 from grpo_host.rollouts.scoring import RewardSet
 from grpo_sdk.backend import Backend
 from grpo_sdk.blocking import settled
@@ -33,7 +33,7 @@ class Assembly:
         """Where tokens come from."""
         return self.parts.backend
 
-    async def start(self) -> Agent:
+    async def start(self) -> EpisodeAgent:
         """Load the backend and give the agent that speaks through it."""
         await self.backend.start()
         return agent_from_config(self.config, self.backend, self.parts.strategy, self.parts.tools)
@@ -47,12 +47,11 @@ class Assembly:
             rewards.close()
             await rewards.close_backends()
 
-    def evaluating(self, agent: Agent) -> Agent:
+    def evaluating(self, agent: EpisodeAgent) -> EpisodeAgent:
         """``agent`` as it is evaluated: at the evaluation's temperature."""
-        temperature = self.config.evaluation.temperature
-        return replace(agent, sampling=replace(agent.sampling, temperature=temperature))
+        return agent.sampled(temperature=self.config.evaluation.temperature)
 
-    def engine(self, agent: Agent, observers: Iterable[Observer] = ()) -> RolloutEngine:
+    def engine(self, agent: EpisodeAgent, observers: Iterable[Observer] = ()) -> RolloutEngine:
         """A rollout engine for ``agent`` in this environment, scored with these rewards."""
         return RolloutEngine(
             agent,

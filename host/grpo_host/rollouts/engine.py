@@ -15,8 +15,7 @@ from functools import partial
 
 import anyio
 
-from grpo_host.agents.agent import Agent
-from grpo_host.rollouts.episode import EpisodeRequest, run_episode
+from grpo_host.rollouts.episode import EpisodeAgent, EpisodeRequest, run_episode
 from grpo_host.rollouts.gc_pause import short_collections
 from grpo_host.rollouts.scoring import RewardSet
 from grpo_sdk.environment import Environment
@@ -91,7 +90,7 @@ class RolloutEngine:
 
     def __init__(
         self,
-        agent: Agent,
+        agent: EpisodeAgent,
         make_environment: Callable[[], Environment],
         rewards: RewardSet,
         *,

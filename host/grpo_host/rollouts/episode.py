@@ -8,22 +8,74 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
-from grpo_host.agents.agent import Agent, Conversation, TurnLimitError, TurnTimeoutError
+from grpo_host.agents.agent import TurnLimitError, TurnTimeoutError
+from grpo_sdk.backend import Backend, Sampling
 from grpo_sdk.blocking import settled
 from grpo_sdk.deadline import Deadline
 from grpo_sdk.environment import Environment
 from grpo_sdk.errors import ContextOverflowError
 from grpo_sdk.messages import Message, as_messages
-from grpo_sdk.trajectory import Status, StopReason, Task, Trajectory
+from grpo_sdk.tools import ToolLike
+from grpo_sdk.trajectory import Ledger, Status, StopReason, Task, TokenSequence, Trajectory, Turn
 
 logger = logging.getLogger(__name__)
 
 CLOSE_SECONDS = 10.0
 """How long an environment may take to close."""
+
+
+class EpisodeConversation(Protocol):
+    """What an agent comes to in an episode: a ``Conversation``, or an app that is played."""
+
+    @property
+    def messages(self) -> list[Message]:
+        """All that was said."""
+
+    @property
+    def turns(self) -> list[Turn]:
+        """The model calls so far."""
+
+    async def act(self, new: Sequence[Message]) -> Message:
+        """Answer ``new``. Raises as ``Conversation.act`` does."""
+
+    def ledger(self, *, spans: bool = False) -> Ledger | None:
+        """The exact tokens so far; None if the backend does not speak them."""
+
+
+class EpisodeAgent(Protocol):
+    """Who plays an episode: an ``Agent``, or an app."""
+
+    @property
+    def backend(self) -> Backend:
+        """Where its tokens come from."""
+
+    @property
+    def sampling(self) -> Sampling:
+        """How it is sampled."""
+
+    def sampled(self, **changes: Any) -> EpisodeAgent:
+        """The same with ``changes`` to its sampling."""
+
+    async def replay(self, dialogue: Sequence[Message], tools: Sequence[ToolLike]) -> list[TokenSequence]:
+        """The tokens of an episode with the environment's ``tools`` in which ``dialogue`` was said.
+
+        Raises ``ConfigError`` if it cannot have been.
+        """
+
+    def open_episode(
+        self,
+        task: Task,
+        *,
+        tools: Sequence[ToolLike],
+        history: Sequence[Message],
+        seed: int,
+        policy_version: int,
+    ) -> EpisodeConversation:
+        """Begin ``task``, after ``history``, with the environment's ``tools``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +96,14 @@ class EpisodeRequest:
 class _Progress:
     """What an episode has come to so far: all that is left when it is cut short."""
 
-    conversation: Conversation | None = None
+    conversation: EpisodeConversation | None = None
     opening: list[Message] = field(default_factory=list)
     outcome: dict[str, Any] = field(default_factory=dict)
     reward: float | None = None
 
 
 async def run_episode(
-    agent: Agent,
+    agent: EpisodeAgent,
     make_environment: Callable[[], Environment],
     request: EpisodeRequest,
     *,
@@ -98,9 +150,9 @@ async def run_episode(
         task=request.task,
         status=status,
         stop_reason=stop,
-        messages=conversation.session.messages if conversation else progress.opening,
+        messages=conversation.messages if conversation else progress.opening,
         turns=conversation.turns if conversation else [],
-        ledger=conversation.session.ledger(spans=True) if conversation else None,
+        ledger=conversation.ledger(spans=True) if conversation else None,
         outcome=progress.outcome,
         error=error,
         sample=request.sample,
@@ -122,7 +174,7 @@ def _active_trace() -> str | None:
 
 
 async def _play(
-    agent: Agent,
+    agent: EpisodeAgent,
     environment: Environment,
     request: EpisodeRequest,
     progress: _Progress,
@@ -133,7 +185,8 @@ async def _play(
     history: list[Message] = []
     if new and new[0]["role"] == "system":
         history, new = new[:1], new[1:]
-    conversation = progress.conversation = agent.open(
+    conversation = progress.conversation = agent.open_episode(
+        request.task,
         tools=await settled(environment.tools()),
         history=history,
         seed=request.seed,
@@ -146,7 +199,7 @@ async def _play(
         if result.reward is not None:
             progress.reward = (progress.reward or 0.0) + _finite(result.reward)
         if result.done:
-            conversation.session.messages.extend(as_messages(result.messages))
+            conversation.messages.extend(as_messages(result.messages))
             return
         if not result.messages:
             raise ValueError("the environment is not done but has nothing to say to the agent")

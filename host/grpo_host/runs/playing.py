@@ -5,14 +5,14 @@ from __future__ import annotations
 from contextlib import ExitStack
 from pathlib import Path
 
-from grpo_host.agents.agent import Agent
 from grpo_host.assembly.runtime import Assembly
 from grpo_host.backends.event_loop import LoopThread
+from grpo_host.rollouts.episode import EpisodeAgent
 from grpo_host.utils.progress import Reporter
 from grpo_sdk.errors import RunError
 
 
-def start_agent(stack: ExitStack, assembly: Assembly, reporter: Reporter) -> tuple[Agent, LoopThread]:
+def start_agent(stack: ExitStack, assembly: Assembly, reporter: Reporter) -> tuple[EpisodeAgent, LoopThread]:
     """The started agent and the loop that it lives in; both end with ``stack``."""
     loop = LoopThread()
     stack.callback(loop.close)

@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from grpo_host.agents.agent import Agent
 from grpo_host.assembly.runtime import Assembly
 from grpo_host.backends.event_loop import Runner
 from grpo_host.rollouts.engine import Observer, RolloutMetrics
+from grpo_host.rollouts.episode import EpisodeAgent
 from grpo_host.rollouts.evaluation import Evaluation, evaluate, summarise
 from grpo_host.runs.directory import RunDirectory
 from grpo_host.training.health import Health
@@ -139,7 +139,7 @@ class TrainingRun:
             policy.version = read_state(checkpoint)["policy_version"]
         return policy
 
-    def _evaluate_once(self, name: str, agent: Agent, policy: Policy) -> None:
+    def _evaluate_once(self, name: str, agent: EpisodeAgent, policy: Policy) -> None:
         """Evaluate, unless the report already has ``name``."""
         if name in self.report or self.config.evaluation.episodes == 0:
             return
@@ -151,7 +151,7 @@ class TrainingRun:
         self._report(**{name: measured, "held_out": split == "held_out"})
 
     def _measure(
-        self, label: str, agent: Agent, policy: Policy, split: str, tasks: Sequence[Task]
+        self, label: str, agent: EpisodeAgent, policy: Policy, split: str, tasks: Sequence[Task]
     ) -> tuple[Evaluation, list[Transcript]]:
         """Play the first of ``tasks`` with the weights as they are, each rank its share.
 
@@ -185,7 +185,7 @@ class TrainingRun:
                 metrics.add(trajectory)
             return summarise(everyone, split, metrics), transcripts(tasks, everyone)
 
-    def _warm_start_once(self, agent: Agent, policy: Policy) -> None:
+    def _warm_start_once(self, agent: EpisodeAgent, policy: Policy) -> None:
         from grpo_host.training.warm_start import demonstrations, tokenize, warm_start
 
         settings = self.config.training.warm_start
@@ -197,7 +197,7 @@ class TrainingRun:
                 environment = self.assembly.parts.environment()
                 dialogues = demonstrations(environment, settings, seed=self.config.seed)
                 tools = self.loop.run(self.assembly.sample_tools())
-                sequences = tokenize(agent, dialogues, tools)
+                sequences = self.loop.run(tokenize(agent, dialogues, tools))
                 self._report(warm_start_demonstrations=len(sequences))
                 with self.reporter.phase("warm start", silent=True) as advance:
 
@@ -222,7 +222,7 @@ class TrainingRun:
         if self.config.evaluation.before:
             self._evaluate_once("warm_start", agent, policy)
 
-    def _train(self, agent: Agent, policy: Policy, checkpoint: Path | None, first_step: int) -> bool:
+    def _train(self, agent: EpisodeAgent, policy: Policy, checkpoint: Path | None, first_step: int) -> bool:
         from grpo_host.training.task_order import task_order
         from grpo_host.training.telemetry import training_telemetry
         from grpo_host.training.trl.grpo import train_grpo
@@ -268,7 +268,7 @@ class TrainingRun:
         return finished
 
     def _early_stopping(
-        self, agent: Agent, policy: Policy, first_step: int
+        self, agent: EpisodeAgent, policy: Policy, first_step: int
     ) -> tuple[EarlyStopping | None, Sequence[Task]]:
         """Early stopping, if it is asked for, and the tasks that are left to train on."""
         from grpo_host.training.early_stopping import EarlyStopping, choosing

@@ -11,10 +11,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from grpo_host.agents.agent import Agent
-from grpo_host.agents.session import TokenSession
 from grpo_host.config.schema import WarmStartConfig
 from grpo_host.dialogues import read_demonstrations
+from grpo_host.rollouts.episode import EpisodeAgent
 from grpo_host.training.devices import largest_share, precision_arguments
 from grpo_host.training.policy import Policy
 from grpo_sdk.environment import Environment
@@ -45,8 +44,8 @@ def demonstrations(environment: Environment, settings: WarmStartConfig, *, seed:
     return found[: settings.max_demonstrations]
 
 
-def tokenize(
-    agent: Agent, dialogues: Sequence[Sequence[Message]], tools: Sequence[ToolLike]
+async def tokenize(
+    agent: EpisodeAgent, dialogues: Sequence[Sequence[Message]], tools: Sequence[ToolLike]
 ) -> list[TokenSequence]:
     """``dialogues`` as the ledgers that episodes of ``agent`` would have had.
 
@@ -54,20 +53,7 @@ def tokenize(
     sampled. Longer ones than the context are left out, which is logged. Raises ``ConfigError`` if
     none is left.
     """
-    sequences = []
-    for dialogue in dialogues:
-        opening = dialogue[:1] if dialogue and dialogue[0]["role"] == "system" else []
-        session = agent.open(tools=tools, history=opening).session
-        if not isinstance(session, TokenSession):
-            raise ConfigError("training.warm_start: the backend does not speak token ids")
-        new: list[Message] = []
-        for message in dialogue[len(opening) :]:
-            if message["role"] == "assistant":
-                session.replay(new, message)
-                new = []
-            else:
-                new.append(message)
-        sequences += session.ledger().sequences
+    sequences = [item for dialogue in dialogues for item in await agent.replay(dialogue, tools)]
     context = agent.backend.model.context
     fitting = [item for item in sequences if len(item.ids) <= context]
     if not fitting:

@@ -79,7 +79,7 @@ def test_demonstrations_that_do_not_fit_are_left_out_and_none_that_fits_is_an_er
     async def tokenized(dialogues):
         model = LocalModel(str(tiny_model_path), backend="transformers", context=128)
         try:
-            return tokenize(await model.agent(), dialogues, ())
+            return await tokenize(await model.agent(), dialogues, ())
         finally:
             await model.close()
 

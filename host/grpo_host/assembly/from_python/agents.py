@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from grpo_host.agents.agent import Agent
+from grpo_host.rollouts.episode import EpisodeAgent
 from grpo_sdk.backend import TRAINABLE, Backend, Capability, ChatReply, ModelSpec, Sampling
 from grpo_sdk.blocking import settled
 from grpo_sdk.errors import ConfigError
@@ -71,7 +72,7 @@ def checked_agent(agent: object) -> Agent | Readied | Responder:
     )
 
 
-def is_trainable(agent: Agent) -> bool:
+def is_trainable(agent: EpisodeAgent) -> bool:
     """Whether GRPO can train it: exact tokens, their log-probs, weights that can be replaced."""
     return agent.backend.capabilities >= TRAINABLE and agent.backend.model.path is not None
 

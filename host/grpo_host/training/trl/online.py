@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -79,7 +79,7 @@ class OnlineTrainer:
         for complaint in check_update(self.settings):
             raise ConfigError(f"{say_location(complaint.location)}: {complaint.message}")
         # The gradient is biased where samples do not come from the whole distribution.
-        engine.agent = replace(agent, sampling=replace(agent.sampling, top_p=1.0, top_k=0))
+        engine.agent = agent.sampled(top_p=1.0, top_k=0)
         self.engine = engine
         self.seed = seed
         self.steps = 0
