@@ -147,7 +147,14 @@ def test_a_tool_that_runs_at_a_provider_is_refused():
     [
         ({"seed": 1}, "the backend repeats no samples"),
         ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "the backend takes no tools"),
-        ({"response_format": {"type": "json_object"}}, "a schema of the answer"),
+        (
+            {"response_format": {"type": "json_object"}},
+            "a schema of the answer needs a backend with the capability structured",
+        ),
+        (
+            {"tools": [{"type": "function", "function": {"name": "f"}}], "tool_choice": "any"},
+            'tool_choice "required" needs a',
+        ),
     ],
 )
 def test_what_the_backend_cannot_do_is_refused_by_name(asked, message):
@@ -162,12 +169,13 @@ def test_what_the_backend_cannot_do_is_refused_by_name(asked, message):
     ("asked", "message"),
     [
         ({"temprature": 1}, 'ChatGrpo knows no "temprature". Did you mean "temperature"'),
+        ({"model": "gpt-5"}, 'scripted answers here, not "gpt-5"'),
         ({"response_format": {"type": "yaml"}}, "response_format is text, json_object or json_schema"),
     ],
 )
 def test_a_call_that_asks_for_what_is_unknown_is_refused(asked, message):
     with pytest.raises(ConfigError, match=message):
-        chat("x").invoke("x", **asked)
+        ChatGrpo(backend=ScriptedBackend()).invoke("x", **asked)
 
 
 @pytest.mark.asyncio
