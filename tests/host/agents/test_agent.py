@@ -8,7 +8,17 @@ import pytest
 
 from grpo_host.agents.agent import Agent, AgentLimits, TurnLimitError, TurnTimeoutError
 from grpo_host.agents.rendering.template import TemplateRenderer
-from grpo_sdk import ChatReply, ConfigError, Sampling, Strategy, assistant, derive_seed, system, tool_call, user
+from grpo_sdk import (
+    ChatReply,
+    ConfigError,
+    Sampling,
+    Strategy,
+    assistant,
+    derive_seed,
+    system,
+    tool_call,
+    user,
+)
 from grpo_sdk.testing import ScriptedBackend
 from grpo_sdk.tools import MALFORMED_CALL, ToolLimits
 
