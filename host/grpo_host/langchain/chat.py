@@ -46,7 +46,7 @@ class ChatGrpo(BaseChatModel):
     model: str | None = None
     agent_yaml: str | None = None
     run: str | None = None
-    backend: str | Backend | None = Field(default=None, exclude=True)
+    backend: str | Backend | None = None
     source: Any = Field(default=None, exclude=True, repr=False)
     """A ``grpo_host.langchain.source.ModelSource``."""
     max_tokens: int | None = None

@@ -5,6 +5,7 @@ import threading
 
 import pytest
 from langchain_core.exceptions import ContextOverflowError
+from langchain_core.load import dumpd, load
 from langchain_core.messages import AIMessageChunk, HumanMessage
 
 from grpo_host.langchain import ChatGrpo
@@ -340,3 +341,18 @@ def test_a_run_that_has_trained_nothing_yet_is_refused(tmp_path):
 
     with pytest.raises(RunError, match="has no adapter yet"):
         ChatGrpo.from_run(tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore:The function .load. is in beta")
+def test_a_model_is_written_down_and_loaded_again():
+    model = ChatGrpo(model="any", backend="scripted", temperature=0.5)
+
+    again = load(dumpd(model), allowed_objects=[ChatGrpo], valid_namespaces=["grpo_host"])
+
+    assert isinstance(again, ChatGrpo)
+    assert again.asdict() == model.asdict()
+    assert again.invoke("Hi").text == model.invoke("Hi").text
+
+
+def test_a_backend_made_in_python_stays_behind_where_a_model_is_written_down():
+    assert dumpd(chat("x"))["kwargs"]["backend"]["type"] == "not_implemented"
