@@ -66,6 +66,13 @@ class Environment(ABC):
     async def step(self, action: Message) -> StepResult:
         """Answer the agent's message (one without tool calls)."""
 
+    def follow(self, messages: Sequence[Message]) -> None:
+        """Hear all that was said since the last ``step``, calls of tools and their results included.
+
+        Called before each ``step``, and before ``outcome`` if a limit ends the episode: how an environment
+        learns what an agent did with tools that are not the environment's.
+        """
+
     def tools(self) -> Sequence[ToolLike] | Awaitable[Sequence[ToolLike]]:
         """Tools bound to this episode's state; called once, after ``reset``. May be a coroutine."""
         return ()

@@ -19,6 +19,7 @@ from grpo_host.agents.agent import Agent, TurnLimitError, TurnTimeoutError, call
 from grpo_host.agents.call_ids import call_ids
 from grpo_host.agents.reply import OnText, Reply
 from grpo_host.agents.session import Session, open_session
+from grpo_host.agents.shown import shown_reply
 from grpo_sdk.backend import Sampling
 from grpo_sdk.errors import GrpoError
 from grpo_sdk.messages import Message, ToolSchema
@@ -135,7 +136,7 @@ class ModelCalls:
         if self.seed is not None:
             sampling = replace(sampling, seed=derive_seed(self.seed, self._begun))
         self._begun += 1
-        said = [_comparable(message) for message in messages]
+        said = [comparable(message) for message in messages]
         held = self._take(messages, said, tools, role)
         new = messages[len(held.said) :]
         started = time.perf_counter()
@@ -149,7 +150,7 @@ class ModelCalls:
         seconds = time.perf_counter() - started
         held.busy = False
         self._tell(messages, said, len(held.said))
-        held.said = [*said, _comparable(reply.message)]
+        held.said = [*said, comparable(reply.message)]
         self.messages.append(reply.message)
         self._told.add(held.said[-1])
         self.turns.append(Turn(reply.prompt_tokens, reply.completion_tokens, seconds, reply.finish_reason))
@@ -169,7 +170,11 @@ class ModelCalls:
     async def _answer(
         self, session: Session, new: Sequence[Message], sampling: Sampling, on_text: OnText | None
     ) -> Reply:
-        return await call_model(self.agent, session, new, sampling, on_text, self.agent.limits.turn_seconds)
+        """As the app is to see it; what it then says is compared with that."""
+        seconds = self.agent.limits.turn_seconds
+        return await shown_reply(
+            lambda told: call_model(self.agent, session, new, sampling, told, seconds), sampling.stop, on_text
+        )
 
     def _take(
         self, messages: Sequence[Message], said: list[Hashable], tools: Sequence[ToolSchema], role: str
@@ -222,7 +227,7 @@ class ModelCalls:
                 self._told.add(comparable)
 
 
-def _comparable(message: Message) -> Hashable:
+def comparable(message: Message) -> Hashable:
     """Equal for messages that say the same: the same calls too, however their arguments are written."""
     calls = tuple(
         (call["id"], call["function"]["name"], _plain_json(call["function"]["arguments"]))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from grpo_host.assembly.agent import agent_from_config
-from grpo_host.assembly.from_yaml import Parts, build
+from grpo_host.assembly.from_yaml import Parts
 from grpo_host.rollouts.engine import Observer, RolloutEngine
 from grpo_host.rollouts.episode import EpisodeAgent
 from grpo_host.rollouts.scoring import RewardSet
@@ -18,7 +18,6 @@ from grpo_sdk.trajectory import Task
 
 if TYPE_CHECKING:
     from grpo_host.config.schema import AgentConfig
-    from grpo_host.plugins import Registry
 
 
 @dataclass
@@ -75,10 +74,3 @@ class Assembly:
             return await settled(environment.tools())
         finally:
             await environment.close()
-
-
-def assemble(
-    config: AgentConfig, registry: Registry, *, progress: Callable[[str], None] | None = None
-) -> Assembly:
-    """Make every part that ``config`` names; the backend is not started yet."""
-    return Assembly(config, build(config, registry, progress=progress))

@@ -15,6 +15,7 @@ from grpo_host.assembly.from_yaml import (
     make_tool,
     model_spec,
 )
+from grpo_host.checks.app import check_app, unused_tools
 from grpo_host.checks.environment import check_environment
 from grpo_host.checks.model import check_lora
 from grpo_host.checks.probe import EnvironmentFacts, probe_environment, probe_serving_tools
@@ -125,8 +126,12 @@ class _Checker:
         if ("environment",) not in self.bad and self.purpose == "chat":
             self.complaints += self._serving_tools()
         self.complaints += self._tools()
+        self.warnings += unused_tools(self.config.agent, self.facts.tools)
+        backend: Backend | None = None
         if ("backend",) not in self.bad:
             self.complaints += self._backend()
+            backend = self._unstarted()
+        self.complaints += check_app(self.config.agent, backend)
 
     def _uses(self) -> Iterator[Complaint]:
         """Check that every plugin that is named exists, works, and accepts its options."""
@@ -252,6 +257,18 @@ class _Checker:
         yield from wrong
         self.warnings += [f"model {self.config.model.name}: {doubt}" for doubt in doubts]
         try:
-            offer.make(model_spec(self.config.model, None), **read_options(offer, use.options))
+            self._make_backend()
         except GrpoError as error:
             yield Complaint(("backend",), str(error))
+
+    def _make_backend(self) -> Backend:
+        use = self.config.backend
+        offer = self.registry.get("backend", use.name)
+        made: Backend = offer.make(model_spec(self.config.model, None), **read_options(offer, use.options))
+        return made
+
+    def _unstarted(self) -> Backend | None:
+        try:
+            return self._make_backend()
+        except GrpoError:
+            return None  # a complaint says so

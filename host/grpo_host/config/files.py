@@ -47,6 +47,7 @@ def locate_files(
             parent[location[-1]] = path
             places.append(location)
 
+    _give_folder(located)
     for location in _named(located, registry, base):
         put(location, base(location))
     if isinstance(located.get("output"), str) and located["output"].startswith("~"):
@@ -54,9 +55,21 @@ def locate_files(
     return located, places, complaints
 
 
+def _give_folder(values: Any) -> None:
+    """Let an app say its folder, so that it is found from anywhere."""
+    agent = _at(values, ("agent",))
+    if not isinstance(agent, dict):
+        return
+    if isinstance(agent.get("runnable"), str):
+        agent["runnable"] = {"name": agent["runnable"]}
+    if isinstance(agent.get("runnable"), dict):
+        agent["runnable"].setdefault("folder", ".")
+
+
 def _named(values: Any, registry: Registry | None, base: Callable[[Location], Path]) -> Iterator[Location]:
     """The locations in ``values`` that name a file or directory to read."""
     yield from _texts(values, ("training", "warm_start", "dialogues"))
+    yield from _texts(values, ("agent", "runnable", "folder"))
     yield from _model_files(values, (), registry, base)
     if registry is None:
         return

@@ -11,7 +11,7 @@ from pydantic import (
     field_validator,
 )
 
-from grpo_host.plugins.use import ModelConfig, Name, PluginUse, Section
+from grpo_host.plugins.use import ModelConfig, Name, Named, PluginUse, Section
 
 Seconds = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
@@ -44,8 +44,27 @@ class LimitsConfig(Section):
     """Longer output of a tool is cut, with a mark."""
 
 
+class AppUse(Named):
+    """An app of LangChain or LangGraph: a Runnable, a compiled graph, or a function that makes one."""
+
+    name: Name
+    """``module:attribute``, or a langgraph.json and one of its graphs: ``langgraph.json#shop``."""
+    folder: str = "."
+    """Where its modules, or its langgraph.json, are; relative to agent.yaml."""
+
+
 class AgentSection(Section):
     """Who the agent is and what it may use."""
+
+    runnable: AppUse | None = None
+    """An app that is the agent, in place of strategy and prompt; null: the agent is what follows."""
+    input: str | dict[Name, Name] | None = None
+    """What the app is given, as paths such as ``task.orders``: one, or one a key. Null: messages."""
+    context: dict[Name, Name] = Field(default_factory=dict)
+    """Of a graph's context_schema, by key as ``input``."""
+    output: str | None = None
+    """Where the answer is in what the app gives, such as ``answer.text``. Null: its structured response, or
+    its last message."""
 
     strategy: PluginUse | None = None
     """System prompt, style and choice of tools; null: none."""

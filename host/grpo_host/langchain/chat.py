@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
+from langchain_core.callbacks.manager import BaseRunManager
 from langchain_core.exceptions import ContextOverflowError as LangChainContextOverflowError
 from langchain_core.language_models import BaseChatModel, LanguageModelInput, ModelProfile
 from langchain_core.language_models.base import LangSmithParams
@@ -19,15 +20,15 @@ from langchain_core.messages.ai import UsageMetadata
 from langchain_core.messages.tool import tool_call_chunk
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable
+from langchain_core.runnables.config import ensure_config
 from pydantic import ConfigDict, Field, PrivateAttr
 
 from grpo_host.agents.reply import OnText, Reply
 from grpo_host.langchain.asking import Asked, LangChainTool, asked, tool_choice, tool_schemas
 from grpo_host.langchain.messages import to_ai_message, to_messages
-from grpo_host.langchain.source import ModelSource, submit, wait_for
-from grpo_host.langchain.structured import Method, structured
+from grpo_host.langchain.source import CALLER, ModelSource, submit, wait_for
 from grpo_sdk.backend import Backend, Capability
-from grpo_sdk.errors import ConfigError, ContextOverflowError
+from grpo_sdk.errors import ContextOverflowError
 
 
 class PromptTooLongError(ContextOverflowError, LangChainContextOverflowError):
@@ -46,7 +47,7 @@ class ChatGrpo(BaseChatModel):
     model: str | None = None
     agent_yaml: str | None = None
     run: str | None = None
-    backend: str | Backend | None = None
+    backend: str | Backend | None = Field(default=None, exclude=True)
     source: Any = Field(default=None, exclude=True, repr=False)
     """A ``grpo_host.langchain.source.ModelSource``."""
     max_tokens: int | None = None
@@ -55,8 +56,6 @@ class ChatGrpo(BaseChatModel):
     top_p: float | None = None
     stop: list[str] | None = None
     seed: int | None = None
-    streaming: bool = False
-    """True: every call streams, so that callbacks are given the text as it comes."""
     timeout: float | None = None
     """Seconds that a call may take; then it raises ``TimeoutError``."""
 
@@ -101,9 +100,7 @@ class ChatGrpo(BaseChatModel):
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
         known = super()._get_ls_params(stop=stop, **kwargs)
-        return LangSmithParams(
-            **{**known, "ls_provider": "grpo", "ls_model_name": kwargs.get("model") or self.model_name}
-        )
+        return LangSmithParams(**{**known, "ls_provider": "grpo", "ls_model_name": self.model_name})
 
     @classmethod
     def is_lc_serializable(cls) -> bool:
@@ -113,7 +110,7 @@ class ChatGrpo(BaseChatModel):
     def _resolve_model_profile(self) -> ModelProfile | None:
         can = self._source.capabilities
         tools = bool({Capability.TOOLS, Capability.TOKEN_IDS} & can)
-        structured = Capability.STRUCTURED in can
+        structured = "structured" in can
         profile = ModelProfile(
             name=self.model_name,
             tool_calling=tools,
@@ -143,26 +140,6 @@ class ChatGrpo(BaseChatModel):
             kwargs["tool_choice"] = tool_choice
         return self.bind(tools=schemas, **kwargs)
 
-    def with_structured_output(
-        self,
-        schema: dict[str, Any] | type,
-        *,
-        method: Method = "json_schema",
-        include_raw: bool = False,
-        strict: bool | None = None,
-        tools: Sequence[LangChainTool] | None = None,
-        **kwargs: Any,
-    ) -> Runnable[LanguageModelInput, Any]:
-        """The model's answers as ``schema``: a class of pydantic's, a TypedDict, or a JSON schema.
-
-        ``method``: ``json_schema`` holds the text of the answer to it, ``function_calling`` makes it a
-        tool's arguments, ``json_mode`` asks for any JSON object. Sampling is constrained always, whatever
-        ``strict`` says. An answer that was cut raises ``OutputParserException``; with ``include_raw`` that
-        is the ``parsing_error`` beside ``raw`` and ``parsed``. ``tools`` may be called instead of
-        answering.
-        """
-        return structured(self, schema, method, include_raw=include_raw, tools=tools, kwargs=kwargs)
-
     def _generate(
         self,
         messages: list[BaseMessage],
@@ -170,7 +147,9 @@ class ChatGrpo(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        return self._result(wait_for(self._source, self._reply(messages, self._asked(stop, kwargs))))
+        return self._result(
+            wait_for(self._source, self._reply(messages, self._asked(stop, kwargs), run_manager))
+        )
 
     async def _agenerate(
         self,
@@ -179,7 +158,7 @@ class ChatGrpo(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        return self._result(await self._reply(messages, self._asked(stop, kwargs)))
+        return self._result(await self._reply(messages, self._asked(stop, kwargs), run_manager))
 
     def _stream(
         self,
@@ -189,7 +168,7 @@ class ChatGrpo(BaseChatModel):
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
         texts: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-        reply = submit(self._source, self._reply(messages, self._asked(stop, kwargs), texts.put))
+        reply = submit(self._source, self._reply(messages, self._asked(stop, kwargs), run_manager, texts.put))
         reply.add_done_callback(lambda _: texts.put(None))
         try:
             while (text := texts.get()) is not None:
@@ -211,7 +190,7 @@ class ChatGrpo(BaseChatModel):
         def hear(text: str | None) -> None:
             loop.call_soon_threadsafe(texts.put_nowait, text)
 
-        reply = asyncio.ensure_future(self._reply(messages, self._asked(stop, kwargs), hear))
+        reply = asyncio.ensure_future(self._reply(messages, self._asked(stop, kwargs), run_manager, hear))
         reply.add_done_callback(lambda _: hear(None))
         try:
             while (text := await texts.get()) is not None:
@@ -223,23 +202,25 @@ class ChatGrpo(BaseChatModel):
                     await reply
 
     def _asked(self, stop: list[str] | None, kwargs: dict[str, Any]) -> Asked:
-        if kwargs.get("model") not in (None, self.model_name):
-            raise ConfigError(
-                f'{self.model_name} answers here, not "{kwargs["model"]}"; make a ChatGrpo of that model'
-            )
-        return asked({**self._parameters(), **kwargs, "model": None}, stop, self._source.capabilities)
+        return asked({**self._parameters(), **kwargs}, stop, self._source.capabilities)
 
-    async def _reply(self, messages: list[BaseMessage], asked: Asked, on_text: OnText | None = None) -> Reply:
+    async def _reply(
+        self,
+        messages: list[BaseMessage],
+        asked: Asked,
+        run: BaseRunManager | None,
+        on_text: OnText | None = None,
+    ) -> Reply:
         heard = to_messages(messages)
+        # stream() tells its run to nobody; the config that it is in is known.
+        CALLER.set(run.metadata if run is not None else ensure_config().get("metadata") or {})
         try:
             async with asyncio.timeout(self.timeout):
                 reply = await self._source.respond(heard, asked.tools, asked.overrides, on_text)
         except ContextOverflowError as problem:
             raise PromptTooLongError(str(problem)) from problem
-        if not asked.overrides.get("parallel_tool_calls", True) and "tool_calls" in reply.message:
-            message = reply.message.copy()
-            message["tool_calls"] = message["tool_calls"][:1]
-            return replace(reply, message=message)
+        if not asked.parallel and "tool_calls" in reply.message:
+            return replace(reply, message={**reply.message, "tool_calls": reply.message["tool_calls"][:1]})
         return reply
 
     def _result(self, reply: Reply) -> ChatResult:

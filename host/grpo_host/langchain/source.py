@@ -5,19 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine, Mapping, Sequence
 from concurrent.futures import Future
+from contextvars import ContextVar
 from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
-from grpo_host.agents.agent import Conversation
-from grpo_host.agents.rendering.tool_calls import as_written
 from grpo_host.agents.reply import OnText, Reply
-from grpo_host.agents.session import Session
+from grpo_host.agents.shown import shown_reply
 from grpo_host.agents.speakers import speakers_in_text
-from grpo_host.agents.stop_sequences import StopSequences
 from grpo_host.backends.event_loop import LoopThread
 from grpo_host.telemetry.agents import instruments
-from grpo_sdk.backend import Capability, FinishReason, Sampling
+from grpo_sdk.backend import Capability, Sampling
 from grpo_sdk.messages import Message, ToolSchema
 
 if TYPE_CHECKING:
@@ -28,6 +26,10 @@ T = TypeVar("T")
 
 Overrides: TypeAlias = Mapping[str, Any]
 """Fields of ``Sampling`` that a call sets; the others are as the source has them."""
+
+
+CALLER: ContextVar[Mapping[str, Any]] = ContextVar("grpo_langchain_caller")
+"""While a source answers: the metadata of LangChain's run that asks, such as ``langgraph_node``."""
 
 
 class ModelSource(Protocol):
@@ -59,7 +61,8 @@ class ModelSource(Protocol):
         """The answer to the conversation ``messages``, of which no tool call is run.
 
         It is awaited in any event loop. ``on_text`` is given the answer's text as it comes, in any thread.
-        The message is as the app is to see it: see ``shown_reply``. Cancelling ends the generation.
+        The message is as the app is to see it: see ``grpo_host.agents.shown``. Cancelling ends the
+        generation.
         """
 
 
@@ -89,31 +92,6 @@ def wait_for(source: ModelSource, coroutine: Coroutine[Any, Any, T]) -> T:
     except BaseException:
         future.cancel()
         raise
-
-
-async def shown_reply(
-    said_by: Session | Conversation,
-    new: Sequence[Message],
-    sampling: Sampling,
-    on_text: OnText | None = None,
-) -> Reply:
-    """The answer to ``new`` as an app is to see it, also piece by piece.
-
-    It ends before the first stop text, and what is no call that could be made is text in it.
-    """
-    until = StopSequences(sampling.stop, on_text)
-    told = None if on_text is None else until
-    if isinstance(said_by, Session):
-        reply = await said_by.respond(new, sampling, told)
-    else:
-        reply = await said_by.respond(new, told)
-    message = as_written(reply.message)
-    text = until.end(message["content"])
-    finish = reply.finish_reason
-    if text != message["content"]:
-        finish = FinishReason.TOOL_CALLS if message.get("tool_calls") else FinishReason.STOP
-        message = {**message, "content": text}
-    return Reply(message, finish, reply.prompt_tokens, reply.completion_tokens)
 
 
 class BackendSource:
@@ -150,7 +128,8 @@ class BackendSource:
         self.context = agent.backend.model.context
         if agent.renderer is not None:
             messages = speakers_in_text(messages)
-        return await shown_reply(agent.open(offered=tools, history=messages), (), sampling, on_text)
+        conversation = agent.open(offered=tools, history=messages)
+        return await shown_reply(lambda told: conversation.respond((), told), sampling.stop, on_text)
 
     async def close(self) -> None:
         """Release the model; the next call loads it again."""

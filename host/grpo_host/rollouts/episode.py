@@ -97,6 +97,8 @@ class _Progress:
     """What an episode has come to so far: all that is left when it is cut short."""
 
     conversation: EpisodeConversation | None = None
+    followed: int = 0
+    """How many of its messages the environment has heard of."""
     opening: list[Message] = field(default_factory=list)
     outcome: dict[str, Any] = field(default_factory=dict)
     reward: float | None = None
@@ -141,7 +143,7 @@ async def run_episode(
     finally:
         if environment is not None:
             if status == "truncated":
-                progress.outcome = _late_outcome(environment, progress.outcome)
+                progress.outcome = _late_outcome(environment, progress)
             await _close(environment)
     conversation = progress.conversation
     return Trajectory(
@@ -194,6 +196,7 @@ async def _play(
     )
     while True:
         message = await conversation.act(new)
+        _follow(environment, progress)
         result = await environment.step(message)
         progress.outcome.update(result.outcome)
         if result.reward is not None:
@@ -219,12 +222,21 @@ def _timed_out(problem: TimeoutError, seconds: float, elapsed: float) -> tuple[S
     return StopReason.ERROR, f"TimeoutError: {problem}"
 
 
-def _late_outcome(environment: Environment, outcome: dict[str, Any]) -> dict[str, Any]:
+def _follow(environment: Environment, progress: _Progress) -> None:
+    if progress.conversation is None:
+        return
+    said = progress.conversation.messages[progress.followed :]
+    progress.followed += len(said)
+    environment.follow(said)
+
+
+def _late_outcome(environment: Environment, progress: _Progress) -> dict[str, Any]:
     try:
-        return {**outcome, **environment.outcome()}
+        _follow(environment, progress)
+        return {**progress.outcome, **environment.outcome()}
     except (Exception, SystemExit) as problem:  # plugin code
         logger.warning("%s.outcome() failed: %s", type(environment).__name__, problem)
-        return outcome
+        return progress.outcome
 
 
 async def _close(environment: Environment) -> None:

@@ -8,8 +8,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from grpo_host.assembly.runtime import assemble
 from grpo_host.rollouts.evaluation import Evaluation, evaluate
+from grpo_host.runs.assembled import assemble
 from grpo_host.runs.directory import RunDirectory
 from grpo_host.runs.playing import cannot_write, start_agent
 from grpo_host.runs.versions import describe_run

@@ -8,9 +8,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from grpo_host.assembly.runtime import Assembly, assemble
+from grpo_host.assembly.runtime import Assembly
 from grpo_host.rollouts.engine import group_requests
 from grpo_host.rollouts.evaluation import most_frequent_failure
+from grpo_host.runs.assembled import assemble
 from grpo_host.runs.playing import cannot_write, start_agent
 from grpo_host.utils.progress import Reporter, nowhere
 from grpo_sdk.environment import HELD_OUT, TRAIN

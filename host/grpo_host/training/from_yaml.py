@@ -7,8 +7,8 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from grpo_host.assembly.runtime import assemble
 from grpo_host.backends.event_loop import LoopThread
+from grpo_host.runs.assembled import assemble
 from grpo_host.runs.directory import RunDirectory, kept_if_full
 from grpo_host.runs.versions import describe_run
 from grpo_host.training.interrupt import Interrupt, StopTraining

@@ -148,3 +148,17 @@ def test_a_run_is_checked_with_its_documents_beside_it(home, registry):
     )
     report = check(load_config(path, registry=registry), registry, purpose="eval")
     assert [problem for problem in report.problems if "knowledge" in str(problem)] == []
+
+
+@pytest.mark.parametrize("said", ["shop.app:graph", "{name: 'shop.app:graph'}"])
+def test_an_apps_modules_are_beside_agent_yaml_unless_it_says_where(home, registry, said):
+    path = home / "project" / "agent.yaml"
+    text = "name: desk\nmodel: m\nenvironment: order_desk\nrewards: [task_success]\nagent: {runnable: %s}\n"
+    path.write_text(text % said)
+    loaded = load_config(path, registry=registry)
+    assert loaded.config.agent.runnable.folder == str(home / "project")
+    elsewhere = home / "resolved.yaml"
+    elsewhere.write_text(describe_run(loaded, registry))
+    assert load_config(elsewhere, registry=registry).config.agent == loaded.config.agent
+    there = load_config(path, ["agent.runnable.folder=apps"], registry=registry)
+    assert there.config.agent.runnable.folder == str(Path.cwd() / "apps")

@@ -27,6 +27,8 @@ class ScriptedTokens(Backend):
         self.script = script
         self.sampled: list[tuple[str, str]] = []
         self.sampling: list[Sampling] = []
+        self.log: list[tuple[list[int], list[int]]] = []
+        """The ids of each prompt and of its answer."""
 
     @property
     def tokenizer(self) -> Any:
@@ -40,6 +42,7 @@ class ScriptedTokens(Backend):
         self.sampling.append(sampling)
         ids = [*self._tokenizer.encode(said, add_special_tokens=False), self._tokenizer.eos_token_id]
         ids = ids[: sampling.max_tokens]
+        self.log.append((list(prompt), ids))
         finish = "stop" if ids[-1] in sampling.stop_token_ids else "length"
         return TokenReply(ids, [-0.5] * len(ids), finish)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -43,6 +44,7 @@ class OrderDeskEnvironment(Environment):
         held_out_tasks: int = 128,
         task_seed: int = 0,
         demonstrations: Literal["form", "whole"] = "form",
+        tools: Literal["own", "app"] = "own",
     ) -> None:
         """Set the options.
 
@@ -52,6 +54,8 @@ class OrderDeskEnvironment(Environment):
         ``withhold_id_rate``: share of customers who name their order only when asked.
         ``demonstrations``: ``form`` shows only how the tool is called, on single questions about a
         status; ``whole`` shows whole tasks of the same kind as those that are posed.
+        ``tools``: ``app`` if the agent brings a ``lookup_order`` of its own, which looks up the ``orders`` of
+        the task; its calls count as those of the desk's would.
         ``task_seed``: other tasks. Raises ``ValueError`` for an unknown field or a share
         outside [0, 1].
         """
@@ -73,6 +77,7 @@ class OrderDeskEnvironment(Environment):
             self._demonstrated = TaskOptions(1, FORM_FIELDS, 0.0, 0.0, 0.0, task_seed + 1)
         self._counts = (train_tasks, held_out_tasks)
         self._dialogue: OrderDialogue | None = None
+        self._app_has_tools = tools == "app"
 
     def tasks(self, split: str) -> Sequence[Task]:
         return make_tasks(split, self._counts[is_held_out(split)], self._options)
@@ -92,7 +97,15 @@ class OrderDeskEnvironment(Environment):
         return StepResult([user(reply)])
 
     def tools(self) -> Sequence[ToolLike]:
-        return (self.lookup_order,)
+        return () if self._app_has_tools else (self.lookup_order,)
+
+    def follow(self, messages: Sequence[Message]) -> None:
+        if not self._app_has_tools:
+            return
+        calls = [call["function"] for message in messages for call in message.get("tool_calls", ())]
+        for call in calls:
+            if call["name"] == "lookup_order":
+                self._begun().lookup(_order_id(call["arguments"]))
 
     def serving_tools(self) -> Sequence[ToolLike]:
         """``lookup_order`` on a shop for trying the agent: it has the orders of the held-out tasks."""
@@ -118,3 +131,11 @@ class OrderDeskEnvironment(Environment):
         if self._dialogue is None:
             raise RuntimeError("order_desk: reset comes before step and tools")
         return self._dialogue
+
+
+def _order_id(arguments: str) -> str:
+    """What a call looks up; a malformed call, nothing."""
+    try:
+        return str(json.loads(arguments).get("order_id", ""))
+    except (ValueError, AttributeError):
+        return ""

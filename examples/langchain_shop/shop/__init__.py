@@ -1,0 +1,1 @@
+"""A shop's assistant: an ordinary LangChain app."""

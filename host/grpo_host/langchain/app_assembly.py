@@ -1,0 +1,41 @@
+"""The parts of an agent.yaml whose agent is an app."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from grpo_host.assembly.agent import agent_from_config
+from grpo_host.assembly.runtime import Assembly
+from grpo_host.langchain.app import load_app
+from grpo_host.langchain.app_agent import AppAgent, AppMapping
+from grpo_sdk.strategy import Strategy
+
+if TYPE_CHECKING:
+    from grpo_host.config.schema import AgentSection
+
+THREADS = 32
+"""For what an app does in threads, at least; as many as episodes run side by side if these are more."""
+
+
+class AppAssembly(Assembly):
+    """As an ``Assembly``; its agent is the app that ``agent.runnable`` names."""
+
+    async def start(self) -> AppAgent:
+        """Import the app, load the backend and give the agent that is the app."""
+        config = self.config
+        if config.agent.runnable is None:
+            raise ValueError("agent.yaml names no app")
+        app = load_app(config.agent.runnable)
+        await self.backend.start()
+        # Those of Python's own would let few episodes of an app that is not async run side by side.
+        threads = max(THREADS, config.rollouts.concurrency)
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(threads, "grpo-app"))
+        agent = agent_from_config(config, self.backend, Strategy("app"), self.parts.tools)
+        return AppAgent(agent, app, mapping_from_config(config.agent))
+
+
+def mapping_from_config(said: AgentSection) -> AppMapping:
+    """What agent.yaml says an app takes and gives."""
+    return AppMapping(said.input, said.context, said.output)

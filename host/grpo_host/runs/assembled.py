@@ -1,0 +1,25 @@
+"""The parts that agent.yaml names, put together: for an agent of ours, or an app of LangChain's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from grpo_host.assembly.from_yaml import build
+from grpo_host.assembly.runtime import Assembly
+
+if TYPE_CHECKING:
+    from grpo_host.config.schema import AgentConfig
+    from grpo_host.plugins import Registry
+
+
+def assemble(
+    config: AgentConfig, registry: Registry, *, progress: Callable[[str], None] | None = None
+) -> Assembly:
+    """Make every part that ``config`` names; the backend is not started yet."""
+    parts = build(config, registry, progress=progress)
+    if config.agent.runnable is None:
+        return Assembly(config, parts)
+    from grpo_host.langchain.app_assembly import AppAssembly
+
+    return AppAssembly(config, parts)
