@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias
 
 from grpo_sdk.errors import CapabilityError
 from grpo_sdk.messages import Message, ToolSchema
+from grpo_sdk.numbers import check_number
 
 if TYPE_CHECKING:
     import torch
@@ -116,6 +117,14 @@ class Sampling:
         """Whether only a backend that has STRUCTURED can do it."""
         forced = self.tool_choice not in ("auto", "none")
         return forced or self.json_schema is not None or self.grammar is not None
+
+    def __post_init__(self) -> None:
+        check_number("max_tokens", self.max_tokens, int)
+        check_number("temperature", self.temperature, float)
+        check_number("top_p", self.top_p, float)
+        check_number("top_k", self.top_k, int)
+        if self.seed is not None:
+            check_number("seed", self.seed, int)
 
 
 @dataclass(frozen=True, slots=True)

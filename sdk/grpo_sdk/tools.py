@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from grpo_sdk.blocking import call_blocking
 from grpo_sdk.messages import ToolSchema
+from grpo_sdk.numbers import check_number
 from grpo_sdk.schemas import inlinable, object_schema
 
 if TYPE_CHECKING:
@@ -35,6 +36,11 @@ class ToolLimits:
     """Longer output is cut, with a mark."""
     parallel: int = 8
     """How many calls of one message run at the same time."""
+
+    def __post_init__(self) -> None:
+        check_number("a tool's limit in seconds", self.seconds, float)
+        check_number("a tool's limit in characters", self.output_chars, int)
+        check_number("the number of tools that run at the same time", self.parallel, int)
 
 
 def as_tool(tool: ToolLike, *, name: str | None = None) -> BaseTool:

@@ -20,6 +20,7 @@ from grpo_sdk.backend import Backend, Sampling
 from grpo_sdk.deadline import Deadline
 from grpo_sdk.errors import ConfigError
 from grpo_sdk.messages import Message, ToolCall, ToolSchema, system
+from grpo_sdk.numbers import check_number
 from grpo_sdk.seeds import derive_seed
 from grpo_sdk.strategy import Strategy
 from grpo_sdk.toolbox import Toolbox
@@ -48,10 +49,10 @@ class AgentLimits:
     tools: ToolLimits = field(default_factory=ToolLimits)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.turns, int) or self.turns < 1:
-            raise ConfigError(
-                f"an agent may call its model {self.turns!r:.40} times a message; give 1 or more"
-            )
+        check_number("how often an agent may call its model for a message", self.turns, int)
+        check_number("the seconds of a model call", self.turn_seconds, float)
+        if self.turns < 1:
+            raise ConfigError(f"an agent may call its model {self.turns} times a message; give 1 or more")
 
 
 @dataclass(frozen=True, slots=True)

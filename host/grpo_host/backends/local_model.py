@@ -22,6 +22,7 @@ from grpo_host.utils.paths import expanded
 from grpo_sdk.backend import Backend, Capability, ModelSpec
 from grpo_sdk.blocking import call_blocking
 from grpo_sdk.errors import CapabilityError, ModelError
+from grpo_sdk.numbers import check_number
 
 if TYPE_CHECKING:
     from grpo_host.plugins import Offer
@@ -61,6 +62,8 @@ class LocalModel:
         registry: Registry | None = None,
         progress: Callable[[str], None] | None = None,
     ) -> None:
+        if context is not None:
+            check_number("the context", context, int)
         self.name = name
         self._backend = backend
         self._options = dict(options or {})

@@ -17,6 +17,7 @@ from grpo_host.chat.summary import summarise
 from grpo_host.chat.voice import Voice
 from grpo_sdk.errors import ContextOverflowError
 from grpo_sdk.messages import Message, assistant, system, user
+from grpo_sdk.numbers import check_number
 from grpo_sdk.strategy import Strategy
 from grpo_sdk.toolbox import Toolbox
 
@@ -50,10 +51,10 @@ class Window:
     """``summarise``: the model summarises older exchanges. ``drop``: they are left out."""
 
     def __post_init__(self) -> None:
-        _check_number("the compression threshold", self.threshold, float)
-        _check_number("the number of turns", self.turns, int)
+        check_number("the compression threshold", self.threshold, float)
+        check_number("the number of turns", self.turns, int)
         if self.tokens is not None:
-            _check_number("the context", self.tokens, int)
+            check_number("the context", self.tokens, int)
         if not 0 < self.threshold <= 1:
             raise ValueError(
                 f"the compression threshold is a share above 0 and at most 1, not {self.threshold}"
@@ -64,14 +65,6 @@ class Window:
             raise ValueError(f"a context has at least 16 tokens, not {self.tokens}")
         if self.policy not in ("summarise", "drop"):
             raise ValueError(f'the compression policy is "summarise" or "drop", not "{self.policy}"')
-
-
-def _check_number(what: str, value: object, kind: type[int] | type[float]) -> None:
-    """Raise ``ValueError`` for text, as from an environment variable, in the place of a number."""
-    numbers = (int, float) if kind is float else int
-    if isinstance(value, bool) or not isinstance(value, numbers):
-        name = "a whole number" if kind is int else "a number"
-        raise ValueError(f"{what} must be {name}, not {value!r:.40}")
 
 
 @dataclass(frozen=True, slots=True)

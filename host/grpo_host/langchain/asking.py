@@ -18,21 +18,19 @@ from grpo_sdk.tools import tool_schema
 
 LangChainTool: TypeAlias = "Mapping[str, Any] | type | Callable[..., Any] | BaseTool"
 
-_FIELDS = ("max_tokens", "temperature", "top_p", "top_k", "seed")
+_FIELDS = ("max_tokens", "temperature", "top_p", "top_k", "seed", "parallel_tool_calls")
 _OTHER_NAMES = {"max_completion_tokens": "max_tokens"}
-_KNOWN = (*_FIELDS, *_OTHER_NAMES, "stop", "tools", "tool_choice", "parallel_tool_calls", "response_format")
-_MEANINGLESS = {"stream", "stream_usage", "stream_options", "strict", "model", "ls_structured_output_format"}
-"""Of other models' calls: they change nothing of the answer here, or ``ChatGrpo`` has read them."""
+_KNOWN = (*_FIELDS, *_OTHER_NAMES, "stop", "tools", "tool_choice", "response_format")
+_MEANINGLESS = {"stream", "stream_usage", "stream_options", "strict", "ls_structured_output_format"}
+"""They change nothing of the answer: it is counted and constrained in any case."""
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One call's wishes."""
+    """By one call."""
 
     tools: Sequence[ToolSchema]
     overrides: Overrides
-    parallel: bool
-    """Whether it may call several tools at once."""
 
 
 def asked(kwargs: Mapping[str, Any], stop: Sequence[str] | None, can: frozenset[Capability]) -> Asked:
@@ -63,12 +61,12 @@ def asked(kwargs: Mapping[str, Any], stop: Sequence[str] | None, can: frozenset[
     if schema is not None:
         _need_structured(can, "a schema of the answer")
         overrides["json_schema"] = schema
-    return Asked(tools, overrides, said.get("parallel_tool_calls", True))
+    return Asked(tools, overrides)
 
 
 def _need_structured(can: frozenset[Capability], what: str) -> None:
-    if "structured" not in can:
-        raise CapabilityError(f"the backend cannot hold a model to {what}: it has no structured output")
+    if Capability.STRUCTURED not in can:
+        raise CapabilityError(f"{what} needs a backend with the capability structured")
 
 
 def tool_schemas(tools: Sequence[LangChainTool]) -> list[ToolSchema]:
@@ -111,7 +109,7 @@ def response_schema(said: Any) -> dict[str, Any] | None:
     if said is None or (isinstance(said, Mapping) and said.get("type") == "text"):
         return None
     if isinstance(said, Mapping) and said.get("type") == "json_object":
-        return {"type": "object"}
+        return {}
     if isinstance(said, Mapping) and said.get("type") == "json_schema":
         schema = said.get("json_schema", {}).get("schema")
         if isinstance(schema, Mapping):

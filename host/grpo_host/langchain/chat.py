@@ -27,8 +27,9 @@ from grpo_host.agents.reply import OnText, Reply
 from grpo_host.langchain.asking import Asked, LangChainTool, asked, tool_choice, tool_schemas
 from grpo_host.langchain.messages import to_ai_message, to_messages
 from grpo_host.langchain.source import CALLER, ModelSource, submit, wait_for
+from grpo_host.langchain.structured import Method, structured
 from grpo_sdk.backend import Backend, Capability
-from grpo_sdk.errors import ContextOverflowError
+from grpo_sdk.errors import ConfigError, ContextOverflowError
 
 
 class PromptTooLongError(ContextOverflowError, LangChainContextOverflowError):
@@ -47,7 +48,7 @@ class ChatGrpo(BaseChatModel):
     model: str | None = None
     agent_yaml: str | None = None
     run: str | None = None
-    backend: str | Backend | None = Field(default=None, exclude=True)
+    backend: str | Backend | None = None
     source: Any = Field(default=None, exclude=True, repr=False)
     """A ``grpo_host.langchain.source.ModelSource``."""
     max_tokens: int | None = None
@@ -56,6 +57,8 @@ class ChatGrpo(BaseChatModel):
     top_p: float | None = None
     stop: list[str] | None = None
     seed: int | None = None
+    streaming: bool = False
+    """True: every call streams, so that callbacks are given the text as it comes."""
     timeout: float | None = None
     """Seconds that a call may take; then it raises ``TimeoutError``."""
 
@@ -100,7 +103,9 @@ class ChatGrpo(BaseChatModel):
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
         known = super()._get_ls_params(stop=stop, **kwargs)
-        return LangSmithParams(**{**known, "ls_provider": "grpo", "ls_model_name": self.model_name})
+        return LangSmithParams(
+            **{**known, "ls_provider": "grpo", "ls_model_name": kwargs.get("model") or self.model_name}
+        )
 
     @classmethod
     def is_lc_serializable(cls) -> bool:
@@ -110,7 +115,7 @@ class ChatGrpo(BaseChatModel):
     def _resolve_model_profile(self) -> ModelProfile | None:
         can = self._source.capabilities
         tools = bool({Capability.TOOLS, Capability.TOKEN_IDS} & can)
-        structured = "structured" in can
+        structured = Capability.STRUCTURED in can
         profile = ModelProfile(
             name=self.model_name,
             tool_calling=tools,
@@ -139,6 +144,26 @@ class ChatGrpo(BaseChatModel):
         if tool_choice is not None:
             kwargs["tool_choice"] = tool_choice
         return self.bind(tools=schemas, **kwargs)
+
+    def with_structured_output(
+        self,
+        schema: dict[str, Any] | type,
+        *,
+        method: Method = "json_schema",
+        include_raw: bool = False,
+        strict: bool | None = None,
+        tools: Sequence[LangChainTool] | None = None,
+        **kwargs: Any,
+    ) -> Runnable[LanguageModelInput, Any]:
+        """The model's answers as ``schema``: a class of pydantic's, a TypedDict, or a JSON schema.
+
+        ``method``: ``json_schema`` holds the text of the answer to it, ``function_calling`` makes it a
+        tool's arguments, ``json_mode`` asks for any JSON object. Sampling is constrained always, whatever
+        ``strict`` says. An answer that was cut raises ``OutputParserException``; with ``include_raw`` that
+        is the ``parsing_error`` beside ``raw`` and ``parsed``. ``tools`` may be called instead of
+        answering.
+        """
+        return structured(self, schema, method, include_raw=include_raw, tools=tools, kwargs=kwargs)
 
     def _generate(
         self,
@@ -202,7 +227,11 @@ class ChatGrpo(BaseChatModel):
                     await reply
 
     def _asked(self, stop: list[str] | None, kwargs: dict[str, Any]) -> Asked:
-        return asked({**self._parameters(), **kwargs}, stop, self._source.capabilities)
+        if kwargs.get("model") not in (None, self.model_name):
+            raise ConfigError(
+                f'{self.model_name} answers here, not "{kwargs["model"]}"; make a ChatGrpo of that model'
+            )
+        return asked({**self._parameters(), **kwargs, "model": None}, stop, self._source.capabilities)
 
     async def _reply(
         self,
@@ -219,8 +248,10 @@ class ChatGrpo(BaseChatModel):
                 reply = await self._source.respond(heard, asked.tools, asked.overrides, on_text)
         except ContextOverflowError as problem:
             raise PromptTooLongError(str(problem)) from problem
-        if not asked.parallel and "tool_calls" in reply.message:
-            return replace(reply, message={**reply.message, "tool_calls": reply.message["tool_calls"][:1]})
+        if not asked.overrides.get("parallel_tool_calls", True) and "tool_calls" in reply.message:
+            message = reply.message.copy()
+            message["tool_calls"] = message["tool_calls"][:1]
+            return replace(reply, message=message)
         return reply
 
     def _result(self, reply: Reply) -> ChatResult:

@@ -11,8 +11,17 @@ from grpo_sdk import Sampling
 logger = logging.getLogger("grpo_backends")
 
 _OLD, _NEW = "max_tokens", "max_completion_tokens"
-_REFUSED = ("unsupported", "not support", "only the default", "deprecated", "not allowed", "not permitted")
-_LEFT_OUT = ("temperature", "top_p")
+_REFUSED = (
+    "unsupported",
+    "not support",
+    "only the default",
+    "deprecated",
+    "not allowed",
+    "not permitted",
+    "cannot both",
+)
+_LEFT_OUT = ("top_p", "temperature")
+"""If a refusal names both, as of a provider that takes only one of them, the first is left out first."""
 
 
 class Dialect:

@@ -58,20 +58,42 @@ def _is_here(host: str) -> bool:
         return host == "localhost" or host.endswith(".localhost")
 
 
-async def open_tunnel(proxy: Proxy, target: str) -> asyncio.WriteTransport:
+async def open_tunnel(proxy: Proxy, target: str) -> asyncio.Transport:
     """A connection to ``target`` (host:port) through ``proxy``. Raises ``HttpError`` or ``OSError``."""
-    reader, writer = await asyncio.open_connection(proxy.host, proxy.port, limit=_LONGEST_ANSWER)
+    # Not asyncio's streams: a writer that is no longer held closes its connection.
+    transport, answer = await asyncio.get_running_loop().create_connection(_Answer, proxy.host, proxy.port)
     head = [f"CONNECT {target} HTTP/1.1", f"host: {target}", *proxy.lines]
     try:
-        writer.write("\r\n".join([*head, "", ""]).encode("latin-1"))
-        answer = await reader.readuntil(b"\r\n\r\n")
-        status = answer.split(b"\r\n", 1)[0].decode("latin-1")
+        transport.write("\r\n".join([*head, "", ""]).encode("latin-1"))
+        status = (await answer.head).split(b"\r\n", 1)[0].decode("latin-1")
         if status.split(" ")[1:2] != ["200"]:
             raise HttpError(f"the proxy {proxy.host}:{proxy.port} opens no way to {target}: {status[:200]}")
-    except (asyncio.IncompleteReadError, asyncio.LimitOverrunError) as problem:
-        writer.transport.abort()
+    except EOFError as problem:
+        transport.abort()
         raise HttpError(f"the proxy {proxy.host}:{proxy.port} does not answer as one") from problem
     except BaseException:
-        writer.transport.abort()
+        transport.abort()
         raise
-    return writer.transport
+    return transport
+
+
+class _Answer(asyncio.Protocol):
+    """A proxy's answer to CONNECT. Behind it nothing comes: a TLS server speaks only when it is spoken to."""
+
+    def __init__(self) -> None:
+        self.head: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        """``EOFError`` if there is none, or it has no end."""
+        self._heard = b""
+
+    def data_received(self, data: bytes) -> None:
+        self._heard += data
+        if self.head.done():
+            return
+        if b"\r\n\r\n" in self._heard:
+            self.head.set_result(self._heard)
+        elif len(self._heard) > _LONGEST_ANSWER:
+            self.head.set_exception(EOFError())
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self.head.done():
+            self.head.set_exception(EOFError())

@@ -206,6 +206,7 @@ def test_what_a_remote_backends_model_is_called_only_its_provider_knows() -> Non
         ({"cache_service": {}}, r"cache_service .*: dict is no cache, which has get\(\) and set\(\)"),
         ({"store": {}}, "store: dict is no ConversationStore. Give a MemoryStore, or SqlStore.sqlite"),
         ({"max_tool_rounds": 0}, "may call its model 0 times a message; give 1 or more"),
+        ({"max_tool_rounds": "8"}, "call its model for a message must be a whole number, not '8'"),
     ],
 )
 def test_a_part_that_is_none_is_refused_at_once(parts: dict[str, Any], message: str) -> None:

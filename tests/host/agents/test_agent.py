@@ -8,7 +8,17 @@ import pytest
 
 from grpo_host.agents.agent import Agent, AgentLimits, TurnLimitError, TurnTimeoutError
 from grpo_host.agents.rendering.template import TemplateRenderer
-from grpo_sdk import ChatReply, Sampling, Strategy, assistant, derive_seed, system, tool_call, user
+from grpo_sdk import (
+    ChatReply,
+    ConfigError,
+    Sampling,
+    Strategy,
+    assistant,
+    derive_seed,
+    system,
+    tool_call,
+    user,
+)
 from grpo_sdk.testing import ScriptedBackend
 from grpo_sdk.tools import MALFORMED_CALL, ToolLimits
 
@@ -282,3 +292,15 @@ def test_a_file_name_that_is_not_utf8_reaches_the_model(tool):
     assert text.endswith("\ufffd.txt")
     [run] = conversation.turns[0].tools
     assert (run.error or "").isascii() or run.error.endswith("\ufffd.txt")
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"turns": "8"}, "may call its model for a message must be a whole number, not '8'"),
+        ({"turn_seconds": "8"}, "the seconds of a model call must be a number, not '8'"),
+    ],
+)
+def test_text_in_the_place_of_a_limit_is_named(given, said):
+    with pytest.raises(ConfigError, match=said):
+        AgentLimits(**given)

@@ -234,3 +234,8 @@ def test_backends_of_ones_own_never_share_an_identity():
         return said
 
     assert len({identity() for _ in range(20)}) == 20
+
+
+def test_text_in_the_place_of_the_context_is_named_when_the_model_is_made():
+    with pytest.raises(ConfigError, match="the context must be a whole number, not '2048'"):
+        LocalModel("small", context="2048")  # type: ignore[arg-type]

@@ -16,7 +16,7 @@ from grpo_host.chat.answering import Window
 from grpo_host.chat.context import counter, steps
 from grpo_host.chat.store import Digest
 from grpo_host.chat.summary import INSTRUCTIONS
-from grpo_sdk import ContextOverflowError, ModelSpec, Sampling, Strategy, assistant, tool_call
+from grpo_sdk import ConfigError, ContextOverflowError, ModelSpec, Sampling, Strategy, assistant, tool_call
 from grpo_sdk.testing import ScriptedBackend
 
 
@@ -349,5 +349,5 @@ def test_compressing_is_told_to_the_log(chat, caplog):
     ],
 )
 def test_text_in_the_place_of_a_number_is_named(given, said):
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ConfigError, match=said):
         Window(**given)

@@ -5,6 +5,7 @@ import threading
 
 import pytest
 from langchain_core.exceptions import ContextOverflowError
+from langchain_core.load import dumpd, load
 from langchain_core.messages import AIMessageChunk, HumanMessage
 
 from grpo_host.langchain import ChatGrpo
@@ -147,7 +148,14 @@ def test_a_tool_that_runs_at_a_provider_is_refused():
     [
         ({"seed": 1}, "the backend repeats no samples"),
         ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "the backend takes no tools"),
-        ({"response_format": {"type": "json_object"}}, "a schema of the answer"),
+        (
+            {"response_format": {"type": "json_object"}},
+            "a schema of the answer needs a backend with the capability structured",
+        ),
+        (
+            {"tools": [{"type": "function", "function": {"name": "f"}}], "tool_choice": "any"},
+            'tool_choice "required" needs a',
+        ),
     ],
 )
 def test_what_the_backend_cannot_do_is_refused_by_name(asked, message):
@@ -162,12 +170,13 @@ def test_what_the_backend_cannot_do_is_refused_by_name(asked, message):
     ("asked", "message"),
     [
         ({"temprature": 1}, 'ChatGrpo knows no "temprature". Did you mean "temperature"'),
+        ({"model": "gpt-5"}, 'scripted answers here, not "gpt-5"'),
         ({"response_format": {"type": "yaml"}}, "response_format is text, json_object or json_schema"),
     ],
 )
 def test_a_call_that_asks_for_what_is_unknown_is_refused(asked, message):
     with pytest.raises(ConfigError, match=message):
-        chat("x").invoke("x", **asked)
+        ChatGrpo(backend=ScriptedBackend()).invoke("x", **asked)
 
 
 @pytest.mark.asyncio
@@ -332,3 +341,18 @@ def test_a_run_that_has_trained_nothing_yet_is_refused(tmp_path):
 
     with pytest.raises(RunError, match="has no adapter yet"):
         ChatGrpo.from_run(tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore:The function .load. is in beta")
+def test_a_model_is_written_down_and_loaded_again():
+    model = ChatGrpo(model="any", backend="scripted", temperature=0.5)
+
+    again = load(dumpd(model), allowed_objects=[ChatGrpo], valid_namespaces=["grpo_host"])
+
+    assert isinstance(again, ChatGrpo)
+    assert again.asdict() == model.asdict()
+    assert again.invoke("Hi").text == model.invoke("Hi").text
+
+
+def test_a_backend_made_in_python_stays_behind_where_a_model_is_written_down():
+    assert dumpd(chat("x"))["kwargs"]["backend"]["type"] == "not_implemented"

@@ -198,6 +198,27 @@ def test_what_a_provider_refuses_of_the_settings_is_learnt_once(ask, protocol, c
 SETTINGS = ("max_tokens", "max_completion_tokens", "temperature")
 
 
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        "Unsupported parameter: 'top_p' is not supported with this model.",
+        "`temperature` and `top_p` cannot both be specified for this model. Please use only one.",
+    ],
+)
+def test_a_refused_top_p_is_left_out_and_the_temperature_stays(ask, protocol, caplog, refusal, stream):
+    good = [protocol.chunk({"content": "Hi"}, "stop"), "[DONE]"] if stream else protocol.completion()
+    sampling = Sampling(temperature=0.5, top_p=0.9)
+    with caplog.at_level(logging.WARNING, "grpo_backends"):
+        reply, server = ask(protocol.Refusal(400, refusal), good, times=2, sampling=sampling, stream=stream)
+    assert isinstance(reply, ChatReply), reply
+    sent = [(each.get("temperature"), each.get("top_p")) for each in server.requests]
+    assert sent == [(0.5, 0.9), (0.5, None), (0.5, None)]
+    assert [record.message.partition("takes no ")[2] for record in caplog.records] == [
+        "top_p: it is left out, and the provider's own counts"
+    ]
+
+
 def test_a_refusal_of_something_else_is_not_tried_again(ask, protocol):
     problem, server = ask(protocol.Refusal(422, "tools[0] is wrong"))
     assert isinstance(problem, ProviderError)
@@ -244,8 +265,8 @@ async def listening(answer: Any):
         server.close()
 
 
-def heads_of(base_url: str, status: str = "200 OK", proxy: str | None = None, monkeypatch: Any = None) -> Any:
-    """What a server (or the proxy before it) hears of one call to ``base_url``, and what comes of it."""
+def heads_of(base_url: str, status: str = "200 OK") -> Any:
+    """What a server hears of one call to ``base_url``, and what comes of it."""
     heads: list[str] = []
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -258,8 +279,6 @@ def heads_of(base_url: str, status: str = "200 OK", proxy: str | None = None, mo
 
     async def go() -> Any:
         async with listening(answer) as port:
-            if proxy is not None:
-                monkeypatch.setenv(proxy, f"http://ann:s%40t@127.0.0.1:{port}")
             backend = OpenAIChatBackend(
                 ModelSpec("m"), base_url=base_url.format(port=port), retries=0, timeout=5.0
             )
@@ -274,53 +293,13 @@ def heads_of(base_url: str, status: str = "200 OK", proxy: str | None = None, mo
     return heads, asyncio.run(go())
 
 
-@pytest.fixture(autouse=True)
-def no_proxies(monkeypatch):
-    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
-
-
-def test_a_query_of_the_base_url_goes_along(no_proxies):
+def test_a_query_of_the_base_url_goes_along():
     heads, said = heads_of("http://127.0.0.1:{port}/v1/?api-version=7&x=a%20b")
     assert heads[0].startswith("POST /v1/chat/completions?api-version=7&x=a%20b HTTP/1.1")
     assert said == "Hi"
 
 
-def test_a_query_is_not_in_what_is_told_of_a_failure(no_proxies):
+def test_a_query_is_not_in_what_is_told_of_a_failure():
     _, problem = heads_of("http://127.0.0.1:{port}/v1?key=secret", "404 Not Found")
     assert "secret" not in str(problem)
     assert problem.status == 404
-
-
-def test_a_proxy_of_the_environment_is_asked(monkeypatch):
-    heads, said = heads_of("http://models.test:81/v1", proxy="http_proxy", monkeypatch=monkeypatch)
-    assert heads[0].startswith("POST http://models.test:81/v1/chat/completions HTTP/1.1\r\n")
-    assert "host: models.test:81\r\n" in heads[0]
-    assert "proxy-authorization: Basic YW5uOnNAdA==\r\n" in heads[0]  # ann:s@t
-    assert said == "Hi"
-
-
-def test_a_proxy_opens_the_way_to_an_https_server(monkeypatch):
-    heads, problem = heads_of(
-        "https://models.test/v1", "407 Who are you", proxy="HTTPS_PROXY", monkeypatch=monkeypatch
-    )
-    assert heads[0].startswith("CONNECT models.test:443 HTTP/1.1\r\n")
-    assert "Basic YW5uOnNAdA==" in heads[0]
-    assert "opens no way to models.test:443: HTTP/1.1 407 Who are you" in str(problem)
-
-
-def test_this_machine_and_what_no_proxy_names_are_asked_directly(monkeypatch):
-    heads, said = heads_of("http://127.0.0.1:{port}/v1", proxy="http_proxy", monkeypatch=monkeypatch)
-    assert heads[0].startswith("POST /v1/chat/completions")
-    assert said == "Hi"
-    monkeypatch.setenv("NO_PROXY", ".test")
-    heads, problem = heads_of("http://models.test/v1", proxy="http_proxy", monkeypatch=monkeypatch)
-    assert (heads, "cannot connect" in str(problem)) == ([], True)
-
-
-def test_a_proxy_of_another_kind_is_refused_by_name(monkeypatch):
-    monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:9")
-    backend = OpenAIChatBackend(ModelSpec("m"), base_url="http://models.test/v1")
-    with pytest.raises(Exception, match=r"socks5://127.0.0.1\) is no http:// proxy; set HTTP_PROXY"):
-        asyncio.run(backend.start())

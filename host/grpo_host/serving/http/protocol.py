@@ -127,7 +127,8 @@ class BoundedProtocol(_CutAtTheEnd, HttpToolsProtocol):
 class BoundedWebSocket(_CutAtTheEnd, WebSocketsSansIOProtocol):
     """WebSocket: hears nothing of a client that does not read, and bounds what waits to be heard.
 
-    uvicorn's answers pings however many there are, and keeps every message that comes at once.
+    uvicorn's answers pings however many there are, and keeps every message that comes at once. A text
+    that is not UTF-8 closes the socket, without the traceback that uvicorn logs.
     """
 
     def data_received(self, data: bytes) -> None:
@@ -137,6 +138,17 @@ class BoundedWebSocket(_CutAtTheEnd, WebSocketsSansIOProtocol):
             self.handle_parser_exception()
         if not self.writable.is_set():
             self.transport.pause_reading()
+
+    def send_receive_event_to_app(self) -> None:
+        if self.curr_msg_data_type == "text":
+            try:
+                b"".join(self.frames).decode()
+            except UnicodeDecodeError:
+                self.frames = []
+                self.conn.fail(CloseCode.INVALID_DATA, "a text is not UTF-8")
+                self.handle_parser_exception()
+                return
+        super().send_receive_event_to_app()
 
     def resume_writing(self) -> None:
         super().resume_writing()

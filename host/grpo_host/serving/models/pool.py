@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import random
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -49,6 +50,8 @@ SILENCE_SECONDS = 120.0
 """How long a model may say nothing before it counts as hung, where agent.yaml does not tell."""
 CLOSE_SECONDS = 10.0
 RETRY_SECONDS = 5.0
+LONGEST_PAUSE = 60.0
+_JITTER = random.SystemRandom()  # not ``random`` itself, which engines seed alike in every process
 
 
 @dataclass
@@ -123,16 +126,14 @@ class ModelPool(Part):
         self._warming = asyncio.create_task(self._warm())
 
     async def _warm(self) -> None:
-        pause = RETRY_SECONDS
-        while True:
+        for pause in warm_pauses():
             try:
                 async with self.lease():
                     return
             except Exception as problem:
-                logger.error("the model cannot be loaded, trying again in %g s: %s", pause, problem)
+                logger.error("the model cannot be loaded, trying again in %.1f s: %s", pause, problem)
                 self._unready = "the model cannot be loaded now"  # anyone may ask; the log says why
             await asyncio.sleep(pause)
-            pause = min(60.0, 2 * pause)
 
     def unready(self) -> str | None:
         return self._unready
@@ -255,6 +256,17 @@ class ModelPool(Part):
         if self._backend.name == AUTO:
             return True
         return Capability.LOCAL_WEIGHTS in self._registry.get("backend", self._backend.name).capabilities
+
+
+def warm_pauses() -> Iterator[float]:
+    """Seconds between attempts to load the model, without end: growing to a minute.
+
+    A part of each is drawn, so that replicas which fail together do not try again together.
+    """
+    longest = RETRY_SECONDS
+    while True:
+        yield _JITTER.uniform(longest / 2, longest)
+        longest = min(LONGEST_PAUSE, 2 * longest)
 
 
 class _RemoteModel:

@@ -148,11 +148,11 @@ class FastGRPOTrainer(AveragedGradients, GRPOTrainer):
         before = self._buffered_inputs
         inputs = super()._prepare_inputs(generation_batch)
         batches = self._buffered_inputs
-        if batches is before or batches is None or self.args.steps_per_generation == 1:
+        if batches is before or batches is None:
             return inputs
         if self.args.steps_per_generation != self.args.gradient_accumulation_steps:
             return inputs  # these micro-batches are different optimizer steps: leave them mixed
-        self._buffered_inputs = _prompts_together(batches)
+        self._buffered_inputs = _prefixes_together(batches)
         return self._buffered_inputs[self._step % self.args.steps_per_generation]
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Any:
@@ -261,16 +261,22 @@ def _attention(config: Any, name: str) -> Iterator[None]:
         config._attn_implementation = before
 
 
-def _prompts_together(batches: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The same rows in as many batches, those of one prompt side by side."""
+def _prefixes_together(batches: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The same rows in as many batches, those that begin with the same tokens side by side."""
     if any(isinstance(value, list) for value in batches[0].values()):
         return batches
-    prompts = torch.cat([torch.cat([b["prompt_ids"], b["prompt_mask"]], dim=1) for b in batches])
-    order = torch.unique(prompts, dim=0, return_inverse=True)[1].argsort(stable=True)
+    rows = [row for batch in batches for row in _token_rows(batch)]
+    order = torch.tensor(sorted(range(len(rows)), key=rows.__getitem__))
     regrouped = [dict(batch) for batch in batches]
     for name, value in batches[0].items():
         if isinstance(value, Tensor) and value.ndim:
-            rows = torch.cat([batch[name] for batch in batches])[order]
-            for batch, part in zip(regrouped, rows.split(len(value)), strict=True):
+            column = torch.cat([batch[name] for batch in batches])[order]
+            for batch, part in zip(regrouped, column.split(len(value)), strict=True):
                 batch[name] = part
     return regrouped
+
+
+def _token_rows(batch: dict[str, Any]) -> list[list[int]]:
+    ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1)
+    held = torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1).bool()
+    return [row[kept].tolist() for row, kept in zip(ids, held, strict=True)]

@@ -6,12 +6,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from grpo_sdk.trajectory import Trajectory
+from grpo_sdk.trajectory import TokenSequence, Trajectory
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One trajectory as TRL takes it: the ids before the first sampled one, then all the rest."""
+    """One context of an episode as TRL takes it: the ids before the first sampled one, then all the rest."""
 
     prompt_ids: list[int]
     completion_ids: list[int]
@@ -19,6 +19,8 @@ class Row:
     """One a completion id; 0.0 where the mask is 0."""
     mask: list[int]
     """One a completion id; 1 = sampled by the policy, which alone carries the loss."""
+    weight: float = 1.0
+    """Factor of the episode's advantage."""
 
     def __post_init__(self) -> None:
         if not len(self.completion_ids) == len(self.logprobs) == len(self.mask) > 0:
@@ -28,20 +30,30 @@ class Row:
             )
 
 
-def make_row(trajectory: Trajectory, end_id: int) -> Row:
-    """``trajectory`` as a row.
+def make_rows(trajectory: Trajectory, end_id: int) -> list[Row]:
+    """``trajectory`` as rows, one for each sequence with a sampled token that is trained: at least one.
 
-    A failed or unscored trajectory, or one without a sampled token, becomes a row that moves
-    nothing: one ``end_id`` with mask 0. (``reward_columns`` says None for it, which keeps it out
-    of the group's baseline.) Of a trajectory that was split, the last sequence is trained on. Ids after
-    the last sampled one are left off, so that a row ends where the policy stopped: TRL reads
-    truncation from the last id.
+    An episode has several sequences if its history was rewritten, or if an app asked the model for more than
+    one conversation. Each sampled token is in exactly one of them, and so in exactly one row.
+
+    A failed or unscored trajectory, or one of which no token is trained, becomes one row that moves
+    nothing. (``reward_columns`` says None for the first two, which keeps them out of the group's
+    baseline.) Ids after the last sampled one are left off, so that a row ends where the policy stopped:
+    TRL reads truncation from the last id.
     """
-    ledger = trajectory.ledger
-    if ledger is None or not _counts(trajectory):
-        prompt = ledger.sequences[0].ids[:1] if ledger and ledger.sequences else [end_id]
-        return Row(prompt, [end_id], [0.0], [0])
-    sequence = next(item for item in reversed(ledger.sequences) if item.sampled)
+    sequences = trajectory.ledger.sequences if trajectory.ledger else []
+    trained = [item for item in sequences if item.sampled and item.weight] if _counts(trajectory) else []
+    if not trained:
+        return [empty_row(sequences[0].ids[0] if sequences and sequences[0].ids else end_id, end_id)]
+    return [_row(sequence) for sequence in trained]
+
+
+def empty_row(first_id: int, end_id: int) -> Row:
+    """A row that moves nothing: one ``end_id`` that carries no loss."""
+    return Row([first_id], [end_id], [0.0], [0], 0.0)
+
+
+def _row(sequence: TokenSequence) -> Row:
     start = sequence.prompt_length
     end = len(sequence.mask) - sequence.mask[::-1].index(1)
     return Row(
@@ -49,6 +61,7 @@ def make_row(trajectory: Trajectory, end_id: int) -> Row:
         sequence.ids[start:end],
         sequence.logprobs[start:end],
         sequence.mask[start:end],
+        sequence.weight,
     )
 
 

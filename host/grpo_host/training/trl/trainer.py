@@ -3,16 +3,23 @@
 What TRL 1.16 asks of a custom rollout and this class answers:
 
 - Only prompts reach ``rollout_func``: the batch's rows are kept from ``_generate_and_score_completions``.
+- A prompt has one completion: here it has one episode, of one or more rows. Rewards, baselines and advantages
+  are an episode's; each of its rows carries its advantage. The loss is TRL's ``dapo``,
+
+      L = - 1/N sum over episodes e, rows r of e, sampled tokens t of r:  ratio_t A_e w_r,
+
+  in which N is the number of sampled tokens of all episodes of the batch and ``w_r`` the row's weight: what
+  it would be if each episode were one row.
 - The importance-sampling correction, which TRL makes only for its own vLLM, is made here from the
   log-probs that our backend sampled with, and logged under TRL's names.
-- Rewards are computed by the host on whole trajectories; TRL's reward functions read them off.
+- Rewards are computed by the host on whole trajectories.
 - A token without a finite log-prob does not destroy the step, and a step from which nothing can be
   learnt makes no update: the optimizer's momentum alone would move the weights.
 """
 
 from __future__ import annotations
 
-import logging
+import math
 import os
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -27,15 +34,15 @@ from trl import GRPOConfig
 from grpo_host.training.checkpoints import checkpoint_error
 from grpo_host.training.cpu.fast_pass import FastGRPOTrainer
 from grpo_host.training.finite import FiniteUpdates, TrueLosses
-from grpo_host.training.trl.rows import has_reward_variance, make_row, reward_columns
+from grpo_host.training.trl.rows import empty_row, has_reward_variance, make_rows, reward_columns
 from grpo_sdk.seeds import derive_seed
 from grpo_sdk.trajectory import Trajectory
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-REWARD_COLUMN = "grpo_reward/"
-"""Prefix of the extra fields that carry our rewards through TRL."""
+LOSS = "dapo"
+"""TRL's name of the loss."""
 
 Rollout = Callable[[Sequence[dict[str, Any]], "HostGRPOTrainer"], list[Trajectory]]
 """From a batch's rows to one trajectory a row, in their order."""
@@ -68,6 +75,8 @@ class HostGRPOTrainer(TrueLosses, FastGRPOTrainer):
         optimizer: Any = None,
         updates: FiniteUpdates | None = None,
     ) -> None:
+        if args.loss_type != LOSS:
+            raise ValueError(f"the loss is {LOSS}, which alone counts an episode of several rows as one")
         self.updates = updates or FiniteUpdates()
         args.logging_nan_inf_filter = False
         args.reward_weights = list(reward_weights)
@@ -78,7 +87,7 @@ class HostGRPOTrainer(TrueLosses, FastGRPOTrainer):
             args=args,
             train_dataset=train_dataset,
             processing_class=tokenizer,
-            reward_funcs=[_read_reward(name) for name in reward_names],
+            reward_funcs=[_named(name) for name in reward_names],
             rollout_func=_rollout_func,
             callbacks=[self.updates, *callbacks],
             optimizers=(optimizer, None),
@@ -91,8 +100,12 @@ class HostGRPOTrainer(TrueLosses, FastGRPOTrainer):
         self.reward_names = list(reward_names)
         self.importance_sampling = importance_sampling
         self._rows: list[dict[str, Any]] = []
-        self._teaching: list[bool] = []
-        """Of each row: whether the rewards of its group differ."""
+        self._played: list[Trajectory] = []
+        """One for each of ``_rows``."""
+        self._episode_of: list[int] = []
+        """Of each row that the loss is computed from: its episode's place in ``_played``."""
+        self._weights: list[float] = []
+        """Of each such row."""
         self._loss_inputs: dict[str, Any] | None = None
         self._nonfinite_logprobs = 0
 
@@ -100,9 +113,11 @@ class HostGRPOTrainer(TrueLosses, FastGRPOTrainer):
         self._rows = inputs
         self.tokens_before = self.state.num_input_tokens_seen
         scored: dict[str, Any] = super()._generate_and_score_completions(inputs)
-        advantages = scored["advantages"]
+        advantages = scored["advantages"]  # an episode's
         # Where rewards are all the same, TRL divides what rounding has left of their mean by almost nothing.
-        advantages *= torch.tensor(self._teaching, device=advantages.device)
+        advantages *= torch.tensor(self._has_variance(), device=advantages.device)
+        weights = torch.tensor(self._weights, dtype=advantages.dtype, device=advantages.device)
+        scored["advantages"] = advantages = advantages[self._episode_of] * weights
         # Not from this rank's rows alone: all ranks make the update, or none.
         largest = self.accelerator.gather(advantages.abs().max())
         self.updates.nothing_to_learn = not self.beta and not bool(largest.any())
@@ -110,6 +125,21 @@ class HostGRPOTrainer(TrueLosses, FastGRPOTrainer):
         # interruption, or in a process that drew other numbers before, is to be the same step.
         torch.manual_seed(derive_seed(self.args.seed, self.state.global_step, self.accelerator.process_index))
         return scored
+
+    def _has_variance(self) -> list[bool]:
+        """Of each episode: whether the rewards of its group differ."""
+        groups = defaultdict(list)
+        for row, item in zip(self._rows, self._played, strict=True):
+            groups[row["slot"]].append(item)
+        return [has_reward_variance(groups[row["slot"]]) for row in self._rows]
+
+    def _calculate_rewards(self, *_: Any) -> torch.Tensor:
+        """What the host has computed, of the episodes of all ranks (episodes x rewards); NaN for None."""
+        columns = reward_columns(self._played, self.reward_names)
+        values = [[math.nan if value is None else value for value in columns[n]] for n in self.reward_names]
+        own = torch.tensor(values, dtype=torch.float32, device=self.accelerator.device)
+        gathered: torch.Tensor = self.accelerator.gather(own.T.contiguous())
+        return gathered
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
@@ -141,6 +171,23 @@ class HostGRPOTrainer(TrueLosses, FastGRPOTrainer):
             raise checkpoint_error(problem, Path(self.args.output_dir)) from problem
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
+        # Where episodes have more than one row, a micro-batch has more rows than memory was planned for: it
+        # is computed in parts, each with a backward pass of its own. N (above) is that of the whole batch.
+        rows, most = len(inputs["completion_ids"]), self.args.per_device_train_batch_size
+        if rows <= most:
+            return self._loss_of(model, inputs)
+        parts = [
+            {name: _rows_of(value, slice(start, start + most)) for name, value in inputs.items()}
+            for start in range(0, rows, most)
+        ]
+        done = torch.zeros((), device=self.accelerator.device)
+        for part in parts[:-1]:
+            loss = self._loss_of(model, part)
+            self.accelerator.backward(loss)
+            done += loss.detach()
+        return self._loss_of(model, parts[-1]) + done
+
+    def _loss_of(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
         # TRL multiplies inputs["importance_sampling_ratio"] into the loss only if use_vllm is set.
         # It is set for the loss alone: during generation it would start TRL's own engine.
         self._loss_inputs = inputs
@@ -222,39 +269,40 @@ class HostGRPOTrainer(TrueLosses, FastGRPOTrainer):
         metrics["sampling/sampling_logp_difference/max"].append(absolute.max().item())
 
 
+def _rows_of(value: Any, rows: slice) -> Any:
+    """``rows`` of a column of the batch; what is a number stays."""
+    return value if isinstance(value, torch.Tensor) and value.ndim == 0 else value[rows]
+
+
 def _rollout_func(prompts: list[Any], trainer: HostGRPOTrainer) -> dict[str, Any]:
-    """TRL's ``rollout_func``: exactly one row a prompt, in order; TRL has repeated each prompt G times."""
-    trajectories = trainer.rollout(trainer._rows, trainer)
-    if len(trajectories) != len(prompts):
-        raise ValueError(f"{len(trajectories)} trajectories for {len(prompts)} prompts")
-    groups = defaultdict(list)
-    for row, item in zip(trainer._rows, trajectories, strict=True):
-        groups[row["slot"]].append(item)
-    trainer._teaching = [has_reward_variance(groups[row["slot"]]) for row in trainer._rows]
-    rows = [make_row(item, trainer._tokenizer.eos_token_id) for item in trajectories]
-    columns = reward_columns(trajectories, trainer.reward_names)
+    """TRL's ``rollout_func``: one episode a prompt, in order; TRL has repeated each prompt G times.
+
+    Gives back at least one row an episode, equally many on each rank and in each micro-batch.
+    """
+    played = trainer._played = trainer.rollout(trainer._rows, trainer)
+    if len(played) != len(prompts):
+        raise ValueError(f"{len(played)} trajectories for {len(prompts)} prompts")
+    end_id = trainer._tokenizer.eos_token_id
+    numbered = [(index, row) for index, item in enumerate(played) for row in make_rows(item, end_id)]
+    accelerator = trainer.accelerator
+    most = int(accelerator.gather(torch.tensor(len(numbered), device=accelerator.device)).max())
+    missing = most - len(numbered) + -most % trainer.args.steps_per_generation
+    numbered += [(0, empty_row(end_id, end_id))] * missing
+    trainer._episode_of = [index for index, _ in numbered]
+    trainer._weights = [row.weight for _, row in numbered]
     return {
-        "prompt_ids": [row.prompt_ids for row in rows],
-        "completion_ids": [row.completion_ids for row in rows],
-        "logprobs": [row.logprobs for row in rows],
-        "env_mask": [row.mask for row in rows],
-        **{f"{REWARD_COLUMN}{name}": values for name, values in columns.items()},
+        "prompt_ids": [row.prompt_ids for _, row in numbered],
+        "completion_ids": [row.completion_ids for _, row in numbered],
+        "logprobs": [row.logprobs for _, row in numbered],
+        "env_mask": [row.mask for _, row in numbered],
     }
 
 
-def _about_anything_else(record: logging.LogRecord) -> bool:
-    """Rows of failed episodes have no reward on purpose, and are counted as failed elsewhere."""
-    return "All reward functions returned None" not in record.getMessage()
+def _named(name: str) -> Callable[..., list[float]]:
+    """Stands for a reward of ours where TRL asks for its name."""
 
+    def reward(**_: Any) -> list[float]:
+        raise NotImplementedError(f"the host computes {name}")
 
-logging.getLogger("trl.trainer.grpo_trainer").addFilter(_about_anything_else)
-
-
-def _read_reward(name: str) -> Callable[..., list[float | None]]:
-    """A TRL reward function that gives back what the host computed."""
-
-    def read(**columns: Any) -> list[float | None]:
-        return list(columns[f"{REWARD_COLUMN}{name}"])
-
-    read.__name__ = name
-    return read
+    reward.__name__ = name
+    return reward

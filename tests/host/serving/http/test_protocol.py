@@ -192,7 +192,7 @@ HANDSHAKE = (
     b"GET /ws HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
 )
-TEXT, FRAGMENT, MORE, PING = 0x81, 0x01, 0x00, 0x89
+TEXT, FRAGMENT, MORE, LAST, PING = 0x81, 0x01, 0x00, 0x80, 0x89
 
 
 def frame(head, data=b""):
@@ -283,6 +283,24 @@ def test_a_websocket_whose_messages_pile_up_is_closed(listening, sent, eventuall
             await eventually(lambda: server.services.admission.under_way == 0)
 
     uvloop.run(work())
+
+
+def test_a_text_that_is_not_utf8_closes_the_socket_and_is_no_error(listening, eventually, caplog):
+    reason = b"a text is not UTF-8"
+
+    async def work():
+        async with listening() as (server, url):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port_of(url))
+            writer.write(HANDSHAKE)
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(frame(FRAGMENT, b"h\xff") + frame(LAST, b"i"))
+            heard = await asyncio.wait_for(reader.read(), 60)
+            assert heard.endswith(struct.pack("!BBH", 0x88, 2 + len(reason), 1007) + reason)
+            writer.close()
+            await eventually(lambda: server.services.admission.under_way == 0)
+
+    uvloop.run(work())
+    assert [record.getMessage() for record in caplog.records if record.levelname != "INFO"] == []
 
 
 def test_a_message_in_many_pieces_is_one_message(listening):

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from grpo_host.training.trl.rows import Row, has_reward_variance, make_row, reward_columns
+from grpo_host.training.trl.rows import Row, has_reward_variance, make_rows, reward_columns
 from grpo_sdk.testing import make_trajectory
 from grpo_sdk.trajectory import Ledger, RewardRecord, TokenSequence
 
@@ -32,13 +32,13 @@ def trajectory(*sequences, reward=0.5, value=0.5, status="completed"):
 
 def test_a_row_begins_at_the_first_sampled_id_and_ends_at_the_last():
     """A row that ended on environment text would count as truncated."""
-    row = make_row(trajectory(sequence([0, 0, 1, 1, 0, 0, 1, 0, 0])), END)
+    (row,) = make_rows(trajectory(sequence([0, 0, 1, 1, 0, 0, 1, 0, 0])), END)
     assert row == Row([10, 11], [12, 13, 14, 15, 16], [-1.5, -2.0, 0.0, 0.0, -3.5], [1, 1, 0, 0, 1])
 
 
 def test_the_logprobs_of_a_row_are_flat_and_one_an_id():
     """Flat lists; ids, log-probs and mask are of equal length."""
-    row = make_row(trajectory(sequence([0, 1, 0, 1])), END)
+    (row,) = make_rows(trajectory(sequence([0, 1, 0, 1])), END)
     assert all(isinstance(value, float) for value in row.logprobs)
     assert len(row.completion_ids) == len(row.logprobs) == len(row.mask) == 3
 
@@ -56,20 +56,36 @@ def test_the_logprobs_of_a_row_are_flat_and_one_an_id():
 )
 def test_what_does_not_count_is_a_masked_row_without_a_reward(nothing):
     """No empty completion; an all-zero mask, and None from every reward."""
-    row = make_row(nothing, END)
+    (row,) = make_rows(nothing, END)
     assert (row.completion_ids, row.logprobs, row.mask) == ([END], [0.0], [0])
     assert len(row.prompt_ids) == 1
     assert reward_columns([nothing], ["r"]) == {"r": [None]}
 
 
-def test_of_a_trajectory_that_was_split_the_last_sampled_sequence_is_trained_on():
+def test_each_sampled_token_of_a_trajectory_is_in_one_row():
     split = trajectory(sequence([0, 1]), sequence([0, 0, 1, 1], first=20), sequence([0, 0, 0], first=30))
-    assert make_row(split, END).prompt_ids == [20, 21]
-    assert make_row(split, END).completion_ids == [22, 23]
+    rows = make_rows(split, END)
+    assert [(row.prompt_ids, row.completion_ids) for row in rows] == [([10], [11]), ([20, 21], [22, 23])]
+    assert sum(sum(row.mask) for row in rows) == split.ledger.sampled
+
+
+def test_a_sequence_that_is_not_trained_has_no_row_and_the_others_keep_their_weights():
+    fixed = dataclasses.replace(sequence([0, 1]), weight=0.0)
+    half = dataclasses.replace(sequence([0, 1], first=20), weight=0.5)
+    rows = make_rows(trajectory(fixed, half), END)
+    assert [(row.completion_ids, row.weight) for row in rows] == [([21], 0.5)]
+
+
+def test_an_episode_of_which_nothing_is_trained_keeps_its_reward():
+    """It is part of the baseline: how well the others did is told by comparison."""
+    fixed = trajectory(dataclasses.replace(sequence([0, 1]), weight=0.0))
+    (row,) = make_rows(fixed, END)
+    assert row.mask == [0]
+    assert reward_columns([fixed], ["r"]) == {"r": [0.5]}
 
 
 def test_a_prompt_may_be_empty():
-    assert make_row(trajectory(sequence([1, 1])), END).prompt_ids == []
+    assert make_rows(trajectory(sequence([1, 1])), END)[0].prompt_ids == []
 
 
 def test_rewards_are_given_unweighted_in_order():

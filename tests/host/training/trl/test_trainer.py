@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
+import socket
+import subprocess
+import sys
 
 import pytest
 
@@ -301,10 +305,171 @@ def test_text_of_the_environment_after_the_last_word_does_not_look_truncated(mak
     assert 30 not in batch["completion_ids"]
 
 
-def test_a_split_trajectory_is_trained_on_its_last_sequence(make):
-    batch = scored(make([trajectory(LONGER, PLAIN, r=0.0), trajectory(LONGER, r=1.0)]))
-    assert batch["completion_ids"][0].tolist()[:4] == PLAIN.ids[3:]
-    assert loss_mask(batch)[0].sum() == 4
+# Episodes of several rows
+
+FORKED = [
+    trajectory(LONGER, WITH_TOOL, PLAIN, r=0.0),
+    trajectory(CUT, r=1.0),
+    trajectory(WITH_TOOL, LONGER, r=0.25),
+    trajectory(PLAIN, status="failed"),
+]
+
+
+def adapter_gradients(make, batch, **options):
+    """What one step puts into the adapter, by an optimizer that moves weights by the gradient itself."""
+    trainer = make(batch, optim="sgd", max_grad_norm=0.0, learning_rate=1.0, **options)
+    before = {n: p.detach().clone() for n, p in trainer.model.named_parameters() if "lora_" in n}
+    trainer.train()
+    return {n: before[n] - p.detach() for n, p in trainer.model.named_parameters() if n in before}
+
+
+def reference_gradients(tiny, batch, group=2):
+    """By hand: - 1/N sum of A_e w_r grad log p(t), token by token, over every sequence as it is."""
+    import torch
+
+    model = tiny.adapted()
+    counted = [item for item in batch if item.reward is not None]
+    tokens = sum(s.sampled for item in counted for s in item.ledger.sequences if s.weight)
+    loss = torch.zeros(())
+    for start in range(0, len(batch), group):
+        members = [item for item in batch[start : start + group] if item.reward is not None]
+        rewards = torch.tensor([item.reward for item in members])
+        for item in members:
+            advantage = (item.reward - rewards.mean()) / (rewards.std() + 1e-4) if len(members) > 1 else 0.0
+            for context in item.ledger.sequences:
+                said = torch.log_softmax(model(input_ids=torch.tensor([context.ids])).logits[0], dim=-1)
+                for at, sampled in enumerate(context.mask):
+                    if sampled:
+                        loss = loss - advantage * context.weight * said[at - 1, context.ids[at]] / tokens
+    loss.backward()
+    return {n: p.grad for n, p in model.named_parameters() if "lora_" in n}
+
+
+def assert_same(found, wanted):
+    import torch
+
+    assert found.keys() == wanted.keys()
+    assert any(bool(value.any()) for value in wanted.values())
+    for name, value in wanted.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("micro", [1, 2, 4])
+def test_every_sequence_of_an_episode_is_trained_as_a_reference_by_hand_does(make, tiny, micro):
+    found = adapter_gradients(make, FORKED, micro=micro, mode="none")
+    assert_same(found, reference_gradients(tiny, FORKED))
+
+
+def test_a_sequences_weight_is_a_factor_of_its_loss(make, tiny):
+    half = dataclasses.replace(WITH_TOOL, weight=0.5)
+    fixed = dataclasses.replace(LONGER, weight=0.0)
+    batch = [trajectory(PLAIN, half, fixed, r=0.0), trajectory(CUT, r=1.0)]
+    assert_same(adapter_gradients(make, batch, mode="none"), reference_gradients(tiny, batch))
+
+
+def test_an_episode_in_two_rows_weighs_as_in_one(make):
+    """The turns of a context that was forked where it need not have been teach what they did unforked."""
+    whole = sequence([2, 3], [10, 11, END], [30, 31], [12, 13, END])
+    first = sequence([2, 3], [10, 11, END])
+    second = sequence([2, 3, 10, 11, END, 30, 31], [12, 13, END])
+    others = [trajectory(PLAIN, r=1.0)]
+    one = adapter_gradients(make, [trajectory(whole, r=0.0), *others], mode="none")
+    two = adapter_gradients(make, [trajectory(first, second, r=0.0), *others], mode="none")
+    assert_same(two, one)
+
+
+def test_a_baseline_is_over_episodes_and_not_over_rows(make):
+    """Three rows with a reward of 0 beside one with 1: the mean of the group is 0.5."""
+    batch = scored(make([trajectory(LONGER, PLAIN, CUT, r=0.0), trajectory(PLAIN, r=1.0)]))
+    advantages = batch["advantages"].tolist()
+    assert advantages[:3] == [pytest.approx(-advantages[3])] * 3
+
+
+def test_the_loss_is_divided_by_the_tokens_of_all_rows(make):
+    batch = scored(make([trajectory(LONGER, PLAIN, r=0.0), trajectory(PLAIN, r=1.0)]))
+    assert int(batch["num_items_in_batch"]) == 6 + 4 + 4
+
+
+def test_micro_batches_stay_within_their_size_however_many_rows_there_are(make):
+    """Memory is planned for ``micro_batch`` rows; the rest of them waits for its own pass."""
+    trainer = make(FORKED, micro=2)
+    sizes = []
+    inner = trainer._loss_of
+    trainer._loss_of = lambda model, inputs: (sizes.append(len(inputs["advantages"])), inner(model, inputs))[
+        1
+    ]
+    trainer.train()
+    assert sizes == [2, 2, 2, 2]  # seven rows, and one that fills up
+
+
+def test_another_loss_is_refused(make):
+    with pytest.raises(ValueError, match="the loss is dapo, which alone counts an episode of several rows"):
+        make([trajectory(PLAIN, r=0.0), trajectory(PLAIN, r=1.0)], loss_type="grpo")
+
+
+ONE_STEP = """
+import os, sys, warnings
+from pathlib import Path
+warnings.simplefilter("ignore")
+from datasets import Dataset
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from trl import GRPOConfig
+from grpo_host.training.trl.trainer import HostGRPOTrainer, ImportanceSampling
+from grpo_sdk.trajectory import Trajectory
+
+folder, out = map(Path, sys.argv[1:])
+items = [Trajectory.from_json(line) for line in (folder / "played.jsonl").read_bytes().splitlines()]
+base = AutoModelForCausalLM.from_pretrained(folder / "base")
+rows = len(items) // int(os.environ.get("WORLD_SIZE", 1))
+trainer = HostGRPOTrainer(
+    model=PeftModel.from_pretrained(base, folder / "adapter", is_trainable=True),
+    args=GRPOConfig(
+        output_dir=str(out), max_steps=1, per_device_train_batch_size=1, gradient_accumulation_steps=rows,
+        steps_per_generation=rows, num_generations=2, learning_rate=1.0, optim="sgd", max_grad_norm=0.0,
+        lr_scheduler_type="constant", use_cpu=True, bf16=False, gradient_checkpointing=False, report_to=[],
+        disable_tqdm=True, save_strategy="no", shuffle_dataset=False,
+    ),
+    train_dataset=Dataset.from_list([{"prompt": str(slot), "slot": slot} for slot in range(len(items) // 2)]),
+    tokenizer=AutoTokenizer.from_pretrained(folder / "base"),
+    rollout=lambda rows, _: [items[2 * row["slot"] + index % 2] for index, row in enumerate(rows)],
+    reward_names=["r"], reward_weights=[1.0], importance_sampling=ImportanceSampling("none"),
+)
+trainer.train()
+trainer.accelerator.unwrap_model(trainer.model).save_pretrained(out / str(trainer.accelerator.process_index))
+"""
+
+
+@pytest.mark.slow
+def test_two_ranks_with_different_numbers_of_rows_make_the_update_of_one(tiny, tmp_path):
+    from safetensors.torch import load_file
+
+    policy = tiny.adapted()
+    policy.save_pretrained(tmp_path / "adapter")
+    policy.unload().save_pretrained(tmp_path / "base")
+    tiny.tokenizer().save_pretrained(tmp_path / "base")
+    played = [*FORKED[:2], trajectory(PLAIN, task="u", r=0.25), trajectory(CUT, task="u", r=0.0)]
+    (tmp_path / "played.jsonl").write_bytes(b"\n".join(item.to_json() for item in played))
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+
+    def start(rank, ranks, out):
+        launched = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(ranks)}
+        launched |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, "-c", ONE_STEP, str(tmp_path), str(tmp_path / out)]
+        return subprocess.Popen(command, env={**os.environ, **(launched if ranks > 1 else {})})
+
+    started = [start(0, 2, "two"), start(1, 2, "two")]
+    assert [process.wait(240) for process in started] == [0, 0]
+    assert start(0, 1, "one").wait(240) == 0
+    begun = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
+    alone = load_file(tmp_path / "one" / "0" / "adapter_model.safetensors")
+    for rank in (0, 1):
+        beside = load_file(tmp_path / "two" / str(rank) / "adapter_model.safetensors")
+        assert_same(
+            {name: begun[name] - value for name, value in beside.items()},
+            {name: begun[name] - value for name, value in alone.items()},
+        )
 
 
 def test_masked_tokens_get_no_gradient(make):
