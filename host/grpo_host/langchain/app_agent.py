@@ -18,15 +18,25 @@ from grpo_host.langchain.app import App
 from grpo_host.langchain.chat import ChatGrpo
 from grpo_host.langchain.episode_source import EpisodeSource
 from grpo_host.langchain.mapping import answer_of, mapped, messages_of, text_of
+from grpo_host.langchain.replay import ReplayedCalls, replayed_tools, turns_of
 from grpo_sdk.backend import Backend, Sampling
+from grpo_sdk.errors import ConfigError
 from grpo_sdk.messages import Message, assistant
 from grpo_sdk.tools import ToolLike, as_tool
 from grpo_sdk.trajectory import Ledger, Task, TokenSequence, Turn
 
 END_SECONDS = 10.0
 """How long an app that is stopped may take to end."""
+MANY = 1_000_000
 INTERRUPTS = "__interrupt__"
 """Where a LangGraph graph says what it waits for."""
+
+
+class _Unknown(dict[str, Any]):
+    """The data of a task that a demonstration does not tell: whatever is asked for is there, and empty."""
+
+    def __missing__(self, key: str) -> _Unknown:
+        return _Unknown()
 
 
 @dataclass(frozen=True)
@@ -76,7 +86,28 @@ class AppAgent:
         return AppConversation(self, calls, task, tools, history)
 
     async def replay(self, dialogue: Sequence[Message], tools: Sequence[ToolLike]) -> list[TokenSequence]:
-        raise NotImplementedError
+        limits = replace(self.agent.limits, turns=MANY)
+        calls = ReplayedCalls(replace(self.agent, limits=limits))
+        opening = list(dialogue[:1]) if dialogue and dialogue[0]["role"] == "system" else []
+        task = Task("demonstration", _Unknown())
+        conversation = AppConversation(self, calls, task, tools, opening)
+        for new, said in turns_of(dialogue[len(opening) :]):
+            calls.left.extend(said)
+            try:
+                with replayed_tools(dialogue):
+                    await conversation.act(new)
+                if calls.left:
+                    raise ConfigError(
+                        f"the app answers after {len(said) - len(calls.left)} of the {len(said)} messages "
+                        "that its model says in the demonstration"
+                    )
+            except Exception as problem:
+                about = new[-1]["content"] if new else ""
+                raise ConfigError(
+                    f"training.warm_start: the app cannot play the demonstration of {about!r:.60}: {problem}"
+                ) from problem
+        ledger = calls.ledger(spans=True)
+        return ledger.sequences if ledger else []
 
 
 class AppConversation:

@@ -53,7 +53,8 @@ async def tokenize(
     sampled. Longer ones than the context are left out, which is logged. Raises ``ConfigError`` if
     none is left.
     """
-    sequences = [item for dialogue in dialogues for item in await agent.replay(dialogue, tools)]
+    played = [item for dialogue in dialogues for item in await agent.replay(dialogue, tools)]
+    sequences = [item for item in played if item.weight]
     context = agent.backend.model.context
     fitting = [item for item in sequences if len(item.ids) <= context]
     if not fitting:
