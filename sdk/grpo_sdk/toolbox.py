@@ -37,6 +37,10 @@ class Toolbox:
     def __contains__(self, name: str) -> bool:
         return name in self._tools
 
+    def get(self, name: str) -> BoundTool | None:
+        """The tool of this name, or None."""
+        return self._tools.get(name)
+
     @property
     def names(self) -> list[str]:
         """Names of the tools, in the order given."""

@@ -113,6 +113,8 @@ class BoundTool:
     run: Runner
     source: Any = None
     """What it was made from, a ``BaseTool`` or a function."""
+    through_langchain: bool = False
+    """Whether its calls are LangChain's, which tells callbacks of them."""
 
     def __post_init__(self) -> None:
         function = self.schema["function"]
@@ -135,7 +137,7 @@ def bind(tool: ToolLike, *, name: str | None = None) -> BoundTool:
         made = as_tool(tool, name=name)
         form = _plain_form(made)
         run = _through_langchain(made) if form is None else _direct(form, made.coroutine or made.func)  # type: ignore[attr-defined]
-        return BoundTool(made.name, tool_schema(made), run, tool)
+        return BoundTool(made.name, tool_schema(made), run, tool, through_langchain=form is None)
     form = _function_form(tool, name)
     return BoundTool(form.name, form.schema, _direct(form, tool), tool)
 

@@ -15,6 +15,7 @@ from uuid import uuid4
 
 from grpo_host.agents.agent import Agent, AgentLimits
 from grpo_host.agents.reply import OnText
+from grpo_host.agents.tracing import Instruments
 from grpo_host.backends.local_model import LocalModel, installed_plugins
 from grpo_host.cache.tools import Cacheable, mark_of
 from grpo_host.chat.answering import Answer, Answering, Window
@@ -197,10 +198,12 @@ class ChatAgent:
         sampling: Sampling | None = None,
         on_text: OnText | None = None,
         also: Callable[[Answer], Any] | None = None,
+        watched: Instruments | None = None,
     ) -> Answer:
         """As ``respond``: the answer with the tools that were called for it.
 
-        ``sampling`` is for this answer only. ``on_text`` gets the text as it comes.
+        ``sampling`` is for this answer only. ``on_text`` gets the text as it comes. ``watched`` is told of
+        this answer in place of the telemetry.
         ``also`` gives what a ``SqlStore`` is to write in one transaction with the answer.
         """
         if not isinstance(message, str):
@@ -211,7 +214,7 @@ class ChatAgent:
             for attempt in range(1, _TRIES + 1):
                 record = await self.record(conversation_id)
                 name = asked or record.strategy or self.strategy
-                answer = await self._answer(record, message, name, use_tools, sampling, on_text)
+                answer = await self._answer(record, message, name, use_tools, sampling, on_text, watched)
                 more = {} if also is None else {"also": also(answer)}
                 try:
                     await to_its_end(
@@ -321,11 +324,12 @@ class ChatAgent:
         use_tools: bool,
         sampling: Sampling | None,
         on_text: OnText | None,
+        watched: Instruments | None,
     ) -> Answer:
         chosen = self._strategy(strategy)
         agent = await self.ready()
         if agent.instruments is None:
-            agent = replace(agent, instruments=instruments())
+            agent = replace(agent, instruments=watched or instruments())
         tools = [
             tool
             for tool in self._tools.values()

@@ -20,6 +20,7 @@ from grpo_sdk.messages import Message, assistant, system, user
 from grpo_sdk.numbers import check_number
 from grpo_sdk.strategy import Strategy
 from grpo_sdk.toolbox import Toolbox
+from grpo_sdk.trajectory import Turn
 
 logger = logging.getLogger("grpo_host.chat")
 
@@ -80,6 +81,8 @@ class Answer:
     """Whether the answer can be generated again: nothing was streamed and no tool has run."""
     tools: list[ToolUse] = field(default_factory=list)
     """The tool calls and their results."""
+    turns: list[Turn] = field(default_factory=list)
+    """The calls of the model."""
 
 
 class Answering:
@@ -135,6 +138,7 @@ class Answering:
             digest=self._digest if self._digest != self._record.digest else None,
             repeatable=not conversation.used and not (self._voice and self._voice.spoke),
             tools=conversation.used,
+            turns=conversation.turns,
         )
 
     async def _act(self, conversation: Conversation) -> Message:

@@ -16,7 +16,6 @@ from langchain_core.exceptions import ContextOverflowError as LangChainContextOv
 from langchain_core.language_models import BaseChatModel, LanguageModelInput, ModelProfile
 from langchain_core.language_models.base import LangSmithParams
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
-from langchain_core.messages.ai import UsageMetadata
 from langchain_core.messages.tool import tool_call_chunk
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable
@@ -25,7 +24,7 @@ from pydantic import ConfigDict, Field, PrivateAttr
 
 from grpo_host.agents.reply import OnText, Reply
 from grpo_host.langchain.asking import Asked, LangChainTool, asked, tool_choice, tool_schemas
-from grpo_host.langchain.messages import to_ai_message, to_messages
+from grpo_host.langchain.messages import to_ai_message, to_messages, usage
 from grpo_host.langchain.source import CALLER, ModelSource, submit, wait_for
 from grpo_host.langchain.structured import Method, structured
 from grpo_sdk.backend import Backend, Capability
@@ -68,11 +67,14 @@ class ChatGrpo(BaseChatModel):
 
     def model_post_init(self, context: Any, /) -> None:
         """Find the model; nothing is loaded."""
-        from grpo_host.langchain.named_source import find_source
+        if self.source is not None:
+            self._source = self.source
+            return
+        from grpo_host.langchain.named_model import find_model
 
-        self._source = self.source or find_source(
+        self._source = find_model(
             model=self.model, agent_yaml=self.agent_yaml, run=self.run, backend=self.backend
-        )
+        ).source()
 
     @classmethod
     def from_yaml(cls, path: str | Path, **parameters: Any) -> Self:
@@ -256,7 +258,7 @@ class ChatGrpo(BaseChatModel):
 
     def _result(self, reply: Reply) -> ChatResult:
         message = to_ai_message(reply.message)
-        message.usage_metadata = _usage(reply)
+        message.usage_metadata = usage(reply.prompt_tokens, reply.completion_tokens)
         message.response_metadata = self._metadata(reply)
         return ChatResult(generations=[ChatGeneration(message=message)])
 
@@ -275,7 +277,7 @@ class ChatGrpo(BaseChatModel):
             content="",
             additional_kwargs=whole.additional_kwargs,
             tool_call_chunks=calls,
-            usage_metadata=_usage(reply),
+            usage_metadata=usage(reply.prompt_tokens, reply.completion_tokens),
             response_metadata=self._metadata(reply),
             chunk_position="last",
         )
@@ -295,11 +297,3 @@ def _check_choice(said: Any, schemas: Sequence[Any]) -> None:
 
 def _text_chunk(text: str) -> ChatGenerationChunk:
     return ChatGenerationChunk(message=AIMessageChunk(content=text))
-
-
-def _usage(reply: Reply) -> UsageMetadata | None:
-    """None if the backend counts no tokens."""
-    prompt, completion = reply.prompt_tokens, reply.completion_tokens
-    if not prompt and not completion:
-        return None
-    return UsageMetadata(input_tokens=prompt, output_tokens=completion, total_tokens=prompt + completion)

@@ -20,6 +20,7 @@ from langchain_core.messages import (
     ToolMessage,
 )
 from langchain_core.messages import ToolCall as LangChainToolCall
+from langchain_core.messages.ai import UsageMetadata
 
 from grpo_sdk.errors import ConfigError
 from grpo_sdk.messages import Message, Role, ToolCall, assistant, system, tool_call, user, whole_text
@@ -55,6 +56,11 @@ def to_messages(messages: Sequence[BaseMessage]) -> list[Message]:
     return [_to_message(index, message, names) for index, message in enumerate(messages)]
 
 
+def from_messages(messages: Sequence[Message]) -> list[BaseMessage]:
+    """``messages`` of agents as LangChain's."""
+    return [_from_message(message) for message in messages]
+
+
 def to_ai_message(message: Message) -> AIMessage:
     """What the model said; a call whose arguments are no JSON object is among its ``invalid_tool_calls``."""
     calls: list[LangChainToolCall] = []
@@ -81,6 +87,26 @@ def to_ai_message(message: Message) -> AIMessage:
         invalid_tool_calls=invalid,
         additional_kwargs={ARGUMENTS: written} if written else {},
     )
+
+
+def usage(prompt: int, completion: int) -> UsageMetadata | None:
+    """None if the backend counts no tokens."""
+    if not prompt and not completion:
+        return None
+    return UsageMetadata(input_tokens=prompt, output_tokens=completion, total_tokens=prompt + completion)
+
+
+def _from_message(message: Message) -> BaseMessage:
+    content, name = message["content"], message.get("name")
+    match message["role"]:
+        case "assistant":
+            return to_ai_message(message)
+        case "tool":
+            return ToolMessage(content, name=name, tool_call_id=message.get("tool_call_id", ""))
+        case "system":
+            return SystemMessage(content, name=name)
+        case _:
+            return HumanMessage(content, name=name)
 
 
 def _to_message(index: int, message: BaseMessage, names: dict[str, str]) -> Message:

@@ -27,9 +27,16 @@ T = TypeVar("T")
 Overrides: TypeAlias = Mapping[str, Any]
 """Fields of ``Sampling`` that a call sets; the others are as the source has them."""
 
-
 CALLER: ContextVar[Mapping[str, Any]] = ContextVar("grpo_langchain_caller")
 """While a source answers: the metadata of LangChain's run that asks, such as ``langgraph_node``."""
+
+
+class HasLoop(Protocol):
+    """Runs coroutines for code that cannot await."""
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """Another thread turns it."""
 
 
 class ModelSource(Protocol):
@@ -66,7 +73,7 @@ class ModelSource(Protocol):
         """
 
 
-def submit(source: ModelSource, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
+def submit(source: HasLoop, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
     """Begin ``coroutine`` in the loop of ``source``, for code that cannot await, with its context variables.
 
     Raises ``RuntimeError`` in that very loop, which would wait for itself.
@@ -84,7 +91,7 @@ def submit(source: ModelSource, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
         raise
 
 
-def wait_for(source: ModelSource, coroutine: Coroutine[Any, Any, T]) -> T:
+def wait_for(source: HasLoop, coroutine: Coroutine[Any, Any, T]) -> T:
     """The coroutine's result, for code that cannot await. An interrupt cancels it."""
     future = submit(source, coroutine)
     try:
@@ -114,7 +121,7 @@ class BackendSource:
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
-        return _thread().loop
+        return loop_of_callers()
 
     async def respond(
         self,
@@ -136,7 +143,11 @@ class BackendSource:
         await self._model.close()
 
 
+def loop_of_callers() -> asyncio.AbstractEventLoop:
+    """One for all synchronous calls of models that can be asked in any loop."""
+    return _thread().loop
+
+
 @cache
 def _thread() -> LoopThread:
-    """For the synchronous calls of all models."""
     return LoopThread("grpo-langchain")

@@ -1,7 +1,8 @@
-"""The model that a chat model is made from: by agent.yaml, run, backend or name."""
+"""The model behind a chat model or an agent: found by agent.yaml, run, backend or name."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,17 +14,46 @@ from grpo_host.langchain.source import BackendSource
 from grpo_host.runs.directory import RunDirectory
 from grpo_host.runs.trained_model import TrainedModel, trained_model
 from grpo_host.utils.paths import expanded
-from grpo_sdk.backend import Backend, Capability
+from grpo_sdk.backend import Backend, Capability, Sampling
 from grpo_sdk.errors import ConfigError, RunError
 
 if TYPE_CHECKING:
-    from grpo_host.config.schema import AgentConfig, SamplingConfig
+    from grpo_host.config.schema import AgentConfig
 
 
-def find_source(
-    *, model: str | None, agent_yaml: str | None, run: str | None, backend: str | Backend | None
-) -> BackendSource:
-    """What answers. Raises ``ConfigError`` unless exactly one thing is named, and as its parts do."""
+@dataclass(frozen=True)
+class NamedModel:
+    """A model that loads when it is first asked."""
+
+    model: LocalModel
+    name: str
+    capabilities: frozenset[Capability]
+    sampling: Sampling
+    """As it is served."""
+    context: int | None = None
+    """Tokens; None: not known before it is loaded."""
+    config: AgentConfig | None = None
+    """Of the agent that it is the model of."""
+
+    def source(self) -> BackendSource:
+        """What answers a chat model."""
+        return BackendSource(
+            self.model,
+            name=self.name,
+            capabilities=self.capabilities,
+            sampling=self.sampling,
+            context=self.context,
+        )
+
+
+def find_model(
+    *,
+    model: str | None = None,
+    agent_yaml: str | None = None,
+    run: str | None = None,
+    backend: str | Backend | None = None,
+) -> NamedModel:
+    """The model that is named. Raises ``ConfigError`` unless exactly one is, and as its parts do."""
     given = {"agent_yaml": agent_yaml, "run": run, "model": model, "backend": backend}
     names = [name for name, value in given.items() if value is not None]
     if agent_yaml is not None and names == ["agent_yaml"]:
@@ -41,21 +71,21 @@ def find_source(
     )
 
 
-def _of_yaml(path: Path) -> BackendSource:
+def _of_yaml(path: Path) -> NamedModel:
     config = load_config(path, registry=installed_plugins()).config
-    trained = TrainedModel(config.model.name, Path(config.model.adapter) if config.model.adapter else None)
-    return _configured(config, trained, served_sampling(config))
+    adapter = config.model.adapter
+    return _configured(config, TrainedModel(config.model.name, Path(adapter) if adapter else None))
 
 
-def _of_run(path: Path) -> BackendSource:
+def _of_run(path: Path) -> NamedModel:
     if not (path / "agent.yaml").is_file():
         raise RunError(f"{path} is no directory of a run: it has no agent.yaml; give runs/<agent>/<run>")
     run = RunDirectory(path)
     config = load_config(run.agent_yaml, registry=installed_plugins()).config
-    return _configured(config, trained_model(run), served_sampling(config))
+    return _configured(config, trained_model(run))
 
 
-def _configured(config: AgentConfig, trained: TrainedModel, sampling: SamplingConfig) -> BackendSource:
+def _configured(config: AgentConfig, trained: TrainedModel) -> NamedModel:
     own = trained.name == config.model.name
     model = LocalModel(
         trained.name,
@@ -68,34 +98,25 @@ def _configured(config: AgentConfig, trained: TrainedModel, sampling: SamplingCo
         tool_format=config.model.tool_format if own else AUTO,
         registry=installed_plugins(),
     )
-    return BackendSource(
+    return NamedModel(
         model,
-        name=trained.name,
-        capabilities=_capabilities(config.backend.name),
-        context=config.model.context,
-        sampling=sampling_from_config(sampling),
+        trained.name,
+        _capabilities(config.backend.name),
+        sampling_from_config(served_sampling(config)),
+        config.model.context,
+        config,
     )
 
 
-def _of_backend(backend: Backend) -> BackendSource:
+def _of_backend(backend: Backend) -> NamedModel:
     spec = backend.model
     model = LocalModel(spec.name, backend=backend)
-    return BackendSource(
-        model,
-        name=spec.name,
-        capabilities=backend.capabilities,
-        context=spec.context,
-        sampling=sampling_from_config(UNMEASURED),
-    )
+    return NamedModel(model, spec.name, backend.capabilities, sampling_from_config(UNMEASURED), spec.context)
 
 
-def _of_name(name: str, backend: str) -> BackendSource:
-    return BackendSource(
-        LocalModel(name, backend=backend),
-        name=name,
-        capabilities=_capabilities(backend),
-        sampling=sampling_from_config(UNMEASURED),
-    )
+def _of_name(name: str, backend: str) -> NamedModel:
+    model = LocalModel(name, backend=backend)
+    return NamedModel(model, name, _capabilities(backend), sampling_from_config(UNMEASURED))
 
 
 def _capabilities(backend: str) -> frozenset[Capability]:

@@ -1,0 +1,340 @@
+"""``GrpoAgent``: a whole agent, with its instructions, tools and limits, as a Runnable of LangChain's."""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import re
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from langchain_core.callbacks import AsyncCallbackManagerForChainRun, CallbackManagerForChainRun
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage, convert_to_messages
+from langchain_core.prompt_values import PromptValue
+from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.runnables.config import merge_configs
+from langchain_core.tools import BaseTool, StructuredTool
+from pydantic import BaseModel
+
+from grpo_host.agents.agent import Agent, AgentLimits, Conversation
+from grpo_host.agents.rendering.tool_calls import as_written
+from grpo_host.agents.reply import OnText
+from grpo_host.agents.tracing import Instruments
+from grpo_host.assembly.agent import limits_from_config
+from grpo_host.assembly.from_yaml import build_strategy
+from grpo_host.assembly.served_tools import ServedTools, served_tools
+from grpo_host.backends.local_model import LocalModel, installed_plugins
+from grpo_host.chat.agent import ChatAgent
+from grpo_host.chat.store import ConflictError, ConversationStore, MemoryStore
+from grpo_host.chat.voice import Voice
+from grpo_host.langchain.callbacks import CallbackInstruments
+from grpo_host.langchain.messages import from_messages, to_messages, usage
+from grpo_host.langchain.named_model import NamedModel, find_model
+from grpo_host.langchain.source import loop_of_callers, submit, wait_for
+from grpo_host.telemetry.agents import instruments
+from grpo_sdk.errors import ConfigError
+from grpo_sdk.messages import Message
+from grpo_sdk.trajectory import Turn
+
+Asked: TypeAlias = "str | PromptValue | BaseMessage | Sequence[Any] | Mapping[str, Any]"
+Answered: TypeAlias = "AIMessage | dict[str, Any]"
+
+MOST_THREADS = 1024
+"""Conversations that are kept in memory; those that nobody has gone on with for longest are forgotten."""
+
+
+class GrpoAgent(Runnable[Any, Any]):
+    """Answers a text or messages with an ``AIMessage``, and a state with ``messages`` with that state.
+
+    It calls its tools until it speaks, within its limits, as it was trained. A text with
+    ``configurable.thread_id`` goes on with the conversation of that id, which ``store`` keeps (this process,
+    if none is given). Inside of a graph the thread is the graph's, which keeps its own messages. A state's
+    messages are given back whole, with what the agent added.
+    """
+
+    def __init__(
+        self,
+        model: LocalModel | Agent,
+        *,
+        name: str = "agent",
+        model_name: str | None = None,
+        store: ConversationStore | None = None,
+        **parts: Any,
+    ) -> None:
+        self.name = name
+        self._threads: OrderedDict[str, None] | None = None if store is not None else OrderedDict()
+        self._chat = ChatAgent(model, store=store or MemoryStore(), **parts)
+        self._model_name = model_name
+        self._served: ServedTools | None = None
+
+    @classmethod
+    def from_yaml(cls, path: str | Path, *, store: ConversationStore | None = None) -> GrpoAgent:
+        """The agent of an agent.yaml, as it is served. Raises what its parts raise."""
+        return cls._found(find_model(agent_yaml=str(path)), store)
+
+    @classmethod
+    def from_run(cls, run: str | Path, *, store: ConversationStore | None = None) -> GrpoAgent:
+        """The agent that the training run in the directory ``run`` has trained."""
+        return cls._found(find_model(run=str(run)), store)
+
+    @classmethod
+    def _found(cls, found: NamedModel, store: ConversationStore | None) -> GrpoAgent:
+        if found.config is None:
+            raise TypeError("an agent is one of an agent.yaml")
+        strategy = build_strategy(found.config, installed_plugins())
+        served = served_tools(found.config, installed_plugins())
+        made = cls(
+            found.model,
+            name=found.config.name,
+            model_name=found.name,
+            store=store,
+            strategy=strategy,
+            tools=served.of(strategy),
+            sampling=found.sampling,
+            limits=limits_from_config(found.config.agent.limits),
+        )
+        made._served = served
+        return made
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """Where it runs for code that cannot await."""
+        return loop_of_callers()
+
+    @property
+    def limits(self) -> AgentLimits:
+        """What one answer may take."""
+        return self._chat.limits
+
+    def invoke(self, input: Asked, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
+        _refuse(kwargs)
+
+        def answer(given: Asked, run_manager: CallbackManagerForChainRun, config: RunnableConfig) -> Answered:
+            return wait_for(self, self._answer(given, run_manager, config))
+
+        return self._call_with_config(answer, input, self._named(config), run_type="chain")
+
+    async def ainvoke(self, input: Asked, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
+        _refuse(kwargs)
+
+        async def answer(
+            given: Asked, run_manager: AsyncCallbackManagerForChainRun, config: RunnableConfig
+        ) -> Answered:
+            return await self._answer(given, run_manager.get_sync(), config)
+
+        return await self._acall_with_config(answer, input, self._named(config), run_type="chain")
+
+    def stream(self, input: Asked, config: RunnableConfig | None = None, **kwargs: Any) -> Iterator[Any]:
+        """The text as it comes; what the agent says before it uses a tool is part of it."""
+        _refuse(kwargs)
+
+        def pieces(
+            inputs: Iterator[Asked], run_manager: CallbackManagerForChainRun, config: RunnableConfig
+        ) -> Iterator[Any]:
+            texts: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+            (given,) = inputs
+            answer = submit(self, self._answer(given, run_manager, config, texts.put))
+            answer.add_done_callback(lambda _: texts.put(None))
+            try:
+                while (text := texts.get()) is not None:
+                    if not isinstance(given, Mapping):
+                        yield AIMessageChunk(content=text)
+                yield _last(answer.result())
+            finally:
+                answer.cancel()
+
+        yield from self._transform_stream_with_config(
+            iter([input]), pieces, self._named(config), run_type="chain"
+        )
+
+    async def astream(
+        self, input: Asked, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> AsyncIterator[Any]:
+        """As ``stream``."""
+        _refuse(kwargs)
+
+        async def pieces(
+            inputs: AsyncIterator[Asked],
+            run_manager: AsyncCallbackManagerForChainRun,
+            config: RunnableConfig,
+        ) -> AsyncIterator[Any]:
+            texts: asyncio.Queue[str | None] = asyncio.Queue()
+            given = await anext(inputs)
+            answer = asyncio.ensure_future(
+                self._answer(given, run_manager.get_sync(), config, texts.put_nowait)
+            )
+            answer.add_done_callback(lambda _: texts.put_nowait(None))
+            try:
+                while (text := await texts.get()) is not None:
+                    if not isinstance(given, Mapping):
+                        yield AIMessageChunk(content=text)
+                yield _last(await answer)
+            finally:
+                if answer.cancel():  # abandoned half-way: the answer ends before this does
+                    with suppress(asyncio.CancelledError):
+                        await answer
+
+        async def one() -> AsyncIterator[Asked]:
+            yield input
+
+        async for piece in self._atransform_stream_with_config(
+            one(), pieces, self._named(config), run_type="chain"
+        ):
+            yield piece
+
+    def as_tool(
+        self,
+        args_schema: type[BaseModel] | None = None,
+        *,
+        name: str | None = None,
+        description: str | None = None,
+        arg_types: dict[str, type] | None = None,
+    ) -> BaseTool:
+        """The agent as a tool of another: a message in, the text of the answer out."""
+        if args_schema is not None or arg_types is not None:
+            raise ConfigError("the tool of a GrpoAgent takes a message; leave out args_schema and arg_types")
+
+        def ask(message: str) -> str:
+            return str(self.invoke(message).text)
+
+        async def aask(message: str) -> str:
+            return str((await self.ainvoke(message)).text)
+
+        return StructuredTool.from_function(
+            ask,
+            aask,
+            name=name or re.sub(r"\W+", "_", str(self.name)),
+            description=description or f"Ask {self.name}, another agent, which answers with a text.",
+        )
+
+    async def aclose(self) -> None:
+        """Release the model and what its tools need."""
+        await self._chat.close()
+        if self._served is not None and self._served.environment is not None:
+            await self._served.environment.close()
+
+    def _named(self, config: RunnableConfig | None) -> RunnableConfig:
+        """``config``, with which LangGraph and tracers tell whose calls they see."""
+        own = RunnableConfig(run_name=str(self.name), metadata={"lc_agent_name": self.name})
+        return merge_configs(own, config)
+
+    async def _answer(
+        self,
+        given: Asked,
+        run_manager: CallbackManagerForChainRun,
+        config: RunnableConfig,
+        on_text: OnText | None = None,
+    ) -> Answered:
+        watched: Instruments | None = instruments()
+        callbacks = run_manager.get_child()
+        if callbacks.handlers:
+            watched = CallbackInstruments(callbacks, watched)
+        messages = _messages(given)
+        thread = _thread(config)
+        if thread is not None:
+            return await self._go_on(thread, messages, watched, on_text)
+        agent = replace(await self._chat.ready(), instruments=watched)
+        conversation = agent.open(history=to_messages(messages))
+        said = await conversation.act((), _spoken(conversation, on_text))
+        reason = conversation.turns[-1].finish_reason
+        answer = self._message(as_written(said)["content"], conversation.turns, reason.value)
+        if not isinstance(given, Mapping):
+            return answer
+        added = from_messages([as_written(message) for message in conversation.said[:-1]])
+        return {**given, "messages": [*messages, *added, answer]}
+
+    async def _go_on(
+        self,
+        thread: str,
+        messages: Sequence[BaseMessage],
+        watched: Instruments | None,
+        on_text: OnText | None,
+    ) -> AIMessage:
+        if len(messages) != 1 or not isinstance(messages[0], HumanMessage):
+            raise ConfigError(
+                f'the conversation of the thread "{thread}" is kept here: give the one new message of its '
+                "user, or leave out configurable.thread_id"
+            )
+        (new,) = to_messages(messages)
+        if await self._chat.store.get(thread) is None:
+            with suppress(ConflictError):  # another call has begun it meanwhile
+                await self._chat.start_conversation(conversation_id=thread)
+        answer = await self._chat.answer(thread, new["content"], on_text=on_text, watched=watched)
+        await self._forget_some(thread)
+        return self._message(answer.text, answer.turns, "stop")
+
+    async def _forget_some(self, latest: str) -> None:
+        if self._threads is None:
+            return
+        self._threads[latest] = None
+        self._threads.move_to_end(latest)
+        while len(self._threads) > MOST_THREADS:
+            oldest, _ = self._threads.popitem(last=False)
+            await self._chat.end_conversation(oldest, delete=True)
+
+    def _message(self, text: str, turns: Sequence[Turn], finish_reason: str) -> AIMessage:
+        prompt = sum(turn.prompt_tokens for turn in turns)
+        completion = sum(turn.completion_tokens for turn in turns)
+        metadata = {"finish_reason": finish_reason, "model_provider": "grpo"}
+        if self._model_name is not None:
+            metadata["model_name"] = self._model_name
+        return AIMessage(
+            content=text, name=self.name, usage_metadata=usage(prompt, completion), response_metadata=metadata
+        )
+
+
+def _spoken(conversation: Conversation, on_text: OnText | None) -> OnText | None:
+    """``on_text``, given a blank line between one message of the answer and the next."""
+    if on_text is None:
+        return None
+    voice = Voice(on_text)
+
+    def next_message(_: list[Message]) -> None:
+        voice.next_message()
+
+    conversation.prepare = next_message
+    return voice
+
+
+def _messages(given: Asked) -> list[BaseMessage]:
+    if isinstance(given, Mapping):
+        if "messages" not in given:
+            keys = ", ".join(map(str, given)) or "none"
+            raise ConfigError(f"a state has the key messages; the keys of this one: {keys}")
+        return convert_to_messages(given["messages"])
+    if isinstance(given, str):
+        return [HumanMessage(given)]
+    if isinstance(given, PromptValue):
+        return given.to_messages()
+    return [given] if isinstance(given, BaseMessage) else convert_to_messages(given)
+
+
+def _thread(config: RunnableConfig) -> str | None:
+    """The conversation that is kept here; a graph's thread is its own, and it keeps its own messages."""
+    configurable = config.get("configurable") or {}
+    if any(str(key).startswith("__pregel_") for key in configurable):
+        return None
+    thread = configurable.get("thread_id")
+    return None if thread is None else str(thread)
+
+
+def _last(answer: Answered) -> Any:
+    """The end of a stream: all but the text, which has been given; a state is given whole."""
+    if not isinstance(answer, AIMessage):
+        return answer
+    return AIMessageChunk(
+        content="",
+        name=answer.name,
+        usage_metadata=answer.usage_metadata,
+        response_metadata=answer.response_metadata,
+        chunk_position="last",
+    )
+
+
+def _refuse(kwargs: Mapping[str, Any]) -> None:
+    if kwargs:
+        raise ConfigError(f"a GrpoAgent takes no {', '.join(kwargs)}: its agent.yaml says how it works")
