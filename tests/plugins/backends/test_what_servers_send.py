@@ -135,6 +135,8 @@ TWO = [("lookup", '{"id": 1}'), ("lookup", '{"id": 2}')]
         [call(arguments=text, id=f"c{n}", index=n) for n, (_, text) in enumerate(TWO)],
         [call(arguments=text, id=f"c{n}", index=0) for n, (_, text) in enumerate(TWO)],
         [call(arguments=text, index=0) for _, text in TWO],
+        [call(arguments=text, id=f"c{n}", index=None) for n, (_, text) in enumerate(TWO)],
+        [call(arguments=text, id=f"c{n}") for n, (_, text) in enumerate(TWO)],
         [
             piece
             for n, (_, text) in enumerate(TWO)
@@ -152,7 +154,7 @@ TWO = [("lookup", '{"id": 1}'), ("lookup", '{"id": 2}')]
             )
         ],
     ],
-    ids=["numbered", "all zero", "all zero without ids", "names repeated", "in pieces"],
+    ids=["numbered", "all zero", "all zero without ids", "null", "not numbered", "names repeated", "in pieces"],
 )
 def test_streamed_calls_are_told_apart(ask, protocol, pieces):
     reply, _ = ask(streamed(protocol, *pieces), stream=True)
