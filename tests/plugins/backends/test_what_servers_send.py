@@ -154,7 +154,15 @@ TWO = [("lookup", '{"id": 1}'), ("lookup", '{"id": 2}')]
             )
         ],
     ],
-    ids=["numbered", "all zero", "all zero without ids", "null", "not numbered", "names repeated", "in pieces"],
+    ids=[
+        "numbered",
+        "all zero",
+        "all zero without ids",
+        "null",
+        "not numbered",
+        "names repeated",
+        "in pieces",
+    ],
 )
 def test_streamed_calls_are_told_apart(ask, protocol, pieces):
     reply, _ = ask(streamed(protocol, *pieces), stream=True)
