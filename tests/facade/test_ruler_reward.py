@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from grpo_agent_framework.rewards.ruler_reward import RulerReward, create_customer_service_ruler
+from grpo_host.backends.wrapper import innermost
 from grpo_host.cache import MemoryCache
 from grpo_host.config import backend_checks
 from grpo_sdk import ConfigError, GroupReward
@@ -58,9 +59,8 @@ def test_the_environment_names_the_judge(monkeypatch):
 
 
 def test_a_name_is_a_model_of_litellm():
-    assert (
-        type(create_customer_service_ruler(judge="gpt-4o-mini").judge.innermost).__name__ == "LiteLLMBackend"
-    )
+    judge = create_customer_service_ruler(judge="gpt-4o-mini").judge
+    assert type(innermost(judge)).__name__ == "LiteLLMBackend"
 
 
 def test_another_backend_may_judge(monkeypatch):

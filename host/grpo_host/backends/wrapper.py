@@ -32,12 +32,6 @@ class BackendWrapper(Backend):
         """The backend that is asked."""
         return self._inner
 
-    @property
-    def innermost(self) -> Backend:
-        """The backend that answers, under all wrappers."""
-        inner = self.inner
-        return inner.innermost if isinstance(inner, BackendWrapper) else inner
-
     async def _call(self, ask: Callable[[], Awaitable[T]]) -> T:
         """One call of ``inner``."""
         return await ask()
@@ -92,4 +86,6 @@ class BackendWrapper(Backend):
 
 def innermost(backend: Backend) -> Backend:
     """The backend that answers, under all wrappers."""
-    return backend.innermost if isinstance(backend, BackendWrapper) else backend
+    while isinstance(backend, BackendWrapper):
+        backend = backend.inner
+    return backend

@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from grpo_host.assembly.from_yaml import build
+from grpo_host.backends.wrapper import innermost
 from grpo_host.config.load import load_config
 from grpo_host.models.sentence import embedder_available, sentence_embedder
 from grpo_host.plugins import Registry
@@ -227,5 +228,5 @@ def test_a_rewards_own_backend_starts_when_asked_and_is_closed_with_the_rewards(
         return before, scored.reward, after
 
     assert asyncio.run(score()) == (False, 0.5, True)
-    assert backend.innermost.closed == 1
+    assert innermost(backend).closed == 1
     assert backend.model.context == 4096
