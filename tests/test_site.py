@@ -111,13 +111,14 @@ def test_a_dead_anchor_ends_the_build(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("package", ["grpo_sdk", "grpo_sdk.testing"])
-def test_every_public_name_and_its_methods_have_a_docstring(package: str) -> None:
+def test_every_public_name_its_methods_and_its_fields_have_a_docstring(package: str) -> None:
     missing = []
     for name, found in public_names(package).items():
         if not found.has_docstring:
             missing.append(name)
         if found.is_class:
             missing += [f"{name}.{method}" for method in undocumented_methods(found)]
+            missing += [f"{name}.{field}" for field in undocumented_fields(found)]
     assert not missing
 
 
@@ -129,6 +130,14 @@ def undocumented_methods(found: griffe.Object) -> Iterator[str]:
         overridden = [base.members[name] for base in found.mro() if name in base.members]
         if not any(method.has_docstring for method in (member, *overridden)):
             yield name
+
+
+def undocumented_fields(found: griffe.Object) -> Iterator[str]:
+    """Those of a dataclass or a typed dictionary."""
+    if "dataclass" in found.labels or any("TypedDict" in str(base) for base in found.bases):
+        for name, member in found.members.items():
+            if member.is_attribute and not name.startswith("_") and not member.has_docstring:
+                yield name
 
 
 def test_every_environment_variable_that_is_read_is_in_the_reference() -> None:

@@ -73,6 +73,7 @@ class ModelSpec:
     adapter: Path | None = None
     """A PEFT adapter directory to serve on top."""
     dtype: str = "bfloat16"
+    """Of the weights, as torch names it: ``bfloat16``, ``float32`` or ``float16``."""
     context: int = 2048
     """Longest sequence in tokens, prompt and completion together."""
     stop: tuple[str | int, ...] = ()
@@ -147,6 +148,7 @@ class ChatReply:
     """What a chat backend answered."""
 
     message: Message
+    """The assistant's message, its tool calls included."""
     finish_reason: FinishReason = FinishReason.STOP
     """Its text may be given. Any other is a ``ValueError``."""
     prompt_tokens: int = 0

@@ -14,6 +14,7 @@ class FunctionCall(TypedDict):
     """The function part of a tool call."""
 
     name: str
+    """The tool's name."""
     arguments: str
     """The arguments as a JSON text, exactly as the model wrote them."""
 
@@ -24,6 +25,7 @@ class ToolCall(TypedDict):
     id: str
     """Unique in the conversation."""
     type: Literal["function"]
+    """Always ``function``."""
     function: FunctionCall
     """Name of the tool, and arguments as a JSON text."""
 
@@ -32,6 +34,7 @@ class Message(TypedDict):
     """One message of a conversation."""
 
     role: Role
+    """Who speaks."""
     content: str
     """The text; empty if an assistant only calls tools."""
     name: NotRequired[str]
@@ -46,6 +49,7 @@ class ToolSchema(TypedDict):
     """A tool as a model sees it: the OpenAI function schema."""
 
     type: Literal["function"]
+    """Always ``function``."""
     function: dict[str, Any]
     """``name``, ``description`` and ``parameters``, a JSON schema of an object."""
 

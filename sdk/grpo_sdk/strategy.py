@@ -10,6 +10,7 @@ class Strategy:
     """What makes an agent a customer-service agent, a tutor, …"""
 
     name: str
+    """As agent.yaml and requests name it."""
     system_prompt: str = ""
     """Who the agent is and what it does; empty: no system message."""
     style: str = ""

@@ -32,6 +32,7 @@ class ToolLimits:
     """Limits of a tool call."""
 
     seconds: float = 10.0
+    """Longest time of one call; the model is told that it took too long."""
     output_chars: int = 4000
     """Longer output is cut, with a mark."""
     parallel: int = 8
@@ -109,8 +110,11 @@ class BoundTool:
     """A tool ready to be shown and run."""
 
     name: str
+    """As the model calls it."""
     schema: ToolSchema
+    """What the model is shown."""
     run: Runner
+    """Takes the arguments, parsed; checks them and returns the tool's result."""
     source: Any = None
     """What it was made from, a ``BaseTool`` or a function."""
     through_langchain: bool = False

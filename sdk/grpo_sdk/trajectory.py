@@ -48,6 +48,7 @@ class Task:
     data: dict[str, Any] = field(default_factory=dict)
     """JSON-able; the environment decides what it holds."""
     split: str = "train"
+    """``train``, ``held_out`` or ``validation``: what it is used for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,9 @@ class MessageSpan:
     """The ids ``start`` to ``end`` (the first one after it) of a sequence, which write one message."""
 
     start: int
+    """Index of the first id."""
     end: int
+    """Index after the last id."""
     role: str
     """Of the message: system, user, assistant or tool."""
 
@@ -69,6 +72,7 @@ class TokenSequence:
     """
 
     ids: list[int]
+    """Token ids, in order."""
     mask: list[int]
     """1 = sampled by the policy, 0 = everything else (prompt, tool results, template)."""
     logprobs: list[float]
@@ -114,6 +118,7 @@ class Ledger:
     """
 
     sequences: list[TokenSequence] = field(default_factory=list)
+    """In the order in which they were begun."""
 
     @property
     def forks(self) -> int:
@@ -131,6 +136,7 @@ class ToolRun:
     """One execution of a tool."""
 
     name: str
+    """The tool's name."""
     call_id: str
     """``id`` of the ``ToolCall``."""
     seconds: float
@@ -152,7 +158,9 @@ class Turn:
     seconds: float
     """What the model took, without the tools."""
     finish_reason: FinishReason
+    """Why the answer ended."""
     tools: list[ToolRun] = field(default_factory=list)
+    """In the order of the calls."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "finish_reason", FinishReason(self.finish_reason))
@@ -165,9 +173,13 @@ class RewardRecord:
     value: float | None
     """None: the reward failed, and ``error`` says why."""
     weight: float = 1.0
+    """Factor of ``value`` in the trajectory's reward."""
     parts: dict[str, float] = field(default_factory=dict)
+    """What ``value`` is made of, by name."""
     explanation: str = ""
+    """For people: why the value is what it is."""
     error: str | None = None
+    """Why there is no value, or None."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,28 +187,41 @@ class Trajectory:
     """The record of one episode."""
 
     id: str
+    """Unique within its run."""
     environment: str
+    """Name of the environment."""
     task: Task
+    """What was posed."""
     status: Status
+    """Whether the episode was completed, cut by a limit, or failed."""
     stop_reason: StopReason
+    """What ended the episode."""
     messages: list[Message]
+    """The whole conversation, in order."""
     turns: list[Turn] = field(default_factory=list)
+    """The model calls, in order."""
     ledger: Ledger | None = None
     """None if the backend does not speak token ids."""
     outcome: dict[str, Any] = field(default_factory=dict)
     """What the environment measured, e.g. ``{"success": True}``; never written by the policy."""
     rewards: dict[str, RewardRecord] = field(default_factory=dict)
+    """What each reward gave, by its name."""
     reward: float | None = None
     """Weighted sum of ``rewards``; None if the episode or a reward failed."""
     error: str | None = None
+    """Why the episode failed, or None."""
     sample: int = 0
     """Its index within the group of its task."""
     seed: int = 0
+    """From which its samples' seeds come."""
     policy_version: int = 0
+    """Of the weights that it was played with; 0: the first."""
     model: str = ""
+    """The model's name."""
     started: float = 0.0
     """Unix time."""
     seconds: float = 0.0
+    """How long the episode took."""
     trace: str | None = None
     """Id of the OpenTelemetry trace (32 hexadecimal digits) in which the episode ran, if it ran in one."""
     environment_reward: float | None = None

@@ -30,7 +30,9 @@ class VisibleUpdate:
     """Measures how much of the adapters' change is left in the merged and rounded weights."""
 
     seen: Any = 0.0
+    """Sum over all weights: the change made, times the one wanted."""
     wanted: Any = 0.0
+    """Sum over all weights: the square of the change wanted."""
 
     def add(self, before: torch.Tensor, exact: torch.Tensor, after: torch.Tensor) -> None:
         """Count a weight: ``before`` the merge, exactly merged, and rounded."""
