@@ -131,7 +131,7 @@ class ModelCalls:
             self.stopped.result()  # raises
         limits = self.agent.limits
         if self._begun >= limits.turns:
-            self._stop(TurnLimitError(f"the app called its model more than {limits.turns} times"))
+            self.end(TurnLimitError(f"the app called its model more than {limits.turns} times"))
         sampling = adjust(self.agent.sampling)
         if self.seed is not None:
             sampling = replace(sampling, seed=derive_seed(self.seed, self._begun))
@@ -145,7 +145,7 @@ class ModelCalls:
         except BaseException as problem:
             self._give_up(held, problem)
             if isinstance(problem, TurnTimeoutError):
-                self._stop(problem)
+                self.end(problem)
             raise
         seconds = time.perf_counter() - started
         held.busy = False
@@ -214,7 +214,8 @@ class ModelCalls:
         else:
             self._held.remove(held)
 
-    def _stop(self, problem: Exception) -> NoReturn:
+    def end(self, problem: Exception) -> NoReturn:
+        """End the episode with ``problem``, however the app takes it."""
         if not self.stopped.done():
             self.stopped.set_exception(problem)
         raise problem

@@ -22,7 +22,7 @@ def check_app(said: AgentSection, backend: Backend | None) -> Iterator[Complaint
     ``backend``, which is not started, stands for its model; without one it is not made.
     """
     if said.runnable is None:
-        for key in ("input", "context", "output"):
+        for key in ("input", "context", "output", "redirect"):
             if getattr(said, key):
                 yield Complaint(("agent", key), "this is about an app, and agent.runnable names none")
         return
@@ -30,6 +30,11 @@ def check_app(said: AgentSection, backend: Backend | None) -> Iterator[Complaint
         if getattr(said, key):
             yield Complaint(("agent", key), "the app in agent.runnable has its own prompt. Leave this out")
     yield from _check_paths(said)
+    for name in said.redirect:
+        if not all(name.partition(":")):
+            yield Complaint(
+                ("agent", "redirect", name), "name a model with its provider, such as openai:gpt-5-mini"
+            )
     from grpo_host.langchain.app import load_app
 
     try:

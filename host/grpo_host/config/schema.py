@@ -62,6 +62,10 @@ class AgentSection(Section):
     """What the app is given, as paths such as ``task.orders``: one, or one a key. Null: messages."""
     context: dict[Name, Name] = Field(default_factory=dict)
     """Of a graph's context_schema, by key as ``input``."""
+    redirect: dict[Name, Literal["policy"]] = Field(default_factory=dict)
+    """Models that the app itself names, such as ``openai:gpt-5-mini``, which the policy answers for."""
+    others: Literal["refuse", "keep"] = "refuse"
+    """Whether the app's calls of other models are errors, or are made and not recorded."""
     output: str | None = None
     """Where the answer is in what the app gives, such as ``answer.text``. Null: its structured response, or
     its last message."""

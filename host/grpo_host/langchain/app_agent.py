@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+from langchain_core.globals import get_llm_cache
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.runnables import Runnable, RunnableConfig
 
@@ -68,7 +69,8 @@ class AppAgent:
     @cached_property
     def model(self) -> ChatGrpo:
         """The policy, within an episode."""
-        return ChatGrpo(source=EpisodeSource(self.backend))
+        # Without a cache, whose answers would be nobody's tokens.
+        return ChatGrpo(source=EpisodeSource(self.backend), cache=False)
 
     def sampled(self, **changes: Any) -> AppAgent:
         return replace(self, agent=self.agent.sampled(**changes))
@@ -146,6 +148,11 @@ class AppConversation:
         Raises ``TurnLimitError`` if it uses up its model calls or LangGraph's steps, ``TurnTimeoutError``,
         and what the app raises.
         """
+        if get_llm_cache() is not None:
+            raise ConfigError(
+                "LangChain's cache of answers is on, and an answer from it has no tokens. Leave out "
+                "set_llm_cache"
+            )
         new = [*self._opening, *new]
         self._opening = []
         before = len(self.calls.messages)

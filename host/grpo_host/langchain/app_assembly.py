@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from grpo_host.assembly.agent import agent_from_config
 from grpo_host.assembly.runtime import Assembly
 from grpo_host.langchain.app import load_app
 from grpo_host.langchain.app_agent import AppAgent, AppMapping
+from grpo_host.langchain.redirect import Redirect
 from grpo_sdk.strategy import Strategy
 
 if TYPE_CHECKING:
@@ -19,8 +21,12 @@ THREADS = 32
 """For what an app does in threads, at least; as many as episodes run side by side if these are more."""
 
 
+@dataclass
 class AppAssembly(Assembly):
     """As an ``Assembly``; its agent is the app that ``agent.runnable`` names."""
+
+    redirect: Redirect | None = None
+    """Until it is closed, the app's models are the policy or are refused."""
 
     async def start(self) -> AppAgent:
         """Import the app, load the backend and give the agent that is the app."""
@@ -33,7 +39,15 @@ class AppAssembly(Assembly):
         threads = max(THREADS, config.rollouts.concurrency)
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(threads, "grpo-app"))
         agent = agent_from_config(config, self.backend, Strategy("app"), self.parts.tools)
-        return AppAgent(agent, app, mapping_from_config(config.agent))
+        played = AppAgent(agent, app, mapping_from_config(config.agent))
+        self.redirect = Redirect(config.agent.redirect, played.model, config.agent.others)
+        self.redirect.install()
+        return played
+
+    async def close(self) -> None:
+        if self.redirect is not None:
+            self.redirect.restore()
+        await super().close()
 
 
 def mapping_from_config(said: AgentSection) -> AppMapping:

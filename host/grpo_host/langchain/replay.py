@@ -55,7 +55,7 @@ class ReplayedCalls(ModelCalls):
         return Reply(said, finish, len(ledger.sequences[-1].ids) - sampled, sampled)
 
     def _refuse(self, why: str) -> NoReturn:
-        self._stop(ConfigError(why))
+        self.end(ConfigError(why))
 
 
 def turns_of(dialogue: Sequence[Message]) -> Iterator[tuple[list[Message], list[Message]]]:

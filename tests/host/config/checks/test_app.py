@@ -113,6 +113,14 @@ def test_what_an_app_is_given_begins_with_something_that_there_is(problems, shop
     assert 'agent.context.orders: "tsk.orders" is no path. Did you mean "task"?' in line
 
 
+def test_a_model_to_redirect_has_its_provider(problems, shop):
+    folder = shop(desk_app=GRAPH)
+    runnable = f"agent.runnable={{name: 'desk_app:graph', folder: {folder}}}"
+    assert problems(runnable, 'agent.redirect={"openai:gpt-5-mini": policy}') == []
+    [line] = problems(runnable, "agent.redirect={gpt-5-mini: policy}")
+    assert "agent.redirect.gpt-5-mini: name a model with its provider, such as openai:gpt-5-mini" in line
+
+
 def test_what_an_app_has_no_use_for_is_a_problem(problems, report, shop):
     folder = shop(desk_app=GRAPH)
     runnable = f"agent.runnable={{name: 'desk_app:graph', folder: {folder}}}"
@@ -126,7 +134,9 @@ def test_what_an_app_has_no_use_for_is_a_problem(problems, report, shop):
     )
 
 
-@pytest.mark.parametrize("said", ["input=text", "context={a: text}", "output=text"])
+@pytest.mark.parametrize(
+    "said", ["input=text", "context={a: text}", "output=text", "redirect={'a:b': policy}"]
+)
 def test_what_is_said_of_an_app_needs_one(problems, said):
     [line] = problems(f"agent.{said}")
     assert "this is about an app, and agent.runnable names none" in line
