@@ -6,10 +6,14 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias, overload
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, TypeAlias, get_type_hints, overload
 
 from grpo_sdk.blocking import call_blocking, settled
-from grpo_sdk.trajectory import Trajectory
+from grpo_sdk.trajectory import Task, Trajectory
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,14 +87,63 @@ RewardFunction = Callable[..., "Score | Awaitable[Score]"]
 
 
 class FunctionReward(Reward):
-    """A function as a reward; keyword options are bound when the reward is made."""
+    """A function as a reward: given the trajectory, values of its task by name, and options.
+
+    See ``reward``. ``options`` are bound when the reward is made.
+    """
 
     def __init__(self, function: RewardFunction, **options: Any) -> None:
         self.function = function
         self.options = options
+        self._columns = _columns(function)
 
     def score(self, trajectory: Trajectory) -> Score | Awaitable[Score]:
-        return self.function(trajectory, **self.options)
+        """Raises ``ValueError`` if the task lacks a value that the function needs, or has another type."""
+        columns = {column.name: _value(column, trajectory.task) for column in self._columns}
+        return self.function(trajectory, **columns, **self.options)
+
+
+def _columns(function: RewardFunction) -> list[inspect.Parameter]:
+    """The parameters that are values of the task, with their types: after the trajectory, before ``*``."""
+    try:
+        hints = get_type_hints(function, include_extras=True)
+    except Exception:  # an annotation is any expression
+        hints = {}
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    found = [p for p in inspect.signature(function).parameters.values() if p.kind in positional]
+    return [parameter.replace(annotation=hints.get(parameter.name, Any)) for parameter in found[1:]]
+
+
+def _value(column: inspect.Parameter, task: Task) -> Any:
+    from pydantic import ValidationError
+
+    if column.name not in task.data:
+        if column.default is not column.empty:
+            return column.default
+        there = ", ".join(sorted(task.data)) or "nothing"
+        raise ValueError(
+            f'the task "{task.id}" has no "{column.name}", which the reward asks for; its data are: {there}. '
+            "A parameter that is an option of agent.yaml stands after a *"
+        )
+    try:
+        return _type(column.annotation).validate_python(task.data[column.name])
+    except ValidationError as problem:
+        said = problem.errors(include_url=False)[0]["msg"]
+        raise ValueError(
+            f'the task "{task.id}": its "{column.name}" is {task.data[column.name]!r:.80}: {said}'
+        ) from None
+
+
+@lru_cache(maxsize=256)
+def _type(annotation: Any) -> TypeAdapter[Any]:
+    from pydantic import ConfigDict, TypeAdapter
+
+    # A CSV file has no numbers, and a column of numbers may be wanted as text.
+    config = ConfigDict(coerce_numbers_to_str=True, arbitrary_types_allowed=True)
+    try:
+        return TypeAdapter(annotation, config=config)
+    except TypeError:  # a type that has a configuration of its own
+        return TypeAdapter(annotation)
 
 
 @overload
@@ -100,11 +153,12 @@ def reward(*, name: str | None = None) -> Callable[[RewardFunction], Callable[..
 def reward(function: RewardFunction | None = None, /, *, name: str | None = None) -> Any:
     """Make a function of a trajectory a reward factory.
 
-    Keyword parameters after the trajectory become options of agent.yaml:
+    Parameters after the trajectory are values of its task (``trajectory.task.data``) by their names, such as
+    columns of a dataset, converted to their types. Parameters after a ``*`` are options of agent.yaml:
 
         @reward
-        def short(trajectory, *, limit: int = 200) -> float:
-            return float(len(trajectory.final_text) <= limit)
+        def close_to(trajectory, answer: float, *, tolerance: float = 0.0) -> float:
+            return float(abs(float(trajectory.final_text) - answer) <= tolerance)
     """
 
     def decorate(function: RewardFunction) -> Callable[..., FunctionReward]:
@@ -117,8 +171,10 @@ def reward(function: RewardFunction | None = None, /, *, name: str | None = None
         factory.__doc__ = function.__doc__
         factory.__module__ = function.__module__
         # The host reads options, their types and defaults from the signature.
+        named = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD)
         factory.__signature__ = signature.replace(  # type: ignore[attr-defined]
-            parameters=list(signature.parameters.values())[1:], return_annotation=FunctionReward
+            parameters=[p for p in signature.parameters.values() if p.kind in named],
+            return_annotation=FunctionReward,
         )
         factory.__wrapped__ = function  # type: ignore[attr-defined]
         return factory

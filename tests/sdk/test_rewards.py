@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import inspect
 
 import pytest
 
-from grpo_sdk import Reward, RewardResult, reward, score_messages
+from grpo_sdk import Reward, RewardResult, Task, reward, score_messages
 from grpo_sdk.rewards import FunctionReward, GroupReward
 from grpo_sdk.testing import GroupRewardContract, RewardContract, make_trajectory
 
@@ -142,3 +143,39 @@ def test_a_conversation_can_be_scored_outside_of_an_episode(scored, coroutine):
     result = asyncio.run(score_messages(Given(), said, {"topic": "orders"}))
     assert isinstance(result, RewardResult)
     assert result.value == 1.0
+
+
+@reward
+def close_to(trajectory, answer: float, note: str = "none", *, tolerance: float = 0.0) -> RewardResult:
+    return RewardResult(float(abs(float(trajectory.final_text) - answer) <= tolerance), explanation=note)
+
+
+def scored(made, text, **data):
+    return made.score(dataclasses.replace(make_trajectory(text), task=Task("t", data)))
+
+
+def test_parameters_before_the_star_are_values_of_the_task_and_no_options():
+    assert list(inspect.signature(close_to).parameters) == ["tolerance"]
+    assert scored(close_to(tolerance=0.5), "3.4", answer=3).value == 1.0
+    assert scored(close_to(), "3.4", answer=3, note="off").explanation == "off"
+
+
+def test_a_value_of_a_csv_file_is_read_as_its_parameters_type():
+    assert scored(close_to(), "3.5", answer="3.5", note=7) == RewardResult(1.0, explanation="7")
+
+
+def test_a_value_that_the_task_lacks_is_named_with_those_that_it_has():
+    with pytest.raises(ValueError, match='the task "t" has no "answer", which the reward asks for; its data'):
+        scored(close_to(), "3", ans=3)
+
+
+def test_a_value_of_another_type_is_named():
+    with pytest.raises(ValueError, match="its \"answer\" is 'three': Input should be a valid number"):
+        scored(close_to(), "3", answer="three")
+
+
+def test_types_that_cannot_be_resolved_are_taken_as_they_are():
+    def odd(trajectory, answer: Unknown):  # noqa: F821
+        return answer
+
+    assert scored(reward(odd)(), "", answer=2) == 2

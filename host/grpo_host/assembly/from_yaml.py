@@ -69,7 +69,7 @@ def build_rewards(
             return own[-1]
 
         reward = make_reward(use, registry, make)
-        made.append(WeightedReward(use.name, reward, use.weight, use.seconds, tuple(own)))
+        made.append(WeightedReward(use.label, reward, use.weight, use.seconds, tuple(own)))
     return made
 
 

@@ -56,7 +56,7 @@ class Assembly:
             agent,
             self.parts.environment,
             RewardSet(self.parts.rewards),
-            environment_name=self.config.environment.name,
+            environment_name=self.config.environment.label,
             concurrency=self.config.rollouts.concurrency,
             episode_seconds=self.config.agent.limits.episode_seconds,
             observers=observers,

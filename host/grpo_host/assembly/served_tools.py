@@ -65,7 +65,7 @@ def environment_tools(
         raise
     except Exception as problem:  # plugin code
         raise PluginError(
-            f'serving_tools() of the environment "{config.environment.name}" failed: {cause(problem)}'
+            f'serving_tools() of the environment "{config.environment.label}" failed: {cause(problem)}'
         ) from problem
     return environment, tools
 

@@ -33,7 +33,7 @@ def check_environment(
     if warm_start is not None and warm_start.dialogues is None and not facts.demonstrations:
         yield Complaint(
             ("training", "warm_start"),
-            f'the environment "{config.environment.name}" has no demonstrations. Leave warm_start out, '
+            f'the environment "{config.environment.label}" has no demonstrations. Leave warm_start out, '
             f"or give it dialogues",
         )
 

@@ -53,12 +53,12 @@ def command(
 
 def _summary(config: AgentConfig, report: Report, purpose: str) -> str:
     tasks = ", ".join(f"{count} {split}" for split, count in report.tasks.items())
-    rewards = " + ".join(f"{use.weight:g} {use.name}" for use in config.rewards)
+    rewards = " + ".join(f"{use.weight:g} {use.label}" for use in config.rewards)
     rows = {
         "agent": config.name,
         "model": f"{config.model.name} ({config.model.dtype}, {config.model.context} tokens)",
         "backend": config.backend.name,
-        "environment": f"{config.environment.name}{f' ({tasks} tasks)' if tasks else ''}",
+        "environment": f"{config.environment.label}{f' ({tasks} tasks)' if tasks else ''}",
         "tools": ", ".join(report.tools) or "none",
         "rewards": rewards,
     }

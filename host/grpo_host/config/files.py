@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from grpo_host.plugins.options import path_options
+from grpo_host.plugins.reference import file_reference
 from grpo_host.utils.paths import expanded
 from grpo_sdk.backend import Capability
 from grpo_sdk.errors import ConfigError, GrpoError
@@ -48,6 +49,12 @@ def locate_files(
             places.append(location)
 
     _give_folder(located)
+    for _, at in _uses(located):
+        location = at if isinstance(_at(located, at), str) else (*at, "name")
+        if file_reference(_name(_at(located, at))):
+            put(location, base(location))
+            if registry is not None:
+                registry.allow_file(_at(located, location))
     for location in _named(located, registry, base):
         put(location, base(location))
     if isinstance(located.get("output"), str) and located["output"].startswith("~"):

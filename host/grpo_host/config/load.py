@@ -125,7 +125,7 @@ def _keys_at(location: Location) -> list[str]:
             continue
         known = model.model_fields if _is_section(model) else {}
         model = _section_in(known[step].annotation) if step in known else None
-    return list(model.model_fields) if _is_section(model) else []
+    return [f.alias or name for name, f in model.model_fields.items()] if _is_section(model) else []
 
 
 def _elsewhere(message: str, key: str) -> str:
@@ -136,7 +136,8 @@ def _elsewhere(message: str, key: str) -> str:
     pending: list[tuple[str, Any]] = [("", AgentConfig)]
     while pending:
         prefix, model = pending.pop(0)  # the sections nearest to the top first
-        for name, info in model.model_fields.items():
+        for attribute, info in model.model_fields.items():
+            name = info.alias or attribute
             places.setdefault(name, f"{prefix}{name}")
             below = _section_in(info.annotation)
             if _is_section(below) and below.__name__ not in ("PluginUse", "RewardUse"):

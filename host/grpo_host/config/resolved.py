@@ -27,7 +27,7 @@ def dump_resolved(loaded: LoadedConfig, registry: Registry, *, comments: Iterabl
     What came from environment variables stays a reference, so that no secret is written. Raises
     ``PluginError`` if a plugin is not there, ``OptionsError`` if options do not fit.
     """
-    values: dict[str, Any] = loaded.config.model_dump(mode="json")
+    values = _values(loaded.config)
     for location, kind, use in plugin_uses(loaded.config):
         options = complete_options(registry.get(kind, use.name), use.options)
         _at(values, location)["options"] = options
@@ -45,7 +45,15 @@ def dump_resolved(loaded: LoadedConfig, registry: Registry, *, comments: Iterabl
 
 def dump_plain(config: AgentConfig, *, comments: Iterable[str] = ()) -> str:
     """``config`` as YAML text, ``comments`` on top; its plugins need not be installed."""
-    return to_yaml(config.model_dump(mode="json"), comments)
+    return to_yaml(_values(config), comments)
+
+
+def _values(config: AgentConfig) -> dict[str, Any]:
+    values: dict[str, Any] = config.model_dump(mode="json", by_alias=True)
+    for reward in values["rewards"]:
+        if reward["as"] is None:  # as a run of an earlier version wrote it
+            del reward["as"]
+    return values
 
 
 _LINE_ENDS = frozenset("\x85\u2028\u2029\ufeff")

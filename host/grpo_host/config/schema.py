@@ -23,10 +23,16 @@ Positive = Annotated[float, Field(gt=0)]
 class RewardUse(PluginUse):
     """A reward, and how much it counts."""
 
+    as_: Name | None = Field(default=None, alias="as")
+    """What metrics and reports call it; null: its name. One reward may come twice, under two."""
     weight: float = 1.0
     """Factor of its value in the sum; negative for a penalty."""
     seconds: Seconds = 30.0
     """Time limit of one score, or of one group's."""
+
+    @property
+    def label(self) -> str:
+        return self.as_ or super().label
 
 
 class LimitsConfig(Section):
@@ -175,7 +181,7 @@ class TrainingConfig(Section):
     lr_schedule: Literal["constant", "linear", "cosine"] = "constant"
     """How the learning rate falls to 0 at the last step; constant: it does not."""
     micro_batch: Count = 16
-    """Rows per forward pass."""
+    """The most rows a forward pass; fewer if they do not divide those of a step."""
     save_every: Count = 10
     """Steps between checkpoints."""
     early_stopping: EarlyStoppingConfig | None = None

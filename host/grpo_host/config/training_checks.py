@@ -26,12 +26,12 @@ def check_context(config: AgentConfig) -> Iterator[Complaint]:
 
 def check_rewards(config: AgentConfig, *, training: bool) -> Iterator[Complaint]:
     """Check that no reward appears twice, and that there is something to learn from."""
-    names = [use.name for use in config.rewards]
+    names = [use.label for use in config.rewards]
     for index, name in enumerate(names):
         if name in names[:index]:
             yield Complaint(
                 ("rewards", index, "name"),
-                f'the reward "{name}" is listed twice. Leave one of them out',
+                f'the reward "{name}" is listed twice. Leave one out, or give it another name with as:',
             )
     if training and not any(use.weight for use in config.rewards):
         yield Complaint(("rewards",), "all weights are 0: there is nothing to learn. Raise one")
@@ -63,16 +63,6 @@ def check_training(config: AgentConfig) -> Iterator[Complaint]:
             ("training", "world_size"),
             f"{training.tasks_per_step} tasks a step do not divide into {training.world_size} processes. "
             f"Set tasks_per_step to a multiple of it",
-        )
-        return
-    rows = training.tasks_per_step * training.group_size // training.world_size
-    if rows % training.micro_batch:
-        fitting = max(n for n in range(1, min(rows, training.micro_batch) + 1) if rows % n == 0)
-        yield Complaint(
-            ("training", "micro_batch"),
-            f"{rows} episodes a step {'and process ' * (training.world_size > 1)}"
-            f"({training.tasks_per_step} tasks of {training.group_size}) "
-            f"do not divide into micro-batches of {training.micro_batch}. Set it to {fitting}",
         )
 
 

@@ -59,7 +59,7 @@ def opening(config: AgentConfig, registry: Registry, tokenizer: Any, model: Mode
         raise
     except Exception as problem:  # plugin code
         raise RunError(
-            f'the environment "{config.environment.name}" cannot begin an episode, which tells what the '
+            f'the environment "{config.environment.label}" cannot begin an episode, which tells what the '
             f"model is shown: {type(problem).__name__}: {problem}"
         ) from problem
     toolbox = Toolbox([*build_tools(config, registry, strategy), *tools])
@@ -98,7 +98,7 @@ def model_card(
         f"---\n{metadata.to_yaml()}\n---",
         f"# {config.name}",
         f"`{base.hub_id or base.name}`, trained with GRPO (TRL, by grpo-agent-framework) as an agent in the "
-        f"environment `{config.environment.name}`.",
+        f"environment `{config.environment.label}`.",
         "## Use",
         *_use(config, base, format),
         "## What it is told",
@@ -164,7 +164,7 @@ def _made(config: AgentConfig, report: Mapping[str, Any], agent_yaml: str) -> It
     versions = re.search(r"^# Made with (.+)$", agent_yaml, re.MULTILINE)
     demonstrations = report.get("warm_start_demonstrations")
     rows = {
-        "rewards": ", ".join(f"{use.weight:g} * {use.name}" for use in config.rewards),
+        "rewards": ", ".join(f"{use.weight:g} * {use.label}" for use in config.rewards),
         "warm start": f"{demonstrations} demonstrations, {warm.epochs} epochs" if warm else "none",
         "GRPO": f"{report.get('steps', training.steps)} steps of {training.tasks_per_step} tasks with "
         f"{training.group_size} episodes each, sampled at temperature {config.sampling.temperature:g}",

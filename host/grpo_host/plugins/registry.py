@@ -15,6 +15,7 @@ from grpo_host.plugins.inspection import (
     check_hook_names,
 )
 from grpo_host.plugins.record import Kind, Offer, Plugin, cause
+from grpo_host.plugins.reference import file_reference
 from grpo_sdk.errors import PluginError, did_you_mean
 from grpo_sdk.hooks import REGISTRATION_HOOKS, GrpoHooks
 
@@ -33,6 +34,8 @@ class Registry:
         self._plugins: dict[str, Plugin] = {}
         self._offers: list[Offer] = []
         self._observers: dict[str, list[tuple[Plugin, Callable[..., Any]]]] = {}
+        self._files: dict[str, dict[Kind, Offer]] = {}
+        """What may be loaded from files, and what has been: by ``path:name``."""
 
     @property
     def plugins(self) -> list[Plugin]:
@@ -90,11 +93,26 @@ class Registry:
         """The names of ``kind``, sorted, each once."""
         return sorted({offer.name for offer in self._offers if offer.kind == kind})
 
+    def allow_file(self, name: str) -> None:
+        """Let ``get`` load ``path of a file:name in it``. For what agent.yaml names alone."""
+        self._files.setdefault(name, {})
+
+    def _from_file(self, kind: Kind, name: str) -> Offer:
+        from grpo_host.plugins.files import load_offer
+
+        loaded, reference = self._files[name], file_reference(name)
+        if kind not in loaded and reference:
+            loaded[kind] = load_offer(kind, *reference, lambda: self.get("environment", "dataset").factory)
+        return loaded[kind]
+
     def get(self, kind: Kind, name: str) -> Offer:
         """Who offers ``name``: a name, ``distribution:name`` or ``distribution/entry point:name``.
 
-        Raises ``PluginError`` if no plugin or more than one does; it says what to write instead.
+        Or, if it is allowed, ``path of a file:name in it``. Raises ``PluginError`` if no plugin or more
+        than one does; it says what to write instead.
         """
+        if name in self._files:
+            return self._from_file(kind, name)
         chosen, colon, short = name.rpartition(":")
         if colon and not any(plugin.is_called(chosen) for plugin in self._plugins.values()):
             known = sorted({plugin.distribution for plugin in self._plugins.values()})

@@ -18,6 +18,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from grpo_host.models.precision import AUTO, resolve_dtype
+from grpo_host.plugins.reference import file_reference
 
 Name = Annotated[str, Field(min_length=1)]
 
@@ -66,7 +67,13 @@ class Named(Section):
 
 
 class PluginUse(Named):
-    """A plugin's reward, tool, environment, backend or strategy, with its options."""
+    """A plugin's reward, tool, environment, backend or strategy, or a file's, with its options."""
+
+    @property
+    def label(self) -> str:
+        """What metrics and reports call it: its name; if it is a file's, its name in the file."""
+        reference = file_reference(self.name)
+        return reference[1] if reference else self.name
 
     options: dict[str, Any] = Field(default_factory=dict)
 

@@ -325,7 +325,7 @@ class TrainingRun:
     def _finish(self) -> None:
         if not self.ranks.main:
             return
-        steps = draw_curves(self.directory, self.reporter, [reward.name for reward in self.config.rewards])
+        steps = draw_curves(self.directory, self.reporter, [reward.label for reward in self.config.rewards])
         self._report(steps=steps)
         before, after = self.report.get("before"), self.report.get("after")
         if before and after and before["reward"] and after["reward"]:

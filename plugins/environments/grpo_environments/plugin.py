@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from grpo_environments.arithmetic.environment import ArithmeticEnvironment
+from grpo_environments.dataset.environment import DatasetEnvironment
 from grpo_environments.order_desk.environment import OrderDeskEnvironment
 from grpo_environments.prompts import PromptsEnvironment
 from grpo_environments.support_desk.environment import SupportDeskEnvironment
@@ -18,4 +19,5 @@ def grpo_environments() -> Mapping[str, EnvironmentFactory]:
         "order_desk": OrderDeskEnvironment,
         "arithmetic": ArithmeticEnvironment,
         "prompts": PromptsEnvironment,
+        "dataset": DatasetEnvironment,
     }

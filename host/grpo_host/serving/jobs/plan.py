@@ -166,14 +166,11 @@ class Plan:
         return sampling
 
     def _training(self, request: TrainRequest) -> dict[str, Any]:
-        rows = request.tasks_per_step * request.group_size
-        most = min(rows, self._config.training.micro_batch)
         training = {
             **self._base.get("training", {}),
             "steps": request.num_iterations,
             "tasks_per_step": request.tasks_per_step,
             "group_size": request.group_size,
-            "micro_batch": max(n for n in range(1, most + 1) if rows % n == 0),
             "warm_start": None,
             "early_stopping": None,
             "world_size": 1,

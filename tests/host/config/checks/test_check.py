@@ -139,7 +139,8 @@ def test_a_judge_is_no_option_where_a_reward_asks_for_none(problems):
 
 def test_a_reward_that_is_listed_twice_is_a_problem(problems):
     assert problems("rewards=[kind, kind]") == [
-        '--set rewards: rewards[1].name: the reward "kind" is listed twice. Leave one of them out'
+        '--set rewards: rewards[1].name: the reward "kind" is listed twice. '
+        "Leave one out, or give it another name with as:"
     ]
 
 
@@ -173,32 +174,12 @@ def test_training_needs_a_temperature(problems):
     ]
 
 
-@pytest.mark.parametrize(("group", "micro", "fitting"), [(8, 5, 4), (2, 16, 8), (3, 8, 6)])
-def test_episodes_must_divide_into_micro_batches(problems, group, micro, fitting):
-    rows = 4 * group
-    overrides = (f"training.group_size={group}", f"training.micro_batch={micro}")
-    assert problems(*overrides) == [
-        f"--set training.micro_batch: {rows} episodes a step (4 tasks of {group}) do not divide "
-        f"into micro-batches of {micro}. Set it to {fitting}"
-    ]
-    assert problems(overrides[0], f"training.micro_batch={fitting}") == []
-
-
 def test_tasks_of_a_step_must_divide_into_processes(problems):
-    settings = ("training.micro_batch=8",)
-    assert problems(*settings, "training.world_size=3") == [
+    assert problems("training.world_size=3") == [
         "--set training.world_size: 4 tasks a step do not divide into 3 processes. "
         "Set tasks_per_step to a multiple of it"
     ]
-    assert problems(*settings, "training.world_size=2") == []
-
-
-def test_a_process_must_play_whole_micro_batches(problems):
-    settings = ("training.world_size=2", "training.micro_batch=32")
-    assert problems(*settings) == [
-        "--set training.micro_batch: 16 episodes a step and process (4 tasks of 8) do not divide "
-        "into micro-batches of 32. Set it to 16"
-    ]
+    assert problems("training.world_size=2") == []
 
 
 def test_early_stopping_needs_something_to_measure_with(problems):

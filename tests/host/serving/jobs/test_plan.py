@@ -105,7 +105,7 @@ def test_a_job_samples_and_trains_as_grpo_needs_it_whatever_serving_does(plan, t
     made = load(plan.make(ask(group_size=6)), tmp_path).config
 
     assert (made.sampling.temperature, made.sampling.top_p, made.sampling.top_k) == (0.7, 1.0, 0)
-    assert (made.training.tasks_per_step, made.training.group_size, made.training.micro_batch) == (2, 6, 6)
+    assert (made.training.tasks_per_step, made.training.group_size) == (2, 6)
     assert made.training.warm_start is None
     assert made.training.early_stopping is None
     assert made.training.world_size == 1

@@ -1,0 +1,143 @@
+"""Single files as plugins: ``./my.py:exact`` in agent.yaml is what the file calls ``exact``.
+
+Only agent.yaml, and the command line, can name a file: never a request to a server.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.util
+import inspect
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from grpo_host.plugins.record import Kind, Offer, Plugin, cause
+from grpo_sdk.backend import Backend
+from grpo_sdk.environment import Environment
+from grpo_sdk.errors import PluginError, did_you_mean
+from grpo_sdk.rewards import GroupReward, Reward, reward
+from grpo_sdk.strategy import Strategy
+from grpo_sdk.trl import TrlEnvironment, is_trl_reward, trl_reward
+
+Factory = Callable[..., Any]
+
+
+def load_offer(kind: Kind, path: str, name: str, dataset: Callable[[], Factory]) -> Offer:
+    """What the file ``path`` calls ``name``, as if a plugin offered it.
+
+    ``dataset`` gives the factory of the environment that poses the tasks of an environment class of TRL.
+    Raises ``PluginError`` if the file cannot be run, or holds nothing of the kind under that name.
+    """
+    module = _load(path)
+    if not hasattr(module, name):
+        public = [known for known in vars(module) if not known.startswith("_")]
+        raise PluginError(f'{path} has no "{name}".{did_you_mean(name, public)}')
+    factory = _FACTORIES[kind](getattr(module, name), dataset)
+    if factory is None:
+        raise PluginError(f"{path}: {name} is no {kind}. {_WANTED[kind]}")
+    return Offer(name, kind, factory, Plugin(Path(path).name, path))
+
+
+def _load(path: str) -> ModuleType:
+    """The module of the file, run once a process."""
+    name = f"grpo_file_{hashlib.sha256(path.encode()).hexdigest()[:12]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None or not Path(path).is_file():
+        raise PluginError(f"{path}: no such file. A path in agent.yaml is relative to agent.yaml")
+    module = importlib.util.module_from_spec(spec)
+    folder = str(Path(path).parent)
+    if folder not in sys.path:  # what stands beside it can be imported, behind all that is installed
+        sys.path.append(folder)
+    sys.modules[name] = module
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        del sys.modules[name]
+        raise PluginError(f"{_place(path, error)}: {cause(error)}") from error
+    return module
+
+
+def _place(path: str, error: BaseException) -> str:
+    """``my.py:3``: the last line of the file that was reached."""
+    if isinstance(error, SyntaxError) and error.filename == path:
+        return f"{path}:{error.lineno}"
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
+    return f"{path}:{lines[-1]}" if lines else path
+
+
+def _reward(found: Any, _: Any) -> Factory | None:
+    if inspect.isclass(found):
+        return found if issubclass(found, Reward | GroupReward) else None
+    if isinstance(found, Reward | GroupReward):
+        return lambda: found
+    if not callable(found):
+        return None
+    if is_trl_reward(found):
+        return trl_reward(found)
+    parameters = list(inspect.signature(found).parameters)
+    is_factory = hasattr(found, "__wrapped__") or parameters[:1] not in (["trajectory"], ["trajectories"])
+    return found if is_factory else reward(found)
+
+
+def _tool(found: Any, _: Any) -> Factory | None:
+    from langchain_core.tools import BaseTool
+
+    if isinstance(found, BaseTool):
+        return lambda: found
+    if inspect.isclass(found):
+        return found if issubclass(found, BaseTool) else None
+    return (lambda: found) if callable(found) else None
+
+
+def _environment(found: Any, dataset: Callable[[], Factory]) -> Factory | None:
+    if not inspect.isclass(found):
+        return found if callable(found) else None
+    if issubclass(found, Environment):
+        return found
+    return _trl_environment(found, dataset()) if hasattr(found, "reset") else None
+
+
+def _trl_environment(found: type, dataset: Factory) -> Factory:
+    def factory(**options: Any) -> TrlEnvironment:
+        return TrlEnvironment(found(), dataset(**options))
+
+    factory.__doc__ = found.__doc__
+    factory.__signature__ = inspect.signature(dataset)  # type: ignore[attr-defined]
+    factory.__wrapped__ = dataset.__init__ if inspect.isclass(dataset) else dataset  # type: ignore[attr-defined]
+    return factory
+
+
+def _backend(found: Any, _: Any) -> Factory | None:
+    return found if inspect.isclass(found) and issubclass(found, Backend) else None
+
+
+def _strategy(found: Any, _: Any) -> Factory | None:
+    if isinstance(found, Strategy):
+        return lambda: found
+    return found if callable(found) else None
+
+
+_FACTORIES: dict[Kind, Callable[[Any, Callable[[], Factory]], Factory | None]] = {
+    "reward": _reward,
+    "tool": _tool,
+    "environment": _environment,
+    "backend": _backend,
+    "strategy": _strategy,
+}
+
+_WANTED: dict[Kind, str] = {
+    "reward": "Name a function of a trajectory, a class of grpo_sdk.Reward or GroupReward, or a reward "
+    "function of TRL",
+    "tool": "Name a function with type hints and a docstring, or a tool of LangChain",
+    "environment": "Name a class of grpo_sdk.Environment, or an environment class of TRL",
+    "backend": "Name a class of grpo_sdk.Backend",
+    "strategy": "Name a grpo_sdk.Strategy, or a function that makes one",
+}

@@ -1,0 +1,191 @@
+"""Single files as plugins."""
+
+from __future__ import annotations
+
+import pytest
+
+from grpo_host.assembly.from_yaml import build_environment, build_rewards, build_strategy, build_tools
+from grpo_host.checks.check import check
+from grpo_host.config.load import load_config
+from grpo_host.config.resolved import dump_resolved
+from grpo_host.plugins import load_plugins
+from grpo_sdk.errors import PluginError
+from grpo_sdk.testing import make_trajectory
+
+AGENT = """\
+name: sums
+model: m
+backend: scripted
+agent: {{tools: [{tool}], strategy: {strategy}}}
+environment: {environment}
+rewards: [{reward}]
+"""
+
+FILE = """
+import beside
+from grpo_sdk import Environment, GroupReward, Observation, Reward, StepResult, Strategy, Task, reward
+from grpo_sdk.messages import user
+
+
+def short(trajectory, *, limit: int = 5) -> float:
+    return float(len(trajectory.final_text) <= limit)
+
+
+@reward
+def decorated(trajectory, *, limit: int = 5) -> float:
+    return float(len(trajectory.final_text) <= limit)
+
+
+class Kind(Reward):
+    def score(self, trajectory):
+        return beside.ONE
+
+
+made = Kind()
+
+
+def trl(completions, **_):
+    return [1.0 for _ in completions]
+
+
+def lookup(order: str) -> str:
+    '''Look an order up.'''
+    return "sent"
+
+
+class Desk(Environment):
+    def __init__(self, *, size: int = 2) -> None:
+        self.size = size
+
+    def tasks(self, split):
+        return [Task(f"{split}-{n}", {}, split) for n in range(self.size)]
+
+    async def reset(self, task, *, seed):
+        return Observation([user("Hi")])
+
+    async def step(self, action):
+        return StepResult(done=True)
+
+
+class Guess:
+    def reset(self, **columns):
+        return " Go."
+
+    def guess(self, value: int) -> str:
+        '''Guess.'''
+        return "right"
+
+
+brief = Strategy("brief", system_prompt="Be brief.")
+number = 3
+"""
+
+
+@pytest.fixture
+def registry():
+    return load_plugins(["grpo-agent-framework"])
+
+
+@pytest.fixture
+def load(tmp_path, registry):
+    (tmp_path / "beside.py").write_text("ONE = 1.0\n")
+    (tmp_path / "my.py").write_text(FILE)
+
+    def load(reward="./my.py:short", tool="./my.py:lookup", environment="./my.py:Desk", strategy="null"):
+        path = tmp_path / "agent.yaml"
+        path.write_text(AGENT.format(reward=reward, tool=tool, environment=environment, strategy=strategy))
+        return load_config(path, registry=registry)
+
+    return load
+
+
+@pytest.mark.parametrize("name", ["short", "decorated", "Kind", "made", "trl"])
+def test_rewards_of_every_kind_are_taken_from_a_file(load, registry, name):
+    (item,) = build_rewards(load(f"my.py:{name}").config, registry)
+    assert item.name == name
+    if name != "trl":
+        assert item.reward.score(make_trajectory("Hi.")) == 1.0
+
+
+def test_a_function_in_a_file_has_options_and_may_have_another_name(load, registry):
+    loaded = load("{name: ./my.py:short, options: {limit: 1}, as: brief}")
+    (item,) = build_rewards(loaded.config, registry)
+    assert item.name == "brief"
+    assert item.reward.score(make_trajectory("Hi.")) == 0.0
+
+
+def test_tools_environments_and_strategies_are_taken_from_a_file(load, registry):
+    config = load(strategy="./my.py:brief", environment="{name: ./my.py:Desk, options: {size: 3}}").config
+    strategy = build_strategy(config, registry)
+    assert strategy.system_prompt == "Be brief."
+    assert [tool.name for tool in build_tools(config, registry, strategy)] == ["lookup"]
+    assert len(build_environment(config, registry)().tasks("train")) == 3
+
+
+def test_an_environment_class_of_trl_has_the_tasks_of_a_dataset(load, registry, tmp_path):
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "Guess."}\n')
+    config = load(
+        environment="{name: ./my.py:Guess, options: {path: rows.jsonl, held_out_share: 0.0}}"
+    ).config
+    made = build_environment(config, registry)()
+    assert [task.data for task in made.tasks("train")] == [{"prompt": "Guess."}]
+    assert [tool.__name__ for tool in made.tools()] == ["guess"]
+
+
+def test_one_reward_may_come_twice_under_two_names(load, registry):
+    twice = "./my.py:short, {name: ./my.py:short, as: shorter, options: {limit: 1}}"
+    assert [item.name for item in build_rewards(load(twice).config, registry)] == ["short", "shorter"]
+    problems = check(load("./my.py:short, ./my.py:short"), registry).problems
+    assert any('the reward "short" is listed twice. Leave one out, or give it' in str(p) for p in problems)
+
+
+def test_a_resolved_agent_yaml_works_from_anywhere(load, registry, tmp_path, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    resolved = tmp_path / "elsewhere" / "agent.yaml"
+    resolved.write_text(dump_resolved(load(), registry))
+    monkeypatch.chdir("/")
+    again = load_config(resolved, registry=registry)
+    assert build_rewards(again.config, registry)[0].name == "short"
+    assert "as:" not in resolved.read_text()
+
+
+def test_what_agent_yaml_does_not_name_is_never_loaded(load, registry, tmp_path):
+    load()
+    with pytest.raises(PluginError, match=r'no plugin ".*my\.py" for the reward'):
+        registry.get("reward", f"{tmp_path}/my.py:decorated")
+
+
+@pytest.mark.parametrize(
+    ("reward", "said"),
+    [
+        ("./gone.py:x", "gone.py: no such file. A path in agent.yaml is relative to agent.yaml"),
+        ("./my.py:shrot", 'my.py has no "shrot". Did you mean "short"?'),
+        ("./my.py:number", "my.py: number is no reward. Name a function of a trajectory"),
+        ("./my.py:Desk", "my.py: Desk is no reward"),
+        ("./bad.py:x", "bad.py:2: ZeroDivisionError: division by zero"),
+        ("./syntax.py:x", "syntax.py:1: SyntaxError"),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_said_with_its_line(load, registry, tmp_path, reward, said):
+    (tmp_path / "bad.py").write_text("x = 1\nx / 0\n")
+    (tmp_path / "syntax.py").write_text("def x(:\n")
+    problems = [str(problem) for problem in check(load(reward), registry).problems]
+    assert [p for p in problems if said in p and "agent.yaml:6: rewards[0].name" in p], problems
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"tool": "./my.py:number"}, "number is no tool. Name a function with type hints"),
+        ({"environment": "./my.py:number"}, "number is no environment. Name a class of grpo_sdk.Environment"),
+        ({"strategy": "./my.py:number"}, "number is no strategy. Name a grpo_sdk.Strategy"),
+    ],
+)
+def test_what_is_of_another_kind_is_refused(load, registry, settings, said):
+    assert any(said in str(problem) for problem in check(load(**settings), registry).problems)
+
+
+def test_what_a_file_prints_does_not_mix_with_what_a_command_prints(load, registry, tmp_path, capsys):
+    (tmp_path / "loud.py").write_text("print('hello')\ndef x(trajectory): return 1.0\n")
+    build_rewards(load("./loud.py:x").config, registry)
+    assert capsys.readouterr().out == ""
