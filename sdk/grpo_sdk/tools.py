@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
@@ -13,11 +14,13 @@ from grpo_sdk.numbers import check_number
 from grpo_sdk.schemas import inlinable, object_schema
 
 if TYPE_CHECKING:
+    from langchain_core.retrievers import BaseRetriever
     from langchain_core.tools import BaseTool
     from pydantic import BaseModel
 
-ToolLike: TypeAlias = "BaseTool | BoundTool | Callable[..., Any]"
-"""What can be given as a tool: a langchain-core tool, or a function with type hints and a docstring."""
+ToolLike: TypeAlias = "BaseTool | BaseRetriever | BoundTool | Callable[..., Any]"
+"""What can be given as a tool: a langchain-core tool or retriever, or a function with type hints and a
+docstring."""
 
 
 MALFORMED_CALL = "malformed_tool_call"
@@ -47,15 +50,18 @@ class ToolLimits:
 def as_tool(tool: ToolLike, *, name: str | None = None) -> BaseTool:
     """``tool`` as a ``BaseTool``; a function's type hints and docstring become its schema.
 
-    A function without a docstring is described by its name. Raises ``TypeError`` if ``tool``
-    is neither.
+    A function without a docstring is described by its name, and a retriever, which is asked for texts, by
+    the first line of its class's. Raises ``TypeError`` if ``tool`` is none of these.
     """
+    from langchain_core.retrievers import BaseRetriever
     from langchain_core.tools import BaseTool, StructuredTool
 
+    if isinstance(tool, BaseRetriever):
+        return _retriever_tool(tool, name)
     if isinstance(tool, BaseTool):
         return tool if name in (None, tool.name) else tool.model_copy(update={"name": name})
     if not callable(tool):
-        raise TypeError(f"a tool is a BaseTool or a function, not {type(tool).__name__}")
+        raise TypeError(f"a tool is a BaseTool, a retriever or a function, not {type(tool).__name__}")
     label = name or str(getattr(tool, "__name__", type(tool).__name__))
     described = bool(inspect.getdoc(tool))
     is_async = inspect.iscoroutinefunction(tool)
@@ -70,6 +76,14 @@ def as_tool(tool: ToolLike, *, name: str | None = None) -> BaseTool:
 
 def _has_google_docstring(function: Callable[..., Any]) -> bool:
     return "\nArgs:\n" in (inspect.getdoc(function) or "")
+
+
+def _retriever_tool(retriever: BaseRetriever, name: str | None) -> BaseTool:
+    from langchain_core.tools import create_retriever_tool
+
+    own = retriever.name or re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(retriever).__name__).lower()
+    described = (inspect.getdoc(type(retriever)) or "Search for texts.").splitlines()[0]
+    return create_retriever_tool(retriever, name or own, described)
 
 
 def tool_schema(tool: BaseTool) -> ToolSchema:
@@ -133,11 +147,12 @@ def bind(tool: ToolLike, *, name: str | None = None) -> BoundTool:
     costs 0.4 ms a call; a tool with callbacks, artifacts or its own ``_arun`` goes through
     ``ainvoke``. Raises as ``as_tool`` does.
     """
+    from langchain_core.retrievers import BaseRetriever
     from langchain_core.tools import BaseTool
 
     if isinstance(tool, BoundTool):
         return tool if name in (None, tool.name) else _renamed(tool, str(name))
-    if isinstance(tool, BaseTool):
+    if isinstance(tool, BaseTool | BaseRetriever):
         made = as_tool(tool, name=name)
         form = _plain_form(made)
         run = _through_langchain(made) if form is None else _direct(form, made.coroutine or made.func)  # type: ignore[attr-defined]

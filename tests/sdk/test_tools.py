@@ -5,12 +5,14 @@ import json
 from typing import Annotated, Any
 
 import pytest
+from langchain_core.documents import Document
+from langchain_core.retrievers import BaseRetriever
 from langchain_core.tools import BaseTool, InjectedToolArg, StructuredTool, tool
 from pydantic import BaseModel
 
 from grpo_sdk import tool_call
 from grpo_sdk.toolbox import Toolbox
-from grpo_sdk.tools import ToolLimits, as_tool, tool_schema
+from grpo_sdk.tools import ToolLimits, as_tool, bind, tool_schema
 
 
 def add(a: int, b: int = 2) -> int:
@@ -89,8 +91,26 @@ def test_a_tool_can_be_renamed():
     assert box.schemas[0]["function"]["name"] == "sum_up"
 
 
+class OrderPapers(BaseRetriever):
+    """Finds papers about an order."""
+
+    def _get_relevant_documents(self, query, *, run_manager):
+        return [Document(f"{query}: paid"), Document(f"{query}: sent")]
+
+
+@pytest.mark.asyncio
+async def test_a_retriever_is_a_tool_that_is_asked_for_texts():
+    box = Toolbox([OrderPapers(), bind(OrderPapers(), name="papers")])
+
+    ((answer, _),) = await box.run([tool_call("papers", '{"query": "N1"}', "a1")])
+
+    assert box.names == ["order_papers", "papers"]
+    assert box.schemas[0]["function"]["description"] == "Finds papers about an order."
+    assert answer["content"] == "N1: paid\n\nN1: sent"
+
+
 def test_what_is_no_tool_is_refused():
-    with pytest.raises(TypeError, match="a tool is a BaseTool or a function, not int"):
+    with pytest.raises(TypeError, match="a tool is a BaseTool, a retriever or a function, not int"):
         as_tool(3)
 
 

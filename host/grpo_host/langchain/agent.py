@@ -32,11 +32,11 @@ from grpo_host.chat.agent import ChatAgent
 from grpo_host.chat.store import ConflictError, ConversationStore, MemoryStore
 from grpo_host.chat.voice import Voice
 from grpo_host.langchain.callbacks import CallbackInstruments
-from grpo_host.langchain.messages import from_messages, to_messages, usage
 from grpo_host.langchain.named_model import NamedModel, find_model
 from grpo_host.langchain.source import loop_of_callers, submit, wait_for
 from grpo_host.telemetry.agents import instruments
 from grpo_sdk.errors import ConfigError
+from grpo_sdk.langchain_messages import from_messages, to_messages, usage
 from grpo_sdk.messages import Message
 from grpo_sdk.trajectory import Turn
 

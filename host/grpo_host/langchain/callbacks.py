@@ -17,8 +17,8 @@ from langchain_core.utils.utils import LC_ID_PREFIX
 from grpo_host.agents.agent import Conversation
 from grpo_host.agents.reply import OnText, Reply
 from grpo_host.agents.tracing import Instruments, ModelCall, Talk
-from grpo_host.langchain.messages import from_messages, to_ai_message, usage
 from grpo_sdk.backend import Backend, Sampling
+from grpo_sdk.langchain_messages import from_messages, to_ai_message, usage
 from grpo_sdk.messages import Message, ToolCall, ToolSchema
 from grpo_sdk.trajectory import ToolRun
 

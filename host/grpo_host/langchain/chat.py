@@ -24,11 +24,11 @@ from pydantic import ConfigDict, Field, PrivateAttr
 
 from grpo_host.agents.reply import OnText, Reply
 from grpo_host.langchain.asking import Asked, LangChainTool, asked, tool_choice, tool_schemas
-from grpo_host.langchain.messages import to_ai_message, to_messages, usage
 from grpo_host.langchain.source import CALLER, ModelSource, submit, wait_for
 from grpo_host.langchain.structured import Method, structured
 from grpo_sdk.backend import Backend, Capability
 from grpo_sdk.errors import ConfigError, ContextOverflowError
+from grpo_sdk.langchain_messages import to_ai_message, to_messages, usage
 
 
 class PromptTooLongError(ContextOverflowError, LangChainContextOverflowError):

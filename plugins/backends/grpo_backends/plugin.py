@@ -10,6 +10,7 @@ from grpo_sdk import Backend, hookimpl
 @hookimpl
 def grpo_backends() -> Mapping[str, type[Backend]]:
     """Offer the built-in backends; their engines are imported when one of them starts."""
+    from grpo_backends.langchain_chat import LangChainBackend
     from grpo_backends.litellm_chat import LiteLLMBackend
     from grpo_backends.openai_http import OpenAIChatBackend
     from grpo_backends.transformers_engine import TransformersBackend
@@ -21,5 +22,6 @@ def grpo_backends() -> Mapping[str, type[Backend]]:
         "transformers": TransformersBackend,
         "openai": OpenAIChatBackend,
         "litellm": LiteLLMBackend,
+        "langchain": LangChainBackend,
         "scripted": ScriptedBackend,
     }

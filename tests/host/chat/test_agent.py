@@ -219,7 +219,7 @@ def test_a_tool_of_the_same_name_replaces_the_other(chat):
 
 
 def test_what_is_no_tool_is_refused_at_once(chat):
-    with pytest.raises(TypeError, match="a tool is a BaseTool or a function, not str"):
+    with pytest.raises(TypeError, match="a tool is a BaseTool, a retriever or a function, not str"):
         chat().agent.add_tool("look_up", name="look_up")
 
 

@@ -91,7 +91,7 @@ def test_a_factory_that_makes_something_else_is_a_problem(problems):
     assert problems("agent.strategy=number") == [f'--set agent.strategy: strategy "number" {made} a Strategy']
     assert problems("agent.tools=[number]") == [
         '--set agent.tools: agent.tools[0]: tool "number" of local (entry point "shop") '
-        "is no tool: a tool is a BaseTool or a function, not float"
+        "is no tool: a tool is a BaseTool, a retriever or a function, not float"
     ]
     assert problems("environment=nothing") == [
         '--set environment: it could not be tried: environment "nothing" of local '

@@ -12,8 +12,8 @@ from langchain_core.messages import (
     ToolMessage,
 )
 
-from grpo_host.langchain.messages import to_ai_message, to_messages
 from grpo_sdk import ConfigError, assistant, tool_call
+from grpo_sdk.langchain_messages import to_ai_message, to_messages
 
 
 def test_each_kind_of_message_has_its_role_and_its_text():
