@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         tool_result,
         user,
     )
+    from grpo_sdk.recording import record_reward
     from grpo_sdk.rewards import GroupReward, Reward, RewardResult, reward, score_messages
     from grpo_sdk.seeds import derive_seed
     from grpo_sdk.strategy import Strategy
@@ -48,6 +49,7 @@ _HOME = {
     "errors": "ConfigError ContextOverflowError GrpoError MissingExtraError ModelError ProviderError",
     "hooks": "hookimpl",
     "messages": "Message ToolCall ToolSchema assistant system tool_call tool_result user",
+    "recording": "record_reward",
     "rewards": "GroupReward Reward RewardResult reward score_messages",
     "seeds": "derive_seed",
     "strategy": "Strategy",
@@ -91,6 +93,7 @@ __all__ = [
     "assistant",
     "derive_seed",
     "hookimpl",
+    "record_reward",
     "reward",
     "score_messages",
     "system",

@@ -226,6 +226,8 @@ class Trajectory:
     """Id of the OpenTelemetry trace (32 hexadecimal digits) in which the episode ran, if it ran in one."""
     environment_reward: float | None = None
     """The sum of what the environment gave for its steps; None if it gave nothing."""
+    recorded: dict[str, float] = field(default_factory=dict)
+    """What ``record_reward`` was told within the episode, by name; of several values the sum."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "stop_reason", StopReason(self.stop_reason))

@@ -22,19 +22,12 @@ def check_app(said: AgentSection, backend: Backend | None) -> Iterator[Complaint
     ``backend``, which is not started, stands for its model; without one it is not made.
     """
     if said.runnable is None:
-        for key in ("input", "context", "output", "redirect"):
-            if getattr(said, key):
+        for key in ("input", "context", "output", "redirect", "train"):
+            if getattr(said, key) not in (None, {}):
                 yield Complaint(("agent", key), "this is about an app, and agent.runnable names none")
         return
-    for key in ("strategy", "system_prompt"):
-        if getattr(said, key):
-            yield Complaint(("agent", key), "the app in agent.runnable has its own prompt. Leave this out")
+    yield from _check_settings(said)
     yield from _check_paths(said)
-    for name in said.redirect:
-        if not all(name.partition(":")):
-            yield Complaint(
-                ("agent", "redirect", name), "name a model with its provider, such as openai:gpt-5-mini"
-            )
     from grpo_host.langchain.app import load_app
 
     try:
@@ -55,6 +48,21 @@ def check_app(said: AgentSection, backend: Backend | None) -> Iterator[Complaint
             ("agent", "tools"),
             f"{said.runnable.name} takes no tools. Leave them out, or give it a parameter called tools",
         )
+
+
+def _check_settings(said: AgentSection) -> Iterator[Complaint]:
+    from grpo_host.langchain.app_assembly import weights_from_config
+
+    for key in ("strategy", "system_prompt"):
+        if getattr(said, key):
+            yield Complaint(("agent", key), "the app in agent.runnable has its own prompt. Leave this out")
+    if said.train is not None and not any(weights_from_config(said.train).values()):
+        yield Complaint(("agent", "train"), "no role is trained. Leave it out to train all")
+    for name in said.redirect:
+        if not all(name.partition(":")):
+            yield Complaint(
+                ("agent", "redirect", name), "name a model with its provider, such as openai:gpt-5-mini"
+            )
 
 
 def unused_tools(said: AgentSection, tools: Sequence[str]) -> Iterator[str]:

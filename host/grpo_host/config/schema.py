@@ -72,6 +72,9 @@ class AgentSection(Section):
     """Models that the app itself names, such as ``openai:gpt-5-mini``, which the policy answers for."""
     others: Literal["refuse", "keep"] = "refuse"
     """Whether the app's calls of other models are errors, or are made and not recorded."""
+    train: list[Name] | dict[Name, Annotated[float, Field(ge=0)]] | None = None
+    """Roles of the app that are trained, with a factor of their loss if given; null: all. A role is a
+    middleware's purpose (such as ``summarization``), an agent's name or a graph's node."""
     output: str | None = None
     """Where the answer is in what the app gives, such as ``answer.text``. Null: its structured response, or
     its last message."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -25,6 +26,8 @@ from grpo_sdk.errors import ConfigError
 from grpo_sdk.messages import Message, assistant
 from grpo_sdk.tools import ToolLike, as_tool
 from grpo_sdk.trajectory import Ledger, Task, TokenSequence, Turn
+
+logger = logging.getLogger(__name__)
 
 END_SECONDS = 10.0
 """How long an app that is stopped may take to end."""
@@ -57,6 +60,9 @@ class AppAgent:
     """Its backend, sampling and limits; its tools are offered to what makes the app."""
     app: App
     mapping: AppMapping = field(default_factory=AppMapping)
+    weights: Mapping[str, float] | None = None
+    """Role → factor of its loss, 0 for all that are not named; None: all are trained."""
+    _warned: list[str] = field(default_factory=list, repr=False, compare=False)
 
     @property
     def backend(self) -> Backend:
@@ -84,12 +90,27 @@ class AppAgent:
         seed: int,
         policy_version: int,
     ) -> AppConversation:
-        calls = ModelCalls(self.agent, seed=seed, policy_version=policy_version)
+        calls = ModelCalls(self.agent, seed=seed, policy_version=policy_version, weight=self._weight)
         return AppConversation(self, calls, task, tools, history)
+
+    def _weight(self, role: str) -> float:
+        return 1.0 if self.weights is None else self.weights.get(role, 0.0)
+
+    def warn_of_roles(self, ledger: Ledger) -> None:
+        """Say once if nothing in ``ledger`` is trained: it is likely that a role has another name."""
+        trained = any(self._weight(item.role) for item in ledger.sequences)
+        if self.weights is None or trained or not ledger.sequences or self._warned:
+            return
+        roles = ", ".join(sorted({item.role or '""' for item in ledger.sequences}))
+        self._warned.append(
+            f"agent.train names {', '.join(self.weights)}, and nothing of an episode is trained: its roles "
+            f"are {roles}"
+        )
+        logger.warning("%s", self._warned[0])
 
     async def replay(self, dialogue: Sequence[Message], tools: Sequence[ToolLike]) -> list[TokenSequence]:
         limits = replace(self.agent.limits, turns=MANY)
-        calls = ReplayedCalls(replace(self.agent, limits=limits))
+        calls = ReplayedCalls(replace(self.agent, limits=limits), weight=self._weight)
         opening = list(dialogue[:1]) if dialogue and dialogue[0]["role"] == "system" else []
         task = Task("demonstration", _Unknown())
         conversation = AppConversation(self, calls, task, tools, opening)
@@ -140,7 +161,10 @@ class AppConversation:
         return self.calls.turns
 
     def ledger(self, *, spans: bool = False) -> Ledger | None:
-        return self.calls.ledger(spans=spans)
+        ledger = self.calls.ledger(spans=spans)
+        if ledger is not None:
+            self.agent.warn_of_roles(ledger)
+        return ledger
 
     async def act(self, new: Sequence[Message]) -> Message:
         """What the app makes of ``new``: its answer, as a message.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -39,7 +40,9 @@ class AppAssembly(Assembly):
         threads = max(THREADS, config.rollouts.concurrency)
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(threads, "grpo-app"))
         agent = agent_from_config(config, self.backend, Strategy("app"), self.parts.tools)
-        played = AppAgent(agent, app, mapping_from_config(config.agent))
+        train = config.agent.train
+        weights = None if train is None else weights_from_config(train)
+        played = AppAgent(agent, app, mapping_from_config(config.agent), weights)
         self.redirect = Redirect(config.agent.redirect, played.model, config.agent.others)
         self.redirect.install()
         return played
@@ -48,6 +51,11 @@ class AppAssembly(Assembly):
         if self.redirect is not None:
             self.redirect.restore()
         await super().close()
+
+
+def weights_from_config(train: Sequence[str] | Mapping[str, float]) -> dict[str, float]:
+    """The factor of the loss of each role that is trained."""
+    return dict(train) if isinstance(train, Mapping) else dict.fromkeys(train, 1.0)
 
 
 def mapping_from_config(said: AgentSection) -> AppMapping:

@@ -19,6 +19,7 @@ from grpo_sdk.deadline import Deadline
 from grpo_sdk.environment import Environment
 from grpo_sdk.errors import ContextOverflowError
 from grpo_sdk.messages import Message, as_messages
+from grpo_sdk.recording import recording
 from grpo_sdk.tools import ToolLike
 from grpo_sdk.trajectory import Ledger, Status, StopReason, Task, TokenSequence, Trajectory, Turn
 
@@ -102,6 +103,7 @@ class _Progress:
     opening: list[Message] = field(default_factory=list)
     outcome: dict[str, Any] = field(default_factory=dict)
     reward: float | None = None
+    recorded: dict[str, float] = field(default_factory=dict)
 
 
 async def run_episode(
@@ -127,7 +129,8 @@ async def run_episode(
     try:
         with Deadline(seconds):
             environment = make_environment()
-            await _play(agent, environment, request, progress, policy_version)
+            with recording(progress.recorded):
+                await _play(agent, environment, request, progress, policy_version)
         status, stop = "completed", StopReason.DONE
     except TurnLimitError:
         status, stop = "truncated", StopReason.TURN_LIMIT
@@ -165,6 +168,7 @@ async def run_episode(
         seconds=time.perf_counter() - clock,
         trace=_active_trace(),
         environment_reward=progress.reward,
+        recorded=progress.recorded,
     )
 
 

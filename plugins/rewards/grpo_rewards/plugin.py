@@ -14,6 +14,7 @@ from grpo_rewards.guidance import GuidanceReward
 from grpo_rewards.length import LengthReward
 from grpo_rewards.neural import NeuralReward
 from grpo_rewards.professionalism import ProfessionalismReward
+from grpo_rewards.recorded import RecordedReward
 from grpo_rewards.ruler import RulerReward
 from grpo_rewards.safety import SafetyReward
 from grpo_rewards.similarity import SimilarityReward
@@ -32,6 +33,7 @@ def grpo_rewards() -> Mapping[str, RewardFactory]:
     return {
         "task_success": TaskSuccessReward,
         "environment": environment,
+        "recorded": RecordedReward,
         "format": FormatReward,
         "length": LengthReward,
         "empathy": EmpathyReward,

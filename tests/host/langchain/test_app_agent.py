@@ -8,7 +8,7 @@ import operator
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, TypedDict
 
 import pytest
@@ -31,7 +31,16 @@ from grpo_host.agents.rendering import make_renderer
 from grpo_host.langchain.app import App
 from grpo_host.langchain.app_agent import AppAgent, AppMapping
 from grpo_host.rollouts.episode import EpisodeRequest, run_episode
-from grpo_sdk import Environment, Observation, Sampling, StepResult, Task, Trajectory, user
+from grpo_sdk import (
+    Environment,
+    Observation,
+    Sampling,
+    StepResult,
+    Task,
+    Trajectory,
+    record_reward,
+    user,
+)
 
 Ways = pytest.mark.parametrize("way", ["ainvoke", "astream", "invoke", "stream"])
 """How an app asks its model."""
@@ -614,3 +623,66 @@ def test_sixty_four_episodes_of_an_app_that_is_not_async_keep_apart(tokens):
     trajectories = asyncio.run(all_of_them())
     assert [t.final_text for t in trajectories] == [f"It is {n}." for n in range(64)]
     assert_exact(backend, *trajectories)
+
+
+def writer_and_judge(model):
+    judge_agent = create_agent(model, [], system_prompt="You judge.", name="judge")
+
+    @tool
+    async def judge(text: str) -> str:
+        """Judge a text."""
+        found = await judge_agent.ainvoke({"messages": [HumanMessage(text)]})
+        return found["messages"][-1].text
+
+    return create_agent(model, [judge], name="writer")
+
+
+def writes_and_judges(heard):
+    if "You judge" in heard:
+        return "Good."
+    return "Done." if "Good." in heard else call("judge", text="Hm")
+
+
+@pytest.mark.parametrize(
+    ("weights", "expected"),
+    [
+        (None, {"writer": 1.0, "judge": 1.0}),
+        ({"writer": 1.0}, {"writer": 1.0, "judge": 0.0}),
+        ({"writer": 1.0, "judge": 0.25}, {"writer": 1.0, "judge": 0.25}),
+    ],
+)
+def test_roles_are_trained_as_agent_yaml_says(tokens, weights, expected):
+    backend = tokens(writes_and_judges)
+    agent = replace(agent_of(backend, app_of(writer_and_judge)), weights=weights)
+    trajectory = play(agent, "Write.")
+    assert {item.role: item.weight for item in trajectory.ledger.sequences} == expected
+    assert_exact(backend, trajectory)
+
+
+def test_roles_that_nobody_has_are_warned_of_once(tokens, caplog):
+    agent = replace(agent_of(tokens(writes_and_judges), app_of(writer_and_judge)), weights={"wrter": 1.0})
+    play(agent, "Write.")
+    play(agent, "Write.")
+    [record] = caplog.records
+    said = "agent.train names wrter, and nothing of an episode is trained: its roles are judge, writer"
+    assert record.message == said
+
+
+def test_an_app_records_rewards_wherever_it_runs(tokens):
+    def build(model):
+        def in_a_thread(messages):
+            record_reward("steps", 1)
+            return model.invoke(messages)
+
+        async def awaited(message):
+            record_reward("steps", 1)
+            assert record_reward("quality", 0.5)
+            return message
+
+        return RunnableLambda(in_a_thread) | RunnableLambda(awaited)
+
+    agent = agent_of(tokens(lambda _: "Hi."), app_of(build), input="messages")
+    trajectory = play(agent, "Hello", "And?")
+    assert trajectory.recorded == {"steps": 4.0, "quality": 1.0}
+    assert Trajectory.from_json(trajectory.to_json()).recorded == trajectory.recorded
+    assert not record_reward("steps", 1)

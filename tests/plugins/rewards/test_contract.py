@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -31,6 +32,16 @@ class TestEnvironment(RewardContract):
 
     def samples(self) -> Sequence[Trajectory]:
         return [make_trajectory("Yes.", environment_reward=given) for given in (-1.0, 0.5)]
+
+
+class TestRecorded(RewardContract):
+    bounds = None  # the app's
+
+    def make(self) -> Reward:
+        return FACTORIES["recorded"]()
+
+    def samples(self) -> Sequence[Trajectory]:
+        return [replace(make_trajectory("Yes."), recorded={"reward": given}) for given in (-1.0, 0.5)]
 
 
 class TestFormat(RewardContract):
@@ -80,6 +91,7 @@ def test_every_reward_has_a_contract_test():
     assert FACTORIES.keys() - ELSEWHERE == {
         "task_success",
         "environment",
+        "recorded",
         "format",
         "length",
         "empathy",

@@ -121,6 +121,15 @@ def test_a_model_to_redirect_has_its_provider(problems, shop):
     assert "agent.redirect.gpt-5-mini: name a model with its provider, such as openai:gpt-5-mini" in line
 
 
+@pytest.mark.parametrize("train", ["[]", "{writer: 0}"])
+def test_some_role_has_to_be_trained(problems, shop, train):
+    folder = shop(desk_app=GRAPH)
+    runnable = f"agent.runnable={{name: 'desk_app:graph', folder: {folder}}}"
+    assert problems(runnable, "agent.train={writer: 0, judge: 0.5}") == []
+    [line] = problems(runnable, f"agent.train={train}")
+    assert "agent.train: no role is trained. Leave it out to train all" in line
+
+
 def test_what_an_app_has_no_use_for_is_a_problem(problems, report, shop):
     folder = shop(desk_app=GRAPH)
     runnable = f"agent.runnable={{name: 'desk_app:graph', folder: {folder}}}"
@@ -135,7 +144,7 @@ def test_what_an_app_has_no_use_for_is_a_problem(problems, report, shop):
 
 
 @pytest.mark.parametrize(
-    "said", ["input=text", "context={a: text}", "output=text", "redirect={'a:b': policy}"]
+    "said", ["input=text", "context={a: text}", "output=text", "redirect={'a:b': policy}", "train=[desk]"]
 )
 def test_what_is_said_of_an_app_needs_one(problems, said):
     [line] = problems(f"agent.{said}")
