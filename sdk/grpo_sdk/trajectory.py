@@ -64,6 +64,20 @@ class MessageSpan:
 
 
 @dataclass(frozen=True, slots=True)
+class TokenConstraint:
+    """What the ids ``start`` to ``end`` (the first one after it) of a sequence were sampled under."""
+
+    start: int
+    """Index of the first id."""
+    end: int
+    """Index behind the last one."""
+    grammar: str
+    """As ``Sampling.grammar``. The logprobs are those of what it leaves, id by id."""
+    stop_ids: list[int] = field(default_factory=list)
+    """The ids that end an answer: allowed wherever the grammar has come to its end, and nowhere else."""
+
+
+@dataclass(frozen=True, slots=True)
 class TokenSequence:
     """The exact ids of one uninterrupted context, as the backend saw and sampled them.
 
@@ -89,6 +103,8 @@ class TokenSequence:
     weight: float = 1.0
     """Factor of its loss. 0: it is recorded and not trained, since its role is not, or since an answer in it
     was cut short, so that the log-probs of its ids, here 0.0, are not known."""
+    constraints: list[TokenConstraint] = field(default_factory=list)
+    """In order. Ids outside of them were sampled from the whole vocabulary."""
 
     def __post_init__(self) -> None:
         lengths = {len(self.ids), len(self.mask), len(self.logprobs), len(self.versions)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -9,12 +10,15 @@ from typing import Any, TypeVar
 
 from grpo_host.agents.call_ids import call_ids, identified
 from grpo_host.agents.rendering import Renderer
+from grpo_host.agents.rendering.call_syntax import call_syntax
+from grpo_host.agents.rendering.constraints import check_constraints, make_grammar
 from grpo_host.agents.reply import OnText, Reply
+from grpo_host.models.resolve import end_ids
 from grpo_sdk.backend import Backend, Capability, ChatReply, FinishReason, Sampling, TokenReply
 from grpo_sdk.errors import ContextOverflowError
-from grpo_sdk.messages import Message, ToolSchema, assistant
+from grpo_sdk.messages import Message, ToolCall, ToolSchema, assistant
 from grpo_sdk.tools import MALFORMED_CALL
-from grpo_sdk.trajectory import Ledger, MessageSpan, TokenSequence
+from grpo_sdk.trajectory import Ledger, MessageSpan, TokenConstraint, TokenSequence
 
 R = TypeVar("R")
 
@@ -24,10 +28,12 @@ class Session(ABC):
 
     def __init__(
         self,
+        backend: Backend,
         messages: Sequence[Message],
         tools: Sequence[ToolSchema],
         ids: Iterator[str] | None = None,
     ) -> None:
+        self._backend = backend
         self.messages: list[Message] = list(messages)
         self.tools = tools
         self._call_ids = ids or call_ids()
@@ -40,9 +46,14 @@ class Session(ABC):
 
         ``on_text`` is given the text of the answer as it comes, without tool calls. Where this raises,
         ``new`` was heard: to try again, respond to nothing new.
+
+        Raises ``CapabilityError`` or ``ConfigError`` if nobody can answer as ``sampling`` says.
         """
         self.messages.extend(new)
+        check_constraints(self._backend, sampling, self.tools)
         reply = await self._generate(new, sampling, on_text)
+        if not sampling.parallel_tool_calls and len(reply.message.get("tool_calls", ())) > 1:
+            reply.message = {**reply.message, "tool_calls": reply.message["tool_calls"][:1]}
         reply.message = identified(reply.message, self.messages, self._call_ids)
         self.messages.append(reply.message)
         self._settled = len(self.messages)
@@ -68,31 +79,25 @@ class Session(ABC):
 class ChatSession(Session):
     """A conversation with a backend that speaks messages."""
 
-    def __init__(
-        self,
-        backend: Backend,
-        messages: Sequence[Message],
-        tools: Sequence[ToolSchema],
-        ids: Iterator[str] | None = None,
-    ) -> None:
-        super().__init__(messages, tools, ids)
-        self._backend = backend
-
     async def _generate(self, new: Sequence[Message], sampling: Sampling, on_text: OnText | None) -> Reply:
         reply = await (self._chat(sampling) if on_text is None else self._stream(sampling, on_text))
         return Reply(reply.message, reply.finish_reason, reply.prompt_tokens, reply.completion_tokens)
 
     async def _chat(self, sampling: Sampling) -> ChatReply:
-        return await self._backend.chat(self.messages, sampling, self.tools)
+        return await self._backend.chat(self.messages, sampling, self._offered(sampling))
+
+    def _offered(self, sampling: Sampling) -> Sequence[ToolSchema]:
+        """A backend that cannot forbid calls is shown no tools where it is to make none."""
+        forbidden = sampling.tool_choice == "none" and Capability.STRUCTURED not in self._backend.capabilities
+        return () if forbidden else self.tools
 
     async def _stream(self, sampling: Sampling, on_text: OnText) -> ChatReply:
         if Capability.STREAMING not in self._backend.capabilities:
             reply = await self._chat(sampling)
             on_text(reply.message["content"])
             return reply
-        return await whole_reply(
-            self._backend.stream(self.messages, sampling, self.tools), ChatReply, on_text
-        )
+        items = self._backend.stream(self.messages, sampling, self._offered(sampling))
+        return await whole_reply(items, ChatReply, on_text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +125,7 @@ class TokenSession(Session):
         *,
         policy_version: int = 0,
     ) -> None:
-        super().__init__(messages, tools, ids)
-        self._backend = backend
+        super().__init__(backend, messages, tools, ids)
         self._renderer = renderer
         self._version = policy_version
         self._closed: list[tuple[TokenSequence, list[_Part]]] = []
@@ -129,6 +133,7 @@ class TokenSession(Session):
         self._ids: list[int] = []
         self._mask: list[int] = []
         self._logprobs: list[float] = []
+        self._constraints: list[TokenConstraint] = []
         self._last_completion = 0
         self._answered = 0
         self._unanswered: list[Message] = []
@@ -165,10 +170,12 @@ class TokenSession(Session):
                 f"the conversation takes {len(self._ids)} tokens, and the context has "
                 f"{self._backend.model.context}; raise model.context or shorten the episode"
             )
+        asked = sampling
         sampling = replace(
             sampling,
             max_tokens=min(sampling.max_tokens, room),
             stop_token_ids=self._renderer.stop_ids,
+            grammar=self._grammar(sampling),
         )
         prompt_tokens = len(self._ids)
         told = None if on_text is None else _Told(on_text)
@@ -179,16 +186,32 @@ class TokenSession(Session):
             raise ValueError(
                 f"the backend gave {len(sampled.logprobs)} log-probs for {len(sampled.ids)} sampled ids"
             )
-        self._say(sampled.ids, sampled.logprobs)
-        text, calls = self._renderer.parse(sampled.ids, self.tools)
+        self._say(sampled.ids, sampled.logprobs, sampling.grammar)
+        text, calls = self._read(sampled.ids, asked)
         if told is not None:
             told.rest_of(text)
         parsed = any(call["function"]["name"] != MALFORMED_CALL for call in calls)
         finish = FinishReason.TOOL_CALLS if parsed else sampled.finish_reason
         return Reply(assistant(text, calls), finish, prompt_tokens, len(sampled.ids))
 
+    def _grammar(self, sampling: Sampling) -> str | None:
+        if Capability.STRUCTURED not in self._backend.capabilities:
+            return None
+        return make_grammar(sampling, self.tools, self._renderer, self._backend.tokenizer)
+
+    def _read(self, ids: Sequence[int], sampling: Sampling) -> tuple[str, list[ToolCall]]:
+        """The text and the calls of an answer, of which the calls may be forbidden, or the text JSON."""
+        tools = _callable(self.tools, sampling)
+        text, calls = self._renderer.parse(ids, tools)
+        if calls and sampling.json_schema is not None and sampling.tool_choice == "auto":
+            marked = call_syntax(self._renderer, self._backend.tokenizer).opening
+            whole, _ = self._renderer.parse(ids, ())
+            if marked and _is_json(whole):  # a string in it spells a call
+                return whole, []
+        return text, calls
+
     async def _stream(self, sampling: Sampling, told: _Told) -> TokenReply:
-        reader = self._renderer.reader(self.tools)
+        reader = self._renderer.reader(_callable(self.tools, sampling))
         items = self._backend.stream_ids(self._ids, sampling)
 
         def hear(ids: list[int]) -> None:
@@ -229,7 +252,7 @@ class TokenSession(Session):
         # The template rewrites history: what was sampled stays in the ledger as it was, and a new
         # sequence begins with the history as the model is to see it now.
         self._closed.append((self._sequence(), self._parts))
-        self._ids, self._mask, self._logprobs, self._parts = [], [], [], []
+        self._ids, self._mask, self._logprobs, self._parts, self._constraints = [], [], [], [], []
         self._forked = True
         self._append_prompt()
 
@@ -241,13 +264,17 @@ class TokenSession(Session):
         if self._forked:
             kept, self._parts = self._closed.pop()
             self._ids, self._mask, self._logprobs = list(kept.ids), list(kept.mask), list(kept.logprobs)
+            self._constraints = list(kept.constraints)
             self._forked = False
         for column in (self._ids, self._mask, self._logprobs):
             del column[self._answered :]
         self._parts = [part for part in self._parts if part.end <= self._answered]
 
-    def _say(self, ids: Sequence[int], logprobs: Sequence[float]) -> None:
-        self._parts.append(_Part(len(self._ids), len(self._ids) + len(ids), []))
+    def _say(self, ids: Sequence[int], logprobs: Sequence[float], grammar: str | None = None) -> None:
+        start, end = len(self._ids), len(self._ids) + len(ids)
+        self._parts.append(_Part(start, end, []))
+        if grammar is not None:
+            self._constraints.append(TokenConstraint(start, end, grammar, self._stop_ids))
         self._append(ids, logprobs, sampled=True)
         self._last_completion = len(ids)
         self._come = []
@@ -282,9 +309,34 @@ class TokenSession(Session):
                     at = end
         return spans
 
+    @property
+    def _stop_ids(self) -> list[int]:
+        """All ids at which the backend stops: its engine has some of its own."""
+        model, eos = self._backend.model, self._backend.tokenizer.eos_token_id
+        own = [*(end_ids(model.path) if model.path else ()), *([] if eos is None else [eos])]
+        return sorted({*self._renderer.stop_ids, *own})
+
     def _sequence(self) -> TokenSequence:
         versions = [self._version if sampled else -1 for sampled in self._mask]
-        return TokenSequence(list(self._ids), list(self._mask), list(self._logprobs), versions)
+        return TokenSequence(
+            list(self._ids),
+            list(self._mask),
+            list(self._logprobs),
+            versions,
+            constraints=list(self._constraints),
+        )
+
+
+def _callable(tools: Sequence[ToolSchema], sampling: Sampling) -> Sequence[ToolSchema]:
+    return () if sampling.tool_choice == "none" else tools
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 async def whole_reply(items: AsyncIterator[Any], kind: type[R], hear: Callable[[Any], object]) -> R:

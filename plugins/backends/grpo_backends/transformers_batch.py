@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from grpo_backends.sampling import draw, processed_logprobs
 from grpo_sdk import FinishReason, Sampling
 from grpo_sdk.backend import Tokenizer
+from grpo_sdk.grammar import Followed, Grammars, unpacked
 
 if TYPE_CHECKING:
     import torch
@@ -26,6 +27,8 @@ class Row:
     ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     finish_reason: FinishReason | None = None
+    followed: Followed | None = None
+    """What its grammar allows, if it has one."""
 
     @property
     def finished(self) -> bool:
@@ -45,6 +48,7 @@ class BatchEngine:
         self.model = model
         self._tokenizer = tokenizer
         self._end_ids = end_ids
+        self._grammars = Grammars(tokenizer, model.config.get_text_config().vocab_size)
         self._max_batch = max_batch
         self._window = window
         self._waiting: list[Row] = []
@@ -55,15 +59,21 @@ class BatchEngine:
         self._last: torch.Tensor | None = None
 
     def add_request(self, request_id: str, prompt: Sequence[int], params: Sampling) -> str:
-        """Queue a request; ``params.seed`` must be set."""
+        """Queue a request; ``params.seed`` must be set.
+
+        Raises ``CapabilityError`` if its grammar cannot be enforced.
+        """
         import torch
 
         if params.seed is None:
             raise ValueError("the request has no seed")
+        followed = None
+        if params.grammar is not None:
+            followed = self._grammars.follow(params.grammar, self._end_ids | set(params.stop_token_ids))
         generator = torch.Generator().manual_seed(params.seed)
         if not self._waiting:
             self._since = time.perf_counter()
-        self._waiting.append(Row(request_id, list(prompt), params, generator))
+        self._waiting.append(Row(request_id, list(prompt), params, generator, followed=followed))
         return request_id
 
     def abort_request(self, request_ids: list[str], internal: bool = False) -> None:
@@ -135,13 +145,29 @@ class BatchEngine:
 
     def _sample(self, logits: torch.Tensor) -> None:
         samplings = [row.sampling for row in self._rows]
+        self._constrain(logits)
         logprobs = processed_logprobs(logits, samplings)
         self._last = draw(logprobs, samplings, [row.generator for row in self._rows])
         chosen = logprobs.gather(1, self._last.unsqueeze(1)).squeeze(1).tolist()
         for row, token, logprob in zip(self._rows, self._last.tolist(), chosen, strict=True):
             row.ids.append(token)
             row.logprobs.append(logprob)
+            if row.followed is not None and not row.followed.take(token):
+                raise RuntimeError(f"the id {token} was sampled, which the request's grammar does not allow")
             row.finish_reason = self._finish_reason(row)
+
+    def _constrain(self, logits: torch.Tensor) -> None:
+        """Leave out of ``logits`` what the grammars of the batch's rows do not allow."""
+        constrained = [place for place, row in enumerate(self._rows) if row.followed is not None]
+        if not constrained:
+            return
+        bits = self._grammars.bits(len(constrained))
+        for index, place in enumerate(constrained):
+            followed = self._rows[place].followed
+            assert followed is not None
+            followed.fill(bits, index)
+        outside = ~unpacked(bits.to(logits.device), logits.size(1))
+        logits[constrained] = logits[constrained].masked_fill(outside, float("-inf"))
 
     def _finish_reason(self, row: Row) -> FinishReason | None:
         last, sampling = row.ids[-1], row.sampling

@@ -45,6 +45,7 @@ class TransformersBackend(Backend):
             Capability.LOGPROBS,
             Capability.WEIGHT_SYNC,
             Capability.SEED,
+            Capability.STRUCTURED,
             Capability.ADAPTERS,
             Capability.LOCAL_WEIGHTS,
             Capability.RANKS,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -25,7 +25,7 @@ from grpo_sdk import (
 )
 from grpo_sdk.adapters import check_adapter
 from grpo_sdk.blocking import call_blocking
-from grpo_sdk.errors import BusyError, RunError
+from grpo_sdk.errors import BusyError, CapabilityError, RunError
 from grpo_sdk.seeds import global_generators_kept
 from grpo_sdk.weights import stored_weights, stored_wider
 
@@ -55,6 +55,7 @@ class VllmBackend(Backend):
             Capability.LOGPROBS,
             Capability.WEIGHT_SYNC,
             Capability.SEED,
+            Capability.STRUCTURED,
             Capability.ADAPTERS,
             Capability.LOCAL_WEIGHTS,
             # Not RANKS: its engine would take the ranks' process group for its own.
@@ -124,7 +125,8 @@ class VllmBackend(Backend):
         params = self._params(sampling, room_for_answer(prompt, self.model))
         self._under_way += 1
         try:
-            output = await thread.generate({"prompt_token_ids": list(prompt)}, params)
+            with _refusals(sampling):
+                output = await thread.generate({"prompt_token_ids": list(prompt)}, params)
         finally:
             self._under_way -= 1
         self._ready()  # it may have come after new weights that were not all there
@@ -138,10 +140,11 @@ class VllmBackend(Backend):
         request = {"prompt_token_ids": list(prompt)}
         self._under_way += 1
         try:
-            async with aclosing(thread.stream(request, params, _ids)) as items:
-                async for item in items:
-                    self._ready()  # as in generate
-                    yield item if isinstance(item, list) else _reply(item.outputs[0])
+            with _refusals(sampling):
+                async with aclosing(thread.stream(request, params, _ids)) as items:
+                    async for item in items:
+                        self._ready()  # as in generate
+                        yield item if isinstance(item, list) else _reply(item.outputs[0])
         finally:
             self._under_way -= 1
 
@@ -208,8 +211,9 @@ class VllmBackend(Backend):
 
     def _params(self, sampling: Sampling, room: int, *, stream: bool = False) -> Any:
         from vllm import SamplingParams
-        from vllm.sampling_params import RequestOutputKind
+        from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 
+        tag = sampling.grammar
         return SamplingParams(
             max_tokens=min(sampling.max_tokens, room),
             temperature=sampling.temperature,
@@ -221,6 +225,7 @@ class VllmBackend(Backend):
             logprobs=0,
             flat_logprobs=True,
             detokenize=bool(sampling.stop),
+            structured_outputs=None if tag is None else StructuredOutputsParams(structural_tag=tag),
             output_kind=RequestOutputKind.CUMULATIVE if stream else RequestOutputKind.FINAL_ONLY,
         )
 
@@ -313,7 +318,21 @@ def _ids(output: Any) -> Sequence[int]:
     return ids
 
 
+@contextmanager
+def _refusals(sampling: Sampling) -> Iterator[None]:
+    """Say it as others do that vLLM does not take a grammar."""
+    try:
+        yield
+    except Exception as problem:
+        refused = isinstance(problem, ValueError) or type(problem).__module__ == "vllm.exceptions"
+        if sampling.grammar is None or not refused:
+            raise
+        raise CapabilityError(f"the grammar cannot be enforced: {problem}") from problem
+
+
 def _reply(completion: Any) -> TokenReply:
+    if completion.finish_reason == "error":
+        raise CapabilityError("the grammar cannot be enforced: vLLM does not compile it, and logs why")
     ids = list(completion.token_ids)
     logprobs = list(completion.logprobs.logprobs)
     if len(ids) != len(logprobs):

@@ -13,7 +13,9 @@ started for all tests of a class, on one event loop.
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,25 @@ WEATHER: ToolSchema = {
         },
     },
 }
+
+BOX = {
+    "type": "object",
+    "properties": {"size": {"enum": [1, 2, 3]}, "open": {"type": "boolean"}},
+    "required": ["size", "open"],
+    "additionalProperties": False,
+}
+
+
+def _tag(format: dict[str, Any]) -> str:
+    return json.dumps({"type": "structural_tag", "format": format})
+
+
+def _is_box(text: str) -> bool:
+    try:
+        box = json.loads(text)
+    except ValueError:
+        return False
+    return isinstance(box, dict) and box.keys() == {"size", "open"}
 
 
 class BackendContract(StartedBackend):
@@ -166,6 +187,57 @@ class BackendContract(StartedBackend):
 
         for reply in self.run(ask()):
             self.check_tokens(reply, self.sampled)
+
+    def test_a_grammar_is_kept_to_the_end(self) -> None:
+        """Fix: let the engine sample nothing but what ``sampling.grammar`` allows, and then an end token."""
+        backend = self.needs(Capability.TOKEN_IDS, Capability.STRUCTURED)
+        box = {"type": "json_schema", "json_schema": BOX, "max_whitespace_cnt": 1}
+        sampling = replace(self.sampled, max_tokens=64, grammar=_tag(box))
+        reply = self.run(backend.generate(self.prompt(), sampling))
+        self.check_tokens(reply, sampling)
+        require(reply.finish_reason == "stop", f"a grammar that ends was left open: {reply.ids}")
+        text = backend.tokenizer.decode(reply.ids, skip_special_tokens=True)
+        require(_is_box(text), f"the grammar was not kept: {text!r}")
+
+    def test_an_id_that_alone_is_allowed_has_the_logprob_zero(self) -> None:
+        """Fix: mask the logits before the softmax, and take the log-probs after it."""
+        backend = self.needs(Capability.TOKEN_IDS, Capability.STRUCTURED, Capability.LOGPROBS)
+        alone = self.prompt()[-1]
+        for sampling in (self.greedy, self.sampled):
+            forced = replace(sampling, max_tokens=2, grammar=_tag({"type": "token", "token": alone}))
+            reply = self.run(backend.generate(self.prompt(), forced))
+            require(
+                reply.ids[0] == alone, f"the grammar allows {alone} alone, and {reply.ids[0]} was sampled"
+            )
+            require(abs(reply.logprobs[0]) < 1e-4, f"its log-prob is {reply.logprobs[0]}, not 0")
+
+    def test_a_grammar_that_cannot_be_enforced_is_refused_alone(self) -> None:
+        """Fix: raise ``CapabilityError`` for this request, and go on with the others."""
+        backend = self.needs(Capability.TOKEN_IDS, Capability.STRUCTURED)
+        for grammar in ("no grammar", _tag({"type": "json_schema", "json_schema": {"$ref": "#/nowhere"}})):
+            try:
+                self.run(backend.generate(self.prompt(), replace(self.greedy, grammar=grammar)))
+            except CapabilityError:
+                continue
+            raise AssertionError(f"the grammar {grammar} was taken")
+        self.check_tokens(self.run(backend.generate(self.prompt(), self.greedy)), self.greedy)
+
+    def test_a_forced_tool_is_called(self) -> None:
+        """Fix: pass ``sampling.tool_choice`` on, in the provider's words."""
+        backend = self.needs(Capability.CHAT, Capability.TOOLS, Capability.STRUCTURED)
+        for choice in ("required", "weather"):
+            forced = replace(self.greedy, max_tokens=64, tool_choice=choice)
+            reply = self.run(backend.chat(self.conversation, forced, [WEATHER]))
+            check_reply(reply)
+            require(reply.message.get("tool_calls"), f"tool_choice {choice!r} gave no call: {reply.message}")
+
+    def test_an_answer_keeps_to_its_json_schema(self) -> None:
+        """Fix: pass ``sampling.json_schema`` on, in the provider's words."""
+        backend = self.needs(Capability.CHAT, Capability.STRUCTURED)
+        sampling = replace(self.greedy, max_tokens=64, json_schema=BOX)
+        reply = self.run(backend.chat(self.conversation, sampling))
+        text = reply.message["content"]
+        require(_is_box(text), f"the schema was not kept: {text!r:.200}")
 
     def test_a_cancelled_call_leaves_the_backend_usable(self) -> None:
         """Fix: on ``CancelledError`` abort the request in the engine and let the others go on."""

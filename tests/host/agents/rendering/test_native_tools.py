@@ -24,67 +24,23 @@ CALL = tool_call("lookup", '{"order": "A 12", "level": "urgent"}', "call_0")
 AGAIN = tool_call("lookup", '{"order": "B7"}', "call_1")
 HISTORY = [user("Where is A 12?")]
 
-TURNS = ("<|im_start|>", "<|im_end|>")
-MISTRAL = """\
-{{ bos_token }}{% for m in messages %}\
-{% if m.role == "user" %}{% if tools and m == (messages | selectattr("role", "equalto", "user") | list)[-1] %}\
-[AVAILABLE_TOOLS] {{ tools | tojson }}[/AVAILABLE_TOOLS]{% endif %}[INST] {{ m.content }}[/INST]\
-{% elif m.tool_calls %}[TOOL_CALLS] [{% for call in m.tool_calls %}\
-{% if call.id | length != 9 %}{{ raise_exception("Tool call IDs should be alphanumeric strings with length 9!") }}\
-{% endif %}{{ (call.function | tojson)[:-1] }}, "id": "{{ call.id }}"}{% if not loop.last %}, {% endif %}\
-{% endfor %}]{{ eos_token }}{% elif m.role == "assistant" %} {{ m.content | trim }}{{ eos_token }}\
-{% elif m.role == "tool" %}[TOOL_RESULTS] {"content": {{ m.content | tojson }}, "call_id": "{{ m.tool_call_id }}"}\
-[/TOOL_RESULTS]{% endif %}{% endfor %}"""
-NAMED = """\
-{% if tools %}[AVAILABLE_TOOLS]{{ tools | tojson }}[/AVAILABLE_TOOLS]{% endif %}{% for m in messages %}\
-{% if m.role == "user" %}[INST]{{ m.content }}[/INST]{% elif m.role == "tool" %}[TOOL_RESULTS]{{ m.content }}\
-[/TOOL_RESULTS]{% else %}{{ m.content }}{% for call in m.tool_calls or [] %}[TOOL_CALLS]{{ call.function.name }}\
-[ARGS]{{ call.function.arguments | tojson }}{% endfor %}{{ eos_token }}{% endif %}{% endfor %}"""
-MARKS = (
-    "<s>", "</s>", "[INST]", "[/INST]", "[TOOL_CALLS]", "[AVAILABLE_TOOLS]", "[/AVAILABLE_TOOLS]",
-    "[TOOL_RESULTS]", "[/TOOL_RESULTS]", "[ARGS]",
-)  # fmt: skip
-LLAMA3 = (
-    "<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"
-)  # fmt: skip
-GLM = ("[gMASK]", "<sop>", "<|system|>", "<|user|>", "<|assistant|>", "<|observation|>")
-# Family: its template, its special tokens, its end token, and the call as its models write it.
+# Family: a call as its models write it.
 WRITTEN = '{"order": "A 12", "level": "urgent"}'
 FAMILIES = {
-    "qwen 2.5": (
-        "qwen2_5", TURNS, "<|im_end|>",
-        f'<tool_call>\n{{"name": "lookup", "arguments": {WRITTEN}}}\n</tool_call><|im_end|>',
-    ),
-    "llama 3.1": ("llama3_1", LLAMA3, "<|eot_id|>", f'{{"name": "lookup", "parameters": {WRITTEN}}}<|eot_id|>'),
-    "mistral": (
-        MISTRAL, MARKS, "</s>", f'[TOOL_CALLS] [{{"name": "lookup", "arguments": {WRITTEN}}}]</s>'
-    ),
-    "mistral, newer": (NAMED, MARKS, "</s>", f"[TOOL_CALLS]lookup[ARGS]{WRITTEN}</s>"),
+    "qwen 2.5": f'<tool_call>\n{{"name": "lookup", "arguments": {WRITTEN}}}\n</tool_call><|im_end|>',
+    "llama 3.1": f'{{"name": "lookup", "parameters": {WRITTEN}}}<|eot_id|>',
+    "mistral": f'[TOOL_CALLS] [{{"name": "lookup", "arguments": {WRITTEN}}}]</s>',
+    "mistral, newer": f"[TOOL_CALLS]lookup[ARGS]{WRITTEN}</s>",
     "qwen 3.5": (
-        "qwen3_8", (*TURNS, "<think>", "</think>"), "<|im_end|>",
         "<tool_call>\n<function=lookup>\n<parameter=order>\nA 12\n</parameter>\n<parameter=level>\nurgent\n"
-        "</parameter>\n</function>\n</tool_call><|im_end|>",
+        "</parameter>\n</function>\n</tool_call><|im_end|>"
     ),
     "glm 4": (
-        "glm4moe", GLM, "<|endoftext|>",
         "\n<think></think>\n<tool_call>lookup\n<arg_key>order</arg_key>\n<arg_value>A 12</arg_value>\n"
-        "<arg_key>level</arg_key>\n<arg_value>urgent</arg_value>\n</tool_call><|observation|>",
+        "<arg_key>level</arg_key>\n<arg_value>urgent</arg_value>\n</tool_call><|observation|>"
     ),
-}  # fmt: skip
+}
 SEVERAL = [name for name in FAMILIES if name != "llama 3.1"]  # it makes one call at a time
-
-
-@pytest.fixture(scope="module")
-def tokenizer_of(family_tokenizer):
-    def make(name):
-        template, tokens, eos, _ = FAMILIES[name]
-        if template in (MISTRAL, NAMED):
-            tokenizer = family_tokenizer("gemma", tokens, eos)
-            tokenizer.chat_template = template
-            return tokenizer
-        return family_tokenizer(template, tokens, eos)
-
-    return make
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +60,7 @@ def functions(calls):
 
 
 def sampled(renderer, name):
-    return renderer.tokenizer.encode(FAMILIES[name][3], add_special_tokens=False)
+    return renderer.tokenizer.encode(FAMILIES[name], add_special_tokens=False)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
