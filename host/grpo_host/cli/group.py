@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from importlib import import_module
 
 import click
@@ -50,6 +51,13 @@ def _version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     ctx.exit()
 
 
+def _log(level: str | None) -> None:
+    """Log what is ours from ``level`` on; without this, warnings alone are shown."""
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    for name in ("grpo_host", "grpo_sdk", "grpo_backends"):
+        logging.getLogger(name).setLevel((level or "").upper())
+
+
 @click.group(
     cls=LazyGroup,
     examples=[
@@ -65,6 +73,15 @@ def _version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     envvar="GRPO_PLUGINS",
     help="Load only these: entry points, distributions or distribution/entry-point.",
 )
+@click.option("--verbose", is_flag=True, help="Log more: every traceback of a plugin, not only the first.")
+@click.option(
+    "--log",
+    "level",
+    metavar="LEVEL",
+    envvar="GRPO_LOG",
+    type=click.Choice(["debug", "info", "warning", "error"], case_sensitive=False),
+    help="What to log on stderr: debug, info, warning or error.",
+)
 @click.option(
     "--version",
     is_flag=True,
@@ -74,7 +91,11 @@ def _version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     help="Print the version.",
 )
 @click.pass_context
-def grpo_host(ctx: click.Context, no_plugins: bool, plugins: str | None) -> None:
+def grpo_host(
+    ctx: click.Context, no_plugins: bool, plugins: str | None, verbose: bool, level: str | None
+) -> None:
     """Train, evaluate and run language-model agents that are made of plugins."""
+    if verbose or level:
+        _log("debug" if verbose else level)
     allow = None if plugins is None else [name for p in plugins.split(",") if (name := p.strip())]
     ctx.obj = PluginChoice(allow, no_plugins)

@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from grpo_host.agents.agent import TurnLimitError, TurnTimeoutError
+from grpo_host.plugins.failures import PluginFailure, blamed, described, log_once
 from grpo_sdk.backend import Backend, Sampling
 from grpo_sdk.blocking import settled
 from grpo_sdk.deadline import Deadline
-from grpo_sdk.environment import Environment
+from grpo_sdk.environment import Environment, Observation, StepResult
 from grpo_sdk.errors import ContextOverflowError
 from grpo_sdk.messages import Message, as_messages
 from grpo_sdk.recording import recording
@@ -130,7 +131,7 @@ async def run_episode(
         with Deadline(seconds):
             environment = make_environment()
             with recording(progress.recorded):
-                await _play(agent, environment, request, progress, policy_version)
+                await _play(agent, environment, request, progress, policy_version, _who(environment_name))
         status, stop = "completed", StopReason.DONE
     except TurnLimitError:
         status, stop = "truncated", StopReason.TURN_LIMIT
@@ -140,9 +141,11 @@ async def run_episode(
         stop, error = StopReason.TURN_TIMEOUT, str(problem)
     except TimeoutError as problem:
         stop, error = _timed_out(problem, seconds, time.perf_counter() - clock)
+    except PluginFailure as problem:
+        error = str(problem)
     except Exception as problem:
-        logger.debug("episode %s failed", request.id, exc_info=True)
-        error = f"{type(problem).__name__}: {problem}"[:2000]
+        error = described(problem)
+        log_once("an episode", f"an episode failed: {error}", problem)
     finally:
         if environment is not None:
             if status == "truncated":
@@ -185,38 +188,53 @@ async def _play(
     request: EpisodeRequest,
     progress: _Progress,
     policy_version: int,
+    who: str,
 ) -> None:
-    observation = await environment.reset(request.task, seed=request.environment_seed)
-    new = progress.opening = as_messages(observation.messages)
+    with blamed(who, "reset"):
+        observation = await environment.reset(request.task, seed=request.environment_seed)
+        if not isinstance(observation, Observation):
+            raise TypeError(f"it must return an Observation, not {type(observation).__name__}")
+        new = progress.opening = as_messages(observation.messages)
+    with blamed(who, "tools"):
+        tools = await settled(environment.tools())
     history: list[Message] = []
     if new and new[0]["role"] == "system":
         history, new = new[:1], new[1:]
     conversation = progress.conversation = agent.open_episode(
         request.task,
-        tools=await settled(environment.tools()),
+        tools=tools,
         history=history,
         seed=request.seed,
         policy_version=policy_version,
     )
     while True:
         message = await conversation.act(new)
-        _follow(environment, progress)
-        result = await environment.step(message)
-        progress.outcome.update(result.outcome)
-        if result.reward is not None:
-            progress.reward = (progress.reward or 0.0) + _finite(result.reward)
+        with blamed(who, "follow"):
+            _follow(environment, progress)
+        with blamed(who, "step"):
+            result = await environment.step(message)
+            new = _heard(result)
+            progress.outcome.update(result.outcome)
+            if result.reward is not None:
+                progress.reward = (progress.reward or 0.0) + float(result.reward)
         if result.done:
-            conversation.messages.extend(as_messages(result.messages))
+            conversation.messages.extend(new)
             return
-        if not result.messages:
-            raise ValueError("the environment is not done but has nothing to say to the agent")
-        new = as_messages(result.messages)
 
 
-def _finite(reward: float) -> float:
-    if not math.isfinite(reward):
-        raise ValueError(f"step() gave the reward {reward}; it is to be a finite number")
-    return float(reward)
+def _who(environment: str) -> str:
+    return f'environment "{environment}"'
+
+
+def _heard(result: Any) -> list[Message]:
+    """What the environment says in ``result``. Raises ``TypeError`` or ``ValueError`` if it is no answer."""
+    if not isinstance(result, StepResult):
+        raise TypeError(f"it must return a StepResult, not {type(result).__name__}")
+    if result.reward is not None and not math.isfinite(result.reward):
+        raise ValueError(f"it gave the reward {result.reward}, which must be a finite number")
+    if not result.done and not result.messages:
+        raise ValueError("it is not done but has nothing to say to the agent")
+    return as_messages(result.messages)
 
 
 def _timed_out(problem: TimeoutError, seconds: float, elapsed: float) -> tuple[StopReason, str]:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from grpo_host.plugins.failures import described, log_once, pass_interrupts
 from grpo_sdk.backend import Backend
 from grpo_sdk.blocking import call_blocking
 from grpo_sdk.deadline import Deadline
@@ -69,7 +70,8 @@ class RewardSet:
         try:
             async with self._gate:
                 return _record(item, await _limited(item.seconds, reward.score, trajectory))
-        except Exception as problem:
+        except BaseException as problem:
+            pass_interrupts(problem)
             return _failure(item, problem)
 
     async def _group(
@@ -80,7 +82,8 @@ class RewardSet:
                 scores = list(await _limited(item.seconds, reward.score_group, group))
             if len(scores) != len(group):
                 raise ValueError(f"{len(scores)} scores for {len(group)} trajectories")
-        except Exception as problem:
+        except BaseException as problem:
+            pass_interrupts(problem)
             return [_failure(item, problem)] * len(group)
         records = []
         for score in scores:
@@ -145,8 +148,10 @@ def _number(value: Any) -> float:
     return number
 
 
-def _failure(item: WeightedReward, problem: Exception) -> RewardRecord:
-    return RewardRecord(None, item.weight, error=f"{type(problem).__name__}: {problem}"[:500])
+def _failure(item: WeightedReward, problem: BaseException) -> RewardRecord:
+    error = described(problem, 400)
+    log_once(f"reward {item.name}", f'reward "{item.name}": {error}', problem)
+    return RewardRecord(None, item.weight, error=error)
 
 
 def _total(records: dict[str, RewardRecord]) -> float | None:

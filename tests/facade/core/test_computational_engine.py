@@ -161,7 +161,8 @@ def test_a_failed_episode_is_counted_and_told_and_leaves_the_others():
 
     result = iterate(make(agent=Moody()))
     assert result["failed"] == 1
-    assert result["errors"] == {"OSError: no answer": 1}
+    ((error, count),) = result["errors"].items()
+    assert (error.partition(" (")[0], count) == ("OSError: no answer", 1)
     assert result["rewards"] == [0.03, 0.03, None]
     assert result["average_reward"] == pytest.approx(0.03)
 
@@ -172,7 +173,8 @@ def test_an_iteration_without_one_score_has_no_average():
 
     result = iterate(make(reward=broken))
     assert math.isnan(result["average_reward"])
-    assert result["errors"] == {"broken: KeyError: 'tone'": 3}
+    ((error, count),) = result["errors"].items()
+    assert (error.partition(" (")[0], count) == ("broken: KeyError: 'tone'", 3)
 
 
 def test_an_environment_of_the_sdk_poses_its_own_tasks():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -338,6 +339,26 @@ def test_models_are_listed(capsys):
     assert "A hub id (owner/name) or a directory with a model can be named too." in out
     assert main(["models", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)[0]["name"] == "smollm2-135m"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variable", "level"),
+    [
+        (("--verbose",), None, logging.DEBUG),
+        (("--log", "info"), None, logging.INFO),
+        ((), "ERROR", logging.ERROR),
+    ],
+)
+def test_what_is_logged_can_be_chosen(monkeypatch, arguments, variable, level):
+    if variable:
+        monkeypatch.setenv("GRPO_LOG", variable)
+    ours = logging.getLogger("grpo_host")
+    monkeypatch.setattr(ours, "level", logging.NOTSET)
+    monkeypatch.setattr(logging, "basicConfig", lambda **_: None)
+    main([*arguments, "models"])
+    assert ours.level == level
+    for name in ("grpo_host", "grpo_sdk", "grpo_backends"):
+        logging.getLogger(name).setLevel(logging.NOTSET)
 
 
 def test_the_version_is_printed(capsys):

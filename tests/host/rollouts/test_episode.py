@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
 import time
 
 import pytest
@@ -11,6 +12,7 @@ from opentelemetry.trace import format_trace_id
 
 from grpo_host.agents.agent import Agent, AgentLimits
 from grpo_host.agents.rendering.template import TemplateRenderer
+from grpo_host.plugins import failures
 from grpo_host.rollouts import episode as episode_module
 from grpo_host.rollouts.episode import EpisodeRequest, run_episode
 from grpo_sdk import Observation, StepResult, Task, Trajectory, assistant, system, tool_call, user
@@ -108,11 +110,17 @@ def test_tools_of_the_environment_are_made_after_reset(fakes):
     assert trajectory.status == "completed"
 
 
+class Panic(BaseException):
+    """As an extension in Rust raises it."""
+
+
 def failing(fakes, where):
     class Failing(fakes.Talk):
         async def reset(self, task, *, seed):
             if where == "reset":
                 raise OSError("no database")
+            if where == "panics":
+                raise Panic("index out of bounds")
             if where == "leaves":
                 raise SystemExit("no licence")
             return await super().reset(task, seed=seed)
@@ -133,16 +141,20 @@ def failing(fakes, where):
 @pytest.mark.parametrize(
     ("where", "error", "said"),
     [
-        ("reset", "OSError: no database", 0),
-        ("leaves", "RuntimeError: SystemExit: no licence", 0),
-        ("tools", "RuntimeError: no tools", 1),
-        ("step", "KeyError: 'A12'", 2),
+        ("reset", "reset(): OSError: no database", 0),
+        ("leaves", "reset(): SystemExit: no licence", 0),
+        ("panics", "reset(): Panic: index out of bounds", 0),
+        ("tools", "tools(): RuntimeError: no tools", 1),
+        ("step", "step(): KeyError: 'A12'", 2),
     ],
 )
-def test_an_environment_that_dies_is_a_failed_episode_and_is_closed(fakes, where, error, said):
+def test_an_environment_that_dies_is_a_failed_episode_that_names_method_and_line(fakes, where, error, said):
     environment = failing(fakes, where)
     trajectory = play(environment)
-    assert (trajectory.status, trajectory.stop_reason, trajectory.error) == ("failed", "error", error)
+    assert (trajectory.status, trajectory.stop_reason) == ("failed", "error")
+    assert re.fullmatch(
+        rf'environment "talk": {re.escape(error)} \(rollouts/test_episode\.py:\d+\)', trajectory.error
+    )
     assert len(trajectory.messages) == said
     assert environment.events[-1] == "close"
 
@@ -152,7 +164,8 @@ def test_an_environment_that_cannot_be_made_is_a_failed_episode():
         raise ImportError("no simulator")
 
     trajectory = play(make)
-    assert (trajectory.status, trajectory.error) == ("failed", "ImportError: no simulator")
+    assert trajectory.status == "failed"
+    assert trajectory.error.startswith("ImportError: no simulator (rollouts/test_episode.py:")
     assert trajectory.messages == []
 
 
@@ -183,7 +196,32 @@ def test_an_environment_that_is_neither_done_nor_speaks_is_an_error(fakes):
             return StepResult()
 
     trajectory = play(Silent())
-    assert trajectory.error == "ValueError: the environment is not done but has nothing to say to the agent"
+    assert "step(): ValueError: it is not done but has nothing to say to the agent" in trajectory.error
+
+
+@pytest.mark.parametrize(
+    ("method", "given", "said"),
+    [
+        ("reset", None, "reset(): TypeError: it must return an Observation, not NoneType"),
+        ("reset", ("Hi", {}), "reset(): TypeError: it must return an Observation, not tuple"),
+        (
+            "reset",
+            Observation([{"role": "guest", "content": "Hi"}]),
+            "reset(): ValueError: message 0 has the role",
+        ),
+        ("step", "Bye", "step(): TypeError: it must return a StepResult, not str"),
+        ("step", StepResult(["Bye"]), "step(): ValueError: message 0 is 'Bye', not a dict"),
+    ],
+)
+def test_what_is_wrong_in_shape_is_said_in_words(fakes, method, given, said):
+    async def give(*_, **__):
+        return given
+
+    environment = fakes.Talk()
+    setattr(environment, method, give)
+    trajectory = play(environment)
+    assert said in trajectory.error
+    assert Trajectory.from_json(trajectory.to_json()).status == "failed"
 
 
 def test_an_environment_that_never_ends_is_ended_by_the_turn_limit_with_a_late_outcome(fakes):
@@ -259,14 +297,15 @@ def test_a_timeout_of_the_environments_own_is_its_error(fakes):
 
     trajectory = play(Remote())
     assert trajectory.stop_reason == "error"
-    assert trajectory.error == "TimeoutError: the simulator gave up"
+    assert "step(): TimeoutError: the simulator gave up" in trajectory.error
 
 
 def test_a_backend_that_raises_fails_the_episode_and_keeps_what_was_sampled(fakes):
     tokenizer = fakes.PieceTokenizer()
     backend = fakes.TokenBackend(tokenizer, "hello", RuntimeError("out of memory"))
     trajectory = play(fakes.Talk("Hi", "And?"), Agent(backend, TemplateRenderer(tokenizer)))
-    assert (trajectory.status, trajectory.error) == ("failed", "RuntimeError: out of memory")
+    assert trajectory.status == "failed"
+    assert trajectory.error.startswith("RuntimeError: out of memory")
     assert trajectory.ledger.sampled == len(backend.calls[0].reply.ids)
 
 
@@ -275,7 +314,9 @@ def test_an_endless_error_is_recorded_short(fakes):
         async def reset(self, task, *, seed):
             raise ValueError("x" * 1_000_000)
 
-    assert len(play(Verbose()).error) == 2000
+    error = play(Verbose()).error
+    assert len(error) < 2000
+    assert "test_episode.py:" in error, "the line is what helps"
 
 
 def test_cancellation_goes_through_and_closes_the_environment(fakes):
@@ -295,11 +336,16 @@ def test_cancellation_goes_through_and_closes_the_environment(fakes):
     assert environment.events == ["reset t", "close"]
 
 
-def test_a_failure_is_told_to_those_who_debug(fakes, caplog):
+def test_the_first_traceback_of_each_kind_is_logged_and_with_verbose_all_are(fakes, caplog, monkeypatch):
+    monkeypatch.setattr(failures, "_logged", set())
+    for _ in range(3):
+        play(failing(fakes, "step"))
+    assert caplog.text.count("Traceback") == 1
+    play(failing(fakes, "reset"))
+    assert caplog.text.count("Traceback") == 2
     with caplog.at_level(logging.DEBUG):
         play(failing(fakes, "step"))
-    assert "episode 1/t/2 failed" in caplog.text
-    assert "Traceback" in caplog.text
+    assert caplog.text.count("Traceback") == 3
 
 
 def test_what_an_environment_reports_can_always_be_written(fakes):
@@ -352,7 +398,7 @@ def test_a_steps_reward_that_is_no_number_fails_the_episode(fakes):
 
     played = play(Paid())
     assert (played.status, played.environment_reward) == ("failed", None)
-    assert "step() gave the reward nan; it is to be a finite number" in played.error
+    assert "step(): ValueError: it gave the reward nan, which must be a finite number" in played.error
 
 
 def test_tools_may_be_fetched_by_a_coroutine(fakes):

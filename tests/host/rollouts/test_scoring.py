@@ -106,7 +106,7 @@ def test_a_raising_reward_is_a_recorded_failure_that_leaves_the_rest():
 
     rewards = [WeightedReward("fragile", reward(fragile)()), WeightedReward("length", reward(length)())]
     first, second = scored(group("ab", "abcd"), *rewards)
-    assert first.rewards["fragile"] == RewardRecord(None, 1.0, error="KeyError: 'no key'")
+    assert first.rewards["fragile"].error.startswith("KeyError: 'no key' (rollouts/test_scoring.py:")
     assert first.rewards["length"].value == 2.0
     assert first.reward is None
     assert second.reward == 5.0
@@ -132,7 +132,7 @@ def test_an_endless_error_is_recorded_short():
     def verbose(trajectory):
         raise ValueError("x" * 1_000_000)
 
-    assert len(one(verbose).error) == 500
+    assert len(one(verbose).error) < 500
 
 
 def test_a_hanging_sync_reward_is_a_recorded_failure():
@@ -153,7 +153,21 @@ def test_a_timeout_of_the_rewards_own_is_its_own_error():
     async def judge(trajectory):
         raise TimeoutError("the judge gave up")
 
-    assert one(judge).error == "TimeoutError: the judge gave up"
+    assert one(judge).error.startswith("TimeoutError: the judge gave up (rollouts/test_scoring.py:")
+
+
+def test_a_reward_that_panics_is_a_recorded_failure():
+    class Panic(BaseException):
+        pass
+
+    async def later(trajectory):
+        raise Panic("out of bounds")
+
+    def now(trajectory):
+        raise Panic("out of bounds")
+
+    assert one(later).error.startswith("Panic: out of bounds")
+    assert one(now).error.startswith("Panic: out of bounds")
 
 
 def test_a_sync_reward_does_not_stop_the_event_loop():

@@ -1,0 +1,70 @@
+"""Which plugin failed, in which method, on which line."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import grpo_sdk
+from grpo_host.plugins.record import cause
+
+logger = logging.getLogger("grpo_host.plugins")
+
+_OURS = (f"{Path(grpo_sdk.__file__).parent}/", f"{Path(__file__).parent.parent}/")
+_logged: set[str] = set()
+
+
+class PluginFailure(Exception):  # noqa: N818 - its text says what failed
+    """A method of a plugin raised, or gave what it must not; the text says whose, which and where."""
+
+
+@contextmanager
+def blamed(who: str, method: str) -> Iterator[None]:
+    """Turn what a call of ``method`` raises into a ``PluginFailure`` of ``who``.
+
+    A Rust extension's panic and ``SystemExit`` are no ``Exception``, and must not end the process either.
+    """
+    try:
+        yield
+    except BaseException as problem:
+        pass_interrupts(problem)
+        text = f"{who}: {method}(): {described(problem)}"
+        log_once(f"{who}: {method}()", text, problem)
+        raise PluginFailure(text) from problem
+
+
+def pass_interrupts(problem: BaseException) -> None:
+    """Raise ``problem`` again if it is not the plugin's: a cancellation, or Ctrl-C."""
+    if isinstance(problem, asyncio.CancelledError | KeyboardInterrupt | GeneratorExit):
+        raise problem
+
+
+def described(problem: BaseException, most: int = 1800) -> str:
+    """``KeyError: 'n' (my_package/plugin.py:215)``: what was raised, and the plugin's line that led to it.
+
+    A text of more than ``most`` characters is cut.
+    """
+    place = plugin_line(problem)
+    return f"{cause(problem)[:most]}{f' ({place})' if place else ''}"
+
+
+def plugin_line(problem: BaseException) -> str:
+    """The last line of the plugin's own package that was reached; empty if none was."""
+    frames = [f for f in traceback.extract_tb(problem.__traceback__) if not f.filename.startswith(_OURS)]
+    if not frames:
+        return ""
+    package = Path(frames[0].filename).parent
+    last = [frame for frame in frames if Path(frame.filename).is_relative_to(package)][-1]
+    return f"{Path(last.filename).parent.name}/{Path(last.filename).name}:{last.lineno}"
+
+
+def log_once(where: str, text: str, problem: BaseException) -> None:
+    """Log the traceback of ``problem``: of the first of its kind at a place; of all with ``--verbose``."""
+    kind = f"{where} {type(problem).__name__} {plugin_line(problem)}"
+    if kind not in _logged or logger.isEnabledFor(logging.DEBUG):
+        _logged.add(kind)
+        logger.warning("%s", text, exc_info=problem)
