@@ -100,6 +100,10 @@ def test_a_run_leaves_all_that_other_tools_read(agent_yaml: Path) -> None:
     assert report["steps"] == 3
     assert {"before", "warm_start", "after", "seconds"} <= report.keys()
     assert report["before"]["episodes"] == 4
+    for phase in ("before", "after"):
+        assert len(report[phase]["conversations"]) == 2
+        assert len(re.findall(rf"^held_out-\d+ {phase}: reward", output, re.M)) == 2
+    assert f"grpo-host export {run.path}" in output
     played = list(run.read_trajectories())
     assert len(played) == 3 * 4 + 3 * 4, "three evaluations and three steps of four episodes"
     assert all(item.ledger is not None for item in played)
