@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
 from typing import Any, Protocol, runtime_checkable
 
 from grpo_sdk.blocking import call_blocking
 
+FACTS: ContextVar[Mapping[str, Any] | None] = ContextVar("grpo_facts", default=None)
+"""Of the conversation that is answered in this context."""
 EXAMPLES = 3
 """How many dialogues are shown at most."""
 

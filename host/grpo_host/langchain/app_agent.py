@@ -36,11 +36,11 @@ INTERRUPTS = "__interrupt__"
 """Where a LangGraph graph says what it waits for."""
 
 
-class _Unknown(dict[str, Any]):
+class Unknown(dict[str, Any]):
     """The data of a task that a demonstration does not tell: whatever is asked for is there, and empty."""
 
-    def __missing__(self, key: str) -> _Unknown:
-        return _Unknown()
+    def __missing__(self, key: str) -> Unknown:
+        return Unknown()
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class AppAgent:
         *,
         tools: Sequence[ToolLike],
         history: Sequence[Message],
-        seed: int,
+        seed: int | None,
         policy_version: int,
     ) -> AppConversation:
         calls = ModelCalls(self.agent, seed=seed, policy_version=policy_version, weight=self._weight)
@@ -112,7 +112,7 @@ class AppAgent:
         limits = replace(self.agent.limits, turns=MANY)
         calls = ReplayedCalls(replace(self.agent, limits=limits), weight=self._weight)
         opening = list(dialogue[:1]) if dialogue and dialogue[0]["role"] == "system" else []
-        task = Task("demonstration", _Unknown())
+        task = Task("demonstration", Unknown())
         conversation = AppConversation(self, calls, task, tools, opening)
         for new, said in turns_of(dialogue[len(opening) :]):
             calls.left.extend(said)

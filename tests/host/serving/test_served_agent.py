@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import sys
 from contextlib import asynccontextmanager
 
 import httpx
@@ -410,3 +411,129 @@ def test_a_served_run_whose_agent_yaml_is_broken_is_refused_at_once(make, run):
     (run / "agent.yaml").write_text("model: tiny\nsampling: {max_tokens: none}\n")
     with pytest.raises(ConfigError, match=r"agent\.yaml: sampling\.max_tokens"):
         make(backend="local", run="latest")
+
+
+APP = '''
+from dataclasses import dataclass
+from langchain.agents import create_agent
+from langchain.tools import ToolRuntime, tool
+from langchain_core.runnables import RunnableLambda
+from langchain_openai import ChatOpenAI
+
+@dataclass
+class Customer:
+    orders: dict
+
+@tool
+def lookup_order(order_id: str, runtime: ToolRuntime[Customer]) -> str:
+    """Look up an order."""
+    return runtime.context.orders.get(order_id, "no day")
+
+def build(model):
+    return create_agent(model, [lookup_order], system_prompt="Help.", context_schema=Customer)
+
+def fails(model):
+    return RunnableLambda(lambda given: 1 / 0)
+
+def remembers(model):
+    return RunnableLambda(lambda given: " | ".join(f"{m.type} {m.text}" for m in given["messages"]))
+
+def with_desk_tools(model, tools):
+    return create_agent(model, tools)
+
+other = ChatOpenAI(model="gpt-5", api_key="none") | RunnableLambda(lambda message: message.text)
+graph = create_agent(ChatOpenAI(model="gpt-5-mini", api_key="none"), [])
+'''
+
+
+@pytest.fixture
+def app(tmp_path, monkeypatch):
+    """What agent.yaml says of the app ``served_app:name``."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "served_app.py").write_text(APP)
+    yield lambda name, more="": f"agent: {{runnable: 'served_app:{name}', {more}}}"
+    sys.modules.pop("served_app", None)
+
+
+def test_an_app_is_served_as_it_is_trained(serve, app):
+    async def scenario():
+        async with serve(app("build", "context: {orders: task.orders}")) as client:
+            completion = await ask(client, "look K482")
+            answered = await chat(client, "look K482", context={"orders": {"K482": "Friday"}})
+            return completion, answered.json()
+
+    completion, answered = asyncio.run(scenario())
+    [choice] = completion.choices
+    assert (choice.message.content, choice.finish_reason) == ("It arrives on no day.", "stop")
+    assert completion.usage.completion_tokens == 5
+    assert answered["response"] == "It arrives on Friday."
+
+
+def test_the_facts_of_a_conversation_are_the_apps_task_and_no_prompt(serve, app):
+    async def scenario():
+        async with serve(app("remembers")) as client:
+            return (await chat(client, "One", context={"day": "Friday"})).json()["response"]
+
+    assert asyncio.run(scenario()) == "human One"
+
+
+def test_a_served_app_is_told_the_conversation_and_streams_its_answer_whole(serve, app):
+    async def scenario():
+        async with serve(app("remembers")) as client:
+            first = (await chat(client, "One")).json()
+            second = (await chat(client, "Two", conversation_id=first["conversation_id"])).json()
+            stream = await ask(client, "Three", stream=True)
+            pieces = [chunk.choices[0].delta.content or "" async for chunk in stream if chunk.choices]
+            return second["response"], "".join(pieces)
+
+    assert asyncio.run(scenario()) == ("human One | ai human One | human Two", "human Three")
+
+
+def test_a_served_app_has_the_tools_that_it_asks_for(serve, app):
+    async def scenario():
+        async with serve(app("with_desk_tools")) as client:
+            return (await ask(client, "look K482")).choices[0].message.content
+
+    assert asyncio.run(scenario()) == "It arrives on Monday."
+
+
+def test_the_models_of_a_served_app_are_redirected_until_the_server_ends(serve, app):
+    from langchain_openai import ChatOpenAI
+
+    before = ChatOpenAI._agenerate
+
+    async def scenario():
+        async with serve(app("graph", 'redirect: {"openai:gpt-5-mini": policy}')) as client:
+            answer = (await ask(client, "Hello there")).choices[0].message.content
+            assert ChatOpenAI._agenerate is not before
+            return answer
+
+    assert asyncio.run(scenario()) == "I do not know."
+    assert ChatOpenAI._agenerate is before
+
+
+@pytest.mark.parametrize("name", ["fails", "other"])
+def test_an_app_that_fails_is_a_503_and_the_log_says_why(serve, app, caplog, name):
+    async def scenario():
+        async with serve(app(name, "input: messages")) as client:
+            with pytest.raises(openai.APIStatusError) as error:
+                await ask(client, "Hello")
+            return error.value
+
+    assert asyncio.run(scenario()).status_code in (500, 503)
+    said = {
+        "fails": "the app failed: ZeroDivisionError: division by zero",
+        "other": "the app called openai:gpt-5",
+    }
+    assert said[name] in caplog.text
+
+
+def test_a_served_app_takes_no_tools_of_the_caller(serve, app):
+    tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
+
+    async def scenario():
+        async with serve(app("remembers")) as client:
+            with pytest.raises(openai.BadRequestError, match="this model takes no tools"):
+                await ask(client, "Hello", tools=[tool])
+
+    asyncio.run(scenario())

@@ -38,6 +38,8 @@ from grpo_sdk.messages import Message, ToolSchema
 from grpo_sdk.strategy import Strategy
 
 if TYPE_CHECKING:
+    from grpo_host.config.schema import AgentConfig
+    from grpo_host.langchain.app_backend import ServedApp
     from grpo_host.plugins import Registry
 
 logger = logging.getLogger("grpo_host.serving")
@@ -91,6 +93,9 @@ class ModelPool(Part):
         """What agents may call here."""
         self.agents_tools = self.tools.of(self.strategy)
         """What the agent may call under its own strategy."""
+        self._app = self._served_app(config)
+        if self._app is not None:  # they are the app's
+            self.tools, self.agents_tools = ServedTools(environment=self.tools.environment), ()
         if config and lacks_tools_of_episodes(config, services.registry):
             logger.warning(
                 'the environment "%s" has tools in its episodes and offers none for serving: the served '
@@ -106,6 +111,15 @@ class ModelPool(Part):
         self._measured = served_sampling(config) if config else UNMEASURED
         self._samplings: dict[str, Sampling] = {}
         self.sampling(self.catalogue.find(None))  # what is wrong with it is said before anyone asks
+
+    def _served_app(self, config: AgentConfig | None) -> ServedApp | None:
+        """The app that is the agent, if it is one."""
+        if config is None or config.agent.runnable is None:
+            return None
+        from grpo_host.langchain.app_backend import ServedApp
+
+        tools = [tool.source for tool in self.agents_tools]
+        return ServedApp(config.agent, self.limits, tools)
 
     def sampling(self, entry: Entry) -> Sampling:
         """How ``entry`` is sampled if a request does not say: as it was measured in its run.
@@ -150,6 +164,8 @@ class ModelPool(Part):
         slots = list(self._slots.values())
         self._slots.clear()
         ends = [asyncio.ensure_future(slot.model.close()) for slot in slots]
+        if self._app is not None:
+            self._app.close()
         if self.tools.environment is not None:
             ends.append(asyncio.ensure_future(self.tools.environment.close()))
         await asyncio.gather(*ends, *self._closing, return_exceptions=True)
@@ -183,7 +199,8 @@ class ModelPool(Part):
             ) from problem
         self._unready = None
         slot.started = True
-        return Agent(_Supervised(agent.backend, slot, self), agent.renderer)
+        agent = Agent(_Supervised(agent.backend, slot, self), agent.renderer)
+        return self._app.on(agent) if self._app is not None and slot.entry.instructed else agent
 
     def _slot(self, entry: Entry) -> _Slot:
         slot = self._slots.get(entry.id)
