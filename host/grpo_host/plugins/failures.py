@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sysconfig
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from grpo_host.plugins.record import cause
 logger = logging.getLogger("grpo_host.plugins")
 
 _OURS = (f"{Path(grpo_sdk.__file__).parent}/", f"{Path(__file__).parent.parent}/")
+_INSTALLED = tuple(f"{sysconfig.get_path(name)}/" for name in ("stdlib", "purelib", "platlib"))
 _logged: set[str] = set()
 
 
@@ -53,12 +55,16 @@ def described(problem: BaseException, most: int = 1800) -> str:
 
 
 def plugin_line(problem: BaseException) -> str:
-    """The last line of the plugin's own package that was reached; empty if none was."""
+    """The last line that was reached of the plugin's own code; empty if none was.
+
+    That is code which is not installed; or else the package that the host called.
+    """
     frames = [f for f in traceback.extract_tb(problem.__traceback__) if not f.filename.startswith(_OURS)]
     if not frames:
         return ""
     package = Path(frames[0].filename).parent
-    last = [frame for frame in frames if Path(frame.filename).is_relative_to(package)][-1]
+    called = [frame for frame in frames if Path(frame.filename).is_relative_to(package)]
+    last = ([frame for frame in frames if not frame.filename.startswith(_INSTALLED)] or called)[-1]
     return f"{Path(last.filename).parent.name}/{Path(last.filename).name}:{last.lineno}"
 
 
