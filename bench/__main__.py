@@ -17,13 +17,14 @@ BENCHES = {
     "startup": "start-up of the command line and of the SDK (seconds)",
     "orchestration": "what an episode costs besides the model (a minute)",
     "dialogues": "index and search of 100,000 dialogues (three minutes)",
+    "langchain": "CPU of a model turn of LangChain's create_agent with our chat model, beside ChatOpenAI (two minutes)",
     "rollouts": "trajectories/s of vllm, transformers and TRL's own loop (five minutes)",
     "grpo_step": "a GRPO step of support_desk against a plain TRL script (ten minutes)",
     "visible_update": "how much of a small LoRA update bfloat16 shows (three minutes)",
     "serving": "what serving adds to a model that answers at once, beside LiteLLM's proxy (a minute)",
     "clients": "tool loops of other people's client libraries, from Python and JavaScript (three minutes)",
     "soak": "ten minutes of chats with a server that is killed in the middle",
-    "examples": "what the two examples learn, and how long it takes (half an hour)",
+    "examples": "what the examples learn, and how long it takes (three quarters of an hour)",
 }
 RESULTS = ROOT / "bench" / "results.json"
 PAGE = ROOT / "docs" / "BENCHMARKS.md"
