@@ -24,7 +24,7 @@ from pydantic import ConfigDict, Field, PrivateAttr
 
 from grpo_host.agents.reply import OnText, Reply
 from grpo_host.langchain.asking import Asked, LangChainTool, asked, tool_choice, tool_schemas
-from grpo_host.langchain.source import CALLER, ModelSource, submit, wait_for
+from grpo_host.langchain.source import CALLER, BackendSource, ModelSource, submit, wait_for
 from grpo_host.langchain.structured import Method, structured
 from grpo_sdk.backend import Backend, Capability
 from grpo_sdk.errors import ConfigError, ContextOverflowError
@@ -54,6 +54,7 @@ class ChatGrpo(BaseChatModel):
     """Longest answer, in tokens; this and the following: None means as agent.yaml says."""
     temperature: float | None = None
     top_p: float | None = None
+    top_k: int | None = None
     stop: list[str] | None = None
     seed: int | None = None
     streaming: bool = False
@@ -86,6 +87,11 @@ class ChatGrpo(BaseChatModel):
         """What the training run in the directory ``run`` has trained, sampled as it was measured."""
         return cls(run=str(run), **parameters)
 
+    def close(self) -> None:
+        """Release the model, if it was found here; the next call loads it again."""
+        if isinstance(self._source, BackendSource):
+            wait_for(self._source, self._source.close())
+
     @property
     def model_name(self) -> str:
         """Of the model that answers."""
@@ -100,7 +106,7 @@ class ChatGrpo(BaseChatModel):
         return {"model_name": self.model_name, **self._parameters()}
 
     def _parameters(self) -> dict[str, Any]:
-        names = ("max_tokens", "temperature", "top_p", "stop", "seed")
+        names = ("max_tokens", "temperature", "top_p", "top_k", "stop", "seed")
         return {name: value for name in names if (value := getattr(self, name)) is not None}
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:

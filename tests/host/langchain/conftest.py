@@ -56,3 +56,14 @@ def call_text(name: str, **arguments: Any) -> str:
 def tokens(fakes: Any) -> Callable[[Script], ScriptedTokens]:
     """``tokens(script)`` makes a backend of token ids."""
     return lambda script: ScriptedTokens(fakes.PieceTokenizer(), script)
+
+
+@pytest.fixture
+def benchmark() -> Any:
+    """Times nothing: the plugin that does is off here."""
+    return lambda function: function()
+
+
+@pytest.fixture
+def vcr() -> None:
+    """Records nothing: no backend here is behind HTTP."""

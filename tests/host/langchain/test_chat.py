@@ -108,12 +108,13 @@ async def test_an_answer_ends_before_a_stop_text_in_each_of_the_four_ways(tokens
 
 def test_parameters_of_a_call_come_before_those_of_the_model(tokens):
     backend = tokens(lambda heard: "Hi")
-    model = ChatGrpo(backend=backend, temperature=0.5, max_tokens=7, top_p=0.9, seed=3, stop=["x"])
+    model = ChatGrpo(backend=backend, temperature=0.5, max_tokens=7, top_p=0.9, top_k=5, seed=3, stop=["x"])
 
     model.invoke("Hello", stop=["y"], temperature=0.0, max_completion_tokens=2)
 
     (used,) = backend.sampling
-    assert (used.temperature, used.max_tokens, used.top_p, used.seed, used.stop) == (0.0, 2, 0.9, 3, ("y",))
+    assert (used.temperature, used.max_tokens, used.top_p, used.top_k, used.seed) == (0.0, 2, 0.9, 5, 3)
+    assert used.stop == ("y",)
 
 
 @pytest.mark.parametrize("choice", ["none", False])

@@ -56,17 +56,6 @@ def _counted(reply: ChatReply) -> ChatReply:
     return ChatReply(reply.message, reply.finish_reason, prompt_tokens=9, completion_tokens=7)
 
 
-@pytest.fixture
-def benchmark() -> Any:
-    """Times nothing: the plugin that does is off here."""
-    return lambda function: function()
-
-
-@pytest.fixture
-def vcr() -> None:
-    """Records nothing: no backend here is behind HTTP."""
-
-
 class TestUnit(ChatModelUnitTests):
     """Without a call; the model is one that an app names."""
 

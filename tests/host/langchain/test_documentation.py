@@ -1,0 +1,28 @@
+"""The snippets of docs/langchain.md run as they are written, on a scripted model."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from grpo_sdk import Capability
+
+DOCUMENT = Path(__file__).parents[3] / "docs" / "langchain.md"
+
+
+def test_the_documented_ways_to_embed_run(tmp_path, monkeypatch, capsys):
+    (tmp_path / "agent.yaml").write_text(
+        "name: clerk\nmodel: any\nbackend: {name: scripted, options: {replies: [It leaves tomorrow.]}}\n"
+        "environment: arithmetic\nrewards: [task_success]\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    section = DOCUMENT.read_text().partition("\n## Embed\n")[2].partition("\n## ")[0]
+    model, agent, judge = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+
+    names: dict[str, object] = {"__name__": "example"}
+    for code in (model, agent, judge):
+        exec(code, names)
+
+    assert capsys.readouterr().out == "It leaves tomorrow.\nIt leaves tomorrow.\nIt leaves tomorrow."
+    assert names["tool"].name == "clerk"
+    assert names["judge"].capabilities == {Capability.CHAT, Capability.TOOLS, Capability.STREAMING}
