@@ -91,6 +91,8 @@ class ModelCalls:
         self.loop = asyncio.get_running_loop()
         self.turns: list[Turn] = []
         """The calls that were answered."""
+        self.asked: dict[str, Turn] = {}
+        """Id of a tool's call → the model call that asked for it; who runs it may note that there."""
         self.messages: list[Message] = []
         """All that was said, each message once, in the order in which calls were answered."""
         self.stopped: asyncio.Future[NoReturn] = self.loop.create_future()
@@ -153,7 +155,9 @@ class ModelCalls:
         held.said = [*said, comparable(reply.message)]
         self.messages.append(reply.message)
         self._told.add(held.said[-1])
-        self.turns.append(Turn(reply.prompt_tokens, reply.completion_tokens, seconds, reply.finish_reason))
+        turn = Turn(reply.prompt_tokens, reply.completion_tokens, seconds, reply.finish_reason)
+        self.turns.append(turn)
+        self.asked.update({call["id"]: turn for call in reply.message.get("tool_calls", ())})
         return reply
 
     def ledger(self, *, spans: bool = False) -> Ledger | None:

@@ -21,6 +21,7 @@ from grpo_host.langchain.chat import ChatGrpo
 from grpo_host.langchain.episode_source import EpisodeSource
 from grpo_host.langchain.mapping import answer_of, mapped, messages_of, text_of
 from grpo_host.langchain.replay import ReplayedCalls, replayed_tools, turns_of
+from grpo_host.langchain.tool_watch import ToolWatch
 from grpo_sdk.backend import Backend, Sampling
 from grpo_sdk.errors import ConfigError
 from grpo_sdk.messages import Message, assistant
@@ -154,7 +155,10 @@ class AppConversation:
         self._state: list[BaseMessage] = []
         self._runnable: Runnable[Any, Any] | None = None
         self._waits = False
-        self._config: RunnableConfig = {"configurable": {"thread_id": f"{task.id}-{id(self):x}"}}
+        self._config: RunnableConfig = {
+            "configurable": {"thread_id": f"{task.id}-{id(self):x}"},
+            "callbacks": [ToolWatch(calls)],
+        }
 
     @property
     def turns(self) -> list[Turn]:

@@ -20,7 +20,7 @@ from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import RunnableLambda, RunnableParallel
-from langchain_core.tools import tool
+from langchain_core.tools import ToolException, tool
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.types import Command, Send, interrupt
@@ -530,7 +530,9 @@ def test_an_app_that_raises_or_hangs_is_a_failed_episode(tokens, raised, status,
         return RunnableLambda(ask)
 
     trajectory = play(agent_of(backend, app_of(build), input="messages"), "Hi", seconds=0.2)
-    assert (trajectory.status, trajectory.error.partition(" (")[0]) == (status, says)
+    assert trajectory.status == status
+    assert trajectory.error.startswith(says)
+    assert says.startswith("the episode") or "(langchain/test_app_agent.py:" in trajectory.error
     assert_exact(backend, trajectory)
 
 
@@ -623,6 +625,26 @@ def test_sixty_four_episodes_of_an_app_that_is_not_async_keep_apart(tokens):
     trajectories = asyncio.run(all_of_them())
     assert [t.final_text for t in trajectories] == [f"It is {n}." for n in range(64)]
     assert_exact(backend, *trajectories)
+
+
+def test_the_tools_that_an_app_runs_are_noted_at_the_call_that_asked_for_them(tokens):
+    @tool
+    async def broken(order: str) -> str:
+        """Is broken."""
+        raise ToolException("no database")
+
+    broken.handle_tool_error = True
+    said = iter(
+        [call("lookup", order="A12") + call("broken", order="B1"), call("broken", order="B2"), "Done."]
+    )
+    backend = tokens(lambda _: next(said))
+    trajectory = play(agent_of(backend, app_of(lambda model: create_agent(model, [lookup, broken]))), "Go.")
+    assert trajectory.error is None
+    ran = [sorted((run.name, run.error) for run in turn.tools) for turn in trajectory.turns]
+    assert ran == [[("broken", "no database"), ("lookup", None)], [("broken", "no database")], []]
+    calls = {made["id"] for message in trajectory.policy_messages for made in message.get("tool_calls", ())}
+    assert {run.call_id for turn in trajectory.turns for run in turn.tools} == calls
+    assert trajectory.tool_errors == 2
 
 
 def writer_and_judge(model):
