@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
 
 from grpo_host.assembly.agent import sampling_from_config
 from grpo_host.backends.local_model import AUTO, LocalModel, installed_plugins
@@ -108,9 +109,15 @@ def _configured(config: AgentConfig, trained: TrainedModel) -> NamedModel:
     )
 
 
+_of_backends: WeakValueDictionary[int, LocalModel] = WeakValueDictionary()
+"""By the id of the backend, which starts once: LangChain copies chat models."""
+
+
 def _of_backend(backend: Backend) -> NamedModel:
     spec = backend.model
-    model = LocalModel(spec.name, backend=backend)
+    model = _of_backends.get(id(backend))
+    if model is None:
+        model = _of_backends[id(backend)] = LocalModel(spec.name, backend=backend)
     return NamedModel(model, spec.name, backend.capabilities, sampling_from_config(UNMEASURED), spec.context)
 
 

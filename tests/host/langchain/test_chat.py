@@ -7,6 +7,7 @@ import pytest
 from langchain_core.exceptions import ContextOverflowError
 from langchain_core.load import dumpd, load
 from langchain_core.messages import AIMessageChunk, HumanMessage
+from langchain_core.runnables import ConfigurableField
 
 from grpo_host.langchain import ChatGrpo
 from grpo_sdk import Capability, ConfigError, ModelSpec, assistant, tool_call
@@ -357,3 +358,29 @@ def test_a_model_is_written_down_and_loaded_again():
 
 def test_a_backend_made_in_python_stays_behind_where_a_model_is_written_down():
     assert dumpd(chat("x"))["kwargs"]["backend"]["type"] == "not_implemented"
+
+
+def test_copies_of_a_model_share_its_backend():
+    class Counted(ScriptedBackend):
+        starts = 0
+
+        async def start(self):
+            self.starts += 1
+
+    backend = Counted()
+    model = ChatGrpo(backend=backend)
+    warmer = model.configurable_fields(temperature=ConfigurableField(id="warmth"))
+
+    model.invoke("Hi")
+    warmer.with_config(configurable={"warmth": 0.9}).invoke("Hi")
+
+    assert (backend.starts, backend.calls) == (1, 2)
+
+
+def test_a_model_that_was_closed_is_loaded_again():
+    model = chat("Hello")
+    model.invoke("Hi")
+
+    model.close()
+
+    assert model.invoke("Hi").text == "Hello"
