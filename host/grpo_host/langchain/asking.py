@@ -50,10 +50,9 @@ def asked(kwargs: Mapping[str, Any], stop: Sequence[str] | None, can: frozenset[
         raise CapabilityError("the backend repeats no samples (it has no seed); leave out seed")
     tools = said.get("tools") or ()
     choice = tool_choice(said.get("tool_choice"), tools)
-    if choice == "none":
-        tools = ()
-    elif choice != "auto":
+    if choice not in ("auto", "none"):
         _need_structured(can, f'tool_choice "{choice}"')
+    if choice != "auto":
         overrides["tool_choice"] = choice
     if tools and not {Capability.TOOLS, Capability.TOKEN_IDS} & can:
         raise CapabilityError("the backend takes no tools")

@@ -6,7 +6,6 @@ import asyncio
 import queue
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -256,10 +255,6 @@ class ChatGrpo(BaseChatModel):
                 reply = await self._source.respond(heard, asked.tools, asked.overrides, on_text)
         except ContextOverflowError as problem:
             raise PromptTooLongError(str(problem)) from problem
-        if not asked.overrides.get("parallel_tool_calls", True) and "tool_calls" in reply.message:
-            message = reply.message.copy()
-            message["tool_calls"] = message["tool_calls"][:1]
-            return replace(reply, message=message)
         return reply
 
     def _result(self, reply: Reply) -> ChatResult:

@@ -119,12 +119,21 @@ def test_parameters_of_a_call_come_before_those_of_the_model(tokens):
 
 
 @pytest.mark.parametrize("choice", ["none", False])
-def test_a_model_that_may_call_no_tool_is_shown_none(tokens, choice):
-    backend = tokens(lambda heard: "Hi")
+def test_a_model_that_may_call_no_tool_calls_none(tokens, choice):
+    written = '<tool_call>{"name": "weather", "arguments": {}}</tool_call>'
+    model = ChatGrpo(backend=tokens(lambda heard: written)).bind_tools([WEATHER], tool_choice=choice)
 
-    ChatGrpo(backend=backend).bind_tools([WEATHER], tool_choice=choice).invoke("Hello")
+    answer = model.invoke("Hello")
 
-    assert "weather" not in backend.sampled[0][0]
+    assert (answer.text, answer.tool_calls) == (written, [])
+
+
+def test_a_backend_that_cannot_forbid_calls_is_shown_no_tools_where_it_may_call_none():
+    backend = ScriptedBackend(script=lambda messages, tools: f"{len(tools)} tools")
+
+    assert (
+        ChatGrpo(backend=backend).bind_tools([WEATHER], tool_choice="none").invoke("Hello").text == "0 tools"
+    )
 
 
 def test_of_parallel_calls_only_the_first_is_made_where_they_are_not_wanted():
