@@ -12,6 +12,7 @@ from functools import reduce
 import pytest
 from langchain.agents import create_agent
 from langchain.agents.structured_output import ProviderStrategy, ToolStrategy
+from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.language_models import BaseChatModel
 from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage
@@ -351,6 +352,30 @@ def test_sixty_four_episodes_at_once_keep_apart(make):
     trajectories = asyncio.run(episodes())
     assert [t.final_text for t in trajectories] == [f"It is {n}.It is {n}." for n in range(64)]
     assert_exact(backend, *trajectories)
+
+
+class Counting(BaseCallbackHandler):
+    """As tracers do, it hears of every model call."""
+
+    def __init__(self):
+        self.begun: list = []
+        self.ended: list = []
+
+    def on_chat_model_start(self, serialized, messages, *, run_id, **kwargs):
+        self.begun.append(run_id)
+
+    def on_llm_end(self, response, *, run_id, **kwargs):
+        self.ended.append(run_id)
+
+
+@Ways
+def test_those_who_trace_the_app_hear_of_each_call_once(make, way):
+    heard = Counting()
+    model = ChatOpenAI(model="gpt-5-mini", api_key="none", callbacks=[heard])
+    graph = create_agent(model, [lookup])
+    backend, agent = make(way(graph), lambda heard: "It is packed." if "packed" in heard else CALL)
+    assert play(agent).error is None
+    assert len(set(heard.begun)) == len(heard.begun) == len(heard.ended) == len(backend.log) == 2
 
 
 def test_langchains_cache_of_answers_is_refused(make):
