@@ -94,6 +94,24 @@ class Unanswered(Echo):
         return [[user("Hi"), assistant("", [tool_call("f", "{}", "c")]), assistant("Bye")]]
 
 
+class Consuming(Echo):
+    async def step(self, action) -> StepResult:
+        self.task.data["word"] = ""
+        return await super().step(action)
+
+    async def reset(self, task: Task, *, seed: int) -> Observation:
+        self.task = task
+        return await super().reset(task, seed=seed)
+
+
+class Unexplained(Echo):
+    def tools(self):
+        def look_up(order: str) -> str:
+            return order
+
+        return [look_up]
+
+
 class Renamed(Echo):
     """Its served tool takes another argument than the model was trained with."""
 
@@ -124,6 +142,8 @@ class Renamed(Echo):
         (Boasting, "test_the_outcome_can_be_read_at_any_time", "empty message is a success"),
         (NoJson, "test_tasks_can_be_written_as_json", "cannot be written as JSON"),
         (Unanswered, "test_demonstrations_are_dialogues_that_can_be_imitated", "is not answered before"),
+        (Consuming, "test_a_task_is_not_changed_by_its_episode", "train-0 changed task.data from {'word': "),
+        (Unexplained, "test_its_tools_are_ready_to_use", "the tool look_up has no description: write"),
         (Renamed, "test_its_serving_tools_look_as_its_tools_do", "has another schema"),
     ],
 )
@@ -158,6 +178,7 @@ def fragile(text: str) -> str:
 @pytest.mark.parametrize(
     ("function", "test", "message"),
     [
+        (undocumented, "test_the_model_is_told_what_it_does", "the tool undocumented has no description"),
         (undocumented, "test_every_argument_is_described", 'the argument "x" has no'),
         (terse, "test_every_argument_is_described", 'has no description under "Args:"'),
         (terse, "test_a_valid_call_works", "the answer is empty"),

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import inspect
+from typing import ClassVar
 
 import pytest
 
@@ -39,6 +40,74 @@ class TestRelative(GroupRewardContract):
                 return [len(t.policy_text) / most for t in trajectories]
 
         return Longest()
+
+
+@reward
+def right(trajectory, answer: int, *, points: float = 1.0) -> float:
+    """A value of the task by its parameter's name."""
+    return points * (trajectory.final_text == str(answer))
+
+
+class FromTask(Reward):
+    """A value of the task as the trajectory has it."""
+
+    def score(self, trajectory):
+        return float(trajectory.final_text == trajectory.task.data["answer"])
+
+
+class FromTasks(GroupReward):
+    def score_group(self, trajectories):
+        return [FromTask().score(trajectory) for trajectory in trajectories]
+
+
+class TestOneThatReadsTheTask(RewardContract):
+    data: ClassVar = {"answer": "no"}
+
+    def make(self) -> Reward:
+        return FromTask()
+
+
+class TestAFunctionThatReadsTheTask(RewardContract):
+    data: ClassVar = {"answer": 4}
+
+    def make(self) -> Reward:
+        return right(points=0.5)
+
+
+class TestAGroupRewardThatReadsTheTask(GroupRewardContract):
+    data: ClassVar = {"answer": "no"}
+
+    def make(self) -> GroupReward:
+        return FromTasks()
+
+
+def test_the_samples_have_the_tasks_data_so_that_a_right_answer_is_scored():
+    contract = TestOneThatReadsTheTask()
+    assert [contract.score(FromTask(), trajectory) for trajectory in contract.samples()] == [0.0, 0.0, 1.0]
+
+
+@pytest.mark.parametrize("made", [FromTask, right])
+@pytest.mark.parametrize(
+    "test", ["test_scores_are_finite_numbers_within_bounds", "test_odd_trajectories_get_a_score"]
+)
+def test_a_contract_without_the_tasks_data_says_how_to_give_it(made, test):
+    class Contract(RewardContract):
+        def make(self) -> Reward:
+            return made()
+
+    with pytest.raises(
+        AssertionError, match=r"answer.*; return a low score\. If it reads .*, such as data = {"
+    ):
+        getattr(Contract(), test)()
+
+
+def test_a_contract_of_groups_without_the_tasks_data_says_how_to_give_it():
+    class Contract(GroupRewardContract):
+        def make(self) -> GroupReward:
+            return FromTasks()
+
+    with pytest.raises(AssertionError, match=r"FromTasks: it raised KeyError\('answer'\).* data = {"):
+        Contract().test_every_trajectory_gets_a_finite_score()
 
 
 def test_a_decorated_function_is_a_factory_of_rewards():

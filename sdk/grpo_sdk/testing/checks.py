@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any, NoReturn
 from unittest import SkipTest
 
@@ -16,6 +17,16 @@ def require(condition: object, message: str) -> None:
 def skip(reason: str) -> NoReturn:
     """Skip the test, visibly."""
     raise SkipTest(reason)
+
+
+def require_description(function: Mapping[str, Any]) -> None:
+    """Fail unless the schema of a tool's ``function`` says what it does."""
+    name, said = function["name"], function.get("description", "").strip()
+    # A function without a docstring is described by its name, with blanks.
+    require(
+        said.replace(" ", "_") not in ("", name),
+        f"the tool {name} has no description: write what it does as the function's docstring",
+    )
 
 
 def require_json(value: Any, what: str) -> None:

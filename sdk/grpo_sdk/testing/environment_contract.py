@@ -12,13 +12,14 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import asdict
 from typing import Any, ClassVar
 
 from grpo_sdk.blocking import settled
 from grpo_sdk.environment import HELD_OUT, TRAIN, Environment, StepResult
 from grpo_sdk.messages import Message, ToolSchema, assistant
-from grpo_sdk.testing.checks import require, require_json, skip
+from grpo_sdk.testing.checks import require, require_description, require_json, skip
 from grpo_sdk.toolbox import Toolbox
 from grpo_sdk.trajectory import Task
 
@@ -187,6 +188,25 @@ class EnvironmentContract:
         for task in self.make().tasks(self.splits[0])[:4]:
             asyncio.run(twice(task))
 
+    def test_a_task_is_not_changed_by_its_episode(self) -> None:
+        """Fix: copy in ``reset`` what an episode changes: ``self.orders = deepcopy(task.data["orders"])``."""
+
+        async def played(task: Task) -> None:
+            environment = self.make()
+            try:
+                await self.play(environment, task, seed=1)
+            finally:
+                await environment.close()
+
+        for task in self.make().tasks(self.splits[0])[:4]:
+            before = deepcopy(task.data)
+            asyncio.run(played(task))
+            require(
+                task.data == before,
+                f"the episode of {task.id} changed task.data from {before!r:.200} to {task.data!r:.200}: "
+                "copy in reset what the episode changes",
+            )
+
     def test_episodes_side_by_side_do_not_disturb_each_other(self) -> None:
         """Fix: keep an episode's state in the instance, never in the class or the module."""
 
@@ -217,7 +237,7 @@ class EnvironmentContract:
 
         for schema in asyncio.run(tools(self.make().tasks(self.splits[0])[0])).schemas:
             require_json(schema, f"the schema of the tool {schema['function'].get('name')}")
-            require(schema["function"].get("description"), "a tool has no description")
+            require_description(schema["function"])
 
     def test_its_serving_tools_look_as_its_tools_do(self) -> None:
         """Fix: keep name, parameters and docstring: the model knows the tool as it was trained with it."""

@@ -12,21 +12,24 @@ from __future__ import annotations
 import asyncio
 import inspect
 import math
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
 from dataclasses import replace
+from typing import Any, ClassVar
 
 from grpo_sdk.messages import Message, assistant, tool_call, tool_result, user
 from grpo_sdk.rewards import GroupReward, Reward, RewardResult, Score
 from grpo_sdk.testing.checks import require, skip
 from grpo_sdk.testing.trajectories import make_trajectory
-from grpo_sdk.trajectory import Trajectory
+from grpo_sdk.trajectory import Task, Trajectory
 
 _LOOKUP = tool_call("lookup", '{"id": "7"}', "call_1")
 
 
-def _samples() -> list[Trajectory]:
+def _samples(data: Mapping[str, Any]) -> list[Trajectory]:
     outcome = {"success": True, "score": 0.5}
+    task = Task("task-0", deepcopy(dict(data)))
     dialogue = [
         user("Where is my order?"),
         assistant("", [_LOOKUP]),
@@ -36,13 +39,15 @@ def _samples() -> list[Trajectory]:
         assistant("You're welcome! Is there anything else that I can do?"),
     ]
     return [
-        make_trajectory(dialogue, outcome=outcome),
-        make_trajectory("I am sorry about that. Let me check it for you right away.", outcome=outcome),
-        make_trajectory("no", outcome={"success": False, "score": 0.0}),
+        make_trajectory(dialogue, outcome=outcome, task=task),
+        make_trajectory(
+            "I am sorry about that. Let me check it for you right away.", outcome=outcome, task=task
+        ),
+        make_trajectory("no", outcome={"success": False, "score": 0.0}, task=task),
     ]
 
 
-def _odd() -> dict[str, Trajectory]:
+def _odd(data: Mapping[str, Any]) -> dict[str, Trajectory]:
     outcome = {"success": False, "score": 0.0}
     conversations: dict[str, list[Message]] = {
         "no messages": [],
@@ -56,9 +61,20 @@ def _odd() -> dict[str, Trajectory]:
         "a long word": [user("Hello?"), assistant("a" * 200_000)],
     }
     return {
-        name: make_trajectory(said, outcome=outcome, environment_reward=0.0)
+        name: make_trajectory(
+            said, outcome=outcome, environment_reward=0.0, task=Task("task-0", deepcopy(dict(data)))
+        )
         for name, said in conversations.items()
     }
+
+
+def _raised(problem: Exception, what: str, data: Mapping[str, Any]) -> AssertionError:
+    hint = (
+        ""
+        if data
+        else '. If it reads the task, set in the test what it reads, such as data = {"answer": "4"}'
+    )
+    return AssertionError(f"{what}: it raised {problem!r}; return a low score{hint}")
 
 
 def _value(score: Score, what: str) -> float:
@@ -81,6 +97,8 @@ def _value(score: Score, what: str) -> float:
 class RewardContract:
     """What the host relies on in every ``Reward``."""
 
+    data: ClassVar[Mapping[str, Any]] = {}
+    """``trajectory.task.data`` of the trajectories here: columns that the reward reads, such as an answer."""
     bounds: tuple[float, float] | None = (0.0, 1.0)
     """Lowest and highest score; None if there is none."""
     deterministic: bool = True
@@ -94,18 +112,25 @@ class RewardContract:
 
     def samples(self) -> Sequence[Trajectory]:
         """Ordinary trajectories; override if yours need an outcome of another form."""
-        return _samples()
+        return _samples(self.data)
 
     def score(self, reward: Reward, trajectory: Trajectory) -> float:
         """The value that ``reward`` gives, awaited if it is a coroutine."""
-        score = reward.score(trajectory)
-        if inspect.isawaitable(score):
+        return self._score(reward, trajectory, trajectory.id)
 
-            async def wait(score: Awaitable[Score] = score) -> Score:
-                return await score
+    def _score(self, reward: Reward, trajectory: Trajectory, name: str) -> float:
+        what = f"{type(reward).__name__} on {name}"
+        try:
+            score = reward.score(trajectory)
+            if inspect.isawaitable(score):
 
-            score = asyncio.run(wait())
-        return _value(score, f"{type(reward).__name__} on {trajectory.id}")
+                async def wait(score: Awaitable[Score] = score) -> Score:
+                    return await score
+
+                score = asyncio.run(wait())
+        except Exception as problem:
+            raise _raised(problem, what, self.data) from problem
+        return _value(score, what)
 
     def test_is_a_reward(self) -> None:
         """Fix: inherit from ``Reward``, or decorate the function with ``@reward`` and call the result."""
@@ -128,13 +153,8 @@ class RewardContract:
     def test_odd_trajectories_get_a_score(self) -> None:
         """Fix: a policy in training says nothing, or 200,000 characters: score that low, don't raise."""
         reward = self.make()
-        for name, trajectory in _odd().items():
-            try:
-                value = self.score(reward, trajectory)
-            except AssertionError:
-                raise
-            except Exception as problem:
-                raise AssertionError(f"raised {problem!r} on {name}; return a low score") from problem
+        for name, trajectory in _odd(self.data).items():
+            value = self._score(reward, trajectory, name)
             if self.bounds is not None:
                 require(self.bounds[0] <= value <= self.bounds[1], f"{value} on {name} is out of bounds")
 
@@ -211,23 +231,29 @@ class RewardContract:
 class GroupRewardContract:
     """What the host relies on in every ``GroupReward``."""
 
+    data: ClassVar[Mapping[str, Any]] = {}
+    """``trajectory.task.data`` of the trajectories here: columns that the reward reads, such as an answer."""
+
     def make(self) -> GroupReward:
         """Make a new instance of the group reward under test."""
         raise NotImplementedError(f"{type(self).__name__} needs def make(self) returning the reward")
 
     def group(self) -> Sequence[Trajectory]:
         """Trajectories of one task; override if yours need something special."""
-        return _samples()
+        return _samples(self.data)
 
     def scores(self, reward: GroupReward, trajectories: Sequence[Trajectory]) -> list[float]:
         """The values that ``reward`` gives, awaited if it is a coroutine."""
-        found = reward.score_group(trajectories)
-        if inspect.isawaitable(found):
+        try:
+            found = reward.score_group(trajectories)
+            if inspect.isawaitable(found):
 
-            async def wait(found: Awaitable[Sequence[Score]] = found) -> Sequence[Score]:
-                return await found
+                async def wait(found: Awaitable[Sequence[Score]] = found) -> Sequence[Score]:
+                    return await found
 
-            found = asyncio.run(wait())
+                found = asyncio.run(wait())
+        except Exception as problem:
+            raise _raised(problem, type(reward).__name__, self.data) from problem
         scores = found
         require(
             len(scores) == len(trajectories),
@@ -249,7 +275,7 @@ class GroupRewardContract:
 
     def test_odd_trajectories_get_a_score(self) -> None:
         """Fix: a policy in training says nothing, or 200,000 characters: score that low, don't raise."""
-        self.scores(self.make(), list(_odd().values()))
+        self.scores(self.make(), list(_odd(self.data).values()))
 
     def test_scoring_changes_nothing(self) -> None:
         """Fix: work on copies: trajectories are also read by other rewards and written to disk."""

@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from grpo_sdk.messages import Message, tool_call
-from grpo_sdk.testing.checks import require, require_json, skip
+from grpo_sdk.testing.checks import require, require_description, require_json, skip
 from grpo_sdk.toolbox import Toolbox
 from grpo_sdk.tools import ToolLike, ToolLimits
 from grpo_sdk.trajectory import ToolRun
@@ -57,7 +57,7 @@ class ToolContract:
 
     def test_the_model_is_told_what_it_does(self) -> None:
         """Fix: write a docstring: it is all that the model knows of the tool."""
-        require(self.schema().get("description", "").strip(), "the tool has no description")
+        require_description(self.schema())
 
     def test_every_argument_is_described(self) -> None:
         """Fix: annotate every parameter and describe it under ``Args:`` in the docstring."""
