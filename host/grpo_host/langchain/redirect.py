@@ -22,6 +22,7 @@ from grpo_host.agents.model_calls import NoEpisodeError, current_calls, within_e
 from grpo_host.langchain.asking import response_schema, tool_schemas
 from grpo_host.langchain.chat import ChatGrpo
 from grpo_sdk.errors import ConfigError, GrpoError
+from grpo_sdk.langchain_calls import OF_A_BACKEND
 
 Others = Literal["refuse", "keep"]
 
@@ -87,6 +88,8 @@ class Redirect:
 
         Raises ``NoEpisodeError`` or ``RefusedModelError`` if it may not be called.
         """
+        if OF_A_BACKEND.get():  # a judge's, say
+            return None
         name = _name(model, kwargs)
         if name in self._names:
             current_calls()  # raises outside of an episode

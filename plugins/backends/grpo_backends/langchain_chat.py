@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from grpo_backends.errors import ProviderError, TooLongError
@@ -21,6 +23,7 @@ from grpo_sdk import (
 )
 from grpo_sdk.backend import FinishReason
 from grpo_sdk.blocking import call_blocking
+from grpo_sdk.langchain_calls import OF_A_BACKEND
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
@@ -75,7 +78,8 @@ class LangChainBackend(Backend):
 
         bound = self._bound(tools, sampling)
         with self._explained():
-            said = await bound.ainvoke(from_messages(messages), _UNWATCHED, **self._settings(sampling))
+            answer = bound.ainvoke(from_messages(messages), _UNWATCHED, **self._settings(sampling))
+            said = await asyncio.create_task(answer, context=_own_context())
         return self._reply(said)
 
     async def stream(
@@ -87,11 +91,15 @@ class LangChainBackend(Backend):
         whole: Any = None
         bound = self._bound(tools, sampling)
         with self._explained():
+            own = _own_context()
             pieces = bound.astream(from_messages(messages), _UNWATCHED, **self._settings(sampling))
-            async for piece in pieces:
-                whole = piece if whole is None else whole + piece
-                if piece.text:
-                    yield str(piece.text)
+            try:
+                while (piece := await asyncio.create_task(anext(pieces, None), context=own)) is not None:
+                    whole = piece if whole is None else whole + piece
+                    if piece.text:
+                        yield str(piece.text)
+            finally:
+                await asyncio.create_task(pieces.aclose(), context=own)
         if whole is None:
             raise ProviderError(f"{self.model.name} gave no answer")
         yield self._reply(whole)
@@ -150,6 +158,13 @@ class LangChainBackend(Backend):
 
 _UNWATCHED: Any = {"callbacks": []}
 """The call is one of a backend, which whoever asks it tells its callbacks of."""
+
+
+def _own_context() -> Context:
+    """That of a call that no app makes."""
+    context = copy_context()
+    context.run(OF_A_BACKEND.set, True)
+    return context
 
 
 def _spec(model: BaseChatModel) -> ModelSpec:
