@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
-from typing import Any
-
 from json_schema import table
 
 from grpo_host.plugins import load_plugins
+from grpo_host.plugins.describe import docstrings
 from grpo_host.plugins.options import options_model
 from grpo_host.plugins.record import KINDS, Offer
 
@@ -30,16 +28,7 @@ def _section(offer: Offer) -> str:
     schema = options_model(offer).model_json_schema()
     heading = f"### `{offer.name}` {{#{offer.kind}-{offer.name}}}\n"
     options = table(schema, _link, of="option") if schema["properties"] else "No options.\n"
-    return "\n".join([heading, *_docstrings(offer.factory), options])
-
-
-def _docstrings(factory: Any) -> list[str]:
-    """Those of the factory and, if it is a class, of its own ``__init__``."""
-    found = [inspect.getdoc(factory)]
-    if inspect.isclass(factory):
-        first = next((c for c in factory.__mro__ if "__init__" in vars(c)), object)
-        found.append(vars(first)["__init__"].__doc__ if first is not object else None)
-    return [f"{inspect.cleandoc(text)}\n" for text in found if text]
+    return "\n".join([heading, *(f"{text}\n" for text in docstrings(offer.factory)), options])
 
 
 def _link(name: str) -> str:

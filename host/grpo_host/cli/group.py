@@ -9,7 +9,20 @@ import click
 
 from grpo_host.cli.command import Command, ExamplesFirst, PluginChoice
 
-COMMANDS = ("run", "check", "eval", "rollout", "serve", "export", "keys", "new", "plugins", "models")
+COMMANDS = (
+    "run",
+    "check",
+    "eval",
+    "rollout",
+    "score",
+    "serve",
+    "export",
+    "keys",
+    "new",
+    "plugins",
+    "models",
+    "schema",
+)
 """In the order of the help. Each is ``command`` in the module of its name."""
 
 

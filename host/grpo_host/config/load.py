@@ -17,7 +17,7 @@ from grpo_host.config.schema import AgentConfig
 from grpo_host.config.source import line_of, read_source
 from grpo_host.utils.paths import expanded
 from grpo_host.utils.validation import Complaint, Location, complaints_of, say_location
-from grpo_sdk.errors import did_you_mean
+from grpo_sdk.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
     from grpo_host.plugins import Registry
@@ -89,6 +89,29 @@ def load_config(
     """
     path = expanded(path)
     values, lines = read_source(path)
+    return _loaded(path, values, lines, overrides, registry)
+
+
+def load_rewards(path: str | Path, registry: Registry) -> LoadedConfig:
+    """Read ``rewards:`` of a file, which may be an agent.yaml; all else in it is left out.
+
+    Raises ``InvalidConfigError``, or ``ConfigError`` if it is not YAML or has no rewards.
+    """
+    path = expanded(path)
+    values, lines = read_source(path)
+    if "rewards" not in values:
+        raise ConfigError(f"{path}: it has no rewards. Begin with rewards: [task_success]")
+    unused = {"name": "score", "model": "none", "backend": "scripted", "environment": "none"}
+    return _loaded(path, {**unused, "rewards": values["rewards"]}, lines, (), registry)
+
+
+def _loaded(
+    path: Path,
+    values: dict[str, Any],
+    lines: Mapping[Location, int],
+    overrides: Iterable[str | Override],
+    registry: Registry | None,
+) -> LoadedConfig:
     # An override may reach into the default backend: --set backend.options.seed=1.
     values.setdefault("backend", AgentConfig.model_fields["backend"].default.name)
     applied = [o if isinstance(o, Override) else parse_override(o) for o in overrides]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
+import time
 from collections.abc import Callable, Collection
 from importlib.metadata import EntryPoint, entry_points
 
@@ -69,11 +70,18 @@ def _describe(entry_point: EntryPoint) -> Plugin:
 def _load(
     entry_point: EntryPoint, plugin: Plugin, registry: Registry, report: Callable[[Plugin], None]
 ) -> None:
+    began = time.perf_counter()
     try:
         # What a plugin prints while it is imported must not mix with what a command prints.
         with contextlib.redirect_stdout(sys.stderr):
             loaded = entry_point.load()
-            registry.register(loaded, plugin.name, distribution=plugin.distribution, version=plugin.version)
+            registry.register(
+                loaded,
+                plugin.name,
+                distribution=plugin.distribution,
+                version=plugin.version,
+                seconds=time.perf_counter() - began,
+            )
     except PluginError as error:
         why = str(error.__cause__ or error)
     except (Exception, SystemExit) as error:
@@ -81,7 +89,8 @@ def _load(
         why = cause(error)
     else:
         return
-    broken = Plugin(plugin.name, plugin.distribution, plugin.version, error=why)
+    seconds = time.perf_counter() - began
+    broken = Plugin(plugin.name, plugin.distribution, plugin.version, error=why, seconds=seconds)
     registry.record_broken(broken)
     report(broken)
 

@@ -34,6 +34,8 @@ class Plugin:
     """The observer hooks that it implements."""
     error: str | None = None
     """Why it is broken; a broken plugin offers nothing."""
+    seconds: float = field(default=0.0, compare=False)
+    """What importing it took."""
 
     @property
     def identifier(self) -> str:

@@ -51,7 +51,13 @@ class Registry:
         return identifier in self._plugins
 
     def register(
-        self, plugin: object, name: str, *, distribution: str = "local", version: str = ""
+        self,
+        plugin: object,
+        name: str,
+        *,
+        distribution: str = "local",
+        version: str = "",
+        seconds: float = 0.0,
     ) -> Plugin:
         """Add a module or object with hooks, completely or not at all.
 
@@ -71,6 +77,7 @@ class Registry:
             version,
             offers={kind: tuple(found) for kind, found in offers.items()},
             observes=tuple(h for h in OBSERVER_HOOKS if self._implementation(h, record.identifier)),
+            seconds=seconds,
         )
         self._plugins[record.identifier] = record
         self._offers += [

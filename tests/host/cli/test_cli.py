@@ -143,6 +143,42 @@ def test_plugins_are_listed_as_json(agent_yaml, index, capsys):
     ]
 
 
+def test_what_is_offered_is_shown_with_its_options_and_its_place(agent_yaml, index, capsys):
+    assert main(["plugins", "show", "kind"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith('reward "kind" of acme 1.2 (entry point "code")\n')
+    assert "code.py:" in shown
+    assert main(["plugins", "show", "acme:kind", "--kind", "reward", "--json"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)
+    assert found["options"]["properties"]["word"]["default"] == "please"
+
+
+def test_types_and_defaults_of_options_are_shown(capsys):
+    assert main(["plugins", "show", "dataset"]) == 0
+    shown = capsys.readouterr().out
+    assert '  prompt           string = "prompt"' in shown
+    assert "  path             path | null = null" in shown
+
+
+def test_what_nobody_offers_is_an_error_with_a_suggestion(capsys):
+    assert main(["plugins", "show", "datasett"]) != 0
+    assert 'nothing is called "datasett". Did you mean "dataset"?' in capsys.readouterr().err
+
+
+def test_how_long_a_plugin_takes_to_import_is_shown(agent_yaml, index, capsys):
+    index.install("slow", "0.1", side="import time; time.sleep(0.2); 1 / 0")
+    assert main(["plugins", "--timings", "--json"]) == 0
+    seconds = {item["name"]: item["seconds"] for item in json.loads(capsys.readouterr().out)}
+    assert seconds["side"] >= 0.2
+    assert main(["plugins", "--timings"]) == 0
+    assert "import" in capsys.readouterr().out.splitlines()[0]
+
+
+def test_the_schema_of_agent_yaml_is_printed(capsys):
+    assert main(["schema"]) == 0
+    assert json.loads(capsys.readouterr().out)["title"] == "agent.yaml"
+
+
 def test_what_looks_like_markup_is_printed_as_it_is(index, capsys):
     index.install("bad", "0.1", side="raise ValueError('[red]no[/red] [/]')")
     assert main(["plugins"]) == 0
@@ -232,7 +268,8 @@ def test_a_misspelt_command_is_an_error_with_a_suggestion(capsys):
 def test_an_unknown_command_is_an_error_with_the_list(capsys):
     assert main(["xyzzy"]) == 2
     assert (
-        'Error: no command "xyzzy". There are: run, check, eval, rollout, serve, export, keys, new, plugins, models.\n'
+        'Error: no command "xyzzy". There are: run, check, eval, rollout, score, serve, export, keys, new, '
+        "plugins, models, schema.\n"
     ) in capsys.readouterr().err
 
 
