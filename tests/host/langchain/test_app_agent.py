@@ -485,6 +485,32 @@ def test_a_stream_that_is_left_half_way_is_kept_and_not_trained(tokens):
     assert [token for token, own in zip(cut.ids, cut.mask, strict=True) if own] == backend.told
 
 
+def test_a_call_from_another_event_loop_is_answered_in_the_episodes(tokens):
+    loops = []
+
+    class Noting(type(tokens(str))):
+        async def generate(self, prompt, sampling):
+            loops.append(asyncio.get_running_loop())
+            return await super().generate(prompt, sampling)
+
+    plain = tokens(lambda _: "Hello.")
+    backend = Noting(plain.tokenizer, plain.script)
+
+    def build(model):
+        async def ask(messages):
+            there = asyncio.get_running_loop()
+            message = await asyncio.to_thread(asyncio.run, model.ainvoke(messages))
+            assert loops == [there]
+            return message
+
+        return RunnableLambda(ask)
+
+    trajectory = play(agent_of(backend, app_of(build), input="messages"), "Hi")
+    assert trajectory.error is None
+    assert trajectory.final_text == "Hello."
+    assert_exact(backend, trajectory)
+
+
 def test_a_bare_thread_is_told_that_it_belongs_to_no_episode(tokens):
     backend = tokens(lambda _: "Hello.")
 
