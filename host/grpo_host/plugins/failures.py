@@ -6,7 +6,7 @@ import asyncio
 import logging
 import sysconfig
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -55,17 +55,22 @@ def described(problem: BaseException, most: int = 1800) -> str:
 
 
 def plugin_line(problem: BaseException) -> str:
-    """The last line that was reached of the plugin's own code; empty if none was.
+    """The last line that was reached of the plugin's own code; empty if none was."""
+    return plugin_frame([(f.filename, f.lineno or 0) for f in traceback.extract_tb(problem.__traceback__)])
+
+
+def plugin_frame(calls: Sequence[tuple[str, int]]) -> str:
+    """Of ``calls`` (files and lines, the innermost last), the last one in a plugin's own code; or nothing.
 
     That is code which is not installed; or else the package that the host called.
     """
-    frames = [f for f in traceback.extract_tb(problem.__traceback__) if not f.filename.startswith(_OURS)]
-    if not frames:
+    theirs = [call for call in calls if not call[0].startswith(_OURS)]
+    if not theirs:
         return ""
-    package = Path(frames[0].filename).parent
-    called = [frame for frame in frames if Path(frame.filename).is_relative_to(package)]
-    last = ([frame for frame in frames if not frame.filename.startswith(_INSTALLED)] or called)[-1]
-    return f"{Path(last.filename).parent.name}/{Path(last.filename).name}:{last.lineno}"
+    package = Path(theirs[0][0]).parent
+    called = [call for call in theirs if Path(call[0]).is_relative_to(package)]
+    file, line = ([call for call in theirs if not call[0].startswith(_INSTALLED)] or called)[-1]
+    return f"{Path(file).parent.name}/{Path(file).name}:{line}"
 
 
 def log_once(where: str, text: str, problem: BaseException) -> None:

@@ -17,6 +17,7 @@ import anyio
 
 from grpo_host.rollouts.episode import EpisodeAgent, EpisodeRequest, run_episode
 from grpo_host.rollouts.gc_pause import short_collections
+from grpo_host.rollouts.loop_watch import LoopWatch
 from grpo_host.rollouts.scoring import RewardSet
 from grpo_sdk.environment import Environment
 from grpo_sdk.trajectory import Task, Trajectory
@@ -164,7 +165,7 @@ class RolloutEngine:
             return scored
 
         try:
-            with short_collections():
+            with short_collections(), LoopWatch():
                 async with asyncio.TaskGroup() as tasks:
                     running = []
                     for requests in groups:

@@ -67,6 +67,7 @@ class RewardSet:
         return list(await asyncio.gather(*(self._one(item, item.reward, t) for t in group)))
 
     async def _one(self, item: WeightedReward, reward: Reward, trajectory: Trajectory) -> RewardRecord:
+        who = f'reward "{item.name}"'  # noqa: F841 - LoopWatch names it
         try:
             async with self._gate:
                 return _record(item, await _limited(item.seconds, reward.score, trajectory))
@@ -77,6 +78,7 @@ class RewardSet:
     async def _group(
         self, item: WeightedReward, reward: GroupReward, group: Sequence[Trajectory]
     ) -> list[RewardRecord]:
+        who = f'reward "{item.name}"'  # noqa: F841 - LoopWatch names it
         try:
             async with self._gate:
                 scores = list(await _limited(item.seconds, reward.score_group, group))
