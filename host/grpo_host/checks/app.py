@@ -28,7 +28,7 @@ def check_app(said: AgentSection, backend: Backend | None) -> Iterator[Complaint
         return
     yield from _check_settings(said)
     yield from _check_paths(said)
-    from grpo_host.langchain.app import load_app
+    from grpo_host.langchain.app import failed, load_app
 
     try:
         app = load_app(said.runnable)
@@ -41,7 +41,7 @@ def check_app(said: AgentSection, backend: Backend | None) -> Iterator[Complaint
         yield Complaint(WHERE, str(problem))
         return
     except Exception as problem:  # the app's own
-        yield Complaint(WHERE, f"making it raises {type(problem).__name__}: {problem}. Mend the app first")
+        yield Complaint(WHERE, str(failed("making it", problem)))
         return
     if said.tools and "tools" not in app.parameters:
         yield Complaint(

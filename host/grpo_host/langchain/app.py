@@ -119,9 +119,9 @@ def _imported(module: str, folder: Path) -> ModuleType:
                 f"there is no module {problem.name} in {folder} or among the installed packages. Set "
                 "agent.runnable.folder to the folder that it is in"
             ) from problem
-        raise _failed(module, problem) from problem
+        raise failed(f"importing {module}", problem) from problem
     except (Exception, SystemExit) as problem:
-        raise _failed(module, problem) from problem
+        raise failed(f"importing {module}", problem) from problem
     top = module.partition(".")[0]
     here = [path for path in (folder / top, folder / f"{top}.py") if path.exists()]
     origin = getattr(found, "__file__", None)
@@ -130,8 +130,12 @@ def _imported(module: str, folder: Path) -> ModuleType:
     return found
 
 
-def _failed(module: str, problem: BaseException) -> ConfigError:
-    return ConfigError(f"importing {module} raises {type(problem).__name__}: {problem}. Mend the app first")
+def failed(what: str, problem: BaseException) -> ConfigError:
+    """What the app's own code raised, as an error of whoever runs it."""
+    said = str(problem).rstrip(".")
+    return ConfigError(
+        f"{what} raises {type(problem).__name__}: {said}. Give the app what it needs, or mend it"
+    )
 
 
 def _put_first(folder: Path) -> None:

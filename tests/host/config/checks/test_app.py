@@ -60,7 +60,7 @@ def test_an_app_that_can_be_had_has_no_problem(problems, shop, name):
             'desk_app:wants_more asks for "database", and can be given model, tools, task',
         ),
         ("desk_app:makes_nothing", "desk_app:makes_nothing() is NoneType, and an app is a Runnable"),
-        ("desk_app:fails", "making it raises OSError: no database. Mend the app first"),
+        ("desk_app:fails", "making it raises OSError: no database. Give the app what it needs, or mend it"),
         ("broken_app:graph", "importing broken_app raises ZeroDivisionError: division by zero"),
         (
             "lacking_app:graph",
