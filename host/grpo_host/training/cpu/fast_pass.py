@@ -6,6 +6,7 @@ float32; PEFT runs bfloat16 models' adapters in float32; prompts are computed on
 - a batch is packed: padding is left out, and a prompt that several rows share is computed once;
 - the head runs only for tokens that carry loss, and keeps what its backward needs from its forward;
 - rows without an advantage (their group's rewards are equal) have no backward pass;
+- tokens that were sampled under a grammar are scored among the ids that it allowed;
 - adapters stay float32 parameters (an optimizer's small updates would vanish in bfloat16), but
   their products are taken in the model's precision.
 
@@ -27,6 +28,7 @@ from torch.nn import functional
 from trl import GRPOTrainer
 
 from grpo_host.training.cpu.packing import ATTENTION, pack
+from grpo_host.training.limits import Limits, within
 from grpo_host.training.ranks.gradient_sync import AveragedGradients
 
 if TYPE_CHECKING:
@@ -80,7 +82,14 @@ class _TokenLogprobs(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, temperature: float
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        targets: Tensor,
+        temperature: float,
+        which: Tensor | None = None,
+        table: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         logprobs = torch.empty(len(hidden), dtype=torch.float32)
         entropies, slopes = torch.empty_like(logprobs), torch.empty_like(hidden)
@@ -89,6 +98,8 @@ class _TokenLogprobs(torch.autograd.Function):
             logits = functional.linear(hidden[part], weight, bias).float()
             if temperature != 1.0:
                 logits /= temperature
+            if which is not None and table is not None:
+                logits = within(logits, which[part], table)
             chosen = targets[part, None]
             probabilities = logits.softmax(dim=-1)
             # log sum exp, from the largest logit and its probability
@@ -108,7 +119,7 @@ class _TokenLogprobs(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         (slopes,) = ctx.saved_tensors
-        return (slopes * (-grad / ctx.temperature)[:, None]).to(slopes.dtype), None, None, None, None
+        return (slopes * (-grad / ctx.temperature)[:, None]).to(slopes.dtype), *[None] * 6
 
 
 def speed_up(model: nn.Module) -> nn.Module:
@@ -143,6 +154,8 @@ class FastGRPOTrainer(AveragedGradients, GRPOTrainer):
     """Which completion tokens of the batch in hand carry loss."""
     _moving: Tensor | None = None
     """Which rows of the batch in hand have a gradient; None: all."""
+    _limits: Limits | None = None
+    """What the tokens of the batch in hand could have been; None: anything."""
 
     def _prepare_inputs(self, generation_batch: Any) -> Any:
         before = self._buffered_inputs
@@ -176,24 +189,47 @@ class FastGRPOTrainer(AveragedGradients, GRPOTrainer):
         **options: Any,
     ) -> tuple[Tensor, Tensor | None, None]:
         base = packable_model(self.accelerator.unwrap_model(model))
+        limits = None if self._limits is None else self._limits.padded(logits_to_keep)
+        size = batch_size or len(input_ids)
         if base is None or any(value is not None and value is not False for value in options.values()):
+            if limits is not None:
+                return self._plain_pass(model, input_ids, attention_mask, limits, size)
             return super()._get_per_token_logps_and_entropies(  # type: ignore[no-any-return]
                 model, input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy, **options
             )
         self.passed_by_wrapper = True
         scored = attention_mask[:, -logits_to_keep:] if self._scored is None else self._scored
-        size = batch_size or len(input_ids)
         moving = scored.new_ones(len(scored)) if self._moving is None else self._moving
+        scored, moving, parts = scored.bool(), moving.bool(), []
         with self.accelerator.autocast():
-            parts = [
-                _score_rows(base, *part, logits_to_keep, self.temperature)
-                for part in zip(
-                    *(item.split(size) for item in (input_ids, attention_mask, scored.bool(), moving.bool())),
-                    strict=True,
-                )
-            ]
+            for start in range(0, len(input_ids), size):
+                rows = slice(start, start + size)
+                part = (input_ids[rows], attention_mask[rows], scored[rows], moving[rows])
+                own = None if limits is None else limits.of(rows)
+                parts.append(_score_rows(base, part, logits_to_keep, self.temperature, own))
         logprobs, entropies = (torch.cat(part) for part in zip(*parts, strict=True))
         return logprobs, entropies if compute_entropy else None, None
+
+    def _plain_pass(
+        self, model: Any, input_ids: Tensor, attention_mask: Tensor, limits: Limits, size: int
+    ) -> tuple[Tensor, Tensor, None]:
+        """As TRL's own, whose fused head cannot leave ids out."""
+        width, parts = limits.which.size(1), []
+        for start in range(0, len(input_ids), size):
+            rows = slice(start, start + size)
+            with self.accelerator.autocast():
+                logits = model(
+                    input_ids=input_ids[rows],
+                    attention_mask=attention_mask[rows],
+                    use_cache=False,
+                    logits_to_keep=width + 1,
+                ).logits[:, :-1]
+            flat = logits.flatten(0, 1).float() / self.temperature
+            logprobs = within(flat, limits.which[rows].flatten(), limits.table).log_softmax(dim=-1)
+            entropies = -(logprobs.detach().exp() * logprobs.detach()).sum(dim=-1)
+            chosen = logprobs.gather(1, input_ids[rows, -width:].reshape(-1, 1))
+            parts.append((chosen.view(-1, width), entropies.view(-1, width)))
+        return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts]), None
 
 
 def packable_model(model: Any) -> Any:
@@ -211,7 +247,13 @@ def packable_model(model: Any) -> Any:
 
 
 def score_tokens(
-    model: Any, ids: Tensor, attention: Tensor, scored: Tensor, width: int, temperature: float
+    model: Any,
+    ids: Tensor,
+    attention: Tensor,
+    scored: Tensor,
+    width: int,
+    temperature: float,
+    limits: Limits | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Log-probs and entropies (rows, width) of the completion tokens in ``scored``; 0 elsewhere."""
     packing = pack(ids, attention, width)
@@ -227,23 +269,30 @@ def score_tokens(
     head = model.get_output_embeddings()
     chosen = states.index_select(0, packing.predictors[scored[held]]).to(head.weight.dtype)
     targets = ids[:, -width:][scored]
-    values = _TokenLogprobs.apply(chosen, head.weight, head.bias, targets, temperature)
+    limited = () if limits is None else (limits.which[scored], limits.table)
+    values = _TokenLogprobs.apply(chosen, head.weight, head.bias, targets, temperature, *limited)
     empty = torch.zeros(scored.shape)
     return empty.masked_scatter(scored, values[0]), empty.masked_scatter(scored, values[1])
 
 
 def _score_rows(
-    model: Any, ids: Tensor, attention: Tensor, scored: Tensor, moving: Tensor, *options: Any
+    model: Any,
+    batch: tuple[Tensor, Tensor, Tensor, Tensor],
+    width: int,
+    temperature: float,
+    limits: Limits | None,
 ) -> tuple[Tensor, Tensor]:
-    """As ``score_tokens``, and a gradient for the rows in ``moving`` alone."""
+    """As ``score_tokens``, and a gradient for the rows in ``moving``, the last of ``batch``, alone."""
+    ids, attention, scored, moving = batch
     if bool(moving.all()):
-        return score_tokens(model, ids, attention, scored, *options)
+        return score_tokens(model, ids, attention, scored, width, temperature, limits)
     logprobs, entropies = torch.zeros(scored.shape), torch.zeros(scored.shape)
     for rows in (moving.nonzero()[:, 0], (~moving).nonzero()[:, 0]):
         if not len(rows):
             continue
         with torch.set_grad_enabled(torch.is_grad_enabled() and bool(moving[rows[0]])):
-            part = score_tokens(model, ids[rows], attention[rows], scored[rows], *options)
+            own = None if limits is None else limits.of(rows)
+            part = score_tokens(model, ids[rows], attention[rows], scored[rows], width, temperature, own)
         logprobs = logprobs.index_copy(0, rows, part[0])
         entropies = entropies.index_copy(0, rows, part[1])
     if torch.is_grad_enabled() and not logprobs.requires_grad:

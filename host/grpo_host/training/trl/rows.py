@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
-from grpo_sdk.trajectory import TokenSequence, Trajectory
+from grpo_sdk.trajectory import TokenConstraint, TokenSequence, Trajectory
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +21,8 @@ class Row:
     """One a completion id; 1 = sampled by the policy, which alone carries the loss."""
     weight: float = 1.0
     """Factor of the episode's advantage."""
+    constraints: list[TokenConstraint] = field(default_factory=list)
+    """Of its completion ids, counted from the first."""
 
     def __post_init__(self) -> None:
         if not len(self.completion_ids) == len(self.logprobs) == len(self.mask) > 0:
@@ -62,6 +64,7 @@ def _row(sequence: TokenSequence) -> Row:
         sequence.logprobs[start:end],
         sequence.mask[start:end],
         sequence.weight,
+        [replace(item, start=item.start - start, end=item.end - start) for item in sequence.constraints],
     )
 
 

@@ -13,6 +13,7 @@ What TRL 1.16 asks of a custom rollout and this class answers:
 - The importance-sampling correction, which TRL makes only for its own vLLM, is made here from the
   log-probs that our backend sampled with, and logged under TRL's names.
 - Rewards are computed by the host on whole trajectories.
+- Tokens that were sampled under a grammar are scored among what it allowed, as the sampler did.
 - A token without a finite log-prob does not destroy the step, and a step from which nothing can be
   learnt makes no update: the optimizer's momentum alone would move the weights.
 """
@@ -34,7 +35,9 @@ from trl import GRPOConfig
 from grpo_host.training.checkpoints import checkpoint_error
 from grpo_host.training.cpu.fast_pass import FastGRPOTrainer
 from grpo_host.training.finite import FiniteUpdates, TrueLosses
+from grpo_host.training.limits import Limits, find_limits
 from grpo_host.training.trl.rows import empty_row, has_reward_variance, make_rows, reward_columns
+from grpo_sdk.grammar import Grammars
 from grpo_sdk.seeds import derive_seed
 from grpo_sdk.trajectory import Trajectory
 
@@ -106,13 +109,22 @@ class HostGRPOTrainer(TrueLosses, FastGRPOTrainer):
         """Of each row that the loss is computed from: its episode's place in ``_played``."""
         self._weights: list[float] = []
         """Of each such row."""
+        self._limit_table: torch.Tensor | None = None
+        """Of the batch's ``limits``, which travel with its rows."""
+        self._grammars = Grammars(tokenizer, self.model.config.get_text_config().vocab_size)
         self._loss_inputs: dict[str, Any] | None = None
         self._nonfinite_logprobs = 0
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         self._rows = inputs
         self.tokens_before = self.state.num_input_tokens_seen
-        scored: dict[str, Any] = super()._generate_and_score_completions(inputs)
+        try:
+            scored: dict[str, Any] = super()._generate_and_score_completions(inputs)
+            if self._limits is not None:
+                scored["limits"] = self._limits.which
+                self._limit_table = self._limits.table
+        finally:
+            self._limits = None
         advantages = scored["advantages"]  # an episode's
         # Where rewards are all the same, TRL divides what rounding has left of their mean by almost nothing.
         advantages *= torch.tensor(self._has_variance(), device=advantages.device)
@@ -191,6 +203,8 @@ class HostGRPOTrainer(TrueLosses, FastGRPOTrainer):
         # TRL multiplies inputs["importance_sampling_ratio"] into the loss only if use_vllm is set.
         # It is set for the loss alone: during generation it would start TRL's own engine.
         self._loss_inputs = inputs
+        if "limits" in inputs and self._limit_table is not None:
+            self._limits = Limits(inputs["limits"], self._limit_table)
         self.use_vllm = self.importance_sampling.mode != "none"
         try:
             if not self.updates.nothing_to_learn:
@@ -199,7 +213,7 @@ class HostGRPOTrainer(TrueLosses, FastGRPOTrainer):
                 return super()._compute_loss(model, inputs).requires_grad_()
         finally:
             self.use_vllm = False
-            self._loss_inputs = None
+            self._loss_inputs = self._limits = None
 
     def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> Any:
         logprobs, entropies, *others = super()._get_per_token_logps_and_entropies(*args, **kwargs)
@@ -290,6 +304,7 @@ def _rollout_func(prompts: list[Any], trainer: HostGRPOTrainer) -> dict[str, Any
     numbered += [(0, empty_row(end_id, end_id))] * missing
     trainer._episode_of = [index for index, _ in numbered]
     trainer._weights = [row.weight for _, row in numbered]
+    trainer._limits = find_limits([row for _, row in numbered], trainer._grammars)
     return {
         "prompt_ids": [row.prompt_ids for _, row in numbered],
         "completion_ids": [row.completion_ids for _, row in numbered],

@@ -6,7 +6,7 @@ import pytest
 
 from grpo_host.training.trl.rows import Row, has_reward_variance, make_rows, reward_columns
 from grpo_sdk.testing import make_trajectory
-from grpo_sdk.trajectory import Ledger, RewardRecord, TokenSequence
+from grpo_sdk.trajectory import Ledger, RewardRecord, TokenConstraint, TokenSequence
 
 END = 1
 
@@ -131,3 +131,12 @@ def test_a_trajectory_without_a_sampled_token_is_no_reason_to_learn():
     assert not has_reward_variance(
         [trajectory(sequence([0, 1]), reward=1.0), trajectory(sequence([0, 0]), reward=0.0)]
     )
+
+
+def test_a_rows_constraints_are_counted_from_its_first_completion_id():
+    limited = dataclasses.replace(
+        sequence([0, 0, 1, 1, 0, 1]),
+        constraints=[TokenConstraint(2, 4, "{}", [1]), TokenConstraint(5, 6, "{}", [1])],
+    )
+    (row,) = make_rows(trajectory(limited), END)
+    assert [(item.start, item.end) for item in row.constraints] == [(0, 2), (3, 4)]

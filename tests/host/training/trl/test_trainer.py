@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import os
 import socket
@@ -14,7 +15,7 @@ import pytest
 from grpo_sdk import Task
 from grpo_sdk.errors import RunError
 from grpo_sdk.testing import make_trajectory
-from grpo_sdk.trajectory import Ledger, RewardRecord, TokenSequence
+from grpo_sdk.trajectory import Ledger, RewardRecord, TokenConstraint, TokenSequence
 
 pytestmark = [
     pytest.mark.model,
@@ -337,12 +338,36 @@ def reference_gradients(tiny, batch, group=2):
         for item in members:
             advantage = (item.reward - rewards.mean()) / (rewards.std() + 1e-4) if len(members) > 1 else 0.0
             for context in item.ledger.sequences:
-                said = torch.log_softmax(model(input_ids=torch.tensor([context.ids])).logits[0], dim=-1)
+                said = model(input_ids=torch.tensor([context.ids])).logits[0]
                 for at, sampled in enumerate(context.mask):
                     if sampled:
-                        loss = loss - advantage * context.weight * said[at - 1, context.ids[at]] / tokens
+                        left = said[at - 1] + allowed_by_hand(context, at, said.size(1)).log()
+                        chosen = torch.log_softmax(left, dim=-1)[context.ids[at]]
+                        loss = loss - advantage * context.weight * chosen / tokens
     loss.backward()
     return {n: p.grad for n, p in model.named_parameters() if "lora_" in n}
+
+
+def allowed_by_hand(sequence, at, size):
+    """1 for what stood to choose at ``at``: under ``constrained``, a 0, then two or three of 5 to 9, then the end."""
+    import torch
+
+    [constraint] = sequence.constraints or [None]
+    if constraint is None or not constraint.start <= at < constraint.end:
+        return torch.ones(size)
+    place = at - constraint.start
+    digits = [7, 8, 9, 10, 11]
+    chosen = {0: [2], 1: digits, 2: digits, 3: [*digits, END]}.get(place, [END])
+    return torch.tensor([1.0 if id in chosen else 0.0 for id in range(size)])
+
+
+def constrained(prompt, ids):
+    """``ids`` sampled behind ``prompt`` under a grammar."""
+    made = sequence(prompt, ids)
+    parts = [{"type": "const_string", "value": "0"}, {"type": "regex", "pattern": "[5-9]{2,3}"}]
+    tag = {"type": "structural_tag", "format": {"type": "sequence", "elements": parts}}
+    limit = TokenConstraint(len(prompt), len(prompt) + len(ids), json.dumps(tag), [END])
+    return dataclasses.replace(made, constraints=[limit])
 
 
 def assert_same(found, wanted):
@@ -358,6 +383,30 @@ def assert_same(found, wanted):
 def test_every_sequence_of_an_episode_is_trained_as_a_reference_by_hand_does(make, tiny, micro):
     found = adapter_gradients(make, FORKED, micro=micro, mode="none")
     assert_same(found, reference_gradients(tiny, FORKED))
+
+
+@pytest.mark.parametrize("fast", [True, False])
+@pytest.mark.parametrize("micro", [1, 4])
+def test_constrained_tokens_are_trained_as_a_reference_by_hand_does(make, tiny, monkeypatch, micro, fast):
+    from grpo_host.training.cpu import fast_pass
+
+    batch = [
+        trajectory(constrained([2, 3, 4], [2, 7, 8, END]), PLAIN, r=0.0),
+        trajectory(constrained([2, 3, 4], [2, 9, 11, 10, END]), r=1.0),
+        trajectory(WITH_TOOL, r=0.25),
+        trajectory(constrained([2, 3], [2, 7]), r=0.75),  # cut by max_tokens
+    ]
+    if not fast:
+        monkeypatch.setattr(fast_pass, "packable_model", lambda _: None)
+    assert_same(adapter_gradients(make, batch, micro=micro, mode="none"), reference_gradients(tiny, batch))
+
+
+def test_a_penalty_for_leaving_the_reference_compares_what_the_grammar_left(make):
+    batch = [trajectory(constrained([2, 3, 4], [2, 7, 8, END]), r=value) for value in (0.0, 1.0)]
+    trainer = make(batch, beta=0.1)
+    found = scored(trainer)
+    assert found["ref_per_token_logps"][:, 0].tolist() == [0.0, 0.0]  # the id that alone was allowed
+    assert found["limits"].shape == found["completion_ids"].shape
 
 
 def test_a_sequences_weight_is_a_factor_of_its_loss(make, tiny):
