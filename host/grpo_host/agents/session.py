@@ -52,8 +52,10 @@ class Session(ABC):
         self.messages.extend(new)
         check_constraints(self._backend, sampling, self.tools)
         reply = await self._generate(new, sampling, on_text)
-        if not sampling.parallel_tool_calls and len(reply.message.get("tool_calls", ())) > 1:
-            reply.message = {**reply.message, "tool_calls": reply.message["tool_calls"][:1]}
+        calls = reply.message.get("tool_calls", [])
+        if not sampling.parallel_tool_calls and len(calls) > 1:
+            first = next((call for call in calls if call["function"]["name"] != MALFORMED_CALL), calls[0])
+            reply.message = {**reply.message, "tool_calls": [first]}
         reply.message = identified(reply.message, self.messages, self._call_ids)
         self.messages.append(reply.message)
         self._settled = len(self.messages)

@@ -12,6 +12,7 @@ from grpo_backends.dialect import Dialect
 from grpo_backends.errors import ProviderError, TooLongError
 from grpo_backends.replies import Pieces, read_reply
 from grpo_backends.retries import passing, retried
+from grpo_backends.structured import constraints
 from grpo_sdk import (
     Backend,
     Capability,
@@ -37,7 +38,7 @@ class LiteLLMBackend(Backend):
     server's error or a broken connection. ``concurrency`` bounds the calls under way.
     """
 
-    capabilities = frozenset({Capability.CHAT, Capability.TOOLS, Capability.STREAMING})
+    capabilities = frozenset({Capability.CHAT, Capability.TOOLS, Capability.STREAMING, Capability.STRUCTURED})
     requires: ClassVar[tuple[str, ...]] = ("litellm",)
     extra: ClassVar[str] = "litellm"
 
@@ -125,6 +126,7 @@ class LiteLLMBackend(Backend):
             "stop_token_ids": list(sampling.stop_token_ids) or None,
             "seed": sampling.seed,
             "tools": list(tools) or None,
+            **constraints(sampling, tools),
             "stream_options": {"include_usage": True} if stream else None,
             "api_base": self.api_base,
             "api_key": self._api_key,

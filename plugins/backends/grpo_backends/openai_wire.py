@@ -9,6 +9,7 @@ from typing import Any
 from grpo_backends.errors import ProviderError, TooLongError
 from grpo_backends.replies import Pieces, read_reply
 from grpo_backends.retries import passing
+from grpo_backends.structured import constraints
 from grpo_sdk import ChatReply, GrpoError, Message, Sampling, ToolSchema
 
 
@@ -31,6 +32,7 @@ def request_body(
         body["seed"] = sampling.seed
     if tools:
         body["tools"] = tools
+    body.update(constraints(sampling, tools))
     body.update(settings)
     # Unlike orjson, json writes integers above 64 bits, which a tool's schema or a call may hold.
     return json.dumps(body, default=list).encode()

@@ -13,7 +13,7 @@ import pytest
 from grpo_backends.errors import ProviderError
 from grpo_backends.openai_http import OpenAIChatBackend
 from grpo_sdk import ChatReply, ContextOverflowError, ModelSpec, Sampling, user
-from grpo_sdk.backend import Backend
+from grpo_sdk.backend import Backend, Capability
 
 TOOL: Any = {
     "type": "function",
@@ -293,3 +293,44 @@ def test_a_stream_that_breaks_before_it_begins_is_tried_again() -> None:
     asked, (text, _) = asyncio.run(go())
 
     assert (asked, text) == (2, "Hi")
+
+
+SCHEMA = {"type": "object", "properties": {"mood": {"type": "string"}}, "required": ["mood"]}
+
+
+@pytest.mark.parametrize(
+    ("said", "sent"),
+    [
+        ({}, {}),
+        ({"tool_choice": "none"}, {"tool_choice": "none"}),
+        ({"tool_choice": "required"}, {"tool_choice": "required"}),
+        (
+            {"tool_choice": "lookup", "parallel_tool_calls": False},
+            {
+                "tool_choice": {"type": "function", "function": {"name": "lookup"}},
+                "parallel_tool_calls": False,
+            },
+        ),
+        ({"json_schema": {}}, {"response_format": {"type": "json_object"}}),
+        (
+            {"json_schema": SCHEMA},
+            {
+                "response_format": {
+                    "type": "json_schema",
+                    "json_schema": {"name": "answer", "schema": SCHEMA, "strict": True},
+                }
+            },
+        ),
+    ],
+)
+def test_forced_tools_and_schemas_go_along_in_the_providers_words(
+    make, chat_server, protocol, said, sent
+) -> None:
+    sampling = Sampling(**said)
+    _, server = ask(make, chat_server, protocol.completion(), sampling=sampling, tools=[TOOL])
+    fields = ("tool_choice", "parallel_tool_calls", "response_format")
+    assert {name: server.requests[0][name] for name in fields if name in server.requests[0]} == sent
+
+
+def test_it_says_that_it_constrains(make) -> None:
+    assert Capability.STRUCTURED in make("http://127.0.0.1:9/v1").capabilities

@@ -32,8 +32,8 @@ def check_constraints(backend: Backend, sampling: Sampling, tools: Sequence[Tool
             f"{asked} needs a backend with the capability structured, which {type(backend).__name__} has "
             f"not; it can: {', '.join(sorted(backend.capabilities))}"
         )
-    if sampling.json_schema is not None:
-        check_schema(sampling.json_schema)
+    if sampling.json_schema is not None and Capability.TOKEN_IDS in backend.capabilities:
+        check_schema(sampling.json_schema)  # others enforce it themselves
 
 
 def make_grammar(

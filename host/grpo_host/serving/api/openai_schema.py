@@ -7,7 +7,7 @@ empty is not there. Fields that only concern OpenAI's own service are taken and 
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, Field
 
@@ -26,7 +26,7 @@ class FunctionDefinition(Asked):
     parameters: dict[str, Any] | bool | Annotated[list[Any], Field(max_length=0)] | None = None
     """A JSON schema. An empty list is PHP's empty object."""
     strict: bool | None = None
-    """Taken, and not enforced: sampling is not constrained."""
+    """It changes nothing: arguments keep to the schema where a call is forced, with it or without."""
 
     def shown(self) -> dict[str, Any]:
         """The function as a model is shown it."""
@@ -49,13 +49,52 @@ class StreamOptions(Asked):
     include_obfuscation: bool | None = None
 
 
-class ResponseFormat(Asked):
+class PlainText(Asked):
     type: Literal["text"]
-    """Answers are not constrained."""
+
+
+class AnyJson(Asked):
+    type: Literal["json_object"]
+    """The answer is a JSON object."""
+
+
+class NamedSchema(Asked):
+    name: Label
+    schema_: dict[str, Any] | None = Field(None, alias="schema")
+    """None: any JSON object."""
+    description: Annotated[str, Field(max_length=10_000)] | None = None
+    strict: bool | None = None
+    """The answer keeps to the schema, whether this is true or not."""
+
+
+class JsonOfSchema(Asked):
+    type: Literal["json_schema"]
+    json_schema: NamedSchema
+
+
+ResponseFormat = Annotated[PlainText | AnyJson | JsonOfSchema, Field(discriminator="type")]
+
+
+class ForcedFunction(Asked):
+    name: Name
+
+
+class ForcedTool(Asked):
+    type: Literal["function"]
+    function: ForcedFunction
+
+
+def chosen(tool_choice: Any) -> str:
+    """As ``Sampling.tool_choice``."""
+    if isinstance(tool_choice, ForcedTool):
+        return tool_choice.function.name
+    return tool_choice or "auto"
 
 
 class ChatCompletionRequest(Asked):
     """A conversation to be gone on with."""
+
+    FORMAT: ClassVar[str] = "response_format"
 
     messages: Annotated[list[MessageIn], Field(min_length=1, max_length=2048)]
     model: Name
@@ -71,8 +110,9 @@ class ChatCompletionRequest(Asked):
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
     tools: Annotated[list[ToolDefinition], Field(max_length=128)] | None = None
     """Of the caller, who runs them. Without any, an agent calls its own tools, and the server runs them."""
-    tool_choice: Literal["none", "auto"] | None = None
-    """A tool cannot be forced. none: no tools, the agent's own included."""
+    tool_choice: Literal["none", "auto", "required"] | ForcedTool | None = None
+    """required, or a function: the answer calls a tool of the caller's. none: no tools, the agent's own
+    included."""
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=0)] | None = None
     """Only the sampled token's."""
@@ -103,6 +143,12 @@ class ChatCompletionRequest(Asked):
         """Whether an agent may call its own."""
         return self.tools is None and self.tool_choice != "none"
 
+    def json_schema(self) -> dict[str, Any] | None:
+        """What the answer's text is to be: an empty schema is any object."""
+        if isinstance(self.response_format, JsonOfSchema):
+            return self.response_format.json_schema.schema_ or {}
+        return {} if isinstance(self.response_format, AnyJson) else None
+
     def stops(self) -> tuple[str, ...]:
         """Where an answer ends."""
         given = [self.stop] if isinstance(self.stop, str) else self.stop or []
@@ -117,6 +163,9 @@ class ChatCompletionRequest(Asked):
             top_k=defaults.top_k,
             stop=self.stops(),
             seed=None if self.seed is None else self.seed % 2**31,
+            tool_choice=chosen(self.tool_choice),
+            json_schema=self.json_schema(),
+            parallel_tool_calls=self.parallel_tool_calls is not False,
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from grpo_host.agents.agent import Agent, ToolUse
 from grpo_host.agents.rendering.tool_calls import as_written
@@ -41,14 +41,15 @@ MOST_CHARACTERS = 32
 class Question(Protocol):
     """What is asked, in either protocol."""
 
+    FORMAT: ClassVar[str]
+    """The field that says what the text of the answer is."""
+
     @property
     def model(self) -> str: ...
     @property
     def n(self) -> int | None: ...
     @property
     def logprobs(self) -> bool | None: ...
-    @property
-    def parallel_tool_calls(self) -> bool | None: ...
     def conversation(self) -> list[Message]: ...
     def offered(self) -> list[ToolSchema]: ...
     def wants_agents_tools(self) -> bool: ...
@@ -119,8 +120,22 @@ class Answering:
         if self._agent.tools and not {Capability.TOOLS, Capability.TOKEN_IDS} & can:
             message = 'this model takes no tools, and the agent has some; send "tool_choice": "none"'
             raise ApiError(400, "unsupported", message, param="tool_choice")
+        self._check_constraints(can)
         if self.request.logprobs and Capability.TOKEN_IDS not in can:
             raise ApiError(400, "unsupported", "this model tells no log-probs", param="logprobs")
+
+    def _check_constraints(self, can: frozenset[Capability]) -> None:
+        sampling = self._agent.sampling
+        names = [tool["function"]["name"] for tool in self._tools]
+        forced = sampling.tool_choice not in ("auto", "none")
+        if forced and (not names or sampling.tool_choice not in ("required", *names)):
+            named = f'the tool "{sampling.tool_choice}"' if sampling.tool_choice != "required" else "a tool"
+            message = f"tool_choice asks for {named}, and tools offers {', '.join(names) or 'none'}"
+            raise ApiError(400, "invalid_request", message, param="tool_choice")
+        if sampling.constrained and Capability.STRUCTURED not in can:
+            param = "tool_choice" if forced else self.request.FORMAT
+            what = "made to call a tool" if forced else "held to JSON"
+            raise ApiError(400, "unsupported", f"{param}: this model cannot be {what}", param=param)
 
     async def all(self, on_text: Callable[[int], OnText | None] = lambda _: None) -> list[Answer]:
         """Every answer; if one fails, the others are given up."""
@@ -147,8 +162,6 @@ class Answering:
         until = StopSequences(agent.sampling.stop, on_text)
         reply = await conversation.respond((), until if on_text else None)
         message = as_written(reply.message)
-        if self.request.parallel_tool_calls is False and "tool_calls" in message:
-            message = {**message, "tool_calls": message["tool_calls"][:1]}
         reply = replace(reply, message=message)
         text = until.end(reply.message["content"])
         return Answer(reply, conversation.session, text, reply.completion_tokens)

@@ -73,6 +73,16 @@ async def _streamed(call: Call, writer: _Writer, put: Put) -> None:
     put(writer.end(answer, "".join(told)))
 
 
+def _tool_choice(request: ResponsesRequest) -> str | dict[str, Any]:
+    choice = request.tool_choice or "auto"
+    return choice if isinstance(choice, str) else choice.model_dump()
+
+
+def _text_settings(request: ResponsesRequest) -> dict[str, Any]:
+    asked = request.text.format if request.text else None
+    return {"format": asked.model_dump(by_alias=True, exclude_none=True) if asked else {"type": "text"}}
+
+
 class _Writer:
     """One response as it is written: its head, its items, and the events that tell of them."""
 
@@ -88,7 +98,8 @@ class _Writer:
             output=[],
             parallel_tool_calls=request.parallel_tool_calls is not False,
             temperature=request.temperature,
-            tool_choice=request.tool_choice or "auto",
+            text=_text_settings(request),
+            tool_choice=_tool_choice(request),
             tools=[{"type": "function", **tool.shown(), "strict": False} for tool in request.tools or ()],
             top_p=request.top_p,
         )

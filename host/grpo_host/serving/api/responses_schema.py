@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
 from grpo_host.serving.api.openai_messages import Asked, Content, Heard, Name, Text, text_of
-from grpo_host.serving.api.openai_schema import FunctionDefinition, Label
+from grpo_host.serving.api.openai_schema import AnyJson, FunctionDefinition, Label, NamedSchema, PlainText
 from grpo_host.serving.api.tool_runs import ToolRun
 from grpo_sdk.backend import Sampling
 from grpo_sdk.messages import Message, ToolSchema, assistant, system, tool_call, user
@@ -66,13 +66,20 @@ class FunctionTool(FunctionDefinition):
     type: Literal["function"]
 
 
-class PlainText(Asked):
-    type: Literal["text"]
-    """Answers are not constrained."""
+class SchemaFormat(NamedSchema):
+    type: Literal["json_schema"]
+
+
+TextFormat = Annotated[PlainText | AnyJson | SchemaFormat, Field(discriminator="type")]
+
+
+class ForcedByName(Asked):
+    type: Literal["function"]
+    name: Name
 
 
 class TextSettings(Asked):
-    format: PlainText | None = None
+    format: TextFormat | None = None
     verbosity: Literal["medium"] | None = None
 
 
@@ -82,6 +89,8 @@ class ResponsesStreamOptions(Asked):
 
 class ResponsesRequest(Asked):
     """A conversation to be gone on with, in items."""
+
+    FORMAT: ClassVar[str] = "text.format"
 
     model: Name
     """One of GET /v1/models."""
@@ -94,7 +103,8 @@ class ResponsesRequest(Asked):
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     tools: Annotated[list[FunctionTool], Field(max_length=128)] | None = None
     """Of the caller, who runs them. Without any, an agent calls its own tools, and the server runs them."""
-    tool_choice: Literal["none", "auto"] | None = None
+    tool_choice: Literal["none", "auto", "required"] | ForcedByName | None = None
+    """required, or a function: the answer calls a tool of the caller's."""
     parallel_tool_calls: bool | None = None
     text: TextSettings | None = None
     truncation: Literal["disabled"] | None = None
@@ -140,6 +150,13 @@ class ResponsesRequest(Asked):
         """Whether an agent may call its own: clients of this protocol send an empty list for none given."""
         return not self.tools and self.tool_choice != "none"
 
+    def json_schema(self) -> dict[str, Any] | None:
+        """What the answer's text is to be: an empty schema is any object."""
+        asked = self.text.format if self.text else None
+        if isinstance(asked, SchemaFormat):
+            return asked.schema_ or {}
+        return {} if isinstance(asked, AnyJson) else None
+
     def sampling(self, defaults: Sampling) -> Sampling:
         """How to sample; what is not said is as ``defaults`` have it."""
         return replace(
@@ -147,6 +164,11 @@ class ResponsesRequest(Asked):
             max_tokens=self.max_output_tokens or defaults.max_tokens,
             temperature=defaults.temperature if self.temperature is None else self.temperature,
             top_p=defaults.top_p if self.top_p is None else self.top_p,
+            tool_choice=self.tool_choice.name
+            if isinstance(self.tool_choice, ForcedByName)
+            else self.tool_choice or "auto",
+            json_schema=self.json_schema(),
+            parallel_tool_calls=self.parallel_tool_calls is not False,
         )
 
 
@@ -242,7 +264,7 @@ class ResponseOut(BaseModel):
     store: Literal[False] = False
     temperature: float | None = None
     text: dict[str, Any] = {"format": {"type": "text"}}
-    tool_choice: str = "auto"
+    tool_choice: str | dict[str, Any] = "auto"
     tools: list[dict[str, Any]] = []
     top_p: float | None = None
     truncation: Literal["disabled"] = "disabled"

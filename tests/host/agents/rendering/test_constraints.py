@@ -258,11 +258,16 @@ def test_a_backend_that_cannot_constrain_refuses(fakes, said, named):
             answer(session, **said)
 
 
-def test_a_schema_that_cannot_be_enforced_is_refused_before_the_model_is_asked():
-    backend = ScriptedBackend(replies=["{}"], structured=True)
+def test_a_schema_that_cannot_be_enforced_is_refused_before_the_model_is_asked(fakes):
+    unique = {"type": "array", "uniqueItems": True}
+    tokenizer = fakes.PieceTokenizer()
+    backend = fakes.TokenBackend(tokenizer, "[]")
+    backend.capabilities = backend.capabilities | {Capability.STRUCTURED}
     with pytest.raises(CapabilityError, match="uniqueItems cannot be enforced"):
-        answer(ChatSession(backend, [], ()), json_schema={"type": "array", "uniqueItems": True})
-    assert backend.calls == 0
+        answer(TokenSession(backend, TemplateRenderer(tokenizer), [], ()), json_schema=unique)
+    assert backend.calls == []
+    chatting = ChatSession(ScriptedBackend(replies=["[]"], structured=True), [], ())
+    assert answer(chatting, json_schema=unique).message["content"] == "[]"  # a provider sees to it itself
 
 
 def test_a_tool_that_is_not_offered_cannot_be_chosen():
