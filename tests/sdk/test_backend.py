@@ -217,3 +217,30 @@ def test_sampling_says_whether_it_needs_a_backend_that_constrains(said, constrai
     sampling = Sampling(**said)
     assert sampling.constrained is constrained
     assert hash(sampling) == hash(Sampling(**said))
+
+
+CALL = tool_call("weather", "{}", "call_1")
+
+
+@pytest.mark.parametrize(
+    ("reply", "asked", "said"),
+    [
+        ("Hi", {"tool_choice": "required"}, r"calls \[\], and tool_choice is 'required'"),
+        (assistant("", [CALL]), {"tool_choice": "clock"}, r"calls \['weather'\], and tool_choice is 'clock'"),
+        (assistant("", [CALL]), {"tool_choice": "none"}, "tool_choice is 'none'"),
+        (assistant("", [CALL, CALL]), {"parallel_tool_calls": False}, "parallel_tool_calls is False"),
+        ("Hi", {"json_schema": {}}, "says 'Hi', which is no JSON"),
+    ],
+)
+def test_a_structured_script_that_does_not_do_what_it_was_asked_is_an_error(reply, asked, said):
+    backend = ScriptedBackend(replies=[reply], structured=True)
+    with pytest.raises(ValueError, match=said):
+        asyncio.run(backend.chat(ASKED, Sampling(**asked)))
+
+
+class TestStructuredScript(BackendContract):
+    def make(self) -> Backend:
+        def script(messages, tools):
+            return assistant("", [CALL]) if tools else '{"size": 1, "open": true}'
+
+        return ScriptedBackend(script=script, structured=True)

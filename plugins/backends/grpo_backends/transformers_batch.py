@@ -152,8 +152,8 @@ class BatchEngine:
         for row, token, logprob in zip(self._rows, self._last.tolist(), chosen, strict=True):
             row.ids.append(token)
             row.logprobs.append(logprob)
-            if row.followed is not None and not row.followed.take(token):
-                raise RuntimeError(f"the id {token} was sampled, which the request's grammar does not allow")
+            taken = row.followed is None or row.followed.take(token)
+            assert taken, f"the id {token} was sampled, which the request's grammar does not allow"
             row.finish_reason = self._finish_reason(row)
 
     def _constrain(self, logits: torch.Tensor) -> None:
