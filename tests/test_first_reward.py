@@ -36,7 +36,6 @@ def test_a_reward_in_a_file_of_eight_lines_trains_by_one_command_from_an_empty_f
         [
             *(sys.executable, "-m", "grpo_host.cli", "run", "agent.yaml"),
             *("--set", f"model.name={tiny_model_path}", "--set", "training.steps=1"),
-            *("--set", "evaluation.episodes=2"),
         ],
         cwd=tmp_path,
         capture_output=True,

@@ -9,12 +9,11 @@ import secrets
 import shlex
 from collections.abc import Iterator
 from importlib import metadata
-from importlib.resources import files
-from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
+from grpo_host.scaffold.writing import templates, write_texts
 from grpo_sdk.errors import ConfigError, RunError
 
 if TYPE_CHECKING:
@@ -38,26 +37,7 @@ HIDDEN = {"dockerignore": ".dockerignore", "gitignore": ".gitignore", "env": PRI
 
 def write_deployment(directory: Path, *, agent_yaml: Path | None = None, force: bool = False) -> list[Path]:
     """Write and return the files. Raises ``RunError`` before writing if one exists, unless ``force``."""
-    texts = dict(_texts(agent_yaml))
-    there = [name for name in texts if (directory / name).exists()]
-    if there and not force:
-        raise RunError(
-            f"{directory} has {', '.join(sorted(there)[:5])}{' and more' if len(there) > 5 else ''} already; "
-            "choose another directory, or overwrite with --force"
-        )
-    written = []
-    for name, text in texts.items():
-        path = directory / name
-        if name == PRIVATE and path.exists():
-            continue
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.touch(mode=0o600 if name == PRIVATE else 0o666)
-            path.write_text(text, encoding="utf-8")
-        except OSError as problem:
-            raise RunError(f"cannot write {path}: {problem.strerror or problem}") from problem
-        written.append(path)
-    return written
+    return write_texts(directory, dict(_texts(agent_yaml)), force=force, private={PRIVATE})
 
 
 def wheel_command() -> str | None:
@@ -132,24 +112,16 @@ def _texts(agent_yaml: Path | None) -> Iterator[tuple[str, str]]:
         "GRACE": str(math.ceil(_drain_seconds(agent_yaml)) + CLOSING_SECONDS),
         "PASSWORD": secrets.token_hex(24),
     }
-    for name, template in _files(files("grpo_templates") / "deployment"):
+    for name, template in templates("deployment"):
+        text = template
         if name == "agent.yaml" and agent_yaml is not None:
             text = agent_yaml.read_text("utf-8")
         else:
-            text = template.read_text("utf-8")
             for word, value in values.items():
                 text = text.replace(f"@{word}@", value)
         yield HIDDEN.get(name, name), text
     head = f"# What was installed where {DISTRIBUTION} {values['VERSION']} wrote this, without the engines."
     yield "constraints.txt", "\n".join([head, *pins(), ""])
-
-
-def _files(folder: Traversable, above: str = "") -> Iterator[tuple[str, Traversable]]:
-    for item in sorted(folder.iterdir(), key=lambda item: item.name):
-        if item.is_dir():
-            yield from _files(item, f"{above}{item.name}/")
-        else:
-            yield above + item.name, item
 
 
 def _drain_seconds(agent_yaml: Path | None) -> float:
