@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from grpo_host.config.schema import AgentConfig
 
 WHERE = ("environment",)
+TOOL_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+"""What every provider of models takes."""
 
 
 def check_environment(
@@ -23,6 +26,7 @@ def check_environment(
         yield Complaint(WHERE, f"it could not be tried: {facts.error}")
         return
     yield from _check_ids(facts)
+    yield from _check_tools(facts)
     if training:
         yield from _check_train_tasks(config, facts)
     elif not any(facts.tasks.values()):
@@ -49,6 +53,18 @@ def _check_ids(facts: EnvironmentFacts) -> Iterator[Complaint]:
             f'train and held_out share {len(shared)} tasks, such as "{min(shared)}": '
             f"an evaluation would measure what was learnt by heart",
         )
+
+
+def _check_tools(facts: EnvironmentFacts) -> Iterator[Complaint]:
+    for name in dict.fromkeys(facts.tools):
+        if facts.tools.count(name) > 1:
+            yield Complaint(WHERE, f'two of its tools are called "{name}"; each needs its own name')
+        if not TOOL_NAME.fullmatch(name):
+            yield Complaint(
+                WHERE,
+                f'its tool is called "{name}", which providers refuse: a name is up to 64 letters, digits, '
+                "- and _",
+            )
 
 
 def _check_train_tasks(config: AgentConfig, facts: EnvironmentFacts) -> Iterator[Complaint]:

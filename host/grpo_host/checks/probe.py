@@ -8,9 +8,10 @@ from collections.abc import Callable, Collection, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
-from grpo_host.plugins.record import cause
-from grpo_sdk.environment import HELD_OUT, TRAIN, Environment
+from grpo_host.plugins.failures import described
+from grpo_sdk.environment import HELD_OUT, TRAIN, Environment, Observation
 from grpo_sdk.errors import GrpoError
+from grpo_sdk.messages import as_messages
 from grpo_sdk.trajectory import Task
 
 PROBE_SECONDS = 10.0
@@ -59,8 +60,8 @@ def _found(asking: Coroutine[Any, Any, None], facts: EnvironmentFacts, seconds: 
             asyncio.run(asking)
         except GrpoError as error:
             facts.error = str(error)
-        except Exception as error:
-            facts.error = cause(error)
+        except BaseException as error:
+            facts.error = described(error)
 
     # A thread, since a blocking reset() would not let an event loop's time limit through.
     thread = threading.Thread(target=work, name="environment-probe", daemon=True)
@@ -87,13 +88,18 @@ async def _ask(
             tasks = _tasks(environment, split)
             if not all(isinstance(task, Task) for task in tasks):
                 raise TypeError(f'tasks("{split}") returned something that is no grpo_sdk.Task')
+            if [task.id for task in _tasks(environment, split)] != [task.id for task in tasks]:
+                raise ValueError(f'tasks("{split}") are others when asked for again; they must be stable')
             facts.tasks[split] = [task.id for task in tasks]
             if tasks and (first is None or split == TRAIN):
                 first = tasks[0]
         if demonstrations:
             facts.demonstrations = len(environment.demonstrations(TRAIN))
         if first is not None:
-            await environment.reset(first, seed=0)
+            observation = await environment.reset(first, seed=0)
+            if not isinstance(observation, Observation):
+                raise TypeError(f"reset() must return an Observation, not {type(observation).__name__}")
+            as_messages(observation.messages)
             facts.tools = [as_tool(tool).name for tool in await settled(environment.tools())]
     finally:
         await environment.close()

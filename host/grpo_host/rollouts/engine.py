@@ -6,6 +6,7 @@ The usage guide calls it the computational engine.
 from __future__ import annotations
 
 import asyncio
+import copy
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -211,7 +212,7 @@ def group_requests(
         groups.append(
             [
                 EpisodeRequest(
-                    task=task,
+                    task=copy.deepcopy(task),  # each sample's own: one that changes it changes no other
                     sample=sample,
                     seed=seed(task, sample),
                     environment_seed=environment_seed,

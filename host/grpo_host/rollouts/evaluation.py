@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import statistics
 from collections import Counter
@@ -92,7 +93,7 @@ def evaluation_requests(tasks: Sequence[Task], *, seed: int, label: str) -> list
     return [
         [
             EpisodeRequest(
-                task=task,
+                task=copy.deepcopy(task),
                 seed=derive_seed(seed, "evaluation", task.id),
                 environment_seed=derive_seed(seed, "evaluation", task.id, "environment"),
                 id=f"{label}/{task.id}",
