@@ -1,0 +1,126 @@
+"""Apps on a real engine: what is recorded is what it sampled, by a log that is kept apart from the recorder."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from typing import Any
+
+import pytest
+from langchain.agents import create_agent
+from langchain.agents.structured_output import ToolStrategy
+from langchain_core.output_parsers import StrOutputParser
+from langchain_core.runnables import RunnableLambda, RunnableParallel
+from langchain_core.tools import tool
+from pydantic import BaseModel, Field
+
+from grpo_host.agents.agent import Agent, AgentLimits
+from grpo_host.agents.rendering import make_renderer
+from grpo_host.backends.wrapper import BackendWrapper
+from grpo_host.langchain.app import App
+from grpo_host.langchain.app_agent import AppAgent, AppMapping
+from grpo_host.rollouts.episode import EpisodeRequest, run_episode
+from grpo_sdk import Environment, ModelSpec, Observation, Sampling, StepResult, Task, TokenReply, user
+
+pytestmark = [pytest.mark.model, pytest.mark.slow]
+
+
+class Logged(BackendWrapper):
+    """Keeps what the engine was shown and what it gave."""
+
+    def __init__(self, inner: Any) -> None:
+        super().__init__(inner)
+        self.log: list[tuple[tuple[int, ...], tuple[int, ...], tuple[float, ...]]] = []
+
+    async def generate(self, prompt, sampling):
+        reply = await super().generate(prompt, sampling)
+        self._note(prompt, reply)
+        return reply
+
+    async def stream_ids(self, prompt, sampling):
+        shown = list(prompt)
+        async for item in self.inner.stream_ids(prompt, sampling):
+            if isinstance(item, TokenReply):
+                self._note(shown, item)
+            yield item
+
+    def _note(self, prompt, reply):
+        self.log.append((tuple(prompt), tuple(reply.ids), tuple(reply.logprobs)))
+
+
+class Talk(Environment):
+    def tasks(self, split):
+        return []
+
+    async def reset(self, task, *, seed):
+        self.lines = ["And B7?", "Thanks!"]
+        return Observation([user(f"Where is order {task.id}?")])
+
+    async def step(self, action):
+        return StepResult([user(self.lines.pop(0))]) if self.lines else StepResult(done=True)
+
+
+@tool
+def lookup(order: str) -> str:
+    """Look up an order."""
+    return f"{order} is packed"
+
+
+class Answer(BaseModel):
+    """The answer."""
+
+    day: str = Field(max_length=8)
+
+
+def streamed(model):
+    async def ask(given):
+        return "".join([chunk.text async for chunk in model.astream(given["messages"])])
+
+    return RunnableLambda(ask)
+
+
+def several(model):
+    chain = RunnableLambda(lambda given: given["messages"]) | model | StrOutputParser()
+    threads = RunnableLambda(lambda given: " ".join(chain.batch([given, given])))
+    return RunnableParallel(a=chain, b=threads) | RunnableLambda(lambda found: f"{found['a']} {found['b']}")
+
+
+APPS = {
+    "agent": lambda model: create_agent(model, [lookup], system_prompt="Help.", name="desk"),
+    "streamed": streamed,
+    "several": several,
+    "structured": lambda model: create_agent(model, [], response_format=ToolStrategy(Answer)),
+}
+
+
+@pytest.mark.parametrize("name", APPS)
+def test_what_an_app_sampled_is_recorded_to_the_last_id_and_logprob(name, tiny_model_path, running):
+    from grpo_backends.transformers_engine import TransformersBackend
+
+    spec = ModelSpec("tiny", path=tiny_model_path, dtype="float32", context=1024)
+    with running(TransformersBackend(spec)) as started:
+        backend = Logged(started.backend)
+        limits = AgentLimits(turns=12, turn_seconds=200.0)
+        renderer = make_renderer(backend.tokenizer, spec)
+        agent = Agent(backend, renderer, sampling=Sampling(max_tokens=12), limits=limits)
+        app = AppAgent(agent, App("test:app", None, APPS[name], frozenset({"model"})), AppMapping())
+
+        async def episodes():
+            requests = [EpisodeRequest(Task(f"A{n}"), seed=n) for n in range(4)]
+            return await asyncio.gather(
+                *(run_episode(app, Talk, item, environment_name="talk", seconds=250.0) for item in requests)
+            )
+
+        trajectories = started.run(episodes())
+    assert {trajectory.status for trajectory in trajectories} <= {"completed", "truncated"}
+    recorded: Counter[Any] = Counter()
+    for trajectory in trajectories:
+        for sequence in trajectory.ledger.sequences:
+            at = 0
+            while 1 in sequence.mask[at:]:
+                start = sequence.mask.index(1, at)
+                at = sequence.mask.index(0, start) if 0 in sequence.mask[start:] else len(sequence.mask)
+                parts = sequence.ids[:start], sequence.ids[start:at], sequence.logprobs[start:at]
+                recorded[tuple(map(tuple, parts))] += 1
+    assert recorded == Counter(backend.log)
+    assert len(backend.log) >= 4 * (9 if name == "several" else 1)
