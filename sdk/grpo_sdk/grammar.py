@@ -99,10 +99,18 @@ class Followed:
 
 
 def unpacked(bits: torch.Tensor, vocabulary: int) -> torch.Tensor:
-    """``bits`` (rows, words) as truths (rows, vocabulary)."""
+    """``bits`` (rows, words), of this machine's memory, as truths (rows, vocabulary)."""
+    import numpy as np
     import torch
 
-    # Of a byte at a time, which takes a quarter of the memory. The first one has the lowest bits.
-    places = torch.arange(8, dtype=torch.uint8, device=bits.device)
-    each = (bits.contiguous().view(torch.uint8)[:, :, None] >> places) & 1
-    return each.bool().flatten(1)[:, :vocabulary]
+    # torch would wait for all its threads several times an id.
+    each = np.unpackbits(bits.numpy().view(np.uint8), axis=1, count=vocabulary, bitorder="little")
+    return torch.from_numpy(each).view(torch.bool)
+
+
+def leave_out(logits: torch.Tensor, bits: torch.Tensor, rows: list[int]) -> torch.Tensor:
+    """``logits`` (float32), in which what ``bits`` forbid in ``rows`` becomes minus infinity."""
+    import xgrammar
+
+    xgrammar.apply_token_bitmask_inplace(logits, bits.to(logits.device), indices=rows)
+    return logits

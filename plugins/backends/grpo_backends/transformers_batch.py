@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from grpo_backends.sampling import draw, processed_logprobs
 from grpo_sdk import FinishReason, Sampling
 from grpo_sdk.backend import Tokenizer
-from grpo_sdk.grammar import Followed, Grammars, unpacked
+from grpo_sdk.grammar import Followed, Grammars, leave_out
 
 if TYPE_CHECKING:
     import torch
@@ -145,8 +145,7 @@ class BatchEngine:
 
     def _sample(self, logits: torch.Tensor) -> None:
         samplings = [row.sampling for row in self._rows]
-        self._constrain(logits)
-        logprobs = processed_logprobs(logits, samplings)
+        logprobs = processed_logprobs(self._constrained(logits.float()), samplings)
         self._last = draw(logprobs, samplings, [row.generator for row in self._rows])
         chosen = logprobs.gather(1, self._last.unsqueeze(1)).squeeze(1).tolist()
         for row, token, logprob in zip(self._rows, self._last.tolist(), chosen, strict=True):
@@ -156,18 +155,15 @@ class BatchEngine:
             assert taken, f"the id {token} was sampled, which the request's grammar does not allow"
             row.finish_reason = self._finish_reason(row)
 
-    def _constrain(self, logits: torch.Tensor) -> None:
-        """Leave out of ``logits`` what the grammars of the batch's rows do not allow."""
-        constrained = [place for place, row in enumerate(self._rows) if row.followed is not None]
-        if not constrained:
-            return
-        bits = self._grammars.bits(len(constrained))
-        for index, place in enumerate(constrained):
-            followed = self._rows[place].followed
-            assert followed is not None
-            followed.fill(bits, index)
-        outside = ~unpacked(bits.to(logits.device), logits.size(1))
-        logits[constrained] = logits[constrained].masked_fill(outside, float("-inf"))
+    def _constrained(self, logits: torch.Tensor) -> torch.Tensor:
+        """``logits`` without what the grammars of the batch's rows do not allow."""
+        followed = {place: row.followed for place, row in enumerate(self._rows) if row.followed is not None}
+        if not followed:
+            return logits
+        bits = self._grammars.bits(len(logits))
+        for place, answer in followed.items():
+            answer.fill(bits, place)
+        return leave_out(logits.contiguous(), bits, list(followed))
 
     def _finish_reason(self, row: Row) -> FinishReason | None:
         last, sampling = row.ids[-1], row.sampling
