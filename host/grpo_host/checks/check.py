@@ -37,6 +37,7 @@ from grpo_host.config.training_checks import (
 )
 from grpo_host.config.uses import backend_options, plugin_uses
 from grpo_host.plugins.options import OptionsError, read_options
+from grpo_host.utils.stdout import plugins_print_to_stderr
 from grpo_host.utils.validation import Complaint, Location
 from grpo_sdk.environment import HELD_OUT, TRAIN
 from grpo_sdk.errors import GrpoError
@@ -75,7 +76,8 @@ def check(loaded: LoadedConfig, registry: Registry, *, purpose: Purpose = "train
     Makes the rewards, tools, strategy and environment once, and resets the environment once.
     """
     checker = _Checker(loaded, registry, purpose)
-    checker.run()
+    with plugins_print_to_stderr():
+        checker.run()
     ordered = sorted(checker.complaints, key=lambda c: checker.line(c.location))
     return Report(
         problems=[loaded.origin.problem(complaint) for complaint in ordered],

@@ -15,6 +15,7 @@ from grpo_host.runs.playing import cannot_write, start_agent
 from grpo_host.runs.versions import describe_run
 from grpo_host.utils.atomic import write_text
 from grpo_host.utils.progress import Reporter, nowhere
+from grpo_host.utils.stdout import plugins_print_to_stderr
 from grpo_sdk.errors import RunError
 
 if TYPE_CHECKING:
@@ -48,6 +49,8 @@ def run_eval(
         directory = _evaluation_directory(loaded, registry, resume=resume, out=out)
         stack.callback(directory.release)
         done = list(directory.read_trajectories()) if resume else []
+        printing = stack.enter_context(ExitStack())
+        printing.enter_context(plugins_print_to_stderr())
         assembly = assemble(config, registry, progress=reporter.line)
         agent, loop = start_agent(stack, assembly, reporter)
         tasks = assembly.tasks(config.evaluation.split)[: config.evaluation.episodes]
@@ -65,6 +68,7 @@ def run_eval(
             )
         report = {"model": config.model.name, "backend": config.backend.name, **result.as_dict()}
         directory.write_json(directory.report, report)
+        printing.close()
         _print(result, report, directory, reporter, as_json=as_json)
     return int(result.failed == result.episodes)
 

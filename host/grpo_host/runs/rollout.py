@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 from grpo_host.assembly.runtime import Assembly
 from grpo_host.rollouts.engine import group_requests
@@ -14,6 +14,7 @@ from grpo_host.rollouts.evaluation import most_frequent_failure
 from grpo_host.runs.assembled import assemble
 from grpo_host.runs.playing import cannot_write, start_agent
 from grpo_host.utils.progress import Reporter, nowhere
+from grpo_host.utils.stdout import plugins_print_to_stderr
 from grpo_sdk.environment import HELD_OUT, TRAIN
 from grpo_sdk.errors import RunError
 from grpo_sdk.seeds import derive_seed
@@ -47,9 +48,11 @@ def run_rollout(
     with ExitStack() as stack:
         if out and out.is_file() and out.stat().st_size:
             raise RunError(f"{out} holds something already; name another --out")
+        standard_output = None if out else _standard_output()
+        stack.enter_context(plugins_print_to_stderr())
         assembly = assemble(config, registry, progress=reporter.line)
         tasks = _rollout_tasks(assembly, split, episodes, samples)
-        file = stack.enter_context(_opened(out)) if out else _standard_output()
+        file = standard_output or stack.enter_context(_opened(cast("Path", out)))
         agent, loop = start_agent(stack, assembly, reporter)
 
         def write(trajectory: Trajectory) -> None:

@@ -19,6 +19,7 @@ from grpo_host.rollouts.scoring import RewardSet
 from grpo_host.runs.directory import RunDirectory
 from grpo_host.runs.playing import cannot_write
 from grpo_host.utils.progress import Reporter, nowhere
+from grpo_host.utils.stdout import plugins_print_to_stderr
 from grpo_sdk.errors import ConfigError, GrpoError, RunError
 from grpo_sdk.trajectory import Trajectory
 
@@ -61,6 +62,7 @@ def run_score(
     scores: dict[str, Scores] = defaultdict(Scores)
     counts = {"trajectories": 0, "failed": 0, "unscored": 0}
     with ExitStack() as stack:
+        stack.enter_context(plugins_print_to_stderr())
         try:
             rewards = RewardSet(build_rewards(loaded.config, registry, progress=reporter.line))
         except GrpoError as problem:

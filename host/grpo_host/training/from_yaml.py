@@ -17,6 +17,7 @@ from grpo_host.training.resume import go_on
 from grpo_host.training.training_run import TrainingRun
 from grpo_host.utils.atomic import write_text
 from grpo_host.utils.progress import Reporter
+from grpo_host.utils.stdout import plugins_print_to_stderr
 
 if TYPE_CHECKING:
     from grpo_host.config.load import LoadedConfig
@@ -52,7 +53,7 @@ def run_training(
         assembly = assemble(loaded.config, registry, progress=reporter.line)
         run = TrainingRun(loaded.config, assembly, directory, loop, reporter, interrupt, registry, ranks)
         stack.callback(run.close)
-        with suppress(StopTraining):
+        with suppress(StopTraining), plugins_print_to_stderr():
             run.execute()
         if interrupt.requested:
             again = f"grpo-host run {directory.agent_yaml} --resume {directory.path}"
