@@ -256,6 +256,7 @@ def test_where_the_environment_is_not_active_its_activation_comes_first(
 
 @pytest.mark.model
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_the_commands_that_are_printed_install_test_check_and_train(
     tmp_path: Path, tiny_model_path: Path
 ) -> None:
