@@ -79,7 +79,11 @@ def langchain_shop() -> list[Row]:
     minutes = (report["seconds"]["warm_start"] + report["seconds"]["training"]) / 60
     return [
         Row("langchain_shop: held-out success before", before, "%"),
-        Row(f"langchain_shop: after a warm start on {report['warm_start_demonstrations']}", warm, "%"),
+        Row(
+            f"langchain_shop: after a warm start on {report['warm_start_demonstrations']} demonstrations",
+            warm,
+            "%",
+        ),
         Row("langchain_shop: after GRPO", after, "%"),
         Row("langchain_shop: rise", after - before, "points", target=Target("≥", 30)),
         Row("langchain_shop: what GRPO adds", after - warm, "points", target=Target("≥", 15)),
