@@ -100,6 +100,8 @@ class _Checker:
         self.facts = EnvironmentFacts()
         self.tools: list[str] = []
         self.warnings: list[str] = []
+        self.backend: Backend | None = None
+        """Not started; None if it cannot be made."""
         self.bad: set[Location] = set()
         """Locations of plugins that cannot be made, because they or their options are wrong."""
 
@@ -129,11 +131,9 @@ class _Checker:
             self.complaints += self._serving_tools()
         self.complaints += self._tools()
         self.warnings += unused_tools(self.config.agent, self.facts.tools)
-        backend: Backend | None = None
         if ("backend",) not in self.bad:
             self.complaints += self._backend()
-            backend = self._unstarted()
-        self.complaints += check_app(self.config.agent, backend)
+        self.complaints += check_app(self.config.agent, self.backend)
 
     def _uses(self) -> Iterator[Complaint]:
         """Check that every plugin that is named exists, works, and accepts its options."""
@@ -259,18 +259,6 @@ class _Checker:
         yield from wrong
         self.warnings += [f"model {self.config.model.name}: {doubt}" for doubt in doubts]
         try:
-            self._make_backend()
+            self.backend = offer.make(model_spec(self.config.model, None), **read_options(offer, use.options))
         except GrpoError as error:
             yield Complaint(("backend",), str(error))
-
-    def _make_backend(self) -> Backend:
-        use = self.config.backend
-        offer = self.registry.get("backend", use.name)
-        made: Backend = offer.make(model_spec(self.config.model, None), **read_options(offer, use.options))
-        return made
-
-    def _unstarted(self) -> Backend | None:
-        try:
-            return self._make_backend()
-        except GrpoError:
-            return None  # a complaint says so
