@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import queue
 import re
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import aclosing, closing, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -33,7 +32,7 @@ from grpo_host.chat.store import ConflictError, ConversationStore, MemoryStore
 from grpo_host.chat.voice import Voice
 from grpo_host.langchain.callbacks import CallbackInstruments
 from grpo_host.langchain.named_model import NamedModel, find_model
-from grpo_host.langchain.source import loop_of_callers, submit, wait_for
+from grpo_host.langchain.source import astreamed, loop_of_callers, streamed, wait_for
 from grpo_host.telemetry.agents import instruments
 from grpo_sdk.errors import ConfigError
 from grpo_sdk.langchain_messages import from_messages, to_messages, usage
@@ -135,17 +134,12 @@ class GrpoAgent(Runnable[Any, Any]):
         def pieces(
             inputs: Iterator[Asked], run_manager: CallbackManagerForChainRun, config: RunnableConfig
         ) -> Iterator[Any]:
-            texts: queue.SimpleQueue[str | None] = queue.SimpleQueue()
             (given,) = inputs
-            answer = submit(self, self._answer(given, run_manager, config, texts.put))
-            answer.add_done_callback(lambda _: texts.put(None))
-            try:
-                while (text := texts.get()) is not None:
-                    if not isinstance(given, Mapping):
-                        yield AIMessageChunk(content=text)
-                yield _last(answer.result())
-            finally:
-                answer.cancel()
+            told = streamed(self, lambda on_text: self._answer(given, run_manager, config, on_text))
+            with closing(told):
+                for piece in told:
+                    if (shown := _shown(piece, given)) is not None:
+                        yield shown
 
         yield from self._transform_stream_with_config(
             iter([input]), pieces, self._named(config), run_type="chain"
@@ -162,21 +156,13 @@ class GrpoAgent(Runnable[Any, Any]):
             run_manager: AsyncCallbackManagerForChainRun,
             config: RunnableConfig,
         ) -> AsyncIterator[Any]:
-            texts: asyncio.Queue[str | None] = asyncio.Queue()
             given = await anext(inputs)
-            answer = asyncio.ensure_future(
-                self._answer(given, run_manager.get_sync(), config, texts.put_nowait)
-            )
-            answer.add_done_callback(lambda _: texts.put_nowait(None))
-            try:
-                while (text := await texts.get()) is not None:
-                    if not isinstance(given, Mapping):
-                        yield AIMessageChunk(content=text)
-                yield _last(await answer)
-            finally:
-                if answer.cancel():  # abandoned half-way: the answer ends before this does
-                    with suppress(asyncio.CancelledError):
-                        await answer
+            manager = run_manager.get_sync()
+            told = astreamed(lambda on_text: self._answer(given, manager, config, on_text))
+            async with aclosing(told):
+                async for piece in told:
+                    if (shown := _shown(piece, given)) is not None:
+                        yield shown
 
         async def one() -> AsyncIterator[Asked]:
             yield input
@@ -320,6 +306,13 @@ def _thread(config: RunnableConfig) -> str | None:
         return None
     thread = configurable.get("thread_id")
     return None if thread is None else str(thread)
+
+
+def _shown(piece: str | Answered, given: Asked) -> Any:
+    """``piece`` of an answer to ``given`` as a stream gives it; None: not at all."""
+    if not isinstance(piece, str):
+        return _last(piece)
+    return None if isinstance(given, Mapping) else AIMessageChunk(content=piece)
 
 
 def _last(answer: Answered) -> Any:

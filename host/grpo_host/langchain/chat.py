@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import queue
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import suppress
+from contextlib import aclosing, closing
 from pathlib import Path
 from typing import Any, Self
 
@@ -23,7 +22,7 @@ from pydantic import ConfigDict, Field, PrivateAttr
 
 from grpo_host.agents.reply import OnText, Reply
 from grpo_host.langchain.asking import Asked, LangChainTool, asked, tool_choice, tool_schemas
-from grpo_host.langchain.source import CALLER, BackendSource, ModelSource, submit, wait_for
+from grpo_host.langchain.source import CALLER, BackendSource, ModelSource, astreamed, streamed, wait_for
 from grpo_host.langchain.structured import Method, structured
 from grpo_sdk.backend import Backend, Capability
 from grpo_sdk.errors import ConfigError, ContextOverflowError
@@ -199,15 +198,11 @@ class ChatGrpo(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
-        texts: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-        reply = submit(self._source, self._reply(messages, self._asked(stop, kwargs), run_manager, texts.put))
-        reply.add_done_callback(lambda _: texts.put(None))
-        try:
-            while (text := texts.get()) is not None:
-                yield _text_chunk(text)
-            yield self._last_chunk(reply.result())
-        finally:
-            reply.cancel()
+        wanted = self._asked(stop, kwargs)
+        pieces = streamed(self._source, lambda told: self._reply(messages, wanted, run_manager, told))
+        with closing(pieces):
+            for piece in pieces:
+                yield self._chunk(piece)
 
     async def _astream(
         self,
@@ -216,22 +211,11 @@ class ChatGrpo(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
-        loop = asyncio.get_running_loop()
-        texts: asyncio.Queue[str | None] = asyncio.Queue()
-
-        def hear(text: str | None) -> None:
-            loop.call_soon_threadsafe(texts.put_nowait, text)
-
-        reply = asyncio.ensure_future(self._reply(messages, self._asked(stop, kwargs), run_manager, hear))
-        reply.add_done_callback(lambda _: hear(None))
-        try:
-            while (text := await texts.get()) is not None:
-                yield _text_chunk(text)
-            yield self._last_chunk(await reply)
-        finally:
-            if reply.cancel():  # abandoned half-way: the generation ends before this does
-                with suppress(asyncio.CancelledError):
-                    await reply
+        wanted = self._asked(stop, kwargs)
+        pieces = astreamed(lambda told: self._reply(messages, wanted, run_manager, told))
+        async with aclosing(pieces):
+            async for piece in pieces:
+                yield self._chunk(piece)
 
     def _asked(self, stop: list[str] | None, kwargs: dict[str, Any]) -> Asked:
         if kwargs.get("model") not in (None, self.model_name):
@@ -262,6 +246,11 @@ class ChatGrpo(BaseChatModel):
         message.usage_metadata = usage(reply.prompt_tokens, reply.completion_tokens)
         message.response_metadata = self._metadata(reply)
         return ChatResult(generations=[ChatGeneration(message=message)])
+
+    def _chunk(self, piece: str | Reply) -> ChatGenerationChunk:
+        if isinstance(piece, str):
+            return ChatGenerationChunk(message=AIMessageChunk(content=piece))
+        return self._last_chunk(piece)
 
     def _last_chunk(self, reply: Reply) -> ChatGenerationChunk:
         whole = to_ai_message(reply.message)
@@ -294,7 +283,3 @@ class ChatGrpo(BaseChatModel):
 
 def _check_choice(said: Any, schemas: Sequence[Any]) -> None:
     tool_choice(said, schemas)
-
-
-def _text_chunk(text: str) -> ChatGenerationChunk:
-    return ChatGenerationChunk(message=AIMessageChunk(content=text))
