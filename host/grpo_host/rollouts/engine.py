@@ -6,7 +6,6 @@ The usage guide calls it the computational engine.
 from __future__ import annotations
 
 import asyncio
-import copy
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -212,7 +211,7 @@ def group_requests(
         groups.append(
             [
                 EpisodeRequest(
-                    task=copy.deepcopy(task),  # each sample's own: one that changes it changes no other
+                    task=task,
                     sample=sample,
                     seed=seed(task, sample),
                     environment_seed=environment_seed,

@@ -5,11 +5,12 @@ A failure is data on the trajectory, never an exception to the caller; only canc
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from grpo_host.agents.agent import TurnLimitError, TurnTimeoutError
@@ -122,6 +123,8 @@ async def run_episode(
     into an error or a time limit is ``failed``: time depends on the machine, and a reward for it
     would teach noise.
     """
+    # Each episode's own: one that changes its task changes no other's.
+    request = replace(request, task=copy.deepcopy(request.task))
     started, clock = time.time(), time.perf_counter()
     progress = _Progress()
     status: Status = "failed"

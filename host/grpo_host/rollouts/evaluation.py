@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import statistics
 from collections import Counter
@@ -93,7 +92,7 @@ def evaluation_requests(tasks: Sequence[Task], *, seed: int, label: str) -> list
     return [
         [
             EpisodeRequest(
-                task=copy.deepcopy(task),
+                task=task,
                 seed=derive_seed(seed, "evaluation", task.id),
                 environment_seed=derive_seed(seed, "evaluation", task.id, "environment"),
                 id=f"{label}/{task.id}",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -99,7 +98,7 @@ class GrpoRollouts:
             first = again * self.training.group_size
             groups[slot] = [
                 EpisodeRequest(
-                    task=copy.deepcopy(task),
+                    task=task,
                     sample=sample,
                     seed=derive_seed(self.seed, step, task.id, sample),
                     environment_seed=derive_seed(self.seed, step, task.id, "environment"),
