@@ -6,6 +6,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, TypeVar
 
 from grpo_host.agents.call_ids import call_ids, identified
@@ -311,9 +312,9 @@ class TokenSession(Session):
                     at = end
         return spans
 
-    @property
+    @cached_property
     def _stop_ids(self) -> list[int]:
-        """All ids at which the backend stops: its engine has some of its own."""
+        """All ids at which the backend stops: its engine has some of its own, which a file tells."""
         model, eos = self._backend.model, self._backend.tokenizer.eos_token_id
         own = [*(end_ids(model.path) if model.path else ()), *([] if eos is None else [eos])]
         return sorted({*self._renderer.stop_ids, *own})
