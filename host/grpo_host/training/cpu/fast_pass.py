@@ -27,7 +27,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from trl import GRPOTrainer
 
-from grpo_host.training.cpu.packing import ATTENTION, pack
+from grpo_host.training.cpu.packing import ATTENTION, pack, token_rows
 from grpo_host.training.limits import Limits, within
 from grpo_host.training.ranks.gradient_sync import AveragedGradients
 
@@ -314,7 +314,10 @@ def _prefixes_together(batches: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The same rows in as many batches, those that begin with the same tokens side by side."""
     if any(isinstance(value, list) for value in batches[0].values()):
         return batches
-    rows = [row for batch in batches for row in _token_rows(batch)]
+    rows: list[list[int]] = []
+    for batch in batches:
+        ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1)
+        rows += token_rows(ids, torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1).bool())
     order = torch.tensor(sorted(range(len(rows)), key=rows.__getitem__))
     regrouped = [dict(batch) for batch in batches]
     for name, value in batches[0].items():
@@ -323,9 +326,3 @@ def _prefixes_together(batches: list[dict[str, Any]]) -> list[dict[str, Any]]:
             for batch, part in zip(regrouped, column.split(len(value)), strict=True):
                 batch[name] = part
     return regrouped
-
-
-def _token_rows(batch: dict[str, Any]) -> list[list[int]]:
-    ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1)
-    held = torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1).bool()
-    return [row[kept].tolist() for row, kept in zip(ids, held, strict=True)]

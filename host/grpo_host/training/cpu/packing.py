@@ -49,7 +49,7 @@ class Packing:
 def pack(ids: Tensor, attention: Tensor, completion_width: int) -> Packing:
     """Pack rows of left-padded prompts and right-padded completions, as TRL lays them out."""
     held = attention.bool()
-    rows = [row[kept].tolist() for row, kept in zip(ids, held, strict=True)]
+    rows = token_rows(ids, held)
     prompts = held[:, :-completion_width].sum(dim=1).tolist()
     paths: list[list[int]] = [[] for _ in rows]
     pieces: list[tuple[int, list[int]]] = []  # where it begins in its row, and its path
@@ -86,6 +86,11 @@ def pack(ids: Tensor, attention: Tensor, completion_width: int) -> Packing:
             dtype=torch.long,
         ),
     )
+
+
+def token_rows(ids: Tensor, held: Tensor) -> list[list[int]]:
+    """The ids of each row without its padding."""
+    return [row[kept].tolist() for row, kept in zip(ids, held, strict=True)]
 
 
 def _slots(lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
