@@ -49,8 +49,7 @@ def run_eval(
         directory = _evaluation_directory(loaded, registry, resume=resume, out=out)
         stack.callback(directory.release)
         done = list(directory.read_trajectories()) if resume else []
-        printing = stack.enter_context(ExitStack())
-        printing.enter_context(plugins_print_to_stderr())
+        stack.enter_context(plugins_print_to_stderr())
         assembly = assemble(config, registry, progress=reporter.line)
         agent, loop = start_agent(stack, assembly, reporter)
         tasks = assembly.tasks(config.evaluation.split)[: config.evaluation.episodes]
@@ -68,8 +67,7 @@ def run_eval(
             )
         report = {"model": config.model.name, "backend": config.backend.name, **result.as_dict()}
         directory.write_json(directory.report, report)
-        printing.close()
-        _print(result, report, directory, reporter, as_json=as_json)
+    _print(result, report, directory, reporter, as_json=as_json)
     return int(result.failed == result.episodes)
 
 

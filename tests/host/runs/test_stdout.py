@@ -9,7 +9,7 @@ import pytest
 from grpo_host.cli import main
 
 LOUD = """
-from grpo_sdk import Environment, Observation, StepResult, Task, user
+from grpo_sdk import Environment, Observation, Reward, StepResult, Task, user
 
 print("imported")
 
@@ -31,9 +31,13 @@ class Desk(Environment):
         return StepResult(done=True)
 
 
-def loud(trajectory):
-    print("scored")
-    return 1.0
+class loud(Reward):
+    def score(self, trajectory):
+        print("scored")
+        return 1.0
+
+    def close(self):
+        print("closed")
 """
 
 
