@@ -16,6 +16,7 @@ COMMANDS = (
     "rollout",
     "score",
     "serve",
+    "view",
     "export",
     "keys",
     "new",

@@ -31,6 +31,8 @@ STAMP = "%Y%m%d-%H%M%S"
 SECOND = timedelta(seconds=1)
 ROTATE_BYTES = 64 * 1024 * 1024
 """Size at which trajectories.jsonl is compressed and a new one begins."""
+LOOK_SECONDS = 0.2
+"""Who looks whether a run is held shares its lock for less than this."""
 FULL_BYTES = 1024 * 1024
 """If a writer does not say why it failed, a disk with less free space than this counts as full."""
 
@@ -108,7 +110,7 @@ class RunDirectory:
     def acquire(self) -> RunDirectory:
         """Lock the directory until ``release`` or the end of the process. Raises ``RunError`` if in use."""
         try:
-            self._lock.acquire(timeout=0)
+            self._lock.acquire(timeout=LOOK_SECONDS, poll_interval=0.02)
         except Timeout:
             raise RunError(
                 f"the run directory {self.path} is in use by another process; "

@@ -12,6 +12,7 @@ from grpo_host.rollouts.evaluation import Evaluation, evaluate
 from grpo_host.runs.assembled import assemble
 from grpo_host.runs.directory import RunDirectory
 from grpo_host.runs.playing import cannot_write, start_agent
+from grpo_host.runs.run import LEFT_BY_A_RUN
 from grpo_host.runs.versions import describe_run
 from grpo_host.utils.atomic import write_text
 from grpo_host.utils.progress import Reporter, nowhere
@@ -24,10 +25,6 @@ if TYPE_CHECKING:
 
 EVALUATIONS = "evaluations"
 """Folder below ``<output>/<agent>/`` in which evaluations are kept."""
-
-
-LEFT_BY_A_RUN = ("metrics.jsonl", "trajectories.jsonl", "report.json")
-"""One of them is beside the agent.yaml of every run and every evaluation."""
 
 
 def run_eval(

@@ -1,0 +1,236 @@
+"""A run's trajectories, indexed: made once, beside the run, and kept up while the run grows.
+
+SQLite with FTS5. A row has what lists and filters need, where the trajectory's line stands in its file,
+and the words of its messages; the exact tokens stay in the file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from grpo_host.viewer.lines import JsonLines, Stamp, files_of, row_of
+
+NAME = "index.sqlite"
+VERSION = 1
+"""An index of another version is made anew."""
+BATCH = 2000
+"""Trajectories a transaction."""
+
+_TABLES = f"""
+CREATE TABLE files (
+  id INTEGER PRIMARY KEY, name TEXT UNIQUE, inode INTEGER, offset INTEGER, tail BLOB
+);
+CREATE TABLE trajectories (
+  id INTEGER PRIMARY KEY, tid TEXT, label TEXT, step INTEGER, split TEXT, environment TEXT, task TEXT,
+  sample INTEGER, reward REAL, success INTEGER, status TEXT, turns INTEGER, tokens INTEGER,
+  tool_calls INTEGER, tool_errors INTEGER, said INTEGER, file INTEGER, offset INTEGER, length INTEGER
+);
+CREATE TABLE tools (label TEXT, step INTEGER, name TEXT, calls INTEGER, errors INTEGER,
+  PRIMARY KEY (label, name)) WITHOUT ROWID;
+CREATE TABLE texts (id INTEGER PRIMARY KEY, text TEXT);
+CREATE VIRTUAL TABLE words USING fts5(text, content='texts', content_rowid='id');
+CREATE INDEX by_tid ON trajectories (tid);
+CREATE INDEX by_step ON trajectories (label, task);
+PRAGMA user_version = {VERSION};
+"""
+_INSERT = "INSERT INTO trajectories VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_COUNT_TOOL = (
+    "INSERT INTO tools VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
+    "calls = calls + excluded.calls, errors = errors + excluded.errors"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far an index is."""
+
+    ready: bool
+    share: float
+    """Of the bytes that there are."""
+    seconds_left: float | None
+    """None if nothing was read yet, or if another process makes the index."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        return {
+            "state": "ready" if self.ready else "indexing",
+            "share": round(self.share, 4),
+            "seconds_left": None if self.seconds_left is None else round(self.seconds_left, 1),
+        }
+
+
+class _OutdatedError(Exception):
+    """The files were rewritten behind what is indexed, as when a run goes on from a checkpoint."""
+
+
+class Index:
+    """Of the run in the directory ``run``; ``cache``: where it is kept if that cannot be written."""
+
+    def __init__(self, run: Path, cache: Path | None = None) -> None:
+        self.run = run
+        self.path = run / NAME
+        if not (os.access(run, os.W_OK) or self.path.exists()):
+            folder = cache or cache_directory()
+            folder.mkdir(parents=True, exist_ok=True)
+            self.path = folder / f"{hashlib.sha256(str(run).encode()).hexdigest()[:24]}.sqlite"
+        self._refreshing = threading.Lock()
+        self._seen: tuple[Stamp, ...] | None = None
+        self._speed = 0.0
+        """Bytes a second, while it is made."""
+
+    def refresh(self, stop: threading.Event | None = None) -> bool:
+        """Index what is new, unless another thread or process does; whether all that there is is indexed."""
+        if not self._refreshing.acquire(blocking=False):
+            return False
+        try:
+            now = tuple(files_of(self.run))
+            if now == self._seen and self.path.exists():
+                return True
+            with FileLock(self.path.with_suffix(".lock"), timeout=0):
+                try:
+                    done = self._bring_up_to_date(now, stop)
+                except (_OutdatedError, sqlite3.DatabaseError):
+                    self._remove()
+                    done = self._bring_up_to_date(now, stop)
+            self._seen = now if done else None
+            return done
+        except Timeout:
+            return False
+        finally:
+            self._refreshing.release()
+
+    def progress(self) -> Progress:
+        """How far it is, whoever makes it."""
+        files = tuple(files_of(self.run))
+        total = sum(file.size for file in files)
+        done = 0
+        with suppress(sqlite3.Error), self.reading() as database:
+            offsets = dict(database.execute("SELECT name, offset FROM files"))
+            done = sum(min(offsets.get(file.name, 0), file.size) for file in files)
+        missing = total - done
+        ready = missing == 0 or files == self._seen  # the last line may be half there
+        left = missing / self._speed if self._speed else None
+        return Progress(ready, 1.0 if ready else done / total, 0.0 if ready else left)
+
+    @contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """A connection that reads. Raises ``sqlite3.Error`` if there is no index yet."""
+        with closing(sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=ro", uri=True)) as database:
+            database.row_factory = sqlite3.Row
+            yield database
+
+    def line(self, row: sqlite3.Row) -> bytes:
+        """The trajectory's line of JSON. Raises ``OSError`` if the file is gone."""
+        with self.reading() as database:
+            (name,) = database.execute("SELECT name FROM files WHERE id = ?", (row["file"],)).fetchone()
+        return JsonLines(self.run / name).at(row["offset"], row["length"])
+
+    def _bring_up_to_date(self, files: Iterable[Stamp], stop: threading.Event | None) -> bool:
+        with closing(self._open()) as database:
+            known = {
+                row[1]: row for row in database.execute("SELECT id, name, inode, offset, tail FROM files")
+            }
+            self._check(database, files, known)
+            for file in files:
+                if not self._read_file(database, file, stop):
+                    return False
+            # What is left of the log would be read again with each question.
+            database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        return True
+
+    def _check(self, database: sqlite3.Connection, files: Iterable[Stamp], known: dict[str, Any]) -> None:
+        """Raise ``_OutdatedError`` where what is indexed has changed; a file that was compressed has not."""
+        new = [file for file in files if file.name not in known]
+        here = {file.name: file for file in files}
+        for number, name, inode, offset, tail in known.values():
+            file = here.get(name)
+            lines = JsonLines(self.run / name)
+            if file and file.inode == inode and file.size >= offset and lines.tail(offset) == tail:
+                continue
+            packed = next((item for item in new if item.packed), None)
+            if (file is not None and file.packed) or packed is None:
+                raise _OutdatedError
+            if JsonLines(self.run / packed.name).tail(offset) != tail:
+                raise _OutdatedError
+            database.execute(
+                "UPDATE files SET name = ?, inode = ? WHERE id = ?", (packed.name, packed.inode, number)
+            )
+            database.commit()
+
+    def _read_file(self, database: sqlite3.Connection, file: Stamp, stop: threading.Event | None) -> bool:
+        with database:
+            database.execute(
+                "INSERT OR IGNORE INTO files (name, inode, offset, tail) VALUES (?, ?, 0, x'')",
+                (file.name, file.inode),
+            )
+        number, offset = database.execute(
+            "SELECT id, offset FROM files WHERE name = ?", (file.name,)
+        ).fetchone()
+        lines = JsonLines(self.run / file.name)
+        if offset >= file.size:
+            return True
+        began, first = time.perf_counter(), offset
+        for batch in lines.batches(offset, BATCH):
+            offset = self._write(database, number, batch)
+            self._speed = (offset - first) / max(1e-6, time.perf_counter() - began)
+            if stop is not None and stop.is_set():
+                return False
+        return True
+
+    def _write(self, database: sqlite3.Connection, number: int, batch: list[tuple[int, bytes]]) -> int:
+        (last,) = database.execute("SELECT coalesce(max(id), 0) FROM trajectories").fetchone()
+        rows, texts = [], []
+        tools: dict[tuple[str, int | None, str], list[int]] = {}
+        for offset, line in batch:
+            found = row_of(line)
+            if found is None:
+                continue
+            last += 1
+            rows.append((last, *found.values, number, offset, len(line)))
+            texts.append((last, found.text))
+            for name, failed in found.tools:
+                counts = tools.setdefault((found.label, found.step, name), [0, 0])
+                counts[0] += 1
+                counts[1] += failed
+        offset, line = batch[-1]
+        end = offset + len(line)
+        with database:
+            database.executemany(_INSERT, rows)
+            database.executemany("INSERT INTO texts VALUES (?, ?)", texts)
+            database.executemany("INSERT INTO words (rowid, text) VALUES (?, ?)", texts)
+            database.executemany(_COUNT_TOOL, [(*key, *counts) for key, counts in tools.items()])
+            database.execute("UPDATE files SET offset = ?, tail = ? WHERE id = ?", (end, line[-64:], number))
+        return end
+
+    def _open(self) -> sqlite3.Connection:
+        database = sqlite3.connect(self.path)
+        (version,) = database.execute("PRAGMA user_version").fetchone()
+        if version not in (0, VERSION):
+            database.close()
+            self._remove()
+            return self._open()
+        database.execute("PRAGMA journal_mode = WAL")
+        database.execute("PRAGMA synchronous = NORMAL")
+        if version == 0:
+            database.executescript(_TABLES)
+        return database
+
+    def _remove(self) -> None:
+        for ending in ("", "-wal", "-shm"):
+            Path(f"{self.path}{ending}").unlink(missing_ok=True)
+
+
+def cache_directory() -> Path:
+    """Where indexes of runs are kept that may not be written."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "grpo-agent-framework" / "index"
