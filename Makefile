@@ -49,3 +49,15 @@ bench: $(INSTALLED) ## Run the benchmarks and the order_desk example (about an h
 
 clean: ## Remove the environment and caches, but no runs
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache dist build site
+
+VENDOR := host/grpo_host/viewer/static/vendor
+.PHONY: vendored
+vendored: ## Fetch what the page of `grpo-host view` is made with, in the versions of its package.json
+	set -e; dir=$$(mktemp -d); cp $(VENDOR)/package.json $$dir; \
+	npm install --prefix $$dir --no-audit --no-fund --ignore-scripts; \
+	copy() { sed -e 's#from"preact"#from"./preact.mjs"#' -e '/^\/\/# sourceMappingURL=/d' $$dir/node_modules/$$1 > $(VENDOR)/$$2; }; \
+	copy preact/dist/preact.mjs preact.mjs; copy preact/hooks/dist/hooks.mjs preact-hooks.mjs; \
+	copy preact/LICENSE preact.LICENSE; \
+	copy htm/dist/htm.mjs htm.mjs; copy htm/LICENSE htm.LICENSE; \
+	copy uplot/dist/uPlot.iife.min.js uplot.js; copy uplot/dist/uPlot.min.css uplot.css; \
+	copy uplot/LICENSE uplot.LICENSE; rm -r $$dir

@@ -1,0 +1,65 @@
+// The page of `grpo-host view` and of /ui: its frame, and which page an address means.
+import { html, render, useEffect, useRef } from "./lib/html.js";
+import { useRoute, link } from "./lib/route.js";
+import { toggleTheme, useTheme } from "./lib/theme.js";
+import { Runs } from "./pages/runs.js";
+import { Run } from "./pages/run.js";
+import { Trajectories } from "./pages/trajectories.js";
+import { Trajectory } from "./pages/trajectory.js";
+import { Groups, Group } from "./pages/groups.js";
+import { Compare } from "./pages/compare.js";
+import { Settings } from "./pages/settings.js";
+
+const OF_A_RUN = {
+  trajectories: ["Trajectories", Trajectories],
+  trajectory: ["Trajectory", Trajectory],
+  groups: ["Groups", Groups],
+  group: ["Group", Group],
+  settings: ["Settings", Settings],
+};
+
+const pageOf = ({ parts }) => {
+  const [first, run, kind, id] = parts;
+  if (!first) return { title: "Runs", Page: Runs };
+  if (first === "compare") return { title: "Compare", Page: Compare };
+  if (first !== "run" || !run) return { title: "Not found", Page: NotFound };
+  if (!kind) return { title: `Run ${run}`, Page: Run, run };
+  const [title, Page] = OF_A_RUN[kind] ?? ["Not found", NotFound];
+  return { title: [title, id, run].filter(Boolean).join(" · "), Page, run, id };
+};
+
+const NotFound = () => html`<p>There is no such page. <a href=${link([])}>All runs</a></p>`;
+
+const Theme = () => {
+  const dark = useTheme() === "dark";
+  return html`<button class="quiet" aria-pressed=${dark} onClick=${toggleTheme}>
+    <span aria-hidden="true">${dark ? "☾" : "☀"}</span><span class="unseen">Dark colours</span></button>`;
+};
+
+const App = () => {
+  const route = useRoute();
+  const { title, Page, run, id } = pageOf(route);
+  const main = useRef();
+  const place = route.parts.join("/");
+  const first = useRef(true);
+  useEffect(() => {
+    document.title = title;
+    if (first.current) first.current = false;
+    else main.current?.focus({ preventScroll: true });
+    scrollTo(0, 0);
+  }, [place]);
+  return html`
+    <a class="skip" href="#main" onClick=${(event) => { event.preventDefault(); main.current.focus(); }}>To the content</a>
+    <header class="top">
+      <nav aria-label="Pages">
+        <a href=${link([])} class="brand" aria-current=${place ? null : "page"}>Runs</a>
+        <a href=${link(["compare"])} aria-current=${place === "compare" ? "page" : null}>Compare</a>
+      </nav>
+      <${Theme} />
+    </header>
+    <main id="main" tabindex="-1" ref=${main}>
+      <${Page} key=${place} run=${run} id=${id} values=${route.values} parts=${route.parts} />
+    </main>`;
+};
+
+render(html`<${App} />`, document.body);
