@@ -59,6 +59,23 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.write_line(f"the order of the tests: --randomly-seed={seed}")
 
 
+LONGEST = (
+    "test_guide.py",
+    "facade/test_examples.py",
+    "host/training/ranks/test_process_group.py",
+    "host/training/test_from_yaml.py",
+    "host/serving/jobs/test_training.py",
+)
+"""Files of minutes, the longest first: begun last, one of them would run long beside an idle core."""
+
+
+@pytest.hookimpl(trylast=True)  # after pytest-randomly has shuffled the files
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    root = Path(__file__).parent
+    rank = {root / name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path, len(rank)))
+
+
 async def wait_until(holds: Callable[[], object], seconds: float = 120.0) -> None:
     """Return as soon as ``holds()``, however slow the machine is; fail after ``seconds``."""
     ends = time.monotonic() + seconds
