@@ -30,11 +30,15 @@ ASKED = [user("Hi")]
 
 
 class TestScripted(BackendContract):
+    limits_answers = False
+
     def make(self) -> Backend:
         return ScriptedBackend(replies=["Hello! How are you?"])
 
 
 class TestScriptedWithTools(BackendContract):
+    limits_answers = False
+
     def make(self) -> Backend:
         return ScriptedBackend(replies=[assistant("", [tool_call("weather", '{"city": "Paris"}', "call_1")])])
 
@@ -239,6 +243,8 @@ def test_a_structured_script_that_does_not_do_what_it_was_asked_is_an_error(repl
 
 
 class TestStructuredScript(BackendContract):
+    limits_answers = False
+
     def make(self) -> Backend:
         def script(messages, tools):
             return assistant("", [CALL]) if tools else '{"size": 1, "open": true}'

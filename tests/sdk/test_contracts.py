@@ -203,7 +203,7 @@ def test_the_tool_contract_finds_what_is_broken(function, test, message):
     "contract", [BackendContract, EnvironmentContract, GroupRewardContract, RewardContract, ToolContract]
 )
 def test_every_contract_test_says_how_to_mend_a_failure(contract):
-    tests = [value for name, value in vars(contract).items() if name.startswith("test_")]
+    tests = [getattr(contract, name) for name in dir(contract) if name.startswith("test_")]
     assert tests
     for test in tests:
         assert (test.__doc__ or "").startswith("Fix: "), test.__name__

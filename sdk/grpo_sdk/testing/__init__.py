@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from grpo_sdk.testing.backend_contract import BackendContract
     from grpo_sdk.testing.environment_contract import EnvironmentContract
-    from grpo_sdk.testing.reward_contract import GroupRewardContract, RewardContract
+    from grpo_sdk.testing.group_reward_contract import GroupRewardContract
+    from grpo_sdk.testing.reward_contract import RewardContract
     from grpo_sdk.testing.scripted import ScriptedBackend
     from grpo_sdk.testing.tool_contract import ToolContract
     from grpo_sdk.testing.trajectories import make_trajectory
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 _MODULE_OF = {
     "BackendContract": "backend_contract",
     "EnvironmentContract": "environment_contract",
-    "GroupRewardContract": "reward_contract",
+    "GroupRewardContract": "group_reward_contract",
     "RewardContract": "reward_contract",
     "ScriptedBackend": "scripted",
     "ToolContract": "tool_contract",

@@ -7,36 +7,22 @@
             return MyBackend(ModelSpec("tiny", path=tiny_model))
 
 What a backend announces is tested; what it does not announce must be refused. One instance is
-started for all tests of a class, on one event loop.
+started for all tests of a class.
 """
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from grpo_sdk.backend import Capability, ChatReply, Sampling, TokenReply
+from grpo_sdk.backend import Capability, ChatReply, Sampling
 from grpo_sdk.errors import CapabilityError, ContextOverflowError
-from grpo_sdk.messages import ToolSchema
 from grpo_sdk.testing.checks import require, skip
-from grpo_sdk.testing.started_backend import StartedBackend, check_reply
-
-WEATHER: ToolSchema = {
-    "type": "function",
-    "function": {
-        "name": "weather",
-        "description": "The weather in a city.",
-        "parameters": {
-            "type": "object",
-            "properties": {"city": {"type": "string", "description": "The city."}},
-            "required": ["city"],
-        },
-    },
-}
+from grpo_sdk.testing.started_backend import check_reply
+from grpo_sdk.testing.traffic_contract import WEATHER, TrafficContract
 
 BOX = {
     "type": "object",
@@ -58,7 +44,7 @@ def _is_box(text: str) -> bool:
     return isinstance(box, dict) and box.keys() == {"size", "open"}
 
 
-class BackendContract(StartedBackend):
+class BackendContract(TrafficContract):
     """What the host relies on in every ``Backend``."""
 
     def test_capabilities_go_together(self) -> None:
@@ -118,17 +104,6 @@ class BackendContract(StartedBackend):
         second = self.run(backend.chat(self.conversation, self.greedy))
         require(first.message == second.message, "two greedy answers to one conversation differ")
 
-    def test_chats_side_by_side_all_get_answers(self) -> None:
-        """Fix: the host asks from many coroutines at once: queue or batch, never refuse."""
-        backend = self.needs(Capability.CHAT)
-
-        async def ask() -> list[ChatReply]:
-            chats = (backend.chat(self.conversation, self.greedy) for _ in range(8))
-            return list(await asyncio.gather(*chats))
-
-        for reply in self.run(ask()):
-            check_reply(reply)
-
     def test_tool_schemas_are_taken(self) -> None:
         """Fix: pass schemas on; return calls in the OpenAI form, arguments as a JSON text."""
         backend = self.needs(Capability.CHAT, Capability.TOOLS)
@@ -160,13 +135,6 @@ class BackendContract(StartedBackend):
         first, second = (self.run(self.backend.generate(prompt, self.greedy)).ids for _ in range(2))
         require(first == second, f"two greedy samples differ: {first} and {second}")
 
-    def test_a_seed_repeats_a_sample(self) -> None:
-        """Fix: pass ``sampling.seed`` to the engine, request by request; or do not announce SEED."""
-        self.needs(Capability.SEED)
-        prompt = self.prompt()
-        first, second = (self.run(self.backend.generate(prompt, self.sampled)).ids for _ in range(2))
-        require(first == second, f"two samples of one seed differ: {first} and {second}")
-
     def test_generation_stops_at_a_stop_token(self) -> None:
         """Fix: stop after any of ``stop_token_ids`` and return that id as the last one."""
         prompt = self.prompt()
@@ -175,18 +143,6 @@ class BackendContract(StartedBackend):
         reply = self.run(self.backend.generate(prompt, sampling))
         require(reply.ids == [first], f"asked to stop at {first}, it sampled {reply.ids}")
         require(reply.finish_reason == "stop", f"finish_reason is {reply.finish_reason!r}")
-
-    def test_generations_side_by_side_all_get_answers(self) -> None:
-        """Fix: the host asks from many coroutines at once: batch them."""
-        prompt = self.prompt()
-
-        async def ask() -> list[TokenReply]:
-            return list(
-                await asyncio.gather(*(self.backend.generate(prompt, self.sampled) for _ in range(8)))
-            )
-
-        for reply in self.run(ask()):
-            self.check_tokens(reply, self.sampled)
 
     def test_a_grammar_is_kept_to_the_end(self) -> None:
         """Fix: let the engine sample nothing but what ``sampling.grammar`` allows, and then an end token."""
@@ -238,20 +194,6 @@ class BackendContract(StartedBackend):
         reply = self.run(backend.chat(self.conversation, sampling))
         text = reply.message["content"]
         require(_is_box(text), f"the schema was not kept: {text!r:.200}")
-
-    def test_a_cancelled_call_leaves_the_backend_usable(self) -> None:
-        """Fix: on ``CancelledError`` abort the request in the engine and let the others go on."""
-        backend = self.needs(Capability.TOKEN_IDS)
-        prompt = self.prompt()
-
-        async def cancel() -> TokenReply:
-            task = asyncio.ensure_future(backend.generate(prompt, Sampling(max_tokens=64)))
-            await asyncio.sleep(0)
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-            return await backend.generate(prompt, self.greedy)
-
-        self.check_tokens(self.run(cancel()), self.greedy)
 
     def test_a_prompt_longer_than_the_context_is_refused(self) -> None:
         """Fix: raise ``ContextOverflowError`` before the engine does something of its own."""

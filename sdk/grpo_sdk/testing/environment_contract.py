@@ -9,56 +9,20 @@ class TestEcho(EnvironmentContract):
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Sequence
-from copy import deepcopy
-from dataclasses import asdict
-from typing import Any, ClassVar
+from typing import Any
 
 from grpo_sdk.blocking import settled
-from grpo_sdk.environment import HELD_OUT, TRAIN, Environment, StepResult
 from grpo_sdk.messages import Message, ToolSchema, assistant
 from grpo_sdk.testing.checks import require, require_description, require_json, skip
+from grpo_sdk.testing.episode_contract import EpisodeContract
 from grpo_sdk.toolbox import Toolbox
 from grpo_sdk.trajectory import Task
 
 
-class EnvironmentContract:
+class EnvironmentContract(EpisodeContract):
     """What the host relies on in every ``Environment``."""
-
-    splits: ClassVar[Sequence[str]] = (TRAIN, HELD_OUT)
-    """The splits that it has."""
-    max_steps: ClassVar[int] = 50
-    """Every episode must be done after at most this many messages of the agent."""
-    says: ClassVar[Sequence[str]] = (
-        "I am sorry to hear that. Let me check it for you: what is your order number?",
-        "The answer is 42.",
-        "",
-        "no",
-        "👋🏽 你好 \u202e\x00 <|im_end|>",
-        "I will take care of it. " * 2000,
-    )
-    """What the agent says in these tests, in turn; override if yours needs another form."""
-
-    def make(self) -> Environment:
-        """Make a new instance of the environment under test."""
-        raise NotImplementedError(f"{type(self).__name__} needs def make(self) returning the environment")
-
-    async def play(self, environment: Environment, task: Task, *, seed: int, first: int = 0) -> list[Any]:
-        """Play ``task`` to its end with the words of ``says`` from ``first`` on; all that was observed."""
-        observation = await environment.reset(task, seed=seed)
-        seen: list[Any] = [observation.messages]
-        for number in range(self.max_steps):
-            action = assistant(self.says[(first + number) % len(self.says)])
-            result = await environment.step(action)
-            seen.append(asdict(result))
-            if result.done:
-                return seen
-            _check_user_turn(result)
-        raise AssertionError(
-            f"not done after {self.max_steps} messages: end the episode, or raise max_steps in the test"
-        )
 
     def test_every_split_has_tasks_with_their_own_ids(self) -> None:
         """Fix: give every task an id that is unique within the environment, and its split."""
@@ -107,7 +71,7 @@ class EnvironmentContract:
             await environment.close()
             return found
 
-        sets = [asyncio.run(openings(split)) for split in self.splits]
+        sets = [self.run(openings(split)) for split in self.splits]
         for number, one in enumerate(sets):
             for other in sets[number + 1 :]:
                 require(not one & other, f"splits share an opening: {next(iter(one & other), '')!r:.200}")
@@ -131,7 +95,7 @@ class EnvironmentContract:
                 await environment.close()
 
         for split in self.splits:
-            messages = asyncio.run(begin(self.make().tasks(split)[0]))
+            messages = self.run(begin(self.make().tasks(split)[0]))
             require(messages and messages[-1]["role"] == "user", f"it begins with {messages!r:.200}")
             for message in messages:
                 require(message["content"].strip(), "it begins with an empty message")
@@ -149,7 +113,7 @@ class EnvironmentContract:
 
         for split in self.splits:
             for number, task in enumerate(self.make().tasks(split)[:8]):
-                facts = asyncio.run(outcome(task, number))
+                facts = self.run(outcome(task, number))
                 require_json(facts, f"the outcome of {task.id}")
                 if "success" in facts:
                     require(isinstance(facts["success"], bool), f"success is {facts['success']!r}, no bool")
@@ -169,60 +133,9 @@ class EnvironmentContract:
             await environment.close()
             return found
 
-        for facts in asyncio.run(read(self.make().tasks(self.splits[0])[0])):
+        for facts in self.run(read(self.make().tasks(self.splits[0])[0])):
             require_json(facts, "the outcome")
             require(facts.get("success") is not True, "an episode of one empty message is a success")
-
-    def test_the_same_task_and_seed_make_the_same_episode(self) -> None:
-        """Fix: draw from ``Random(derive_seed(task.id, seed))`` made in ``reset``, keep nothing else."""
-
-        async def twice(task: Task) -> None:
-            environment, other = self.make(), self.make()
-            first = await self.play(environment, task, seed=3)
-            require(first == await self.play(other, task, seed=3), "two instances play it differently")
-            again = await self.play(other, task, seed=3)
-            require(first == again, "the second episode of an instance differs: clear its state in reset")
-            await environment.close()
-            await other.close()
-
-        for task in self.make().tasks(self.splits[0])[:4]:
-            asyncio.run(twice(task))
-
-    def test_a_task_is_not_changed_by_its_episode(self) -> None:
-        """Fix: copy in ``reset`` what an episode changes: ``self.orders = deepcopy(task.data["orders"])``."""
-
-        async def played(task: Task) -> None:
-            environment = self.make()
-            try:
-                await self.play(environment, task, seed=1)
-            finally:
-                await environment.close()
-
-        for task in self.make().tasks(self.splits[0])[:4]:
-            before = deepcopy(task.data)
-            asyncio.run(played(task))
-            require(
-                task.data == before,
-                f"the episode of {task.id} changed task.data from {before!r:.200} to {task.data!r:.200}: "
-                "copy in reset what the episode changes",
-            )
-
-    def test_episodes_side_by_side_do_not_disturb_each_other(self) -> None:
-        """Fix: keep an episode's state in the instance, never in the class or the module."""
-
-        async def alone(task: Task, first: int) -> list[Any]:
-            environment = self.make()
-            try:
-                return await self.play(environment, task, seed=5, first=first)
-            finally:
-                await environment.close()
-
-        async def together(tasks: Sequence[Task]) -> list[list[Any]]:
-            return list(await asyncio.gather(*(alone(task, n) for n, task in enumerate(tasks))))
-
-        tasks = self.make().tasks(self.splits[0])[:8]
-        expected = [asyncio.run(alone(task, number)) for number, task in enumerate(tasks)]
-        require(asyncio.run(together(tasks)) == expected, "episodes differ when they run side by side")
 
     def test_its_tools_are_ready_to_use(self) -> None:
         """Fix: return functions with type hints and a docstring, or ``BaseTool``s; names must differ."""
@@ -235,7 +148,7 @@ class EnvironmentContract:
             finally:
                 await environment.close()
 
-        for schema in asyncio.run(tools(self.make().tasks(self.splits[0])[0])).schemas:
+        for schema in self.run(tools(self.make().tasks(self.splits[0])[0])).schemas:
             require_json(schema, f"the schema of the tool {schema['function'].get('name')}")
             require_description(schema["function"])
 
@@ -252,7 +165,7 @@ class EnvironmentContract:
                 await environment.close()
                 await serving.close()
 
-        known, served = asyncio.run(schemas(self.make().tasks(self.splits[0])[0]))
+        known, served = self.run(schemas(self.make().tasks(self.splits[0])[0]))
         if not served:
             skip("the environment has no tools for serving")
         for schema in served:
@@ -267,7 +180,7 @@ class EnvironmentContract:
             await environment.close()
             await environment.close()
 
-        asyncio.run(close())
+        self.run(close())
 
     def test_demonstrations_are_dialogues_that_can_be_imitated(self) -> None:
         """Fix: user first, agent last; every tool call has JSON arguments and is answered once."""
@@ -276,13 +189,6 @@ class EnvironmentContract:
             skip("the environment has no demonstrations")
         for dialogue in dialogues:
             _check_dialogue(dialogue)
-
-
-def _check_user_turn(result: StepResult) -> None:
-    require(
-        result.messages and result.messages[-1]["role"] == "user",
-        "step returned neither done=True nor a user message: the agent would have nothing to answer",
-    )
 
 
 def _check_dialogue(dialogue: Sequence[Message]) -> None:

@@ -10,91 +10,20 @@ class TestPoliteness(RewardContract):
 from __future__ import annotations
 
 import asyncio
-import inspect
-import math
-from collections.abc import Awaitable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from copy import deepcopy
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
-from grpo_sdk.messages import Message, assistant, tool_call, tool_result, user
-from grpo_sdk.rewards import GroupReward, Reward, RewardResult, Score
+from grpo_sdk.messages import Message, assistant, tool_result, user
+from grpo_sdk.rewards import Reward, Score
 from grpo_sdk.testing.checks import require, skip
-from grpo_sdk.testing.trajectories import make_trajectory
-from grpo_sdk.trajectory import Task, Trajectory
-
-_LOOKUP = tool_call("lookup", '{"id": "7"}', "call_1")
-
-
-def _samples(data: Mapping[str, Any]) -> list[Trajectory]:
-    outcome = {"success": True, "score": 0.5}
-    task = Task("task-0", deepcopy(dict(data)))
-    dialogue = [
-        user("Where is my order?"),
-        assistant("", [_LOOKUP]),
-        tool_result(_LOOKUP, '{"status": "shipped"}'),
-        assistant("Thank you for waiting. Your order was shipped today."),
-        user("Good, thanks."),
-        assistant("You're welcome! Is there anything else that I can do?"),
-    ]
-    return [
-        make_trajectory(dialogue, outcome=outcome, task=task),
-        make_trajectory(
-            "I am sorry about that. Let me check it for you right away.", outcome=outcome, task=task
-        ),
-        make_trajectory("no", outcome={"success": False, "score": 0.0}, task=task),
-    ]
+from grpo_sdk.testing.contract import Contract, called, timed
+from grpo_sdk.testing.reward_samples import LOOKUP, odd_samples, raised, samples, value_of
+from grpo_sdk.testing.surroundings import seeded_generators
+from grpo_sdk.trajectory import Trajectory
 
 
-def _odd(data: Mapping[str, Any]) -> dict[str, Trajectory]:
-    outcome = {"success": False, "score": 0.0}
-    conversations: dict[str, list[Message]] = {
-        "no messages": [],
-        "no answer": [user("Hello?")],
-        "an empty answer": [user("Hello?"), assistant("")],
-        "only a tool call": [user("Hello?"), assistant("", [_LOOKUP]), tool_result(_LOOKUP, "7")],
-        "only spaces": [user("Hello?"), assistant(" \n\t ")],
-        "only punctuation": [user("Hello?"), assistant("?!… --- ...")],
-        "emoji and other scripts": [user("Hello?"), assistant("👋🏽 你好 مرحبا \u202e\ufeff\x00")],
-        "a very long answer": [user("Hello?"), assistant("I will check your order. " * 20_000)],
-        "a long word": [user("Hello?"), assistant("a" * 200_000)],
-    }
-    return {
-        name: make_trajectory(
-            said, outcome=outcome, environment_reward=0.0, task=Task("task-0", deepcopy(dict(data)))
-        )
-        for name, said in conversations.items()
-    }
-
-
-def _raised(problem: Exception, what: str, data: Mapping[str, Any]) -> AssertionError:
-    hint = (
-        ""
-        if data
-        else '. If it reads the task, set in the test what it reads, such as data = {"answer": "4"}'
-    )
-    return AssertionError(f"{what}: it raised {problem!r}; return a low score{hint}")
-
-
-def _value(score: Score, what: str) -> float:
-    value = score.value if isinstance(score, RewardResult) else score
-    require(
-        isinstance(value, int | float) and not isinstance(value, bool),
-        f"{what}: the score is {value!r}, a {type(value).__name__}. Return a float or a RewardResult.",
-    )
-    require(math.isfinite(value), f"{what}: the score is {value}. Return a finite number in every case.")
-    if isinstance(score, RewardResult):
-        for name, part in score.parts.items():
-            require(
-                isinstance(name, str) and math.isfinite(part),
-                f"{what}: the part {name!r} is {part!r}. Parts are named finite numbers.",
-            )
-        require(isinstance(score.explanation, str), f"{what}: the explanation must be a string.")
-    return float(value)
-
-
-class RewardContract:
+class RewardContract(Contract):
     """What the host relies on in every ``Reward``."""
 
     data: ClassVar[Mapping[str, Any]] = {}
@@ -112,25 +41,19 @@ class RewardContract:
 
     def samples(self) -> Sequence[Trajectory]:
         """Ordinary trajectories; override if yours need an outcome of another form."""
-        return _samples(self.data)
+        return samples(self.data)
 
     def score(self, reward: Reward, trajectory: Trajectory) -> float:
-        """The value that ``reward`` gives, awaited if it is a coroutine."""
-        return self._score(reward, trajectory, trajectory.id)
+        """The value that ``reward`` gives, called as the host does."""
+        return self.run(self._score(reward, trajectory, trajectory.id))
 
-    def _score(self, reward: Reward, trajectory: Trajectory, name: str) -> float:
+    async def _score(self, reward: Reward, trajectory: Trajectory, name: str) -> float:
         what = f"{type(reward).__name__} on {name}"
         try:
-            score = reward.score(trajectory)
-            if inspect.isawaitable(score):
-
-                async def wait(score: Awaitable[Score] = score) -> Score:
-                    return await score
-
-                score = asyncio.run(wait())
+            score: Score = await called(reward.score, trajectory)
         except Exception as problem:
-            raise _raised(problem, what, self.data) from problem
-        return _value(score, what)
+            raise raised(problem, what, self.data) from problem
+        return value_of(score, what)
 
     def test_is_a_reward(self) -> None:
         """Fix: inherit from ``Reward``, or decorate the function with ``@reward`` and call the result."""
@@ -153,8 +76,8 @@ class RewardContract:
     def test_odd_trajectories_get_a_score(self) -> None:
         """Fix: a policy in training says nothing, or 200,000 characters: score that low, don't raise."""
         reward = self.make()
-        for name, trajectory in _odd(self.data).items():
-            value = self._score(reward, trajectory, name)
+        for name, trajectory in odd_samples(self.data).items():
+            value = self.run(self._score(reward, trajectory, name))
             if self.bounds is not None:
                 require(self.bounds[0] <= value <= self.bounds[1], f"{value} on {name} is out of bounds")
 
@@ -171,6 +94,20 @@ class RewardContract:
             }
             require(len(values) == 1, f"the same trajectory got different scores: {sorted(values)}")
 
+    def test_trajectories_of_one_id_are_scored_each_on_its_own(self) -> None:
+        """Fix: ids come again in the next phase and run: cache by what was said, such as ``final_text``."""
+        if not self.deterministic:
+            skip("the reward says that it is not deterministic")
+        alike = [replace(trajectory, id="task-0-0", sample=0) for trajectory in self.samples()]
+        reward = self.make()
+        for number, trajectory in enumerate(alike):
+            fresh, used = self.score(self.make(), trajectory), self.score(reward, trajectory)
+            require(
+                fresh == used,
+                f"sample {number} got {used} after others of its id, and {fresh} from a new reward: the "
+                "score is remembered by the trajectory's id",
+            )
+
     def test_scoring_changes_nothing(self) -> None:
         """Fix: work on copies: the trajectory is also read by other rewards and written to disk."""
         reward = self.make()
@@ -178,6 +115,21 @@ class RewardContract:
             before = trajectory.to_json()
             self.score(reward, trajectory)
             require(trajectory.to_json() == before, "the reward changed the trajectory that it scored")
+
+    def test_global_random_generators_are_not_seeded(self) -> None:
+        """Fix: draw from a ``random.Random(seed)`` of your own; other plugins draw from the global one."""
+        seeded = seeded_generators(lambda: [self.score(self.make(), t) for t in self.samples()])
+        require(not seeded, f"the reward seeds the global generator of {' and '.join(seeded)}")
+
+    def test_the_event_loop_is_not_blocked(self) -> None:
+        """Fix: ``await`` what takes time, or make ``score`` no coroutine: then it runs in a thread."""
+
+        async def play(steps: list[float]) -> None:
+            reward = self.make()
+            for trajectory in self.samples():
+                await timed(called(reward.score, trajectory), steps)
+
+        self.require_unblocked(play, "score()")
 
     def test_words_of_users_and_tools_do_not_count_as_the_policys(self) -> None:
         """Fix: read ``policy_messages``, ``policy_text`` or ``final_text``; not all of ``messages``.
@@ -192,14 +144,14 @@ class RewardContract:
             best = max(trajectory.policy_messages, key=lambda message: len(message["content"]))
             silent: list[Message] = [
                 user("Hello?"),
-                assistant("", [_LOOKUP]),
-                tool_result(_LOOKUP, "nothing"),
+                assistant("", [LOOKUP]),
+                tool_result(LOOKUP, "nothing"),
                 assistant("Hm"),
             ]
             parroted: list[Message] = [
                 user(best["content"]),
-                assistant("", [_LOOKUP]),
-                tool_result(_LOOKUP, best["content"]),
+                assistant("", [LOOKUP]),
+                tool_result(LOOKUP, best["content"]),
                 assistant("Hm"),
             ]
             quiet, echoed = (
@@ -210,79 +162,18 @@ class RewardContract:
                 f"the score changed from {quiet} to {echoed} when a user and a tool said good words",
             )
 
-    def test_many_threads_may_score_at_once(self) -> None:
-        """Fix: the host scores in threads: keep no state in attributes, or guard it with a lock."""
+    def test_many_may_be_scored_at_once(self) -> None:
+        """Fix: the host scores in threads, or many coroutines at once: keep no state, or guard it."""
         if not self.deterministic:
             skip("the reward says that it is not deterministic")
         reward = self.make()
-        samples = list(self.samples())
-        expected = [self.score(reward, sample) for sample in samples]
-        with ThreadPoolExecutor(8) as pool:
-            found = list(pool.map(lambda sample: self.score(reward, sample), samples * 8))
-        require(found == expected * 8, "scores differ where several threads ask at once")
+        given = list(self.samples())
+        expected = [self.score(reward, sample) for sample in given]
 
-    def test_close_may_be_called_twice(self) -> None:
-        """Fix: let ``close`` check what is still open."""
-        reward = self.make()
-        reward.close()
-        reward.close()
+        async def at_once() -> list[float]:
+            return list(await asyncio.gather(*(self._score(reward, t, t.id) for t in given * 8)))
 
-
-class GroupRewardContract:
-    """What the host relies on in every ``GroupReward``."""
-
-    data: ClassVar[Mapping[str, Any]] = {}
-    """``trajectory.task.data`` of the trajectories here: columns that the reward reads, such as an answer."""
-
-    def make(self) -> GroupReward:
-        """Make a new instance of the group reward under test."""
-        raise NotImplementedError(f"{type(self).__name__} needs def make(self) returning the reward")
-
-    def group(self) -> Sequence[Trajectory]:
-        """Trajectories of one task; override if yours need something special."""
-        return _samples(self.data)
-
-    def scores(self, reward: GroupReward, trajectories: Sequence[Trajectory]) -> list[float]:
-        """The values that ``reward`` gives, awaited if it is a coroutine."""
-        try:
-            found = reward.score_group(trajectories)
-            if inspect.isawaitable(found):
-
-                async def wait(found: Awaitable[Sequence[Score]] = found) -> Sequence[Score]:
-                    return await found
-
-                found = asyncio.run(wait())
-        except Exception as problem:
-            raise _raised(problem, type(reward).__name__, self.data) from problem
-        scores = found
-        require(
-            len(scores) == len(trajectories),
-            f"{len(scores)} scores for {len(trajectories)} trajectories: return one each, in order",
-        )
-        return [_value(score, f"{type(reward).__name__}, index {i}") for i, score in enumerate(scores)]
-
-    def test_every_trajectory_gets_a_finite_score(self) -> None:
-        """Fix: return one finite number or ``RewardResult`` for each trajectory, in their order."""
-        self.scores(self.make(), self.group())
-
-    def test_a_group_of_one_is_scored(self) -> None:
-        """Fix: siblings that failed are left out, so a group may have one member: compare with nothing."""
-        self.scores(self.make(), list(self.group())[:1])
-
-    def test_identical_trajectories_are_scored(self) -> None:
-        """Fix: a policy may say the same in every sample: guard divisions by a spread of zero."""
-        self.scores(self.make(), [next(iter(self.group()))] * 4)
-
-    def test_odd_trajectories_get_a_score(self) -> None:
-        """Fix: a policy in training says nothing, or 200,000 characters: score that low, don't raise."""
-        self.scores(self.make(), list(_odd(self.data).values()))
-
-    def test_scoring_changes_nothing(self) -> None:
-        """Fix: work on copies: trajectories are also read by other rewards and written to disk."""
-        group = list(self.group())
-        before = [trajectory.to_json() for trajectory in group]
-        self.scores(self.make(), group)
-        require([t.to_json() for t in group] == before, "the reward changed the trajectories")
+        require(self.run(at_once()) == expected * 8, "scores differ where several are asked for at once")
 
     def test_close_may_be_called_twice(self) -> None:
         """Fix: let ``close`` check what is still open."""

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import math
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, ClassVar
 
 from grpo_sdk.backend import Backend, Capability, ChatReply, Sampling, TokenReply
 from grpo_sdk.messages import Message, user
 from grpo_sdk.testing.checks import require, skip
+from grpo_sdk.testing.contract import Contract, run
 
 if TYPE_CHECKING:
     from grpo_sdk.backend import NamedWeights
 
-T = TypeVar("T")
 
-
-class StartedBackend:
-    """One backend for all tests of a class, started when the first test asks for it, on one event loop.
+class StartedBackend(Contract):
+    """One backend for all tests of a class, started when the first test asks for it.
 
     So a class-scoped fixture that sets what ``make`` reads (a path) runs before.
     """
@@ -31,7 +29,6 @@ class StartedBackend:
     exact_greedy: ClassVar[bool] = True
     """Greedy answers repeat; False for a provider that does not promise it."""
 
-    _loop: ClassVar[asyncio.AbstractEventLoop | None] = None
     _started: ClassVar[Backend | None] = None
 
     def make(self) -> Backend:
@@ -48,14 +45,10 @@ class StartedBackend:
 
     @classmethod
     def teardown_class(cls) -> None:
-        """Close the backend and its loop (pytest calls this)."""
-        started, loop = cls._started, cls._loop
-        cls._started = cls._loop = None
-        if loop is not None:
-            if started is not None:
-                loop.run_until_complete(started.close())
-            loop.run_until_complete(loop.shutdown_asyncgens())
-            loop.close()
+        """Close the backend (pytest calls this)."""
+        started, cls._started = cls._started, None
+        if started is not None:
+            run(started.close())
 
     @property
     def backend(self) -> Backend:
@@ -66,13 +59,6 @@ class StartedBackend:
             self.run(made.start())
             cls._started = made
         return cls._started
-
-    def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run ``work`` on the backend's event loop."""
-        cls = type(self)
-        if cls._loop is None:
-            cls._loop = asyncio.new_event_loop()
-        return cls._loop.run_until_complete(work)
 
     def needs(self, *capabilities: Capability) -> Backend:
         """The started backend; skips the test if it does not announce ``capabilities``."""

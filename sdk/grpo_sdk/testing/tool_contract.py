@@ -12,7 +12,6 @@ class TestDice(ToolContract):
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -20,6 +19,7 @@ from typing import Any, ClassVar
 
 from grpo_sdk.messages import Message, tool_call
 from grpo_sdk.testing.checks import require, require_description, require_json, skip
+from grpo_sdk.testing.contract import Contract
 from grpo_sdk.toolbox import Toolbox
 from grpo_sdk.tools import ToolLike, ToolLimits
 from grpo_sdk.trajectory import ToolRun
@@ -27,7 +27,7 @@ from grpo_sdk.trajectory import ToolRun
 LIMITS = ToolLimits()
 
 
-class ToolContract:
+class ToolContract(Contract):
     """What the host relies on in every tool."""
 
     arguments: ClassVar[Mapping[str, Any]] = {}
@@ -44,7 +44,7 @@ class ToolContract:
         toolbox = Toolbox([self.make()], LIMITS)
         texts = (call if isinstance(call, str) else json.dumps(call) for call in calls)
         asked = [tool_call(toolbox.names[0], text, f"call_{n}") for n, text in enumerate(texts)]
-        return asyncio.run(toolbox.run(asked))
+        return self.run(toolbox.run(asked))
 
     def schema(self) -> dict[str, Any]:
         """The function schema that the model is shown."""

@@ -30,6 +30,8 @@ def ask(backend: Backend, *messages, tools=(), sampling=Sampling()):  # noqa: B0
 
 
 class TestOnDemand(BackendContract):
+    limits_answers = False
+
     def make(self):
         return OnDemandBackend(ScriptedBackend())
 

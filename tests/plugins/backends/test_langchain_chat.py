@@ -55,6 +55,8 @@ class Scripted(BaseChatModel):
 
 
 class TestLangChain(BackendContract):
+    limits_answers = False
+
     def make(self) -> Backend:
         return LangChainBackend(Scripted())
 

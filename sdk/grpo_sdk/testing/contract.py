@@ -1,0 +1,111 @@
+"""What all contracts share: a failure that says how to mend it, and one event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import contextvars
+import functools
+import inspect
+import time
+import types
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from typing import Any, ClassVar, TypeVar
+from unittest import SkipTest
+
+from grpo_sdk.blocking import call_blocking, settled
+from grpo_sdk.testing.checks import require
+
+T = TypeVar("T")
+
+_runner: asyncio.Runner | None = None
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """Run ``work`` on the one event loop of all contract tests: the host has one too, so a client that a
+    plugin keeps stays usable."""
+    global _runner
+    if _runner is None:
+        _runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
+        atexit.register(_runner.close)
+    return _runner.run(work, context=contextvars.copy_context())
+
+
+async def called(function: Callable[..., Any], *args: Any) -> Any:
+    """What ``function`` of a plugin gives, called as the host does: if it is no coroutine, in a thread."""
+    if inspect.iscoroutinefunction(function):
+        return await function(*args)
+    return await settled(await call_blocking(function, *args))
+
+
+class Contract:
+    """A class of tests. The docstring of each begins with ``Fix: ``, and stands in its failure's message."""
+
+    blocking_seconds: ClassVar[float] = 0.5
+    """A coroutine that keeps the event loop longer than this blocks it."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for name, test in list(vars(cls).items()):
+            if name.startswith("test_") and inspect.isfunction(test) and (test.__doc__ or "")[:5] == "Fix: ":
+                setattr(cls, name, _with_mending(test))
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run ``work`` on the event loop of all contract tests."""
+        return run(work)
+
+    def require_unblocked(self, play: Callable[[list[float]], Coroutine[Any, Any, object]], who: str) -> None:
+        """Fail if ``play``, which notes how long its steps kept the loop, has a long one each time."""
+        longest = 0.0
+        for _ in range(2):  # the first may import something, or the machine be busy
+            steps: list[float] = []
+            self.run(play(steps))
+            longest = max(steps, default=0.0)
+            if longest <= self.blocking_seconds:
+                return
+        require(
+            False,
+            f"{who} blocked the event loop for {longest:.2f} s, and with it every other episode: await what "
+            "takes time, or give it to grpo_sdk.blocking.call_blocking",
+        )
+
+
+@types.coroutine
+def timed(work: Awaitable[T], steps: list[float]) -> Generator[Any, Any, T]:
+    """Await ``work``, and note in ``steps`` how long each of its steps kept the event loop."""
+    steps_of = work.__await__()
+    error: BaseException | None = None
+    while True:
+        began = time.perf_counter()
+        try:
+            waits_for = next(steps_of) if error is None else steps_of.throw(error)
+        except StopIteration as done:
+            return done.value  # type: ignore[no-any-return]
+        finally:
+            steps.append(time.perf_counter() - began)
+        error = None
+        try:
+            yield waits_for
+        except BaseException as problem:
+            error = problem
+
+
+def _with_mending(test: Callable[..., None]) -> Callable[..., None]:
+    mending = " ".join(inspect.cleandoc(test.__doc__ or "").split())
+
+    @functools.wraps(test)
+    def told(*args: Any, **kwargs: Any) -> None:
+        __tracebackhide__ = True
+        try:
+            test(*args, **kwargs)
+        except SkipTest:
+            raise
+        except AssertionError as problem:
+            if mending not in str(problem):
+                problem.args = (f"{problem}\n{mending}",)
+            raise
+        except Exception as problem:
+            problem.add_note(mending)
+            raise
+
+    return told
