@@ -138,6 +138,10 @@ class Registry:
             raise PluginError(_ambiguous(kind, short, found))
         return found[0]
 
+    def observers(self, hook: str) -> list[tuple[Plugin, Callable[[dict[str, Any]], Any]]]:
+        """Who implements an observer hook, and how it is called: with the hook's arguments by name."""
+        return list(self._observers.get(hook, ()))
+
     def notify_episode(self, trajectory: Trajectory) -> None:
         """Tell the plugins that an episode ended. What they raise is logged."""
         self._notify("grpo_episode_finished", {"trajectory": trajectory})

@@ -1,7 +1,8 @@
-"""For plugin authors: contract tests to inherit, a scripted backend, trajectories to score.
+"""For plugin authors: contract tests to inherit, backends without a model, trajectories to score.
 
 A contract is a class of tests that says what the host relies on. Inherit from it in a class whose
-name begins with ``Test``; the docstring of each test says how to fix what fails it.
+name begins with ``Test``; what fails says how to mend it. The framework brings fixtures to pytest:
+``grpo_scripted_backend``, ``grpo_token_backend`` and ``grpo_plugin_host``.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ if TYPE_CHECKING:
     from grpo_sdk.testing.backend_contract import BackendContract
     from grpo_sdk.testing.environment_contract import EnvironmentContract
     from grpo_sdk.testing.group_reward_contract import GroupRewardContract
+    from grpo_sdk.testing.plugin_contract import PluginContract
     from grpo_sdk.testing.reward_contract import RewardContract
     from grpo_sdk.testing.scripted import ScriptedBackend
+    from grpo_sdk.testing.token_backend import TokenBackend
     from grpo_sdk.testing.tool_contract import ToolContract
     from grpo_sdk.testing.trajectories import make_trajectory
 
@@ -22,8 +25,10 @@ _MODULE_OF = {
     "BackendContract": "backend_contract",
     "EnvironmentContract": "environment_contract",
     "GroupRewardContract": "group_reward_contract",
+    "PluginContract": "plugin_contract",
     "RewardContract": "reward_contract",
     "ScriptedBackend": "scripted",
+    "TokenBackend": "token_backend",
     "ToolContract": "tool_contract",
     "make_trajectory": "trajectories",
 }
@@ -32,8 +37,10 @@ __all__ = [
     "BackendContract",
     "EnvironmentContract",
     "GroupRewardContract",
+    "PluginContract",
     "RewardContract",
     "ScriptedBackend",
+    "TokenBackend",
     "ToolContract",
     "make_trajectory",
 ]

@@ -115,6 +115,7 @@ def test_the_tests_of_a_written_plugin_pass(tmp_path: Path) -> None:
         | {
             "PYTHONPATH": os.pathsep.join([str(tmp_path / "site"), str(package / "src")]),
             "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+            "PYTEST_PLUGINS": "grpo_host.testing.pytest_plugin",
         },
     )
 
@@ -271,6 +272,7 @@ def test_the_commands_that_are_printed_install_test_check_and_train(
     clean = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "VIRTUAL_ENV")}
     # What pip would download is installed: nothing is, and hatchling builds here.
     clean |= {"PIP_NO_INDEX": "1", "PIP_NO_BUILD_ISOLATION": "0", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+    clean |= {"PYTEST_PLUGINS": "grpo_host.testing.pytest_plugin"}
     clean |= {"PATH": f"{env / 'bin'}{os.pathsep}{os.environ['PATH']}", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
 
     def shell(command: str) -> str:

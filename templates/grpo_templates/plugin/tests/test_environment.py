@@ -1,4 +1,4 @@
-"""What the host relies on: the docstring of an inherited test says how to mend its failure."""
+"""What the host relies on: an inherited test that fails says how to mend it."""
 
 from __future__ import annotations
 

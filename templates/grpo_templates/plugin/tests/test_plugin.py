@@ -1,17 +1,24 @@
-"""The host finds what the package offers. If it does not: `pip install -e .` again."""
+"""The package as a whole: the host finds what it offers, and an agent that uses it plays and is scored."""
 
 from __future__ import annotations
 
-from grpo_host.plugins import load_plugins
+from collections.abc import Callable
+from pathlib import Path
+
+from grpo_host.testing.host import PluginHost
+from grpo_sdk.testing import PluginContract
 
 DISTRIBUTION = "acme-plugin"
+AGENT = Path(__file__).parents[1] / "agent.yaml"
 
 
-def test_the_host_finds_all_that_the_plugin_offers() -> None:
-    [plugin] = load_plugins([DISTRIBUTION]).plugins
+class TestPlugin(PluginContract):
+    distribution = DISTRIBUTION
 
-    assert plugin.error is None
-    offered = {f"{kind} {name}" for kind, names in plugin.offers.items() for name in names}
+
+# grpo_plugin_host is a fixture that grpo-agent-framework brings to pytest.
+def test_the_host_finds_all_that_the_plugin_offers(grpo_plugin_host: Callable[[str], PluginHost]) -> None:
+    offered = {f"{offer.kind} {offer.name}" for offer in grpo_plugin_host(DISTRIBUTION).offers}
     assert offered == {
         # if reward
         "reward right_number",
@@ -29,3 +36,9 @@ def test_the_host_finds_all_that_the_plugin_offers() -> None:
         "backend adder",
         # end
     }
+
+
+def test_an_agent_that_uses_it_plays_and_is_scored(grpo_plugin_host: Callable[[str], PluginHost]) -> None:
+    [trajectory] = grpo_plugin_host(DISTRIBUTION).play(AGENT, "The answer is 4.")
+    assert trajectory.error is None
+    assert trajectory.reward is not None

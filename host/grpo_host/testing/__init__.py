@@ -1,0 +1,1 @@
+"""For tests of plugins: fixtures for pytest, and a host with only one plugin."""
