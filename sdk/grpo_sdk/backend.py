@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -34,6 +34,9 @@ class Capability(StrEnum):
     """The log-probability of every sampled id, at the temperature it was sampled at."""
     WEIGHT_SYNC = "weight_sync"
     """Takes new weights between generations."""
+    ADAPTER_SYNC = "adapter_sync"
+    """With WEIGHT_SYNC: takes them as LoRA adapters alone, by ``update_adapter``. Its engine runs in other
+    processes, which all ranks share by ``connection`` and ``connect``."""
     ADAPTERS = "adapters"
     """Loads a LoRA adapter directory."""
     SEED = "seed"
@@ -138,6 +141,9 @@ class TokenReply:
     """One for each of ``ids``: natural logarithms."""
     finish_reason: FinishReason
     """``STOP`` or ``LENGTH``; its text may be given. Any other is a ``ValueError``."""
+    policy_version: int | None = None
+    """Which weights sampled it, as ``update_weights`` or ``update_adapter`` named them. None: those of the
+    session's beginning, since there were no others."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "finish_reason", FinishReason(self.finish_reason))
@@ -186,6 +192,9 @@ class Backend(ABC):
     """Importable modules without which ``start`` fails; checked before a run."""
     extra: ClassVar[str] = ""
     """The extra of grpo-agent-framework (or a package) that installs them."""
+    directory: Path | None = None
+    """Where it may keep what belongs to the run: logs, adapters. A run sets its own directory before
+    ``start``; None: a temporary one."""
 
     def __init__(self, model: ModelSpec) -> None:
         self.model = model
@@ -241,6 +250,23 @@ class Backend(ABC):
         Each tensor has the shape of the one that it replaces. ``version`` counts the updates.
         """
         raise self._cannot(Capability.WEIGHT_SYNC)
+
+    async def update_adapter(self, path: Path | None, *, version: int) -> None:
+        """Sample from the base model with the LoRA adapter at ``path`` from now on.
+
+        Requests under way end with the adapter that they began with; which one it was, ``TokenReply`` says.
+        ``path`` None: another rank has given it to the engine that both use. ``path`` may be removed
+        afterwards.
+        """
+        raise self._cannot(Capability.ADAPTER_SYNC)
+
+    def connection(self) -> Mapping[str, Any]:
+        """After ``start``: what the backend of another rank gets by ``connect`` to use the same engine."""
+        raise self._cannot(Capability.ADAPTER_SYNC)
+
+    def connect(self, connection: Mapping[str, Any]) -> None:
+        """Before ``start``: use the engine of the backend whose ``connection`` this is, and start none."""
+        raise self._cannot(Capability.ADAPTER_SYNC)
 
     async def load_adapter(self, path: Path) -> None:
         """Serve the PEFT adapter in the directory ``path`` from now on.

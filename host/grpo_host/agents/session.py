@@ -136,6 +136,7 @@ class TokenSession(Session):
         self._ids: list[int] = []
         self._mask: list[int] = []
         self._logprobs: list[float] = []
+        self._versions: list[int] = []
         self._constraints: list[TokenConstraint] = []
         self._last_completion = 0
         self._answered = 0
@@ -189,7 +190,7 @@ class TokenSession(Session):
             raise ValueError(
                 f"the backend gave {len(sampled.logprobs)} log-probs for {len(sampled.ids)} sampled ids"
             )
-        self._say(sampled.ids, sampled.logprobs, sampling.grammar)
+        self._say(sampled.ids, sampled.logprobs, sampling.grammar, sampled.policy_version)
         text, calls = self._read(sampled.ids, asked)
         if told is not None:
             told.rest_of(text)
@@ -255,7 +256,8 @@ class TokenSession(Session):
         # The template rewrites history: what was sampled stays in the ledger as it was, and a new
         # sequence begins with the history as the model is to see it now.
         self._closed.append((self._sequence(), self._parts))
-        self._ids, self._mask, self._logprobs, self._parts, self._constraints = [], [], [], [], []
+        self._ids, self._mask, self._logprobs, self._versions = [], [], [], []
+        self._parts, self._constraints = [], []
         self._forked = True
         self._append_prompt()
 
@@ -267,18 +269,25 @@ class TokenSession(Session):
         if self._forked:
             kept, self._parts = self._closed.pop()
             self._ids, self._mask, self._logprobs = list(kept.ids), list(kept.mask), list(kept.logprobs)
+            self._versions = list(kept.versions)
             self._constraints = list(kept.constraints)
             self._forked = False
-        for column in (self._ids, self._mask, self._logprobs):
+        for column in (self._ids, self._mask, self._logprobs, self._versions):
             del column[self._answered :]
         self._parts = [part for part in self._parts if part.end <= self._answered]
 
-    def _say(self, ids: Sequence[int], logprobs: Sequence[float], grammar: str | None = None) -> None:
+    def _say(
+        self,
+        ids: Sequence[int],
+        logprobs: Sequence[float],
+        grammar: str | None = None,
+        version: int | None = None,
+    ) -> None:
         start, end = len(self._ids), len(self._ids) + len(ids)
         self._parts.append(_Part(start, end, []))
         if grammar is not None:
             self._constraints.append(TokenConstraint(start, end, grammar, self._stop_ids))
-        self._append(ids, logprobs, sampled=True)
+        self._append(ids, logprobs, self._version if version is None else version)
         self._last_completion = len(ids)
         self._come = []
         self._answered = len(self._ids)
@@ -287,12 +296,14 @@ class TokenSession(Session):
 
     def _append_context(self, ids: Sequence[int], heard: Sequence[Message], completion: int = 0) -> None:
         self._parts.append(_Part(len(self._ids), len(self._ids) + len(ids), list(heard), completion))
-        self._append(ids, [0.0] * len(ids), sampled=False)
+        self._append(ids, [0.0] * len(ids), None)
 
-    def _append(self, ids: Sequence[int], logprobs: Sequence[float], *, sampled: bool) -> None:
+    def _append(self, ids: Sequence[int], logprobs: Sequence[float], version: int | None) -> None:
+        """``version``: of the weights that sampled ``ids``; None: nobody sampled them."""
         self._ids.extend(ids)
         self._logprobs.extend(logprobs)
-        self._mask.extend([int(sampled)] * len(ids))
+        self._mask.extend([int(version is not None)] * len(ids))
+        self._versions.extend([-1 if version is None else version] * len(ids))
 
     def _spans(self, ids: list[int], parts: list[_Part]) -> list[MessageSpan]:
         """Where the messages of ``parts`` stand in ``ids``."""
@@ -320,12 +331,11 @@ class TokenSession(Session):
         return sorted({*self._renderer.stop_ids, *own})
 
     def _sequence(self) -> TokenSequence:
-        versions = [self._version if sampled else -1 for sampled in self._mask]
         return TokenSequence(
             list(self._ids),
             list(self._mask),
             list(self._logprobs),
-            versions,
+            list(self._versions),
             constraints=list(self._constraints),
         )
 

@@ -175,6 +175,11 @@ class ThreadedBackend(BackendWrapper):
         self.weights = uuid4().hex
         await super().update_weights(weights, version=version)
 
+    async def update_adapter(self, path: Path | None, *, version: int) -> None:
+        await self._own_weights()
+        self.weights = uuid4().hex
+        await super().update_adapter(path, version=version)
+
     async def load_adapter(self, path: Path) -> None:
         await self._own_weights()
         self.weights = uuid4().hex

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from grpo_sdk.backend import Backend, Capability, ChatReply, Sampling, Tokenizer, TokenReply
 from grpo_sdk.messages import Message, ToolSchema
@@ -78,6 +78,18 @@ class BackendWrapper(Backend):
     async def update_weights(self, weights: NamedWeights, *, version: int) -> None:
         self._need(Capability.WEIGHT_SYNC)
         await self._call(lambda: self.inner.update_weights(weights, version=version))
+
+    async def update_adapter(self, path: Path | None, *, version: int) -> None:
+        self._need(Capability.ADAPTER_SYNC)
+        await self._call(lambda: self.inner.update_adapter(path, version=version))
+
+    def connection(self) -> Mapping[str, Any]:
+        self._need(Capability.ADAPTER_SYNC)
+        return self.inner.connection()
+
+    def connect(self, connection: Mapping[str, Any]) -> None:
+        self._need(Capability.ADAPTER_SYNC)
+        self.inner.connect(connection)
 
     async def load_adapter(self, path: Path) -> None:
         self._need(Capability.ADAPTERS)

@@ -48,11 +48,17 @@ def check_capabilities(
             f'the backend "{name}" cannot be trained with: it has no {lacks}. '
             f"Backends that have: {', '.join(able) or 'none is installed'}",
         )
+    if training and Capability.ADAPTER_SYNC in can and config.training.lora is None:
+        yield Complaint(
+            ("training", "lora"),
+            f'the backend "{name}" takes new weights as LoRA adapters alone. Leave training.lora out, or '
+            "train the whole model with another backend",
+        )
     if training and config.training.world_size > 1 and Capability.RANKS not in can:
         yield Complaint(
             NAME,
-            f'the backend "{name}" does not work in one of several ranks. Use transformers there, or set '
-            f"training.world_size to 1",
+            f'the backend "{name}" does not work in one of several ranks. Use vllm_server or '
+            "transformers there, or set training.world_size to 1",
         )
     if tools and speaks and Capability.TOKEN_IDS not in can and Capability.TOOLS not in can:
         yield Complaint(

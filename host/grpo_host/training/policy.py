@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from grpo_host.config.schema import LoraConfig as LoraSettings
 from grpo_host.runs.directory import remedy
+from grpo_host.training.ranks.process_group import Ranks
 from grpo_host.training.weights import served_weights
 from grpo_host.utils.atomic import replace_directory, sync_directory
 from grpo_sdk.adapters import CONFIG, check_adapter, name_base
-from grpo_sdk.backend import Backend, ModelSpec
-from grpo_sdk.errors import BusyError, ModelError, RunError
+from grpo_sdk.backend import Backend, Capability, ModelSpec
+from grpo_sdk.blocking import call_blocking
+from grpo_sdk.errors import BusyError, CapabilityError, ModelError, RunError
 from grpo_sdk.weights import VisibleUpdate, check_mergeable, load_model
 
 if TYPE_CHECKING:
@@ -51,13 +53,16 @@ class Policy:
         """Whether an adapter is trained rather than the whole model."""
         return hasattr(self.model, "peft_config")
 
-    async def sync(self, backend: Backend) -> None:
+    async def sync(self, backend: Backend, ranks: Ranks | None = None) -> None:
         """Make ``backend`` sample from the weights as they are now.
 
         Others may chat through it: their requests are waited for. Raises ``BusyError`` where there
-        is no moment without one.
+        is no moment without one. If ``ranks`` share an engine, rank 0 gives them to it; all call this.
         """
         self.version += 1
+        if Capability.ADAPTER_SYNC in backend.capabilities:
+            await self._sync_adapter(backend, ranks or Ranks())
+            return
         last = time.monotonic() + IDLE_SECONDS
         while True:
             try:
@@ -70,6 +75,22 @@ class Policy:
                 if time.monotonic() > last:
                     raise
             await asyncio.sleep(0.05)
+
+    async def _sync_adapter(self, backend: Backend, ranks: Ranks) -> None:
+        if not self.has_adapter:
+            raise CapabilityError(
+                f"the backend {type(backend).__name__} takes new weights as LoRA adapters alone. Train one "
+                "(training.lora), or use another backend"
+            )
+        if ranks.main:
+            with tempfile.TemporaryDirectory(prefix="grpo-adapter-") as folder:
+                path = Path(folder) / "adapter"
+                await call_blocking(self.save, path)
+                await backend.update_adapter(path, version=self.version)
+        if ranks.size > 1:
+            await call_blocking(ranks.broadcast, self.version)  # now the engine has it
+            if not ranks.main:
+                await backend.update_adapter(None, version=self.version)
 
     def save(self, path: Path) -> None:
         """Write the adapter, or the whole model with its tokenizer, at ``path``: whole or not at all.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from grpo_host.assembly.runtime import Assembly
 from grpo_host.backends.event_loop import Runner
+from grpo_host.backends.wrapper import innermost
 from grpo_host.rollouts.engine import Observer, RolloutMetrics
 from grpo_host.rollouts.episode import EpisodeAgent
 from grpo_host.rollouts.evaluation import Evaluation, evaluate, summarise
@@ -18,6 +19,7 @@ from grpo_host.training.ranks.process_group import Ranks
 from grpo_host.training.report import Timer, describe_step, draw_curves, next_commands
 from grpo_host.training.transcripts import Transcript, compare, transcripts
 from grpo_host.utils.progress import Reporter
+from grpo_sdk.backend import Capability
 from grpo_sdk.trajectory import Task
 
 if TYPE_CHECKING:
@@ -80,7 +82,7 @@ class TrainingRun:
         if self.ranks.main:
             self.directory.forget_after(first_step, self._measured(first_step))
         with self._timed("start"), self.reporter.phase("loading the model"):
-            agent = self.loop.run(self.assembly.start(), check=self.interrupt.check)
+            agent = self._start_backend()
             policy = self.policy = self._load_policy(checkpoint)
         if self.ranks.main:
             self.directory.checkpoints.mkdir(exist_ok=True)
@@ -97,6 +99,18 @@ class TrainingRun:
             if self.config.evaluation.after:
                 self._evaluate_once("after", agent, policy)
             self._finish()
+
+    def _start_backend(self) -> EpisodeAgent:
+        """Start the backend: where ranks share an engine, rank 0 starts it and the others use it."""
+        backend = self.assembly.backend
+        innermost(backend).directory = self.directory.path
+        shared = self.ranks.size > 1 and Capability.ADAPTER_SYNC in backend.capabilities
+        if shared and not self.ranks.main:
+            backend.connect(self.ranks.broadcast({}))
+        agent = self.loop.run(self.assembly.start(), check=self.interrupt.check)
+        if shared and self.ranks.main:
+            self.ranks.broadcast(dict(backend.connection()))
+        return agent
 
     @property
     def result(self) -> Path:
@@ -162,7 +176,7 @@ class TrainingRun:
         settings = self.config.evaluation
         observers: list[Observer] = [self.directory.append_trajectory] if self.ranks.main else []
         with self._timed("evaluation"):
-            self.loop.run(policy.sync(agent.backend), check=self.interrupt.check)
+            self.loop.run(policy.sync(agent.backend, self.ranks), check=self.interrupt.check)
             own = tasks[: settings.episodes][self.ranks.rank :: self.ranks.size]
             with self.reporter.phase(f"evaluating ({label})", len(own)) as advance:
                 evaluation, played = self.loop.run(

@@ -18,7 +18,7 @@ from grpo_backends.proxies import open_tunnel, proxy_for
 
 
 class KeepAliveClient:
-    """Posts to one server, through the proxy that the environment names for it. Redirects are not followed.
+    """Asks one server, through the proxy that the environment names for it. Redirects are not followed.
 
     A query in ``base_url`` goes along with every request.
 
@@ -64,7 +64,13 @@ class KeepAliveClient:
 
         ``lines`` are further header lines, each ending in CR LF.
         """
-        data = self._request(path, body, lines)
+        return await self._ask(self._request("POST", path, body, lines))
+
+    async def get(self, path: str) -> Response:
+        """As ``post``, without a body."""
+        return await self._ask(self._request("GET", path, b"", b""))
+
+    async def _ask(self, data: bytes) -> Response:
         async with self._gate:
             while True:
                 connection = await self._connection()
@@ -82,7 +88,7 @@ class KeepAliveClient:
         self, path: str, body: bytes, lines: bytes = b""
     ) -> AsyncIterator[tuple[Response, AsyncIterator[bytes]]]:
         """The response's head, and its body as it comes. Otherwise as ``post``."""
-        data = self._request(path, body, lines)
+        data = self._request("POST", path, body, lines)
         async with self._gate:
             while True:
                 connection = await self._connection()
@@ -104,10 +110,9 @@ class KeepAliveClient:
         while self._idle:
             self._idle.pop().abort()
 
-    def _request(self, path: str, body: bytes, lines: bytes) -> bytes:
-        start = (
-            f"POST {self._target}{self._path}{path}{self._query} HTTP/1.1\r\ncontent-length: {len(body)}\r\n"
-        )
+    def _request(self, method: str, path: str, body: bytes, lines: bytes) -> bytes:
+        target = f"{self._target}{self._path}{path}{self._query}"
+        start = f"{method} {target} HTTP/1.1\r\ncontent-length: {len(body)}\r\n"
         return b"%b%b%b\r\n\r\n%b" % (start.encode("latin-1"), lines, self._head, body)
 
     def _give_back(self, connection: Connection) -> None:

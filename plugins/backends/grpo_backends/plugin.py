@@ -15,10 +15,12 @@ def grpo_backends() -> Mapping[str, type[Backend]]:
     from grpo_backends.openai_http import OpenAIChatBackend
     from grpo_backends.transformers_engine import TransformersBackend
     from grpo_backends.vllm_engine import VllmBackend
+    from grpo_backends.vllm_server import VllmServerBackend
     from grpo_sdk.testing import ScriptedBackend
 
     return {
         "vllm": VllmBackend,
+        "vllm_server": VllmServerBackend,
         "transformers": TransformersBackend,
         "openai": OpenAIChatBackend,
         "litellm": LiteLLMBackend,

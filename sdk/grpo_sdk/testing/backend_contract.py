@@ -48,13 +48,15 @@ class BackendContract(TrafficContract):
     """What the host relies on in every ``Backend``."""
 
     def test_capabilities_go_together(self) -> None:
-        """Fix: LOGPROBS and WEIGHT_SYNC need TOKEN_IDS; TOOLS and STREAMING need CHAT."""
+        """Fix: LOGPROBS and WEIGHT_SYNC need TOKEN_IDS, ADAPTER_SYNC needs WEIGHT_SYNC; TOOLS and
+        STREAMING need CHAT."""
         able = self.backend.capabilities
         require(isinstance(able, frozenset), "capabilities must be a frozenset, set on the class")
         require(able, "the backend announces nothing that it can do")
         for what, needed in (
             (Capability.LOGPROBS, Capability.TOKEN_IDS),
             (Capability.WEIGHT_SYNC, Capability.TOKEN_IDS),
+            (Capability.ADAPTER_SYNC, Capability.WEIGHT_SYNC),
             (Capability.TOOLS, Capability.CHAT),
             (Capability.STREAMING, Capability.CHAT),
         ):
@@ -76,6 +78,7 @@ class BackendContract(TrafficContract):
             Capability.CHAT: [lambda: backend.chat(self.conversation, self.greedy)],
             Capability.STREAMING: [first_of_stream],
             Capability.WEIGHT_SYNC: [lambda: backend.update_weights([], version=1)],
+            Capability.ADAPTER_SYNC: [lambda: backend.update_adapter(Path("adapter"), version=1)],
             Capability.ADAPTERS: [lambda: backend.load_adapter(Path("adapter"))],
         }
         for capability, calls in attempts.items():
@@ -216,6 +219,18 @@ class BackendContract(TrafficContract):
         self.run(backend.update_weights(weights, version=1))
         after = self.run(backend.generate(prompt, self.greedy)).ids
         require(before == after, f"its own weights changed the answer: {before}, then {after}")
+
+    def test_a_new_adapter_is_taken_and_named_by_what_it_samples(self) -> None:
+        """Fix: serve the adapter of ``update_adapter``, and say its ``version`` in each ``TokenReply``."""
+        backend = self.needs(Capability.ADAPTER_SYNC)
+        path = self.adapter()
+        if path is None:
+            skip("adapter() names none")
+        for version in (1, 2):
+            self.run(backend.update_adapter(path, version=version))
+            reply = self.run(backend.generate(self.prompt(), self.greedy))
+            self.check_tokens(reply, self.greedy)
+            require(reply.policy_version == version, f"version {version} says it is {reply.policy_version}")
 
     def test_an_adapter_is_served(self) -> None:
         """Fix: load the PEFT directory and use it for every later request."""

@@ -54,7 +54,7 @@ class GrpoRollouts:
         self.interrupt.check()
         step = trainer.state.global_step + 1
         started = time.perf_counter()
-        self.loop.run(self.policy.sync(self.engine.agent.backend), check=self.interrupt.check)
+        self.loop.run(self.policy.sync(self.engine.agent.backend, self.ranks), check=self.interrupt.check)
         synced = time.perf_counter()
         groups = self._groups(rows, step)
         total = sum(len(group) for group in groups.values())
