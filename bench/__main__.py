@@ -17,6 +17,7 @@ BENCHES = {
     "startup": "start-up of the command line and of the SDK (seconds)",
     "orchestration": "what an episode costs besides the model (a minute)",
     "dialogues": "index and search of 100,000 dialogues (three minutes)",
+    "view": "index and opening of a run of 100,000 trajectories (three minutes)",
     "langchain": "CPU of a model turn of LangChain's create_agent with our chat model, beside ChatOpenAI (two minutes)",
     "rollouts": "trajectories/s of vllm, transformers and TRL's own loop (five minutes)",
     "grpo_step": "a GRPO step of support_desk against a plain TRL script (ten minutes)",

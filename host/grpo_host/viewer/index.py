@@ -11,7 +11,8 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from grpo_host.viewer.lines import JsonLines, Stamp, files_of, row_of
+from grpo_host.viewer.lines import HEAD, JsonLines, Row, Stamp, files_of, row_of
 
 NAME = "index.sqlite"
 VERSION = 1
@@ -27,9 +28,9 @@ VERSION = 1
 BATCH = 2000
 """Trajectories a transaction."""
 
-_TABLES = f"""
+_TABLES = """
 CREATE TABLE files (
-  id INTEGER PRIMARY KEY, name TEXT UNIQUE, inode INTEGER, offset INTEGER, tail BLOB
+  id INTEGER PRIMARY KEY, name TEXT UNIQUE, inode INTEGER, offset INTEGER, head BLOB
 );
 CREATE TABLE trajectories (
   id INTEGER PRIMARY KEY, tid TEXT, label TEXT, step INTEGER, split TEXT, environment TEXT, task TEXT,
@@ -40,9 +41,9 @@ CREATE TABLE tools (label TEXT, step INTEGER, name TEXT, calls INTEGER, errors I
   PRIMARY KEY (label, name)) WITHOUT ROWID;
 CREATE TABLE texts (id INTEGER PRIMARY KEY, text TEXT);
 CREATE VIRTUAL TABLE words USING fts5(text, content='texts', content_rowid='id');
+INSERT INTO words (words, rank) VALUES ('hashsize', 16777216);
 CREATE INDEX by_tid ON trajectories (tid);
 CREATE INDEX by_step ON trajectories (label, task);
-PRAGMA user_version = {VERSION};
 """
 _INSERT = "INSERT INTO trajectories VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _COUNT_TOOL = (
@@ -139,7 +140,7 @@ class Index:
     def _bring_up_to_date(self, files: Iterable[Stamp], stop: threading.Event | None) -> bool:
         with closing(self._open()) as database:
             known = {
-                row[1]: row for row in database.execute("SELECT id, name, inode, offset, tail FROM files")
+                row[1]: row for row in database.execute("SELECT id, name, inode, offset, head FROM files")
             }
             self._check(database, files, known)
             for file in files:
@@ -153,15 +154,15 @@ class Index:
         """Raise ``_OutdatedError`` where what is indexed has changed; a file that was compressed has not."""
         new = [file for file in files if file.name not in known]
         here = {file.name: file for file in files}
-        for number, name, inode, offset, tail in known.values():
+        for number, name, inode, offset, head in known.values():
             file = here.get(name)
             lines = JsonLines(self.run / name)
-            if file and file.inode == inode and file.size >= offset and lines.tail(offset) == tail:
+            if file and file.inode == inode and file.size >= offset and lines.at(0, len(head)) == head:
                 continue
             packed = next((item for item in new if item.packed), None)
             if (file is not None and file.packed) or packed is None:
                 raise _OutdatedError
-            if JsonLines(self.run / packed.name).tail(offset) != tail:
+            if JsonLines(self.run / packed.name).at(0, len(head)) != head:
                 raise _OutdatedError
             database.execute(
                 "UPDATE files SET name = ?, inode = ? WHERE id = ?", (packed.name, packed.inode, number)
@@ -171,50 +172,63 @@ class Index:
     def _read_file(self, database: sqlite3.Connection, file: Stamp, stop: threading.Event | None) -> bool:
         with database:
             database.execute(
-                "INSERT OR IGNORE INTO files (name, inode, offset, tail) VALUES (?, ?, 0, x'')",
+                "INSERT OR IGNORE INTO files (name, inode, offset, head) VALUES (?, ?, 0, x'')",
                 (file.name, file.inode),
             )
         number, offset = database.execute(
             "SELECT id, offset FROM files WHERE name = ?", (file.name,)
         ).fetchone()
-        lines = JsonLines(self.run / file.name)
         if offset >= file.size:
             return True
         began, first = time.perf_counter(), offset
-        for batch in lines.batches(offset, BATCH):
-            offset = self._write(database, number, batch)
-            self._speed = (offset - first) / max(1e-6, time.perf_counter() - began)
-            if stop is not None and stop.is_set():
-                return False
+        written: Future[int] | None = None
+        with ThreadPoolExecutor(1) as writer:  # SQLite writes a batch while the next is parsed
+            for batch in JsonLines(self.run / file.name).batches(offset, BATCH):
+                found = [(at, len(line) + 1, row_of(line)) for at, line in batch]
+                head = batch[0][1][:HEAD] if batch[0][0] == 0 else None
+                if written is not None:
+                    self._speed = (written.result() - first) / max(1e-6, time.perf_counter() - began)
+                if stop is not None and stop.is_set():
+                    return False
+                written = writer.submit(self._write, database, number, found, head)
+        if written is not None:
+            written.result()
         return True
 
-    def _write(self, database: sqlite3.Connection, number: int, batch: list[tuple[int, bytes]]) -> int:
+    def _write(
+        self,
+        database: sqlite3.Connection,
+        number: int,
+        batch: Sequence[tuple[int, int, Row | None]],
+        head: bytes | None,
+    ) -> int:
+        """Add a batch of lines; where it ends in the file."""
         (last,) = database.execute("SELECT coalesce(max(id), 0) FROM trajectories").fetchone()
         rows, texts = [], []
         tools: dict[tuple[str, int | None, str], list[int]] = {}
-        for offset, line in batch:
-            found = row_of(line)
+        for offset, length, found in batch:
             if found is None:
                 continue
             last += 1
-            rows.append((last, *found.values, number, offset, len(line)))
+            rows.append((last, *found.values, number, offset, length))
             texts.append((last, found.text))
             for name, failed in found.tools:
                 counts = tools.setdefault((found.label, found.step, name), [0, 0])
                 counts[0] += 1
                 counts[1] += failed
-        offset, line = batch[-1]
-        end = offset + len(line)
+        end = batch[-1][0] + batch[-1][1]
         with database:
             database.executemany(_INSERT, rows)
             database.executemany("INSERT INTO texts VALUES (?, ?)", texts)
             database.executemany("INSERT INTO words (rowid, text) VALUES (?, ?)", texts)
             database.executemany(_COUNT_TOOL, [(*key, *counts) for key, counts in tools.items()])
-            database.execute("UPDATE files SET offset = ?, tail = ? WHERE id = ?", (end, line[-64:], number))
+            database.execute(
+                "UPDATE files SET offset = ?, head = coalesce(?, head) WHERE id = ?", (end, head, number)
+            )
         return end
 
     def _open(self) -> sqlite3.Connection:
-        database = sqlite3.connect(self.path)
+        database = sqlite3.connect(self.path, check_same_thread=False)
         (version,) = database.execute("PRAGMA user_version").fetchone()
         if version not in (0, VERSION):
             database.close()
@@ -223,7 +237,7 @@ class Index:
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("PRAGMA synchronous = NORMAL")
         if version == 0:
-            database.executescript(_TABLES)
+            database.executescript(f"{_TABLES}PRAGMA user_version = {VERSION};")
         return database
 
     def _remove(self) -> None:

@@ -6,13 +6,15 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
 CHUNK = 1 << 20
-TAIL = 64
-"""Bytes before an offset by which a file is known again."""
+PACKED = 1 << 15
+"""Compressed bytes at a time: what is lost where some are damaged."""
+HEAD = 256
+"""Bytes of a file's first line, which has the trajectory's id, by which the file is known again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,7 @@ class JsonLines:
                     yield chunk
                 return
             unpack = zlib.decompressobj(wbits=31)
-            while packed := file.read(CHUNK // 4):
+            while packed := file.read(PACKED):
                 try:
                     chunk = unpack.decompress(packed)
                 except zlib.error:
@@ -71,14 +73,14 @@ class JsonLines:
                 offset = max(0, offset - len(chunk))
 
     def batches(self, offset: int, size: int) -> Iterator[list[tuple[int, bytes]]]:
-        """Complete lines from ``offset`` on, each with where it begins."""
+        """Complete lines from ``offset`` on, each with where it begins, without its end."""
         batch: list[tuple[int, bytes]] = []
         rest = b""
         for chunk in self.chunks(offset):
             lines = (rest + chunk).split(b"\n")
             rest = lines.pop()
             for line in lines:
-                batch.append((offset, line + b"\n"))
+                batch.append((offset, line))
                 offset += len(line) + 1
                 if len(batch) == size:
                     yield batch
@@ -95,13 +97,8 @@ class JsonLines:
                 break
         return found
 
-    def tail(self, offset: int) -> bytes:
-        """The last bytes before ``offset``."""
-        return self.at(max(0, offset - TAIL), min(TAIL, offset))
 
-
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """What an index keeps of a trajectory."""
 
     values: tuple[Any, ...]
@@ -116,16 +113,21 @@ def row_of(line: bytes) -> Row | None:
     """What an index keeps of ``line``; None if that is no trajectory."""
     try:
         data = _loads(line)
-        task, turns = data["task"], data.get("turns", ())
-        label, _, _ = data["id"].partition("/")
-        said = [message for message in data["messages"] if message["role"] != "system"]
-        tools = [(run["name"], run.get("error") is not None) for turn in turns for run in turn["tools"]]
-        success = (data.get("outcome") or {}).get("success")
-        text = "\n".join(_words(said))
-        answers = "\n".join(_words([message for message in said if message["role"] == "assistant"]))
+        task, number = data["task"], data["id"]
+        label, _, _ = number.partition("/")
         step = int(label) if label.isdecimal() else None
+        tokens, turns, failed = 0, data.get("turns", ()), 0
+        tools: list[tuple[str, bool]] = []
+        for turn in turns:
+            tokens += turn["completion_tokens"]
+            for run in turn["tools"]:
+                wrong = run.get("error") is not None
+                failed += wrong
+                tools.append((run["name"], wrong))
+        words, answers = _words(data["messages"])
+        success = (data.get("outcome") or {}).get("success")
         values = (
-            data["id"],
+            number,
             label,
             step,
             task.get("split", "train"),
@@ -133,15 +135,15 @@ def row_of(line: bytes) -> Row | None:
             task["id"],
             data.get("sample", 0),
             data.get("reward"),
-            None if success is None else int(bool(success)),
+            None if success is None else bool(success),
             data["status"],
             len(turns),
-            sum(turn["completion_tokens"] for turn in turns),
+            tokens,
             len(tools),
-            sum(failed for _, failed in tools),
-            zlib.crc32(answers.encode("utf-8", "surrogatepass")),
+            failed,
+            zlib.crc32("\n".join(answers).encode()),
         )
-        return Row(values, label, step, text, tools)
+        return Row(values, label, step, "\n".join(words), tools)
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
 
@@ -160,10 +162,19 @@ def _loads(line: bytes) -> dict[str, Any]:
     return whole
 
 
-def _words(messages: list[dict[str, Any]]) -> Iterator[str]:
+def _words(messages: list[dict[str, Any]]) -> tuple[list[str], list[str]]:
+    """What everybody but the system says, and what the policy does."""
+    said: list[str] = []
+    answers: list[str] = []
     for message in messages:
-        if content := message.get("content"):
-            yield str(content)
+        role = message["role"]
+        if role == "system":
+            continue
+        words = [content] if (content := message.get("content")) else []
         for call in message.get("tool_calls") or ():
             function = call["function"]
-            yield f"{function['name']} {function['arguments']}"
+            words.append(f"{function['name']} {function['arguments']}")
+        said += words
+        if role == "assistant":
+            answers += words
+    return said, answers
