@@ -1,6 +1,6 @@
 # `make` lists the targets. Every target installs what it needs into .venv, once.
 .DEFAULT_GOAL := help
-.PHONY: help install run test check lint format docs bench clean
+.PHONY: help install run bridges test check lint format docs bench clean
 
 BIN := .venv/bin
 AGENT ?= examples/order_desk/agent.yaml
@@ -22,6 +22,9 @@ $(INSTALLED): pyproject.toml constraints.txt .ci/install
 
 run: $(INSTALLED) ## Train the example agent on the embedded model (AGENT=path/to/agent.yaml for another)
 	$(BIN)/grpo-host run $(AGENT)
+
+bridges: $(INSTALLED) ## Install the libraries that are bridged (docs/bridges.md) below .bridges, for their tests
+	bash .ci/bridges
 
 test: $(INSTALLED) ## Run all tests, those with the real engine and trainer included
 	@status=0; skipped=$$(mktemp); export GRPO_SKIPPED_TESTS=$$skipped; \

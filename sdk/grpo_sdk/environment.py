@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from grpo_sdk.messages import Message
 from grpo_sdk.trajectory import Task
@@ -49,6 +49,10 @@ class Environment(ABC):
     ``reset``, ``step`` and ``close`` are coroutines: hundreds of episodes share one event loop,
     so blocking work belongs in ``grpo_sdk.blocking.call_blocking``.
     """
+
+    start_seconds: ClassVar[float] = 0.0
+    """How long listing its tasks and one ``reset`` may take at first, while it loads what it needs, if that
+    is longer than the 10 s after which ``grpo-host check`` gives up."""
 
     @abstractmethod
     def tasks(self, split: str) -> Sequence[Task]:

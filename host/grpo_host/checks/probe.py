@@ -15,7 +15,7 @@ from grpo_sdk.messages import as_messages
 from grpo_sdk.trajectory import Task
 
 PROBE_SECONDS = 10.0
-"""Time limit for making an environment, listing its tasks and one ``reset``."""
+"""Time limit for making an environment, listing its tasks and one ``reset``, if it asks for no more."""
 
 
 @dataclass
@@ -29,6 +29,8 @@ class EnvironmentFacts:
     """Dialogues for a warm start."""
     error: str | None = None
     """Why the probe found no more."""
+    start_seconds: float = 0.0
+    """How long the environment says that it may take."""
 
 
 def probe_environment(
@@ -67,6 +69,9 @@ def _found(asking: Coroutine[Any, Any, None], facts: EnvironmentFacts, seconds: 
     thread = threading.Thread(target=work, name="environment-probe", daemon=True)
     thread.start()
     thread.join(seconds)
+    if thread.is_alive() and facts.start_seconds > seconds:
+        thread.join(facts.start_seconds - seconds)
+        seconds = facts.start_seconds
     if thread.is_alive():
         return EnvironmentFacts(dict(facts.tasks), error=f"no answer within {seconds:g} s")
     return facts
@@ -79,9 +84,10 @@ async def _ask(
     facts: EnvironmentFacts,
 ) -> None:
     from grpo_sdk.blocking import settled
-    from grpo_sdk.tools import as_tool
+    from grpo_sdk.tools import bind
 
     environment = make()
+    facts.start_seconds = environment.start_seconds
     try:
         first = None
         for split in splits:
@@ -100,17 +106,18 @@ async def _ask(
             if not isinstance(observation, Observation):
                 raise TypeError(f"reset() must return an Observation, not {type(observation).__name__}")
             as_messages(observation.messages)
-            facts.tools = [as_tool(tool).name for tool in await settled(environment.tools())]
+            facts.tools = [bind(tool).name for tool in await settled(environment.tools())]
     finally:
         await environment.close()
 
 
 async def _ask_for_serving(make: Callable[[], Environment], facts: EnvironmentFacts) -> None:
-    from grpo_sdk.tools import as_tool
+    from grpo_sdk.tools import bind
 
     environment = make()
+    facts.start_seconds = environment.start_seconds
     try:
-        facts.tools = [as_tool(tool).name for tool in environment.serving_tools()]
+        facts.tools = [bind(tool).name for tool in environment.serving_tools()]
     finally:
         await environment.close()
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from grpo_environments.arithmetic.environment import ArithmeticEnvironment
+from grpo_environments.bridges.agentdojo import AgentDojoEnvironment
+from grpo_environments.bridges.bfcl import BfclEnvironment
 from grpo_environments.dataset.environment import DatasetEnvironment
 from grpo_environments.order_desk.environment import OrderDeskEnvironment
 from grpo_environments.prompts import PromptsEnvironment
@@ -20,4 +22,6 @@ def grpo_environments() -> Mapping[str, EnvironmentFactory]:
         "arithmetic": ArithmeticEnvironment,
         "prompts": PromptsEnvironment,
         "dataset": DatasetEnvironment,
+        "bfcl": BfclEnvironment,
+        "agentdojo": AgentDojoEnvironment,
     }

@@ -13,6 +13,7 @@ from grpo_rewards.format import FormatReward
 from grpo_rewards.guidance import GuidanceReward
 from grpo_rewards.length import LengthReward
 from grpo_rewards.neural import NeuralReward
+from grpo_rewards.outcome import OutcomeReward
 from grpo_rewards.professionalism import ProfessionalismReward
 from grpo_rewards.recorded import RecordedReward
 from grpo_rewards.ruler import RulerReward
@@ -34,6 +35,7 @@ def grpo_rewards() -> Mapping[str, RewardFactory]:
         "task_success": TaskSuccessReward,
         "environment": environment,
         "recorded": RecordedReward,
+        "outcome": OutcomeReward,
         "format": FormatReward,
         "length": LengthReward,
         "empathy": EmpathyReward,

@@ -1,0 +1,1 @@
+"""Environments that others wrote, each played by its own library in a process of its own."""
