@@ -49,6 +49,9 @@ class Task:
     """JSON-able; the environment decides what it holds."""
     split: str = "train"
     """``train``, ``held_out`` or ``validation``: what it is used for."""
+    kind: str = ""
+    """Which kind of task, where an environment has several: metrics are given for each. In a mixture it
+    begins with the environment's name."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from grpo_host.backends.on_demand import OnDemandBackend
 from grpo_host.plugins import Offer, Registry
 from grpo_host.plugins.options import choose
 from grpo_host.plugins.use import BackendUse
+from grpo_host.rollouts.mixture import Mixture
 from grpo_host.rollouts.scoring import WeightedReward
 from grpo_sdk.backend import Backend, Capability, ModelSpec
 from grpo_sdk.environment import Environment
@@ -69,7 +71,11 @@ def build_rewards(
             return own[-1]
 
         reward = make_reward(use, registry, make)
-        made.append(WeightedReward(use.label, reward, use.weight, use.seconds, tuple(own)))
+        made.append(
+            WeightedReward(
+                use.label, reward, use.weight, use.seconds, tuple(own), frozenset(use.environments)
+            )
+        )
     return made
 
 
@@ -118,8 +124,15 @@ def build_strategy(config: AgentConfig, registry: Registry) -> Strategy:
 
 
 def build_environment(config: AgentConfig, registry: Registry) -> Callable[[], Environment]:
-    """What makes a fresh environment for each episode."""
-    offer, options = choose("environment", config.environment, registry)
+    """What makes a fresh environment for each episode, or a fresh mixture of them."""
+    if config.environment is not None:
+        return make_environment(config.environment, registry)
+    return partial(Mixture, {use.label: make_environment(use, registry) for use in config.environments})
+
+
+def make_environment(use: PluginUse, registry: Registry) -> Callable[[], Environment]:
+    """What makes a fresh environment of the one that ``use`` names."""
+    offer, options = choose("environment", use, registry)
 
     def make() -> Environment:
         # Copied: what one episode does to an option's list must not reach the next.
@@ -131,9 +144,9 @@ def build_environment(config: AgentConfig, registry: Registry) -> Callable[[], E
     return make
 
 
-def environment_overrides(config: AgentConfig, registry: Registry, method: str) -> bool:
-    """Whether the environment has a ``method`` of its own; told without making it."""
-    factory = registry.get("environment", config.environment.name).factory
+def environment_overrides(use: PluginUse, registry: Registry, method: str) -> bool:
+    """Whether the environment that ``use`` names has a ``method`` of its own; told without making it."""
+    factory = registry.get("environment", use.name).factory
     return getattr(factory, method, None) is not getattr(Environment, method)
 
 

@@ -10,9 +10,11 @@ from grpo_host.assembly.agent import agent_from_config
 from grpo_host.assembly.from_yaml import Parts
 from grpo_host.rollouts.engine import Observer, RolloutEngine
 from grpo_host.rollouts.episode import EpisodeAgent
+from grpo_host.rollouts.mixture import environment_of
 from grpo_host.rollouts.scoring import RewardSet
 from grpo_sdk.backend import Backend
 from grpo_sdk.blocking import settled
+from grpo_sdk.environment import Environment
 from grpo_sdk.tools import ToolLike
 from grpo_sdk.trajectory import Task
 
@@ -56,7 +58,7 @@ class Assembly:
             agent,
             self.parts.environment,
             RewardSet(self.parts.rewards),
-            environment_name=self.config.environment.label,
+            environment_name=environment_of if self.config.environments else self.config.environment_label,
             concurrency=self.config.rollouts.concurrency,
             episode_seconds=self.config.agent.limits.episode_seconds,
             observers=observers,
@@ -66,11 +68,11 @@ class Assembly:
         """The environment's tasks of ``split``."""
         return self.parts.environment().tasks(split)
 
-    async def sample_tools(self) -> Sequence[ToolLike]:
-        """The environment's tools as an episode has them, for what only needs their schemas."""
-        environment = self.parts.environment()
-        try:
-            await environment.reset(environment.tasks("train")[0], seed=0)
-            return await settled(environment.tools())
-        finally:
-            await environment.close()
+
+async def sample_tools(environment: Environment) -> Sequence[ToolLike]:
+    """The tools of ``environment`` as an episode has them, for what only needs their schemas; closes it."""
+    try:
+        await environment.reset(environment.tasks("train")[0], seed=0)
+        return await settled(environment.tools())
+    finally:
+        await environment.close()

@@ -56,7 +56,7 @@ def environment_tools(
     An environment that offers nothing is not even made: if an agent is served, the data of its episodes
     need not be.
     """
-    if not environment_overrides(config, registry, "serving_tools"):
+    if not any(environment_overrides(use, registry, "serving_tools") for _, use in config.played):
         return None, ()
     environment = build_environment(config, registry)()
     try:
@@ -65,13 +65,16 @@ def environment_tools(
         raise
     except Exception as problem:  # plugin code
         raise PluginError(
-            f'serving_tools() of the environment "{config.environment.label}" failed: {cause(problem)}'
+            f'serving_tools() of the environment "{config.environment_label}" failed: {cause(problem)}'
         ) from problem
     return environment, tools
 
 
-def lacks_tools_of_episodes(config: AgentConfig, registry: Registry) -> bool:
-    """Whether episodes have tools of the environment that the served agent has to do without."""
-    return environment_overrides(config, registry, "tools") and not environment_overrides(
-        config, registry, "serving_tools"
-    )
+def lacks_tools_of_episodes(config: AgentConfig, registry: Registry) -> list[str]:
+    """The environments whose episodes have tools that the served agent has to do without."""
+    return [
+        use.label
+        for _, use in config.played
+        if environment_overrides(use, registry, "tools")
+        and not environment_overrides(use, registry, "serving_tools")
+    ]

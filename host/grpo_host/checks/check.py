@@ -11,12 +11,13 @@ from grpo_host.assembly.from_yaml import (
     build_strategy,
     environment_overrides,
     make_chat_backend,
+    make_environment,
     make_reward,
     make_tool,
     model_spec,
 )
 from grpo_host.checks.app import check_app, unused_tools
-from grpo_host.checks.environment import check_environment
+from grpo_host.checks.environment import check_environment, check_tasks
 from grpo_host.checks.model import check_lora
 from grpo_host.checks.probe import EnvironmentFacts, probe_environment, probe_serving_tools
 from grpo_host.checks.rendering import check_rendering
@@ -31,6 +32,7 @@ from grpo_host.config.problems import InvalidConfigError, Problem
 from grpo_host.config.training_checks import (
     check_context,
     check_dialogues,
+    check_mixture,
     check_output,
     check_rewards,
     check_training,
@@ -118,6 +120,7 @@ class _Checker:
         self.complaints += self._backend_options()
         self.complaints += self._rewards()
         self.complaints += check_rewards(self.config, training=self.training)
+        self.complaints += check_mixture(self.config)
         self.complaints += check_context(self.config)
         if self.training:
             self.complaints += check_training(self.config)
@@ -125,10 +128,8 @@ class _Checker:
             self.complaints += check_lora(self.config)
         if self.purpose in ("train", "eval"):
             self.complaints += check_output(self.config)
-        if ("environment",) not in self.bad and self.purpose != "chat":
-            self.complaints += self._environment()
-        if ("environment",) not in self.bad and self.purpose == "chat":
-            self.complaints += self._serving_tools()
+        if not any(location in self.bad for location, _ in self.config.played):
+            self.complaints += self._serving_tools() if self.purpose == "chat" else self._environment()
         self.complaints += self._tools()
         self.warnings += unused_tools(self.config.agent, self.facts.tools)
         if ("backend",) not in self.bad:
@@ -179,19 +180,27 @@ class _Checker:
         evaluates = self.purpose == "eval" or (self.training and self.config.evaluation.episodes > 0)
         warm_start = self.training and self.config.training.warm_start is not None
         splits = [TRAIN, HELD_OUT, *([self.config.evaluation.split] if evaluates else [])]
-        self.facts = probe_environment(
-            build_environment(self.config, self.registry),
-            list(dict.fromkeys(splits)),
-            demonstrations=warm_start,
-        )
-        return check_environment(self.config, self.facts, training=self.training, evaluates=evaluates)
+        for location, use in self.config.played:
+            facts = probe_environment(
+                make_environment(use, self.registry),
+                list(dict.fromkeys(splits)),
+                demonstrations=warm_start,
+            )
+            self.facts = facts if location == ("environment",) else self.facts.mixed(use.label, facts)
+            yield from check_environment(facts, location, training=self.training)
+        if self.facts.error is None:
+            yield from check_tasks(self.config, self.facts, training=self.training, evaluates=evaluates)
 
     def _serving_tools(self) -> Iterator[Complaint]:
-        if not environment_overrides(self.config, self.registry, "serving_tools"):
+        if not any(
+            environment_overrides(use, self.registry, "serving_tools") for _, use in self.config.played
+        ):
             return  # it need not even be made
         self.facts = probe_serving_tools(build_environment(self.config, self.registry))
         if self.facts.error is not None:
-            yield Complaint(("environment",), f"its serving tools cannot be had: {self.facts.error}")
+            yield Complaint(
+                self.config.played[0][0][:1], f"its serving tools cannot be had: {self.facts.error}"
+            )
 
     def _tools(self) -> Iterator[Complaint]:
         """Check that tools can be made, have distinct names, and include those that the strategy uses."""

@@ -32,6 +32,18 @@ class EnvironmentFacts:
     start_seconds: float = 0.0
     """How long the environment says that it may take."""
 
+    def mixed(self, name: str, other: EnvironmentFacts) -> EnvironmentFacts:
+        """These facts of a mixture, with those of its environment ``name``."""
+        tasks = {split: list(ids) for split, ids in self.tasks.items()}
+        for split, ids in other.tasks.items():
+            tasks.setdefault(split, []).extend(f"{name}/{id_}" for id_ in ids)
+        return EnvironmentFacts(
+            tasks,
+            list(dict.fromkeys([*self.tools, *other.tools])),
+            self.demonstrations + other.demonstrations,
+            self.error or other.error,
+        )
+
 
 def probe_environment(
     make: Callable[[], Environment],

@@ -58,7 +58,7 @@ def _summary(config: AgentConfig, report: Report, purpose: str) -> str:
         "agent": config.name,
         "model": f"{config.model.name} ({config.model.dtype}, {config.model.context} tokens)",
         "backend": config.backend.name,
-        "environment": f"{config.environment.label}{f' ({tasks} tasks)' if tasks else ''}",
+        "environment": f"{config.environment_label}{f' ({tasks} tasks)' if tasks else ''}",
         "tools": ", ".join(report.tools) or "none",
         "rewards": rewards,
     }

@@ -98,7 +98,8 @@ def _uses(values: Any) -> Iterator[tuple[Any, Location]]:
     yield "environment", ("environment",)
     yield "backend", ("backend",)
     yield "strategy", ("agent", "strategy")
-    for kind, at in (("tool", ("agent", "tools")), ("reward", ("rewards",))):
+    several = (("tool", ("agent", "tools")), ("reward", ("rewards",)), ("environment", ("environments",)))
+    for kind, at in several:
         uses = _at(values, at)
         for index in range(len(uses) if isinstance(uses, list) else 0):
             yield kind, (*at, index)

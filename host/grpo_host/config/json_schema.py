@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from grpo_host.config.schema import AgentConfig, RewardUse
+from grpo_host.config.schema import AgentConfig, EnvironmentUse, RewardUse
 from grpo_host.plugins import Kind, Registry
 from grpo_host.plugins.options import options_model
 from grpo_host.plugins.use import Named, PluginUse
@@ -19,6 +19,7 @@ def agent_schema(registry: Registry) -> Schema:
     schema: Schema = AgentConfig.model_json_schema()
     definitions: Schema = schema["$defs"]
     schema["properties"]["environment"] = _use("environment", PluginUse, registry, definitions)
+    schema["properties"]["environments"]["items"] = _use("environment", EnvironmentUse, registry, definitions)
     schema["properties"]["backend"] = _use("backend", PluginUse, registry, definitions)
     schema["properties"]["rewards"]["items"] = _use("reward", RewardUse, registry, definitions)
     agent = definitions["AgentSection"]["properties"]

@@ -50,9 +50,13 @@ def dump_plain(config: AgentConfig, *, comments: Iterable[str] = ()) -> str:
 
 def _values(config: AgentConfig) -> dict[str, Any]:
     values: dict[str, Any] = config.model_dump(mode="json", by_alias=True)
+    for use in (*values["rewards"], *values["environments"]):
+        if use["as"] is None:  # as a run of an earlier version wrote it
+            del use["as"]
     for reward in values["rewards"]:
-        if reward["as"] is None:  # as a run of an earlier version wrote it
-            del reward["as"]
+        if not reward["environments"]:  # as above
+            del reward["environments"]
+    del values["environment" if values["environments"] else "environments"]
     return values
 
 

@@ -5,11 +5,8 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal
 
-from pydantic import (
-    AfterValidator,
-    Field,
-    field_validator,
-)
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 
 from grpo_host.plugins.use import ModelConfig, Name, Named, PluginUse, Section
 
@@ -20,19 +17,33 @@ Temperature = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
 
 
-class RewardUse(PluginUse):
-    """A reward, and how much it counts."""
+class LabelledUse(PluginUse):
+    """One of several of a kind."""
 
     as_: Name | None = Field(default=None, alias="as")
-    """What metrics and reports call it; null: its name. One reward may come twice, under two."""
-    weight: float = 1.0
-    """Factor of its value in the sum; negative for a penalty."""
-    seconds: Seconds = 30.0
-    """Time limit of one score, or of one group's."""
+    """What metrics and reports call it; null: its name. One plugin may come twice, under two."""
 
     @property
     def label(self) -> str:
         return self.as_ or super().label
+
+
+class EnvironmentUse(LabelledUse):
+    """An environment of a mixture."""
+
+    weight: Positive = 1.0
+    """Its share of the groups that are trained on, beside the other environments' weights."""
+
+
+class RewardUse(LabelledUse):
+    """A reward, and how much it counts."""
+
+    weight: float = 1.0
+    """Factor of its value in the sum; negative for a penalty."""
+    seconds: Seconds = 30.0
+    """Time limit of one score, or of one group's."""
+    environments: list[Name] = Field(default_factory=list)
+    """Of a mixture: those whose episodes it scores. Empty: all."""
 
 
 class LimitsConfig(Section):
@@ -291,7 +302,10 @@ class AgentConfig(Section):
     model: ModelConfig
     backend: PluginUse = PluginUse(name="vllm")
     agent: AgentSection = AgentSection()
-    environment: PluginUse
+    environments: list[EnvironmentUse] = Field(default_factory=list)
+    """A mixture, in place of ``environment``: each episode is played in one of them."""
+    environment: Annotated[PluginUse | None, Field(validate_default=True)] = None
+    """Where episodes are played; required unless there are ``environments``."""
     rewards: Annotated[list[RewardUse], Field(min_length=1)]
     sampling: SamplingConfig = SamplingConfig()
     rollouts: RolloutsConfig = RolloutsConfig()
@@ -309,3 +323,25 @@ class AgentConfig(Section):
         if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", name):
             raise ValueError("give a name of small letters, digits and dashes: it names a folder")
         return name
+
+    @field_validator("environment")
+    @classmethod
+    def _one_or_several(cls, one: PluginUse | None, info: ValidationInfo) -> PluginUse | None:
+        several = info.data.get("environments", True)  # not there if they are wrong, which is said
+        if one is None and not several:
+            raise PydanticCustomError("missing", "missing")
+        if one is not None and several:
+            raise ValueError("give environment, or environments for a mixture, not both")
+        return one
+
+    @property
+    def played(self) -> list[tuple[tuple[str | int, ...], PluginUse]]:
+        """The environments, one or several, each with its location in agent.yaml."""
+        if self.environment is not None:
+            return [(("environment",), self.environment)]
+        return [(("environments", index), use) for index, use in enumerate(self.environments)]
+
+    @property
+    def environment_label(self) -> str:
+        """What reports call where episodes are played; the names of a mixture with + between them."""
+        return "+".join(use.label for _, use in self.played)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from grpo_host.utils.validation import Complaint
+from grpo_sdk.errors import did_you_mean
 
 if TYPE_CHECKING:
     from grpo_host.config.schema import AgentConfig, TrainingConfig
@@ -33,8 +34,40 @@ def check_rewards(config: AgentConfig, *, training: bool) -> Iterator[Complaint]
                 ("rewards", index, "name"),
                 f'the reward "{name}" is listed twice. Leave one out, or give it another name with as:',
             )
+    environments = [use.label for use in config.environments]
+    for index, use in enumerate(config.rewards):
+        for place, name in enumerate(use.environments):
+            if name not in environments:
+                there = ", ".join(environments) or "none: this agent.yaml has no mixture"
+                yield Complaint(
+                    ("rewards", index, "environments", place),
+                    f'no environment "{name}" is in the mixture.{did_you_mean(name, environments)} '
+                    f"There are: {there}",
+                )
+    for index, name in enumerate(environments):
+        if not any(name in use.environments or not use.environments for use in config.rewards):
+            yield Complaint(
+                ("environments", index),
+                f'no reward scores the episodes of "{name}". Add one, or name it in rewards[…].environments',
+            )
     if training and not any(use.weight for use in config.rewards):
         yield Complaint(("rewards",), "all weights are 0: there is nothing to learn. Raise one")
+
+
+def check_mixture(config: AgentConfig) -> Iterator[Complaint]:
+    """Check that the environments of a mixture can be told apart."""
+    names = [use.label for use in config.environments]
+    for index, name in enumerate(names):
+        if name in names[:index]:
+            yield Complaint(
+                ("environments", index, "name"),
+                f'the environment "{name}" is listed twice. Leave one out, or give it another name with as:',
+            )
+        if "/" in name:
+            yield Complaint(
+                ("environments", index, "name"),
+                f'"{name}" has a / in it, which parts the names of metrics. Give it another name with as:',
+            )
 
 
 def check_training(config: AgentConfig) -> Iterator[Complaint]:

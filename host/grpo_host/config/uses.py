@@ -23,7 +23,8 @@ def plugin_uses(config: AgentConfig) -> Iterator[tuple[Location, Kind, PluginUse
         yield ("agent", "strategy"), "strategy", config.agent.strategy
     for index, tool in enumerate(config.agent.tools):
         yield ("agent", "tools", index), "tool", tool
-    yield ("environment",), "environment", config.environment
+    for location, use in config.played:
+        yield location, "environment", use
     for index, reward in enumerate(config.rewards):
         yield ("rewards", index), "reward", reward
 

@@ -59,7 +59,7 @@ def opening(config: AgentConfig, registry: Registry, tokenizer: Any, model: Mode
         raise
     except Exception as problem:  # plugin code
         raise RunError(
-            f'the environment "{config.environment.label}" cannot begin an episode, which tells what the '
+            f'the environment "{config.environment_label}" cannot begin an episode, which tells what the '
             f"model is shown: {type(problem).__name__}: {problem}"
         ) from problem
     toolbox = Toolbox([*build_tools(config, registry, strategy), *tools])
@@ -98,7 +98,7 @@ def model_card(
         f"---\n{metadata.to_yaml()}\n---",
         f"# {config.name}",
         f"`{base.hub_id or base.name}`, trained with GRPO (TRL, by grpo-agent-framework) as an agent in the "
-        f"environment `{config.environment.label}`.",
+        f"environment `{config.environment_label}`.",
         "## Use",
         *_use(config, base, format),
         "## What it is told",

@@ -95,7 +95,7 @@ class RolloutEngine:
         make_environment: Callable[[], Environment],
         rewards: RewardSet,
         *,
-        environment_name: str,
+        environment_name: str | Callable[[Task], str],
         concurrency: int = 32,
         episode_seconds: float = 600.0,
         observers: Iterable[Observer] = (),
@@ -104,6 +104,7 @@ class RolloutEngine:
         self.make_environment = make_environment
         self.rewards = rewards
         self.environment_name = environment_name
+        """Its name, or that of the one that plays a task."""
         self._limiter = anyio.CapacityLimiter(_at_least_one(concurrency))
         self.episode_seconds = episode_seconds
         self.observers = list(observers)
@@ -142,11 +143,12 @@ class RolloutEngine:
         started = time.perf_counter()
 
         async def episode(request: EpisodeRequest) -> Trajectory:
+            name = self.environment_name
             trajectory = await run_episode(
                 self.agent,
                 self.make_environment,
                 request,
-                environment_name=self.environment_name,
+                environment_name=name if isinstance(name, str) else name(request.task),
                 seconds=self.episode_seconds,
                 policy_version=policy_version,
             )

@@ -6,7 +6,7 @@ import math
 import statistics
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from grpo_host.rollouts.engine import RolloutEngine, RolloutMetrics
@@ -65,19 +65,26 @@ class Evaluation:
     rollouts: dict[str, float] = field(default_factory=dict)
     failure: str | None = None
     """The most frequent cause of those that failed."""
+    kinds: dict[str, Evaluation] = field(default_factory=dict)
+    """The same for each kind of task, if there are kinds, such as the environments of a mixture."""
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able."""
         return asdict(self)
 
     def __str__(self) -> str:
+        kinds = [f"{kind}: {evaluation._line(timed=False)}" for kind, evaluation in self.kinds.items()]
+        return "\n  ".join([self._line(), *kinds])
+
+    def _line(self, *, timed: bool = True) -> str:
         parts = [f"reward {_text(self.reward)}"]
         if self.success is not None:
             parts.append(f"success {self.success.mean:.0%}")
         parts += [f"{name} {value:.2f}" for name, value in self.parts.items()]
         if self.failed:
             parts.append(f"{self.failed} failed")
-        text = f"{', '.join(parts)} ({self.episodes} {self.split} episodes, {self.seconds:.0f} s)"
+        took = f", {self.seconds:.0f} s" if timed else ""
+        text = f"{', '.join(parts)} ({self.episodes} {self.split} episodes{took})"
         return text if self.failure is None else f"{text}; what failed most: {self.failure}"
 
 
@@ -128,19 +135,57 @@ async def evaluate(
 def summarise(trajectories: Sequence[Trajectory], split: str, metrics: RolloutMetrics) -> Evaluation:
     """The means and intervals of ``trajectories``."""
     scored = [item for item in trajectories if item.reward is not None]
-    names = list(scored[0].rewards) if scored else []
+    names = list(dict.fromkeys(name for item in scored for name in item.rewards))
     said = [item.outcome["success"] for item in scored if "success" in item.outcome]
     return Evaluation(
         split=split,
         episodes=len(trajectories),
         failed=len(trajectories) - len(scored),
         reward=Interval.of([item.reward for item in scored if item.reward is not None]),
-        parts={name: statistics.fmean(item.rewards[name].value or 0.0 for item in scored) for name in names},
+        parts={
+            name: statistics.fmean(t.rewards[name].value or 0.0 for t in scored if name in t.rewards)
+            for name in names
+        },
         success=Interval.of_share([bool(value) for value in said]),
         seconds=metrics.seconds,
         rollouts=metrics.as_dict(),
         failure=most_frequent_failure(trajectories),
+        kinds={kind: _of_kind(played, split) for kind, played in by_kind(trajectories).items()},
     )
+
+
+def _of_kind(trajectories: Sequence[Trajectory], split: str) -> Evaluation:
+    plain = [replace(item, task=replace(item.task, kind="")) for item in trajectories]
+    metrics = RolloutMetrics()
+    for item in plain:
+        metrics.add(item)
+    return summarise(plain, split, metrics)
+
+
+def by_kind(trajectories: Iterable[Trajectory]) -> dict[str, list[Trajectory]]:
+    """The trajectories of each kind of task; of those without a kind, none."""
+    found: dict[str, list[Trajectory]] = {}
+    for item in trajectories:
+        if item.task.kind:
+            found.setdefault(item.task.kind, []).append(item)
+    return dict(sorted(found.items()))
+
+
+def kind_metrics(trajectories: Iterable[Trajectory]) -> dict[str, float | None]:
+    """Of each kind of task: episodes, share of failed, mean reward, success, lengths; flat, for logs."""
+    flat: dict[str, float | None] = {}
+    for kind, played in by_kind(trajectories).items():
+        found = _of_kind(played, "")
+        values = {
+            "episodes": found.episodes,
+            "failed": found.failed / found.episodes,
+            "reward": found.reward.mean if found.reward else None,
+            "success": found.success.mean if found.success else None,
+            "turns_per_episode": found.rollouts["turns_per_episode"],
+            "tokens_per_turn": found.rollouts["tokens_per_turn"],
+        }
+        flat.update({f"kinds/{kind}/{name}": value for name, value in values.items()})
+    return flat
 
 
 def most_frequent_failure(trajectories: Iterable[Trajectory]) -> str | None:

@@ -35,6 +35,8 @@ class WeightedReward:
     """Time limit of one score, or of one group."""
     backends: tuple[Backend, ...] = ()
     """Made for this reward alone, such as its judge; whoever closes the reward closes them."""
+    environments: frozenset[str] = frozenset()
+    """Whose episodes it scores; empty: all."""
 
 
 class RewardSet:
@@ -52,10 +54,12 @@ class RewardSet:
         """
         alive = [index for index, item in enumerate(group) if item.status != "failed"]
         scored = [group[index] for index in alive]
-        columns = await asyncio.gather(*(self._column(item, scored) for item in self.rewards))
+        name = group[0].environment if group else ""
+        rewards = [item for item in self.rewards if not item.environments or name in item.environments]
+        columns = await asyncio.gather(*(self._column(item, scored) for item in rewards))
         result = list(group)
         for row, index in enumerate(alive):
-            records = {item.name: column[row] for item, column in zip(self.rewards, columns, strict=True)}
+            records = {item.name: column[row] for item, column in zip(rewards, columns, strict=True)}
             result[index] = replace(group[index], rewards=records, reward=_total(records))
         return result
 

@@ -93,7 +93,7 @@ def run_rollout(
 
 def _rollout_tasks(assembly: Assembly, split: str, episodes: int, samples: int) -> Sequence[Task]:
     """As many tasks as ``episodes`` need. Raises ``RunError`` if there are fewer."""
-    name = assembly.config.environment.label
+    name = assembly.config.environment_label
     try:
         tasks = assembly.tasks(split)
     except Exception as problem:  # plugin code

@@ -40,13 +40,18 @@ def describe_step(line: Mapping[str, Any], steps: int, rewards: Sequence[float])
         for key, value in line.items()
         if key.startswith("seconds/")
     ]
+    kinds = [
+        f"{key.split('/', 1)[1].removesuffix('/reward')} {'none' if value is None else f'{value:.2f}'}"
+        for key, value in line.items()
+        if key.startswith("kinds/") and key.endswith("/reward")
+    ]
     return (
         f"step {line['step']:>3}/{steps}  "
         f"reward {'none' if reward is None else f'{reward:.3f}'} {sparkline(rewards[-20:])}  "
         f"{' '.join(parts)}  "
         f"{_without_update(line)}"
         f"{line.get('rollouts/tokens_per_second', 0):.0f} tok/s  {' '.join(timing)}"
-    )
+    ) + (f"\n  {'  '.join(kinds)}" if kinds else "")
 
 
 def _without_update(line: Mapping[str, Any]) -> str:

@@ -14,6 +14,7 @@ KEPT = (
     "seed",
     "model",
     "environment",
+    "environments",
     "rewards",
     "evaluation",
     "training.tasks_per_step",

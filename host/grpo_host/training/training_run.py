@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from grpo_host.assembly.runtime import Assembly
+from grpo_host.assembly.runtime import Assembly, sample_tools
 from grpo_host.backends.event_loop import Runner
 from grpo_host.backends.wrapper import innermost
 from grpo_host.rollouts.engine import Observer, RolloutMetrics
@@ -200,7 +200,7 @@ class TrainingRun:
             return summarise(everyone, split, metrics), transcripts(tasks, everyone)
 
     def _warm_start_once(self, agent: EpisodeAgent, policy: Policy) -> None:
-        from grpo_host.training.warm_start import demonstrations, tokenize, warm_start
+        from grpo_host.training.warm_start import demonstrating, demonstrations, tokenize, warm_start
 
         settings = self.config.training.warm_start
         target = self.directory.checkpoints / WARM_START
@@ -208,10 +208,11 @@ class TrainingRun:
             return
         if not self.ranks.broadcast(target.is_dir()):
             with self._timed("warm_start"):
-                environment = self.assembly.parts.environment()
-                dialogues = demonstrations(environment, settings, seed=self.config.seed)
-                tools = self.loop.run(self.assembly.sample_tools())
-                sequences = self.loop.run(tokenize(agent, dialogues, tools))
+                sequences = []
+                for environment in demonstrating(self.assembly.parts.environment(), settings):
+                    dialogues = demonstrations(environment, settings, seed=self.config.seed)
+                    tools = self.loop.run(sample_tools(environment))
+                    sequences += self.loop.run(tokenize(agent, dialogues, tools))
                 self._report(warm_start_demonstrations=len(sequences))
                 with self.reporter.phase("warm start", silent=True) as advance:
 
@@ -237,7 +238,8 @@ class TrainingRun:
             self._evaluate_once("warm_start", agent, policy)
 
     def _train(self, agent: EpisodeAgent, policy: Policy, checkpoint: Path | None, first_step: int) -> bool:
-        from grpo_host.training.task_order import task_order
+        from grpo_host.training.checkpoints import read_state
+        from grpo_host.training.task_order import TaskOrder
         from grpo_host.training.telemetry import training_telemetry
         from grpo_host.training.trl.grpo import train_grpo
         from grpo_host.training.trl.rollouts import GrpoRollouts
@@ -252,6 +254,13 @@ class TrainingRun:
         if self.ranks.main:
             observers = [self.directory.append_trajectory]
             observers += [self.registry.notify_episode] if self.registry else []
+        order = TaskOrder(
+            tasks,
+            training.tasks_per_step,
+            seed=self.config.seed,
+            weights={use.label: use.weight for use in self.config.environments},
+        )
+        order.begin(first_step, read_state(checkpoint).get("tasks") if checkpoint else None)
         rollouts = GrpoRollouts(
             engine=self.assembly.engine(agent, observers),
             policy=policy,
@@ -259,7 +268,7 @@ class TrainingRun:
             reporter=self.reporter,
             interrupt=self.interrupt,
             training=training,
-            order=task_order(tasks, training.steps, training.tasks_per_step, seed=self.config.seed),
+            order=order,
             seed=self.config.seed,
             ranks=self.ranks,
             observers=observers,
@@ -273,7 +282,11 @@ class TrainingRun:
                 first_step=first_step,
                 start=self._start,
                 show=self._show(advance),
-                state=lambda: {"policy_version": policy.version, "seed": self.config.seed},
+                state=lambda step: {
+                    "policy_version": policy.version,
+                    "seed": self.config.seed,
+                    "tasks": order.state(step),
+                },
                 early=early,
                 telemetry=training_telemetry(training.group_size) if self.ranks.main else None,
             )

@@ -14,6 +14,7 @@ from typing import Any
 from grpo_host.config.schema import WarmStartConfig
 from grpo_host.dialogues import read_demonstrations
 from grpo_host.rollouts.episode import EpisodeAgent
+from grpo_host.rollouts.mixture import Mixture
 from grpo_host.training.devices import largest_share, precision_arguments
 from grpo_host.training.policy import Policy
 from grpo_sdk.environment import Environment
@@ -42,6 +43,17 @@ def demonstrations(environment: Environment, settings: WarmStartConfig, *, seed:
         )
     random.Random(seed).shuffle(found)
     return found[: settings.max_demonstrations]
+
+
+def demonstrating(environment: Environment, settings: WarmStartConfig) -> list[Environment]:
+    """Whose demonstrations are imitated: ``environment``, or those of a mixture that have any.
+
+    ``settings.max_demonstrations`` is then of each of them.
+    """
+    if isinstance(environment, Mixture) and settings.dialogues is None:
+        found = [member for _, member in environment.members if member.demonstrations("train")]
+        return found or [environment]
+    return [environment]
 
 
 async def tokenize(

@@ -112,7 +112,7 @@ def test_an_environment_that_offers_none_is_not_even_made(load):
 )
 def test_tools_that_only_episodes_have_are_noticed(load, environment, lacks):
     loaded, registry = load(environment)
-    assert lacks_tools_of_episodes(loaded.config, registry) is lacks
+    assert bool(lacks_tools_of_episodes(loaded.config, registry)) is lacks
 
 
 def test_serving_tools_that_cannot_be_had_are_an_error_with_the_cause(load):

@@ -211,7 +211,10 @@ class Plan:
         places: dict[str, tuple[list[PluginUse | None], list[Any]]] = {
             "reward": (list(self._config.rewards), base["rewards"]),
             "tool": (list(self._config.agent.tools), base["agent"]["tools"]),
-            "environment": ([self._config.environment], [base["environment"]]),
+            "environment": (
+                [use for _, use in self._config.played],
+                base.get("environments") or [base["environment"]],
+            ),
             "strategy": ([self._config.agent.strategy], [base["agent"]["strategy"]]),
         }
         for use, written in zip(*places[kind], strict=True):

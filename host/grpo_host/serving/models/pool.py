@@ -96,11 +96,11 @@ class ModelPool(Part):
         self._app = self._served_app(config)
         if self._app is not None:  # they are the app's
             self.tools, self.agents_tools = ServedTools(environment=self.tools.environment), ()
-        if config and lacks_tools_of_episodes(config, services.registry):
+        for name in lacks_tools_of_episodes(config, services.registry) if config else ():
             logger.warning(
                 'the environment "%s" has tools in its episodes and offers none for serving: the served '
                 "agent has to do without. Its serving_tools() would offer them, see docs/plugins.md",
-                config.environment.name,
+                name,
             )
         run = None
         if which := services.settings.run:

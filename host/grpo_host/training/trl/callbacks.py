@@ -23,7 +23,7 @@ class StepMetrics(TrainerCallback):  # type: ignore[misc]
     def __init__(
         self,
         directory: RunDirectory,
-        phases: Callable[[], dict[str, float]],
+        phases: Callable[[], dict[str, float | None]],
         show: Callable[[int, Mapping[str, Any]], None],
     ) -> None:
         self._directory = directory
@@ -36,7 +36,7 @@ class StepMetrics(TrainerCallback):  # type: ignore[misc]
         values = {name: _json_number(value) for name, value in logs.items()}
         values.pop("epoch", None)  # of the rows in hand, which are only the rest if a run goes on
         phases = self._phases()
-        spent = sum(value for name, value in phases.items() if name.startswith("seconds/"))
+        spent = sum(value or 0.0 for name, value in phases.items() if name.startswith("seconds/"))
         # TRL's step_time holds all of a step, rollouts included.
         values["seconds/training"] = max(0.0, values.pop("step_time", spent) - spent)
         values.update(phases)
@@ -80,12 +80,14 @@ class StopEarly(TrainerCallback):  # type: ignore[misc]
 class CompleteCheckpoints(TrainerCallback):  # type: ignore[misc]
     """Marks a checkpoint as complete once everything else of it is written."""
 
-    def __init__(self, state: Callable[[], dict[str, Any]], ranks: Ranks | None = None) -> None:
+    def __init__(self, state: Callable[[int], dict[str, Any]], ranks: Ranks | None = None) -> None:
         self._state = state
         self._ranks = ranks or Ranks()
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        complete_checkpoint(Path(args.output_dir), state.global_step, self._state(), self._ranks)
+        complete_checkpoint(
+            Path(args.output_dir), state.global_step, self._state(state.global_step), self._ranks
+        )
 
 
 def _json_number(value: Any) -> Any:

@@ -121,14 +121,14 @@ def train_grpo(
     first_step: int,
     start: Path | None,
     show: Callable[[int, Any], None],
-    state: Callable[[], dict[str, Any]],
+    state: Callable[[int], dict[str, Any]],
     early: EarlyStopping | None = None,
     telemetry: TrainingTelemetry | None = None,
 ) -> bool:
     """Train until the last step, ``early`` stopping or a signal; False after a signal.
 
     ``start``: the adapter that step 1 began with; None if that was a new one.
-    Checkpoints are saved as it goes.
+    Checkpoints are saved as it goes, each with ``state(step)`` of its step.
 
     Raises ``RunError`` if a checkpoint cannot be written, or weights or too many gradients are not finite.
     """
@@ -167,15 +167,17 @@ def train_grpo(
             trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
             return not rollouts.interrupt.requested
         except StopTraining:
-            _save_now(trainer, directory.checkpoints, state(), ranks)
+            _save_now(trainer, directory.checkpoints, state, ranks)
             return False
 
 
-def _save_now(trainer: HostGRPOTrainer, checkpoints: Path, state: dict[str, Any], ranks: Ranks) -> None:
+def _save_now(
+    trainer: HostGRPOTrainer, checkpoints: Path, state: Callable[[int], dict[str, Any]], ranks: Ranks
+) -> None:
     """Save the last finished step; nothing to do before the first one."""
     step = trainer.state.global_step
     if step == 0 or ranks.broadcast(checkpoint_path(checkpoints, step).exists()):
         return
     trainer.state.num_input_tokens_seen = trainer.tokens_before  # the step that was left is done anew
     trainer._save_checkpoint(trainer.model, None)
-    complete_checkpoint(checkpoints, step, state, ranks)
+    complete_checkpoint(checkpoints, step, state(step), ranks)

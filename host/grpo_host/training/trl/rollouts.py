@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,15 +12,16 @@ from grpo_host.backends.event_loop import Runner
 from grpo_host.config.schema import TrainingConfig
 from grpo_host.rollouts.engine import Observer, RolloutEngine, RolloutMetrics
 from grpo_host.rollouts.episode import EpisodeRequest
-from grpo_host.rollouts.evaluation import most_frequent_failure
+from grpo_host.rollouts.evaluation import kind_metrics, most_frequent_failure
 from grpo_host.training.interrupt import Interrupt
 from grpo_host.training.policy import Policy
 from grpo_host.training.ranks.process_group import Ranks
+from grpo_host.training.task_order import TaskOrder
 from grpo_host.training.trl.trainer import HostGRPOTrainer
 from grpo_host.utils.progress import Reporter
 from grpo_sdk.errors import RunError
 from grpo_sdk.seeds import derive_seed
-from grpo_sdk.trajectory import Task, Trajectory
+from grpo_sdk.trajectory import Trajectory
 
 UNSCORED_STEPS = 3
 """Without a single reward, until a run is given up."""
@@ -35,7 +36,7 @@ class GrpoRollouts:
     loop: Runner
     reporter: Reporter
     interrupt: Interrupt
-    order: Sequence[Task]
+    order: TaskOrder
     training: TrainingConfig
     seed: int
     ranks: Ranks = field(default_factory=Ranks)
@@ -43,6 +44,8 @@ class GrpoRollouts:
     """Hear of other ranks' trajectories; the engine's own observers hear of this rank's."""
     seconds: dict[str, float] = field(default_factory=dict)
     metrics: RolloutMetrics = field(default_factory=RolloutMetrics)
+    kinds: Mapping[str, float | None] = field(default_factory=dict)
+    """The last step's metrics of each kind of task."""
     unscored: int = 0
     """Steps in a row in which not one episode had a reward."""
 
@@ -68,6 +71,8 @@ class GrpoRollouts:
                 check=self.interrupt.check,
             )
         everyone = gather_played([item for group in played for item in group], self.ranks, self.observers)
+        self.order.observe(everyone)
+        self.kinds = kind_metrics(everyone)
         self.metrics = RolloutMetrics(seconds=time.perf_counter() - synced)
         for trajectory in everyone:
             self.metrics.add(trajectory)
@@ -91,10 +96,11 @@ class GrpoRollouts:
     def _groups(self, rows: Sequence[dict[str, Any]], step: int) -> dict[int, list[EpisodeRequest]]:
         groups: dict[int, list[EpisodeRequest]] = {}
         for slot, samples in Counter(row["slot"] for row in rows).items():
-            task = self.order[slot]
+            done, place = divmod(slot, self.training.tasks_per_step)
+            tasks = self.order.tasks(done)
+            task = tasks[place]
             # Where there are few tasks, one comes twice in a step: its episodes are told apart.
-            step_begins = slot - slot % self.training.tasks_per_step
-            again = sum(earlier.id == task.id for earlier in self.order[step_begins:slot])
+            again = sum(earlier.id == task.id for earlier in tasks[:place])
             first = again * self.training.group_size
             groups[slot] = [
                 EpisodeRequest(
@@ -108,7 +114,7 @@ class GrpoRollouts:
             ]
         return groups
 
-    def phases(self) -> dict[str, float]:
+    def phases(self) -> dict[str, float | None]:
         """Timings and counts of the last step, for its line of metrics.jsonl."""
         rollout = self.metrics.as_dict()
         rollout.pop("seconds")
@@ -117,6 +123,8 @@ class GrpoRollouts:
             **({"weights/visible_update": visible} if visible is not None else {}),
             **{f"seconds/{name}": value for name, value in self.seconds.items()},
             **{f"rollouts/{name}": value for name, value in rollout.items()},
+            **self.kinds,
+            **self.order.metrics(),
         }
 
 

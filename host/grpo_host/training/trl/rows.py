@@ -69,8 +69,14 @@ def _row(sequence: TokenSequence) -> Row:
 
 
 def reward_columns(trajectories: Sequence[Trajectory], names: Sequence[str]) -> dict[str, list[float | None]]:
-    """Each reward's unweighted values, by name; None in every column for one that does not count."""
-    return {name: [t.rewards[name].value if _counts(t) else None for t in trajectories] for name in names}
+    """Each reward's unweighted values, by name; None in every column for one that does not count.
+
+    None too where a reward does not score the trajectory's environment: TRL leaves it out of the sum.
+    """
+    return {
+        name: [t.rewards[name].value if _counts(t) and name in t.rewards else None for t in trajectories]
+        for name in names
+    }
 
 
 def has_reward_variance(group: Sequence[Trajectory]) -> bool:

@@ -19,12 +19,14 @@ FEW = [Task("a"), Task("b"), Task("c")]
 @pytest.fixture
 def rollouts(heavy):
     """The rollouts of a run that has fewer tasks than a step plays; nothing is played."""
-    from grpo_host.training.task_order import task_order
+    from grpo_host.training.task_order import TaskOrder
     from grpo_host.training.trl.rollouts import GrpoRollouts
 
     training = TrainingConfig(steps=2, tasks_per_step=4, group_size=2)
     nothing = dict.fromkeys(("engine", "policy", "loop", "reporter", "interrupt"))
-    return GrpoRollouts(**nothing, training=training, order=task_order(FEW, 2, 4, seed=0), seed=0)
+    order = TaskOrder(FEW, 4, seed=0)
+    order.begin(0)
+    return GrpoRollouts(**nothing, training=training, order=order, seed=0)
 
 
 def test_a_task_that_comes_twice_in_a_step_is_played_anew(rollouts):

@@ -1,0 +1,98 @@
+"""Which tasks a step plays: in rounds, by weight, and the same after an interruption."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+
+import pytest
+
+from grpo_host.training.task_order import TaskOrder
+from grpo_sdk import Task
+from grpo_sdk.seeds import derive_seed
+
+PLAIN = [Task(f"train-{n}") for n in range(5)]
+MIXED = [
+    Task(f"{kind}/{n}", kind=kind) for kind, count in (("sums", 3), ("trivia", 50)) for n in range(count)
+]
+GENERATORS = [
+    Task(f"{kind}-{n}", kind=kind) for kind, count in (("gcd", 6), ("chess", 2)) for n in range(count)
+]
+
+
+def order(tasks: list[Task], per_step: int = 4, *, weights: dict[str, float] | None = None) -> TaskOrder:
+    made = TaskOrder(tasks, per_step, seed=3, weights=weights)
+    made.begin(0)
+    return made
+
+
+def steps(made: TaskOrder, first: int, last: int) -> list[str]:
+    ids = []
+    for done in range(first, last):
+        ids += [task.id for task in made.tasks(done)]
+        made.observe([])
+    return ids
+
+
+def test_one_environment_is_played_in_the_order_of_earlier_versions() -> None:
+    generator, expected = random.Random(derive_seed(3, "task-order")), []
+    for _ in range(4):
+        round_ = [task.id for task in PLAIN]
+        generator.shuffle(round_)
+        expected += round_
+
+    assert steps(order(PLAIN), 0, 5) == expected
+
+
+def test_environments_take_turns_by_weight_however_many_tasks_they_have() -> None:
+    ids = steps(order(MIXED, weights={"sums": 2.0, "trivia": 1.0}), 0, 3)
+
+    assert Counter(id_.partition("/")[0] for id_ in ids) == {"sums": 8, "trivia": 4}
+    assert set(Counter(id_ for id_ in ids if id_.startswith("sums")).values()) == {2, 3}
+
+
+def test_the_kinds_of_one_environment_share_by_the_number_of_their_tasks() -> None:
+    ids = steps(order(GENERATORS), 0, 2)
+
+    assert Counter(ids) == Counter(task.id for task in GENERATORS)
+
+
+@pytest.mark.parametrize("step", [0, 1, 3])
+def test_a_run_that_goes_on_plays_what_it_would_have_played(step: int) -> None:
+    weights = {"sums": 1.0, "trivia": 1.5}
+    whole = order(MIXED, weights=weights)
+    first = steps(whole, 0, step)
+    state = whole.state(step)
+    rest = steps(whole, step, 6)
+
+    again = TaskOrder(MIXED, 4, seed=3, weights=weights)
+    again.begin(step, state)
+
+    assert len(first) == 4 * step
+    assert steps(again, step, 6) == rest
+
+
+def test_a_step_that_is_left_half_way_is_played_again_with_the_same_tasks() -> None:
+    made = order(MIXED, weights={"sums": 1.0, "trivia": 1.0})
+    steps(made, 0, 2)
+    left = made.tasks(2)
+    made.observe([])
+    state = made.state(2)
+
+    again = TaskOrder(MIXED, 4, seed=3, weights={"sums": 1.0, "trivia": 1.0})
+    again.begin(2, state)
+
+    assert again.tasks(2) == left
+
+
+def test_a_checkpoint_of_an_earlier_version_goes_on_where_it_was() -> None:
+    whole = steps(order(PLAIN), 0, 5)
+    again = TaskOrder(PLAIN, 4, seed=3)
+    again.begin(2)
+
+    assert steps(again, 2, 5) == whole[8:]
+
+
+def test_steps_are_asked_for_in_order() -> None:
+    with pytest.raises(ValueError, match="the tasks after 3 steps are asked for, and 0 were given"):
+        order(PLAIN).tasks(3)
