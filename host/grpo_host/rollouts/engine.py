@@ -6,6 +6,7 @@ The usage guide calls it the computational engine.
 from __future__ import annotations
 
 import asyncio
+import statistics
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -43,6 +44,11 @@ class RolloutMetrics:
     stops: Counter[str] = field(default_factory=Counter)
     """Episodes by stop reason."""
     statuses: Counter[str] = field(default_factory=Counter)
+    successes: list[bool] = field(default_factory=list)
+    """Of the episodes whose environment says."""
+    rewards: list[float] = field(default_factory=list)
+    answers: set[tuple[str, str]] = field(default_factory=set)
+    """Each task with what the policy said and called, once."""
 
     def add(self, trajectory: Trajectory) -> None:
         """Count one more episode."""
@@ -57,6 +63,15 @@ class RolloutMetrics:
         self.forks += trajectory.ledger.forks if trajectory.ledger else 0
         self.stops[trajectory.stop_reason] += 1
         self.statuses[trajectory.status] += 1
+        if trajectory.reward is not None:
+            self.rewards.append(trajectory.reward)
+        if "success" in trajectory.outcome:
+            self.successes.append(bool(trajectory.outcome["success"]))
+        said = [
+            (item["content"], [call["function"] for call in item.get("tool_calls", ())])
+            for item in trajectory.policy_messages
+        ]
+        self.answers.add((trajectory.task.id, repr(said)))
 
     def as_dict(self) -> dict[str, float]:
         """Flat numbers for logs."""
@@ -74,7 +89,18 @@ class RolloutMetrics:
             **{f"stop/{reason}": count for reason, count in sorted(self.stops.items())},
             "failed": self.statuses["failed"],
             "truncated": self.statuses["truncated"],
+            "duplicates": 1 - len(self.answers) / max(1, self.episodes),
+            **({"success": statistics.fmean(self.successes)} if self.successes else {}),
+            **_spread(self.rewards),
         }
+
+
+def _spread(rewards: Sequence[float]) -> dict[str, float]:
+    """The tenths of the episodes with the lowest and the highest rewards end here."""
+    if len(rewards) < 2:
+        return {}
+    tenths = statistics.quantiles(rewards, n=10, method="inclusive")
+    return {"reward_p10": tenths[0], "reward_p90": tenths[-1]}
 
 
 def rates(batches: Collection[RolloutMetrics]) -> dict[str, float]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import orjson
 
+from grpo_host.runs.diagnosis import Finding, diagnose
 from grpo_host.runs.directory import RunDirectory
 from grpo_host.utils.paths import expanded
 from grpo_sdk.errors import RunError
@@ -118,6 +119,15 @@ class Run:
                 }
             )
         return sorted(found, key=lambda item: (item["step"] or 0, item["label"] == "after"))
+
+    def diagnosis(self) -> list[Finding]:
+        """What goes wrong in it, the worst first."""
+        weights = {
+            str(reward.get("as") or reward.get("name")): float(reward.get("weight", 1.0))
+            for reward in self.config.get("rewards") or ()
+            if isinstance(reward, Mapping)
+        }
+        return diagnose(self.metric_lines(), self.evaluations(), weights)
 
     def size_bytes(self) -> int:
         """What its files take on the disk."""

@@ -12,8 +12,8 @@ from grpo_host.backends.wrapper import innermost
 from grpo_host.rollouts.engine import Observer, RolloutMetrics
 from grpo_host.rollouts.episode import EpisodeAgent
 from grpo_host.rollouts.evaluation import Evaluation, evaluate, summarise
+from grpo_host.runs.diagnosis import Diagnosis
 from grpo_host.runs.directory import RunDirectory
-from grpo_host.training.health import Health
 from grpo_host.training.interrupt import Interrupt, StopTraining
 from grpo_host.training.ranks.process_group import Ranks
 from grpo_host.training.report import Timer, describe_step, draw_curves, next_commands
@@ -331,19 +331,19 @@ class TrainingRun:
     def _show(self, advance: Callable[[], None]) -> Callable[[int, Mapping[str, Any]], None]:
         earlier = self.directory.read_metrics()
         rewards: list[float] = [line["reward"] for line in earlier if line.get("reward") is not None]
-        health = Health()
+        diagnosis = Diagnosis({reward.label: reward.weight for reward in self.config.rewards})
         for line in earlier:
-            health.look(line)
-        self._report(warnings=health.as_list())
+            diagnosis.look(line)
+        self._report(warnings=diagnosis.warnings())
 
         def show(step: int, line: Mapping[str, Any]) -> None:
             advance()
             if line.get("reward") is not None:
                 rewards.append(line["reward"])
             self.reporter.line(describe_step(line, self.config.training.steps, rewards))
-            for warning in health.look(line):
-                self.reporter.line(f"warning: {warning.message}")
-                self._report(warnings=health.as_list())
+            for found in diagnosis.look(line):
+                self.reporter.line(f"{found.severity}: {found.message}")
+                self._report(warnings=diagnosis.warnings())
             if self.registry:
                 self.registry.notify_step(step, line)
 

@@ -74,7 +74,7 @@ def show_run(run_id: str, viewed: ViewedRun) -> dict[str, Any]:
         "config": run.config,
         "report": run.report or None,
         "evaluations": run.evaluations(),
-        "diagnosis": [],
+        "diagnosis": [found.as_dict() for found in run.diagnosis()],
         "index": viewed.index.progress().as_dict(),
         "series": sorted({name for line in run.metric_lines() for name in line} - set(NOT_SERIES)),
     }
