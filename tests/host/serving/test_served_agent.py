@@ -13,8 +13,8 @@ import openai
 import pytest
 
 from grpo_host.config.load import load_config
+from grpo_host.openai_protocol.tool_runs import MOST_CHARACTERS
 from grpo_host.plugins import load_plugins
-from grpo_host.serving.api.tool_runs import MOST_CHARACTERS
 from grpo_host.serving.app import create_app
 from grpo_host.serving.settings import ServerSettings
 from grpo_sdk.backend import Capability

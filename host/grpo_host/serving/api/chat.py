@@ -12,9 +12,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from starlette.responses import Response, StreamingResponse
 
 from grpo_host.chat.store import ConversationRecord
+from grpo_host.openai_protocol.tool_runs import ToolRun
 from grpo_host.serving.access.caller import Scope
 from grpo_host.serving.api.conversations import Opened, Turn
-from grpo_host.serving.api.tool_runs import ToolRun
 from grpo_host.serving.http.admission import shutting_down
 from grpo_host.serving.http.api_error import ApiError
 from grpo_host.serving.http.endpoint import Call, Endpoint

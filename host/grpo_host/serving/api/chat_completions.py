@@ -16,8 +16,7 @@ import orjson
 from starlette.responses import Response
 
 from grpo_host.agents.reply import OnText
-from grpo_host.serving.access.caller import Scope
-from grpo_host.serving.api.openai_schema import (
+from grpo_host.openai_protocol.completions import (
     ChatCompletion,
     ChatCompletionChunk,
     ChatCompletionRequest,
@@ -27,6 +26,7 @@ from grpo_host.serving.api.openai_schema import (
     ModelList,
     Usage,
 )
+from grpo_host.serving.access.caller import Scope
 from grpo_host.serving.api.openai_turn import Answering, usage_of
 from grpo_host.serving.http.api_error import ApiError
 from grpo_host.serving.http.endpoint import Call, Endpoint

@@ -14,7 +14,7 @@ from grpo_host.agents.session import Session
 from grpo_host.agents.speakers import speakers_in_text
 from grpo_host.agents.stop_sequences import StopSequences
 from grpo_host.chat.voice import Voice
-from grpo_host.serving.api.openai_schema import (
+from grpo_host.openai_protocol.completions import (
     CallOut,
     Choice,
     Logprobs,
@@ -22,8 +22,8 @@ from grpo_host.serving.api.openai_schema import (
     TokenLogprob,
     Usage,
 )
+from grpo_host.openai_protocol.tool_runs import shown
 from grpo_host.serving.api.served_as import serve_as
-from grpo_host.serving.api.tool_runs import shown
 from grpo_host.serving.http.api_error import ApiError
 from grpo_host.serving.http.endpoint import Call
 from grpo_host.serving.http.errors import agent_errors

@@ -12,9 +12,9 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
-from grpo_host.serving.api.openai_messages import Asked, Content, Heard, Name, Text, text_of
-from grpo_host.serving.api.openai_schema import AnyJson, FunctionDefinition, Label, NamedSchema, PlainText
-from grpo_host.serving.api.tool_runs import ToolRun
+from grpo_host.openai_protocol.completions import AnyJson, FunctionDefinition, Label, NamedSchema, PlainText
+from grpo_host.openai_protocol.messages import Asked, Content, Heard, Name, Text, text_of
+from grpo_host.openai_protocol.tool_runs import ToolRun
 from grpo_sdk.backend import Sampling
 from grpo_sdk.messages import Message, ToolSchema, assistant, system, tool_call, user
 

@@ -11,8 +11,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, Field
 
-from grpo_host.serving.api.openai_messages import Asked, MessageIn, Name, conversation
-from grpo_host.serving.api.tool_runs import ToolRun
+from grpo_host.openai_protocol.messages import Asked, MessageIn, Name, conversation
+from grpo_host.openai_protocol.tool_runs import ToolRun
 from grpo_sdk.backend import Sampling
 from grpo_sdk.messages import Message, ToolSchema
 from grpo_sdk.schemas import object_schema
