@@ -46,7 +46,7 @@ def check_app(said: AgentSection, backend: Backend | None) -> Iterator[Complaint
     if said.tools and "tools" not in app.parameters:
         yield Complaint(
             ("agent", "tools"),
-            f"{said.runnable.name} takes no tools. Leave them out, or give it a parameter called tools",
+            f"{said.runnable.label} takes no tools. Leave them out, or give it a parameter called tools",
         )
 
 
@@ -58,6 +58,12 @@ def _check_settings(said: AgentSection) -> Iterator[Complaint]:
             yield Complaint(("agent", key), "the app in agent.runnable has its own prompt. Leave this out")
     if said.train is not None and not any(weights_from_config(said.train).values()):
         yield Complaint(("agent", "train"), "no role is trained. Leave it out to train all")
+    if said.redirect and said.runnable is not None and said.runnable.command is not None:
+        yield Complaint(
+            ("agent", "redirect"),
+            "all model calls of an app in a process of its own are the policy's. Leave this out; "
+            "agent.train chooses among the models that it names",
+        )
     for name in said.redirect:
         if not all(name.partition(":")):
             yield Complaint(
@@ -77,7 +83,7 @@ def unused_tools(said: AgentSection, tools: Sequence[str]) -> Iterator[str]:
         return  # a complaint says so
     if not asks:
         yield (
-            f"agent.runnable: {said.runnable.name} does not ask for tools, so it is played without those of "
+            f"agent.runnable: {said.runnable.label} does not ask for tools, so it is played without those of "
             f"the environment: {', '.join(tools)}"
         )
 

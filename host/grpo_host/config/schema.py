@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from grpo_host.plugins.use import ModelConfig, Name, Named, PluginUse, Section
@@ -62,12 +62,26 @@ class LimitsConfig(Section):
 
 
 class AppUse(Named):
-    """An app of LangChain or LangGraph: a Runnable, a compiled graph, or a function that makes one."""
+    """An app: a Runnable of LangChain's, a graph, a function that makes one, or a program of any language."""
 
-    name: Name
+    name: str = ""
     """``module:attribute``, or a langgraph.json and one of its graphs: ``langgraph.json#shop``."""
+    command: Annotated[list[Name], Field(min_length=1)] | None = None
+    """Instead of a name: a program and its arguments, such as ``[node, shop.mjs]``, started for each
+    answer."""
     folder: str = "."
-    """Where its modules, or its langgraph.json, are; relative to agent.yaml."""
+    """Where its modules, its langgraph.json or its program are; relative to agent.yaml."""
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if bool(self.name) == bool(self.command):
+            raise ValueError("an app has a name or a command")
+        return self
+
+    @property
+    def label(self) -> str:
+        """The app in messages."""
+        return self.name or " ".join(self.command or ())
 
 
 class AgentSection(Section):

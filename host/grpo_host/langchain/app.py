@@ -6,6 +6,8 @@ import importlib
 import importlib.util
 import inspect
 import json
+import os
+import shutil
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -19,6 +21,7 @@ from grpo_sdk.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
     from grpo_host.config.schema import AppUse
+    from grpo_host.langchain.chat import ChatGrpo
 
 PARAMETERS = ["model", "tools", "task", "config"]
 """What a function that makes an app may ask for, by name."""
@@ -35,6 +38,8 @@ class App:
     build: Callable[..., Any] | None = None
     parameters: frozenset[str] = frozenset()
     """What ``build`` asks for."""
+    close: Callable[[], None] = lambda: None
+    """Ends what all of its episodes use."""
     _kept: list[tuple[Any, Runnable[Any, Any]]] = field(default_factory=list, repr=False)
     """The model that was given last, and what was made of it: the same for all episodes."""
 
@@ -58,9 +63,14 @@ class App:
         return made
 
 
-def load_app(use: AppUse) -> App:
-    """Import what ``use`` names, with its folder first on the import path. Raises ``ConfigError``."""
+def load_app(use: AppUse, others: str = "refuse") -> App:
+    """Import what ``use`` names, with its folder first on the import path. Raises ``ConfigError``.
+
+    ``others`` is "keep" if an app in a process of its own keeps the keys of other models' providers.
+    """
     folder = Path(use.folder)
+    if use.command is not None:
+        return _program(use, folder, others)
     if "#" in use.name:
         file, _, graph = use.name.rpartition("#")
         found = _of_langgraph_json(Path(folder, file), graph)
@@ -73,6 +83,28 @@ def load_app(use: AppUse) -> App:
             )
         found = _attribute(_imported(module, folder), attribute, use.name)
     return _app(use.name, found)
+
+
+def _program(use: AppUse, folder: Path, others: str) -> App:
+    from grpo_host.gateway.server import Gateway
+    from grpo_host.langchain.command import CommandApp
+
+    command = list(use.command or ())
+    if not folder.is_dir():
+        raise ConfigError(f"there is no folder {folder}")
+    here = folder / command[0]
+    found = str(here.resolve()) if os.sep in command[0] and here.exists() else shutil.which(command[0])
+    if found is None or not os.access(found, os.X_OK):
+        raise ConfigError(
+            f"there is no program {command[0]} in {folder} or on PATH. Install it, or write its path "
+            "relative to agent.runnable.folder, such as ./app"
+        )
+    gateway = Gateway()
+
+    def build(model: ChatGrpo) -> CommandApp:
+        return CommandApp([found, *command[1:]], folder, gateway, model.source, others)
+
+    return App(use.label, None, build, frozenset({"model"}), gateway.close)
 
 
 def _app(name: str, found: Any) -> App:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from grpo_host.assembly.agent import agent_from_config
 from grpo_host.assembly.runtime import Assembly
-from grpo_host.langchain.app import load_app
+from grpo_host.langchain.app import App, load_app
 from grpo_host.langchain.app_agent import AppAgent, AppMapping
 from grpo_host.langchain.redirect import Redirect
 from grpo_sdk.strategy import Strategy
@@ -28,13 +28,14 @@ class AppAssembly(Assembly):
 
     redirect: Redirect | None = None
     """Until it is closed, the app's models are the policy or are refused."""
+    app: App | None = None
 
     async def start(self) -> AppAgent:
         """Import the app, load the backend and give the agent that is the app."""
         config = self.config
         if config.agent.runnable is None:
             raise ValueError("agent.yaml names no app")
-        app = load_app(config.agent.runnable)
+        app = self.app = load_app(config.agent.runnable, config.agent.others)
         await self.backend.start()
         # Those of Python's own would let few episodes of an app that is not async run side by side.
         threads = max(THREADS, config.rollouts.concurrency)
@@ -50,6 +51,8 @@ class AppAssembly(Assembly):
     async def close(self) -> None:
         if self.redirect is not None:
             self.redirect.restore()
+        if self.app is not None:
+            self.app.close()
         await super().close()
 
 

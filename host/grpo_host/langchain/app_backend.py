@@ -32,7 +32,7 @@ class ServedApp:
     def __init__(self, said: AgentSection, limits: AgentLimits, tools: Sequence[ToolLike]) -> None:
         if said.runnable is None:
             raise ConfigError("agent.runnable names no app")
-        self._app: App = load_app(said.runnable)
+        self._app: App = load_app(said.runnable, said.others)
         self._said = said
         self._limits = limits
         self._tools = tuple(tools)
@@ -52,6 +52,7 @@ class ServedApp:
         if self._redirect is not None:
             self._redirect.restore()
             self._redirect = None
+        self._app.close()
 
 
 class _AppBackend(BackendWrapper):

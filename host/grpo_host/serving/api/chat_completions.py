@@ -8,7 +8,6 @@ own, which run here, and the answer tells which.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
@@ -16,15 +15,14 @@ import orjson
 from starlette.responses import Response
 
 from grpo_host.agents.reply import OnText
+from grpo_host.openai_protocol.chunks import DONE, Head, last_delta
 from grpo_host.openai_protocol.completions import (
     ChatCompletion,
     ChatCompletionChunk,
     ChatCompletionRequest,
     ChunkChoice,
-    MessageOut,
     Model,
     ModelList,
-    Usage,
 )
 from grpo_host.serving.access.caller import Scope
 from grpo_host.serving.api.openai_turn import Answering, usage_of
@@ -86,13 +84,13 @@ async def model(call: Call) -> Model:
 async def complete(call: Call) -> ChatCompletion | Response:
     """The answers, whole or as a stream of server-sent events."""
     request: ChatCompletionRequest = call.body
-    head = _Head(f"chatcmpl-{uuid4().hex}", int(time.time()), request.model)
+    head = Head(f"chatcmpl-{uuid4().hex}", int(time.time()), request.model)
     if request.stream:
         return await event_stream(
             call,
             lambda put: _streamed(call, request, head, put),
             lambda problem: _failure(problem, call),
-            end=b"data: [DONE]\n\n",
+            end=DONE,
         )
     async with call.services.models.lease(request.model) as lease:
         answering = Answering(call, request, lease, head.id)
@@ -106,22 +104,7 @@ async def complete(call: Call) -> ChatCompletion | Response:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Head:
-    """What all chunks of one answer share."""
-
-    id: str
-    created: int
-    model: str
-
-    def event(self, choices: list[ChunkChoice], usage: Usage | None = None) -> bytes:
-        chunk = ChatCompletionChunk(
-            id=self.id, created=self.created, model=self.model, choices=choices, usage=usage
-        )
-        return b"data: %b\n\n" % chunk.model_dump_json(exclude_none=True).encode()
-
-
-async def _streamed(call: Call, request: ChatCompletionRequest, head: _Head, put: Put) -> None:
+async def _streamed(call: Call, request: ChatCompletionRequest, head: Head, put: Put) -> None:
     opened: set[int] = set()
 
     def add(index: int, delta: dict[str, Any], **rest: Any) -> None:
@@ -138,20 +121,10 @@ async def _streamed(call: Call, request: ChatCompletionRequest, head: _Head, put
         answers = await answering.all(on_text)
         for index, item in enumerate(answers):
             choice = answering.choice(index, item)
-            last = _last_delta(choice.message)
+            last = last_delta(choice.message)
             add(index, last, finish_reason=choice.finish_reason, logprobs=choice.logprobs)
         if request.stream_options and request.stream_options.include_usage:
             put(head.event([], usage_of(answers)))
-
-
-def _last_delta(message: MessageOut) -> dict[str, Any]:
-    """What of ``message`` was not streamed as text."""
-    delta: dict[str, Any] = {}
-    # OpenAI's client puts the entries of a list in deltas together by their index.
-    for name, entries in (("tool_calls", message.tool_calls), ("tool_runs", message.tool_runs)):
-        if entries:
-            delta[name] = [{"index": number, **entry.model_dump()} for number, entry in enumerate(entries)]
-    return delta
 
 
 def _failure(problem: ApiError, call: Call) -> bytes:

@@ -1,0 +1,312 @@
+"""A server on loopback that speaks OpenAI's protocol and answers for the episode whose key it is sent."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import socket
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextvars import Context, copy_context
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import orjson
+from pydantic import ValidationError
+from starlette.applications import Starlette
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from grpo_host.agents.agent import TurnLimitError, TurnTimeoutError
+from grpo_host.agents.reply import OnText, Reply
+from grpo_host.backends.event_loop import LoopThread
+from grpo_host.openai_protocol.chunks import DONE, Head, last_delta
+from grpo_host.openai_protocol.completions import (
+    CallOut,
+    ChatCompletion,
+    ChatCompletionRequest,
+    Choice,
+    ChunkChoice,
+    MessageOut,
+    Model,
+    ModelList,
+    Usage,
+)
+from grpo_host.utils.validation import explain, say_location
+from grpo_sdk.errors import CapabilityError, ConfigError, ContextOverflowError, GrpoError
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+logger = logging.getLogger(__name__)
+
+Answer = Callable[[ChatCompletionRequest, OnText | None], Awaitable[Reply]]
+"""Gives an episode's answer to a request; the text is told as it comes, from any thread."""
+
+MOST_BYTES = 32 * 2**20
+"""Of a request."""
+END_SECONDS = 5.0
+
+
+@dataclass(eq=False)
+class _Episode:
+    """Who holds a key."""
+
+    answer: Answer
+    context: Context
+    running: set[asyncio.Task[Any]] = field(default_factory=set)
+
+
+class RefusedError(Exception):
+    """A request is not answered."""
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(message)
+        self.status, self.code = status, code
+
+
+class Gateway:
+    """Answers ``/v1/chat/completions`` for whoever sends the key of an episode that is being played.
+
+    It listens on 127.0.0.1, at a port that the system chooses, from the first key on, and takes no rewards:
+    an app cannot grade itself. ``close`` ends it.
+    """
+
+    def __init__(self) -> None:
+        self._episodes: dict[str, _Episode] = {}
+        self._thread: LoopThread | None = None
+        self._server: Any = None
+        self._ended: Any = None
+        self._url = ""
+
+    @property
+    def url(self) -> str:
+        """What OpenAI's clients call the base URL."""
+        self._start()
+        return self._url
+
+    @contextlib.contextmanager
+    def key(self, answer: Answer) -> Iterator[str]:
+        """A key for which ``answer`` speaks, in the context variables of now, while the block runs."""
+        key = f"grpo-episode-{secrets.token_urlsafe(24)}"
+        episode = self._episodes[key] = _Episode(answer, copy_context())
+        try:
+            yield key
+        finally:
+            del self._episodes[key]
+            if self._thread is not None:
+                self._thread.loop.call_soon_threadsafe(_cancel, episode)
+
+    def close(self) -> None:
+        """Stop listening. It can be used again."""
+        thread, self._thread = self._thread, None
+        if thread is None:
+            return
+        self._server.should_exit = True
+        with contextlib.suppress(Exception):
+            self._ended.result(END_SECONDS)
+        thread.close()
+
+    def _start(self) -> None:
+        if self._thread is not None:
+            return
+        import uvicorn
+
+        class Server(uvicorn.Server):
+            @contextlib.contextmanager
+            def capture_signals(self) -> Iterator[None]:
+                yield  # signals are the run's
+
+        listener = socket.create_server(("127.0.0.1", 0), backlog=2048)
+        self._url = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
+        routes = [
+            Route("/v1/chat/completions", self._complete, methods=["POST"]),
+            Route("/v1/models", self._models, methods=["GET"]),
+        ]
+        config = uvicorn.Config(
+            Starlette(routes=routes, exception_handlers={RefusedError: _refusal}),
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            timeout_graceful_shutdown=1,
+        )
+        self._server = Server(config)
+        self._thread = LoopThread("grpo-gateway")
+        serving = self._server.serve(sockets=[listener])
+        self._ended = asyncio.run_coroutine_threadsafe(serving, self._thread.loop)
+
+    async def _models(self, request: Request) -> Response:
+        self._episode(request)
+        return _json(ModelList(data=[Model(id="policy", created=int(time.time()))]))
+
+    async def _complete(self, request: Request) -> Response:
+        episode = self._episode(request)
+        asked = await _read(request)
+        head = Head(f"chatcmpl-{uuid4().hex}", int(time.time()), asked.model)
+        if asked.stream:
+            events = _streamed(episode, asked, head)
+            first = await anext(events)  # what fails before it has a status of its own
+            return StreamingResponse(_after(first, events), media_type="text/event-stream")
+        answer = _begin(episode, asked, None)
+        gone = asyncio.ensure_future(_gone(request))
+        try:
+            await asyncio.wait({answer, gone}, return_when=asyncio.FIRST_COMPLETED)
+            reply = await _reply(answer)
+        finally:
+            gone.cancel()
+            answer.cancel()
+        return _json(
+            ChatCompletion(
+                id=head.id,
+                created=head.created,
+                model=head.model,
+                choices=[Choice(index=0, message=_message(reply), finish_reason=reply.finish_reason.value)],
+                usage=_usage(reply),
+            )
+        )
+
+    def _episode(self, request: Request) -> _Episode:
+        scheme, _, key = request.headers.get("authorization", "").partition(" ")
+        episode = self._episodes.get(key) if scheme.lower() == "bearer" else None
+        if episode is None:
+            raise RefusedError(
+                401,
+                "no_episode",
+                "this is the key of no episode that is being played. Use the OPENAI_API_KEY that the app was "
+                "started with, before the app answers",
+            )
+        return episode
+
+
+async def _read(request: Request) -> ChatCompletionRequest:
+    body = bytearray()
+    async for part in request.stream():
+        body += part
+        if len(body) > MOST_BYTES:
+            raise RefusedError(413, "too_large", f"a request may have {MOST_BYTES >> 20} MiB")
+    try:
+        asked = ChatCompletionRequest.model_validate_json(bytes(body))
+    except ValidationError as problem:
+        fields = list(ChatCompletionRequest.model_fields)
+        said = [
+            f"{say_location(error['loc'])}: "
+            + explain(error, fields if len(error["loc"]) == 1 else (), what="field")
+            for error in problem.errors(include_url=False, include_input=False)[:8]
+        ]
+        raise RefusedError(400, "invalid_request", "; ".join(said)) from None
+    for name, wanted in (("n", (asked.n or 1) > 1), ("logprobs", asked.logprobs)):
+        if wanted:
+            raise RefusedError(400, "unsupported", f"{name}: an episode's model gives one answer a call")
+    return asked
+
+
+def _begin(episode: _Episode, asked: ChatCompletionRequest, on_text: OnText | None) -> asyncio.Task[Reply]:
+    """The answer, as a task that sees the context variables of the episode and ends with its key."""
+
+    async def answer() -> Reply:
+        return await episode.answer(asked, on_text)
+
+    task = asyncio.get_running_loop().create_task(answer(), context=episode.context.copy())
+    episode.running.add(task)
+    task.add_done_callback(episode.running.discard)
+    return task
+
+
+async def _reply(answer: asyncio.Task[Reply]) -> Reply:
+    if not answer.done():
+        raise RefusedError(499, "gone", "the client went away")
+    if answer.cancelled():
+        raise RefusedError(409, "episode_over", "the episode of this key is over")
+    try:
+        return answer.result()
+    except (CapabilityError, ConfigError) as problem:
+        raise RefusedError(400, "unsupported", str(problem)) from problem
+    except ContextOverflowError as problem:
+        raise RefusedError(400, "context_length_exceeded", str(problem)) from problem
+    except (TurnLimitError, TurnTimeoutError) as problem:
+        raise RefusedError(409, "episode_over", str(problem)) from problem
+    except GrpoError as problem:
+        raise RefusedError(500, "model_error", str(problem)) from problem
+    except Exception as problem:
+        logger.exception("an app's model call failed")
+        raise RefusedError(500, "model_error", f"{type(problem).__name__}: {problem}") from problem
+
+
+async def _streamed(episode: _Episode, asked: ChatCompletionRequest, head: Head) -> AsyncIterator[bytes]:
+    loop = asyncio.get_running_loop()
+    texts: asyncio.Queue[str | None] = asyncio.Queue()
+
+    def hear(text: str | None) -> None:
+        loop.call_soon_threadsafe(texts.put_nowait, text)
+
+    answer = _begin(episode, asked, hear)
+    answer.add_done_callback(lambda _: hear(None))
+    begun = False
+    try:
+        while (text := await texts.get()) is not None:
+            yield head.event([ChunkChoice(index=0, delta=_opened({"content": text}, begun))])
+            begun = True
+        reply = await _reply(answer)
+        last = _opened(last_delta(_message(reply)), begun)
+        yield head.event([ChunkChoice(index=0, delta=last, finish_reason=reply.finish_reason.value)])
+        if asked.stream_options and asked.stream_options.include_usage:
+            yield head.event([], _usage(reply))
+    except RefusedError as problem:
+        if not begun:
+            raise
+        yield b"data: %b\n\n" % orjson.dumps(_body(problem))
+    finally:
+        answer.cancel()
+    yield DONE
+
+
+def _opened(delta: dict[str, Any], begun: bool) -> dict[str, Any]:
+    return delta if begun else {"role": "assistant", "content": "", **delta}
+
+
+async def _after(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    try:
+        yield first
+        async for event in rest:
+            yield event
+    finally:
+        await rest.aclose()  # type: ignore[attr-defined]
+
+
+async def _gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _cancel(episode: _Episode) -> None:
+    for task in episode.running:
+        task.cancel()
+
+
+def _message(reply: Reply) -> MessageOut:
+    calls = [CallOut.model_validate(call) for call in reply.message.get("tool_calls", ())]
+    text = reply.message["content"]
+    return MessageOut(content=text if text or not calls else None, tool_calls=calls or None)
+
+
+def _usage(reply: Reply) -> Usage:
+    prompt, completion = reply.prompt_tokens, reply.completion_tokens
+    return Usage(prompt_tokens=prompt, completion_tokens=completion, total_tokens=prompt + completion)
+
+
+def _json(model: ChatCompletion | ModelList) -> Response:
+    return Response(model.model_dump_json(exclude_none=True), media_type="application/json")
+
+
+def _body(problem: RefusedError) -> dict[str, Any]:
+    kind = "authentication_error" if problem.status == 401 else "invalid_request_error"
+    return {"error": {"message": str(problem), "type": kind, "param": None, "code": problem.code}}
+
+
+async def _refusal(_: Request, problem: Exception) -> Response:
+    assert isinstance(problem, RefusedError)
+    # What a model refuses once, it refuses again: clients must not try three times.
+    return JSONResponse(_body(problem), problem.status, {"x-should-retry": "false"})
