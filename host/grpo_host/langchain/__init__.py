@@ -8,8 +8,9 @@ from grpo_host.langchain.chat import ChatGrpo
 
 if TYPE_CHECKING:
     from grpo_host.langchain.agent import GrpoAgent
+    from grpo_host.langchain.recorder import TrajectoryRecorder, add_feedback
 
-__all__ = ["ChatGrpo", "GrpoAgent"]
+__all__ = ["ChatGrpo", "GrpoAgent", "TrajectoryRecorder", "add_feedback"]
 
 
 def __getattr__(name: str) -> Any:
@@ -17,4 +18,8 @@ def __getattr__(name: str) -> Any:
         from grpo_host.langchain.agent import GrpoAgent
 
         return GrpoAgent
+    if name in ("TrajectoryRecorder", "add_feedback"):
+        from grpo_host.langchain import recorder
+
+        return getattr(recorder, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
