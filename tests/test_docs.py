@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from grpo_host.assembly.tools import make_tools, tool_name
 from grpo_host.checks.check import check
 from grpo_host.config.load import load_config
 from grpo_host.plugins import load_plugins
+from grpo_host.plugins.use import PluginUse
 from grpo_sdk import hooks
 from grpo_sdk.testing import make_trajectory
 
@@ -33,6 +35,17 @@ def test_the_readme_plugin_is_a_plugin_whose_reward_scores() -> None:
     reward = registry.get("reward", "brief").make(words=2)
     said = make_trajectory([{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "a b c d"}])
     assert reward.score(said) == 0.5
+
+
+def test_the_documented_bundle_brings_its_tools() -> None:
+    namespace: dict[str, object] = {}
+    exec(snippets(ROOT / "docs" / "tools.md", "python")[0], namespace)
+    registry = load_plugins(disable=True)
+    registry.register(type("Plugin", (), {"grpo_tools": staticmethod(namespace["grpo_tools"])}), "docs")
+
+    tools = make_tools(PluginUse(name="notebook"), registry)
+
+    assert [tool_name(tool) for tool in tools] == ["write_note", "read_notes"]
 
 
 def test_the_documented_agent_yaml_is_accepted(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from grpo_sdk.backend import Backend, Capability, ChatReply, FinishReason, ModelSpec, Sampling, TokenReply
+    from grpo_sdk.bundles import ToolBundle, ToolsLostError
     from grpo_sdk.cache import Cache
     from grpo_sdk.embedder import Embedder
     from grpo_sdk.environment import Environment, Observation, StepResult
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "backend": "Backend Capability ChatReply FinishReason ModelSpec Sampling TokenReply",
+    "bundles": "ToolBundle ToolsLostError",
     "cache": "Cache",
     "embedder": "Embedder",
     "environment": "Environment Observation StepResult",
@@ -84,10 +86,12 @@ __all__ = [
     "Strategy",
     "Task",
     "TokenReply",
+    "ToolBundle",
     "ToolCall",
     "ToolCallError",
     "ToolRun",
     "ToolSchema",
+    "ToolsLostError",
     "Trajectory",
     "Turn",
     "assistant",

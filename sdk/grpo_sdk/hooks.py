@@ -19,10 +19,10 @@ import pluggy
 
 if TYPE_CHECKING:
     from grpo_sdk.backend import Backend
+    from grpo_sdk.bundles import Opening, ToolBundle
     from grpo_sdk.environment import Environment
     from grpo_sdk.rewards import GroupReward, Reward
     from grpo_sdk.strategy import Strategy
-    from grpo_sdk.tools import ToolLike
     from grpo_sdk.trajectory import Trajectory
 
 HOOK_API = 1
@@ -35,7 +35,7 @@ hookimpl = pluggy.HookimplMarker("grpo")
 """Marks a function of a plugin as the implementation of the hook of its name."""
 
 RewardFactory: TypeAlias = "Callable[..., Reward | GroupReward]"
-ToolFactory: TypeAlias = "Callable[..., ToolLike]"
+ToolFactory: TypeAlias = "Callable[..., ToolBundle | Opening]"
 EnvironmentFactory: TypeAlias = "Callable[..., Environment]"
 BackendFactory: TypeAlias = "type[Backend]"
 StrategyFactory: TypeAlias = "Callable[..., Strategy]"
@@ -56,8 +56,9 @@ class GrpoHooks:
     def grpo_tools(self) -> Mapping[str, ToolFactory]:  # type: ignore[empty-body]
         """Offer tools. Called once at start-up.
 
-        A factory returns a langchain-core ``BaseTool`` or a plain function; its keyword
-        parameters are the tool's options in agent.yaml.
+        A factory returns a langchain-core ``BaseTool``, a plain function, a list of these, or a
+        ``ToolBundle``, whose tools are opened and closed with the run or with each episode; its keyword
+        parameters are the options in agent.yaml. It may be a coroutine, or an async context manager.
         """
 
     @hookspec

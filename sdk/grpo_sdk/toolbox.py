@@ -11,7 +11,16 @@ from typing import Any, TypeAlias
 
 from grpo_sdk.deadline import Deadline
 from grpo_sdk.messages import Message, ToolCall, ToolSchema, tool_result, whole_text
-from grpo_sdk.tools import MALFORMED_CALL, BoundTool, ToolCallError, ToolLike, ToolLimits, bind
+from grpo_sdk.tool_results import tool_text
+from grpo_sdk.tools import (
+    MALFORMED_CALL,
+    BoundTool,
+    HandledToolError,
+    ToolCallError,
+    ToolLike,
+    ToolLimits,
+    bind,
+)
 from grpo_sdk.trajectory import ToolRun
 
 Around: TypeAlias = Callable[[ToolCall], AbstractContextManager[Callable[[Message, ToolRun], None]]]
@@ -95,6 +104,7 @@ class Toolbox:
         name = call["function"]["name"]
         started = time.perf_counter()
         error: str | None = None
+        handled: str | None = None
         truncated = False
         try:
             if name == MALFORMED_CALL:
@@ -105,6 +115,8 @@ class Toolbox:
             if tool is None:
                 offered = ", ".join(self._tools) or "none"
                 raise ToolCallError(f'no tool "{name}"; the tools are: {offered}')
+            if tool.ready is not None:
+                await tool.ready()
             with Deadline(self.limits.seconds):
                 text = tool_text(await tool.run(_arguments(call)))
             if len(text) > self.limits.output_chars:
@@ -113,13 +125,15 @@ class Toolbox:
                 truncated = True
         except TimeoutError:
             error = f"no answer within {self.limits.seconds:g} s"
+        except HandledToolError as problem:
+            handled = error = str(problem)
         except ToolCallError as problem:
             error = str(problem)
         except Exception as problem:
             error = f"{type(problem).__name__}: {problem}"[:500]
         if error is not None:
             error = whole_text(error)
-            text = f"Error: {error}"
+            text = f"Error: {error}" if handled is None else error
         seconds = time.perf_counter() - started
         record = ToolRun(name, call["id"], seconds, error=error, truncated=truncated)
         return tool_result(call, text), record
@@ -134,13 +148,3 @@ def _arguments(call: ToolCall) -> dict[str, Any]:
     if not isinstance(arguments, dict):
         raise ToolCallError("the arguments are not a JSON object")
     return arguments
-
-
-def tool_text(value: Any) -> str:
-    """What the model is shown of a tool's result."""
-    if isinstance(value, str):
-        return value
-    try:
-        return json.dumps(value, ensure_ascii=False)
-    except (TypeError, ValueError):
-        return str(value)

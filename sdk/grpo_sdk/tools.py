@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
-from grpo_sdk.blocking import call_blocking
+from grpo_sdk.blocking import call_blocking, settled
 from grpo_sdk.messages import ToolSchema
 from grpo_sdk.numbers import check_number
 from grpo_sdk.schemas import inlinable, object_schema
@@ -56,10 +56,14 @@ def as_tool(tool: ToolLike, *, name: str | None = None) -> BaseTool:
     from langchain_core.retrievers import BaseRetriever
     from langchain_core.tools import BaseTool, StructuredTool
 
+    from grpo_sdk.langchain_tools import langchain_tool
+
     if isinstance(tool, BaseRetriever):
         return _retriever_tool(tool, name)
     if isinstance(tool, BaseTool):
         return tool if name in (None, tool.name) else tool.model_copy(update={"name": name})
+    if isinstance(tool, BoundTool):
+        return langchain_tool(tool, name or tool.name)
     if not callable(tool):
         raise TypeError(f"a tool is a BaseTool, a retriever or a function, not {type(tool).__name__}")
     label = name or str(getattr(tool, "__name__", type(tool).__name__))
@@ -116,6 +120,10 @@ class ToolCallError(Exception):
     """
 
 
+class HandledToolError(ToolCallError):
+    """A LangChain tool's ``handle_tool_error`` or ``handle_validation_error`` says how to answer."""
+
+
 Runner: TypeAlias = Callable[[dict[str, Any]], Awaitable[Any]]
 
 
@@ -133,6 +141,8 @@ class BoundTool:
     """What it was made from, a ``BaseTool`` or a function."""
     through_langchain: bool = False
     """Whether its calls are LangChain's, which tells callbacks of them."""
+    ready: Callable[[], Awaitable[None]] | None = None
+    """Awaited before a call, outside of its time limit."""
 
     def __post_init__(self) -> None:
         function = self.schema["function"]
@@ -150,12 +160,14 @@ def bind(tool: ToolLike, *, name: str | None = None) -> BoundTool:
     from langchain_core.retrievers import BaseRetriever
     from langchain_core.tools import BaseTool
 
+    from grpo_sdk.langchain_tools import through_langchain
+
     if isinstance(tool, BoundTool):
         return tool if name in (None, tool.name) else _renamed(tool, str(name))
     if isinstance(tool, BaseTool | BaseRetriever):
         made = as_tool(tool, name=name)
         form = _plain_form(made)
-        run = _through_langchain(made) if form is None else _direct(form, made.coroutine or made.func)  # type: ignore[attr-defined]
+        run = through_langchain(made) if form is None else _direct(form, made.coroutine or made.func)  # type: ignore[attr-defined]
         return BoundTool(made.name, tool_schema(made), run, tool, through_langchain=form is None)
     form = _function_form(tool, name)
     return BoundTool(form.name, form.schema, _direct(form, tool), tool)
@@ -188,7 +200,7 @@ def _function_form(function: Callable[..., Any], name: str | None) -> _Form:
     """
     plain = getattr(function, "__func__", function)
     looks = (
-        (plain.__defaults__, plain.__kwdefaults__, plain.__annotations__, plain.__doc__)
+        (plain.__name__, plain.__defaults__, plain.__kwdefaults__, plain.__annotations__, plain.__doc__)
         if (inspect.isfunction(plain))
         else None
     )
@@ -226,6 +238,7 @@ def _plain_form(tool: BaseTool) -> _Form | None:
         and isinstance(schema, type)
         and issubclass(schema, BaseModel)
         and function is not None
+        and not (tool.handle_tool_error or tool.handle_validation_error)
         and not {"callbacks", "run_manager", "config"} & set(inspect.signature(function).parameters)
     )
     if not plain:
@@ -241,28 +254,17 @@ def _direct(form: _Form, function: Callable[..., Any]) -> Runner:
         try:
             valid = form.model.model_validate(arguments)
         except ValidationError as problem:
-            raise ToolCallError(_invalid(form.name, problem)) from None
+            raise ToolCallError(invalid_arguments(form.name, problem)) from None
         values = {name: getattr(valid, name) for name in form.fields}
         if form.is_async:
             return await function(**values)
-        return await call_blocking(function, **values)
+        return await settled(await call_blocking(function, **values))
 
     return run
 
 
-def _through_langchain(tool: BaseTool) -> Runner:
-    from pydantic import ValidationError
-
-    async def run(arguments: dict[str, Any]) -> Any:
-        try:
-            return await tool.ainvoke(arguments)
-        except ValidationError as problem:
-            raise ToolCallError(_invalid(tool.name, problem)) from None
-
-    return run
-
-
-def _invalid(name: str, problem: Any) -> str:
+def invalid_arguments(name: str, problem: Any) -> str:
+    """What a pydantic ``ValidationError`` tells the model that called ``name``."""
     details = "; ".join(
         f"{'.'.join(map(str, item['loc'])) or 'arguments'}: {item['msg']}"
         for item in problem.errors(include_url=False)

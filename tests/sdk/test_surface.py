@@ -40,7 +40,7 @@ hookimpl
 Message ToolCall ToolSchema assistant system tool_call tool_result user
 GroupReward Reward RewardResult reward score_messages
 StopReason ToolRun Trajectory Turn
-Strategy ToolCallError derive_seed record_reward
+Strategy ToolBundle ToolCallError ToolsLostError derive_seed record_reward
 """
 
 

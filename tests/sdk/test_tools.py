@@ -242,3 +242,15 @@ def test_an_extended_toolbox_leaves_the_first_as_it_was():
     assert (box.names, more.names) == (["add"], ["add", "greet"])
     assert "greet" in more
     assert len(box) == 1
+
+
+def test_functions_of_the_same_code_have_names_of_their_own():
+    def named(name):
+        def function() -> str:
+            """Say the name."""
+            return name
+
+        function.__name__ = name
+        return function
+
+    assert [bind(named(name)).name for name in ("one", "two")] == ["one", "two"]

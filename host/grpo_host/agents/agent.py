@@ -17,6 +17,7 @@ from grpo_host.agents.reply import OnText, Reply
 from grpo_host.agents.session import Session, TokenSession, open_session
 from grpo_host.agents.tracing import Instruments
 from grpo_sdk.backend import Backend, Sampling
+from grpo_sdk.bundles import tools_of_answer
 from grpo_sdk.deadline import Deadline
 from grpo_sdk.errors import ConfigError
 from grpo_sdk.messages import Message, ToolCall, ToolSchema, system
@@ -197,12 +198,13 @@ class Conversation:
         ``TurnTimeoutError``, and what the backend raises. All that was said until then is in the
         session.
         """
-        if self.agent.instruments is None:
-            return await self._act(new, on_text)
-        with self.agent.instruments.invocation(self, new) as answered:
-            message = await self._act(new, on_text)
-            answered(message)
-            return message
+        async with tools_of_answer():
+            if self.agent.instruments is None:
+                return await self._act(new, on_text)
+            with self.agent.instruments.invocation(self, new) as answered:
+                message = await self._act(new, on_text)
+                answered(message)
+                return message
 
     def begin_again(self, messages: Sequence[Message]) -> None:
         """Go on as if all there was until now were ``messages``, the system message included."""

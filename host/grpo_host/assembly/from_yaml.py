@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from grpo_host.assembly.tools import build_tools
 from grpo_host.backends.on_demand import OnDemandBackend
 from grpo_host.plugins import Offer, Registry
 from grpo_host.plugins.options import choose
@@ -20,10 +21,9 @@ from grpo_sdk.environment import Environment
 from grpo_sdk.errors import PluginError
 from grpo_sdk.rewards import GroupReward, Reward
 from grpo_sdk.strategy import Strategy
+from grpo_sdk.tools import ToolLike
 
 if TYPE_CHECKING:
-    from langchain_core.tools import BaseTool
-
     from grpo_host.config.schema import AgentConfig
     from grpo_host.plugins.use import ModelConfig, PluginUse
 
@@ -33,7 +33,7 @@ class Parts:
     """The parts of a run; nothing is started yet."""
 
     rewards: list[WeightedReward]
-    tools: list[BaseTool]
+    tools: list[ToolLike]
     """Those of agent.yaml that the strategy may use; an environment adds its own to an episode."""
     strategy: Strategy
     """With agent.yaml's system prompt after its own."""
@@ -91,24 +91,6 @@ def make_reward(
     if not isinstance(made, Reward | GroupReward):
         raise _wrong(offer, made, "a Reward or a GroupReward")
     return made
-
-
-def build_tools(config: AgentConfig, registry: Registry, strategy: Strategy) -> list[BaseTool]:
-    """The tools of agent.yaml that ``strategy`` may use."""
-    tools = [make_tool(use, registry) for use in config.agent.tools]
-    return [tool for tool in tools if strategy.tools is None or tool.name in strategy.tools]
-
-
-def make_tool(use: PluginUse, registry: Registry) -> BaseTool:
-    """One tool."""
-    from grpo_sdk.tools import as_tool
-
-    offer, options = choose("tool", use, registry)
-    made = offer.make(**options)
-    try:
-        return as_tool(made)
-    except (TypeError, ValueError) as error:
-        raise PluginError(f"{offer} is no tool: {error}") from error
 
 
 def build_strategy(config: AgentConfig, registry: Registry) -> Strategy:

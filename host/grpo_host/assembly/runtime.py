@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from grpo_host.assembly.agent import agent_from_config
 from grpo_host.assembly.from_yaml import Parts
+from grpo_host.assembly.tools import bundles_of, close_bundles
 from grpo_host.rollouts.engine import Observer, RolloutEngine
 from grpo_host.rollouts.episode import EpisodeAgent
 from grpo_host.rollouts.mixture import environment_of
@@ -35,17 +36,24 @@ class Assembly:
         return self.parts.backend
 
     async def start(self) -> EpisodeAgent:
-        """Load the backend and give the agent that speaks through it."""
+        """Load the backend, open the tools of the run, and give the agent that speaks through it."""
+        await self.start_tools()
         await self.backend.start()
         return agent_from_config(self.config, self.backend, self.parts.strategy, self.parts.tools)
 
+    async def start_tools(self) -> None:
+        """Open the bundles of tools that are opened once a run. Raises ``PluginError`` if one cannot be."""
+        for bundle in bundles_of(self.parts.tools):
+            await bundle.start()
+
     async def close(self) -> None:
-        """Stop the backend, close the rewards, and stop the backends that they have for themselves."""
+        """Stop the backend, close the tools and the rewards, and stop the backends of the rewards' own."""
         rewards = RewardSet(self.parts.rewards)
         try:
             await self.backend.close()
         finally:
             rewards.close()
+            await close_bundles(self.parts.tools)
             await rewards.close_backends()
 
     def evaluating(self, agent: EpisodeAgent) -> EpisodeAgent:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from grpo_host.assembly.from_yaml import build_environment, build_tools, environment_overrides
+from grpo_host.assembly.from_yaml import build_environment, environment_overrides
+from grpo_host.assembly.tools import build_tools, close_bundles
 from grpo_host.plugins.record import cause
 from grpo_sdk.environment import Environment
 from grpo_sdk.errors import GrpoError, PluginError
@@ -26,12 +27,18 @@ class ServedTools:
     environments: tuple[BoundTool, ...] = ()
     """Of ``environment``: offered whatever the strategy, as in an episode."""
     environment: Environment | None = None
-    """The instance behind them, which the caller closes."""
+    """The instance behind them."""
 
     def of(self, strategy: Strategy) -> tuple[BoundTool, ...]:
         """Those that ``strategy`` may use."""
         own = [tool for tool in self.own if strategy.tools is None or tool.name in strategy.tools]
         return (*own, *self.environments)
+
+    async def close(self) -> None:
+        """Close what is open behind them, the environment included."""
+        await close_bundles(self.own)
+        if self.environment is not None:
+            await self.environment.close()
 
 
 def served_tools(config: AgentConfig, registry: Registry) -> ServedTools:

@@ -15,7 +15,7 @@ from grpo_host.cache.tools import Cacheable, origin_of
 from grpo_sdk.backend import Backend, ChatReply, Sampling, TokenReply
 from grpo_sdk.blocking import settled
 from grpo_sdk.messages import Message, ToolSchema
-from grpo_sdk.toolbox import tool_text
+from grpo_sdk.tool_results import tool_text
 from grpo_sdk.tools import BoundTool
 
 logger = logging.getLogger(__name__)

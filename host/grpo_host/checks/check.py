@@ -13,11 +13,11 @@ from grpo_host.assembly.from_yaml import (
     make_chat_backend,
     make_environment,
     make_reward,
-    make_tool,
     model_spec,
 )
+from grpo_host.assembly.tools import make_tools, tool_name
 from grpo_host.checks.app import check_app, unused_tools
-from grpo_host.checks.environment import check_environment, check_tasks
+from grpo_host.checks.environment import REFUSED_NAME, TOOL_NAME, check_environment, check_tasks
 from grpo_host.checks.model import check_lora
 from grpo_host.checks.probe import EnvironmentFacts, probe_environment, probe_serving_tools
 from grpo_host.checks.rendering import check_rendering
@@ -206,27 +206,34 @@ class _Checker:
         """Check that tools can be made, have distinct names, and include those that the strategy uses."""
         made: dict[str, int] = {}
         for index, use in enumerate(self.config.agent.tools):
-            if ("agent", "tools", index) in self.bad:
+            where = ("agent", "tools", index)
+            if where in self.bad:
                 continue
             try:
-                name = make_tool(use, self.registry).name
+                names = [tool_name(tool) for tool in make_tools(use, self.registry)]
             except GrpoError as error:
-                yield Complaint(("agent", "tools", index), str(error))
+                yield Complaint(where, str(error))
                 continue
-            if name in made:
-                other = f"agent.tools[{made[name]}]"
-            elif name in self.facts.tools:
-                other = "one of the environment's"
-            else:
-                made[name] = index
-                continue
-            yield Complaint(
-                ("agent", "tools", index),
-                f'this tool and {other} are both called "{name}". Leave one of them out',
-            )
+            for name in names:
+                if problem := self._name_problem(name, made):
+                    yield Complaint(where, problem)
+                else:
+                    made[name] = index
         self.tools = [*made, *self.facts.tools]
         if ("agent", "strategy") not in self.bad:
             yield from self._strategy(made)
+
+    def _name_problem(self, name: str, made: dict[str, int]) -> str | None:
+        """What is wrong with a tool of agent.yaml that is called ``name``, after those that are ``made``."""
+        if not TOOL_NAME.fullmatch(name):
+            return f'this tool is called "{name}", {REFUSED_NAME}'
+        if name in made:
+            other = f"agent.tools[{made[name]}]"
+        elif name in self.facts.tools:
+            other = "one of the environment's"
+        else:
+            return None
+        return f'this tool and {other} are both called "{name}". Leave one of them out'
 
     def _strategy(self, made: dict[str, int]) -> Iterator[Complaint]:
         where = ("agent", "strategy")

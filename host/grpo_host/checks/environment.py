@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 TOOL_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 """What every provider of models takes."""
+REFUSED_NAME = "which providers refuse: a name is up to 64 letters, digits, - and _"
 
 
 def check_environment(facts: EnvironmentFacts, where: Location, *, training: bool) -> Iterator[Complaint]:
@@ -69,8 +70,7 @@ def _check_tools(facts: EnvironmentFacts, where: Location) -> Iterator[Complaint
         if not TOOL_NAME.fullmatch(name):
             yield Complaint(
                 where,
-                f'its tool is called "{name}", which providers refuse: a name is up to 64 letters, digits, '
-                "- and _",
+                f'its tool is called "{name}", {REFUSED_NAME}',
             )
 
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from grpo_host.agents.agent import with_instructions
 from grpo_host.agents.rendering import find_renderer
-from grpo_host.assembly.from_yaml import build_environment, build_strategy, build_tools
+from grpo_host.assembly.from_yaml import build_environment, build_strategy
+from grpo_host.assembly.tools import build_tools
 from grpo_sdk.blocking import settled
 from grpo_sdk.errors import GrpoError, RunError
 from grpo_sdk.messages import user

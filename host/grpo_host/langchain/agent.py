@@ -200,8 +200,8 @@ class GrpoAgent(Runnable[Any, Any]):
     async def aclose(self) -> None:
         """Release the model and what its tools need."""
         await self._chat.close()
-        if self._served is not None and self._served.environment is not None:
-            await self._served.environment.close()
+        if self._served is not None:
+            await self._served.close()
 
     def _named(self, config: RunnableConfig | None) -> RunnableConfig:
         """``config``, with which LangGraph and tracers tell whose calls they see."""

@@ -36,6 +36,7 @@ class AppAssembly(Assembly):
         if config.agent.runnable is None:
             raise ValueError("agent.yaml names no app")
         app = self.app = load_app(config.agent.runnable, config.agent.others)
+        await self.start_tools()
         await self.backend.start()
         # Those of Python's own would let few episodes of an app that is not async run side by side.
         threads = max(THREADS, config.rollouts.concurrency)

@@ -18,6 +18,7 @@ from typing import Any
 
 from grpo_host.plugins.record import Kind, Offer, Plugin, cause
 from grpo_sdk.backend import Backend
+from grpo_sdk.bundles import ToolBundle
 from grpo_sdk.environment import Environment
 from grpo_sdk.errors import PluginError, did_you_mean
 from grpo_sdk.rewards import GroupReward, Reward, reward
@@ -90,11 +91,19 @@ def _reward(found: Any, _: Any) -> Factory | None:
 def _tool(found: Any, _: Any) -> Factory | None:
     from langchain_core.tools import BaseTool
 
-    if isinstance(found, BaseTool):
+    if isinstance(found, BaseTool | ToolBundle | list | tuple):
         return lambda: found
     if inspect.isclass(found):
         return found if issubclass(found, BaseTool) else None
-    return (lambda: found) if callable(found) else None
+    if not callable(found):
+        return None
+    return found if _makes_tools(found) else lambda: found
+
+
+def _makes_tools(function: Any) -> bool:
+    """Whether ``function`` is a factory, as its annotation says, and no tool itself."""
+    said = getattr(function, "__annotations__", {}).get("return", "")
+    return (said if isinstance(said, str) else getattr(said, "__name__", "")).endswith(ToolBundle.__name__)
 
 
 def _environment(found: Any, dataset: Callable[[], Factory]) -> Factory | None:
@@ -136,7 +145,8 @@ _FACTORIES: dict[Kind, Callable[[Any, Callable[[], Factory]], Factory | None]] =
 _WANTED: dict[Kind, str] = {
     "reward": "Name a function of a trajectory, a class of grpo_sdk.Reward or GroupReward, or a reward "
     "function of TRL",
-    "tool": "Name a function with type hints and a docstring, or a tool of LangChain",
+    "tool": "Name a function with type hints and a docstring, a tool of LangChain, a list of these, or a "
+    "ToolBundle or a function that is annotated to return one",
     "environment": "Name a class of grpo_sdk.Environment, or an environment class of TRL",
     "backend": "Name a class of grpo_sdk.Backend",
     "strategy": "Name a grpo_sdk.Strategy, or a function that makes one",

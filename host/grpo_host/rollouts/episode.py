@@ -17,6 +17,7 @@ from grpo_host.agents.agent import TurnLimitError, TurnTimeoutError
 from grpo_host.plugins.failures import PluginFailure, blamed, described, log_once
 from grpo_sdk.backend import Backend, Sampling
 from grpo_sdk.blocking import settled
+from grpo_sdk.bundles import EpisodeTools
 from grpo_sdk.deadline import Deadline
 from grpo_sdk.environment import Environment, Observation, StepResult
 from grpo_sdk.errors import ContextOverflowError
@@ -130,11 +131,13 @@ async def run_episode(
     status: Status = "failed"
     stop, error = StopReason.ERROR, None
     environment: Environment | None = None
+    tools = EpisodeTools()
     try:
-        with Deadline(seconds):
-            environment = make_environment()
-            with recording(progress.recorded):
-                await _play(agent, environment, request, progress, policy_version, _who(environment_name))
+        async with tools:
+            with Deadline(seconds):
+                environment = make_environment()
+                with recording(progress.recorded):
+                    await _play(agent, environment, request, progress, policy_version, _who(environment_name))
         status, stop = "completed", StopReason.DONE
     except TurnLimitError:
         status, stop = "truncated", StopReason.TURN_LIMIT
@@ -154,6 +157,8 @@ async def run_episode(
             if status == "truncated":
                 progress.outcome = _late_outcome(environment, progress)
             await _close(environment)
+    if tools.problem is not None:  # no fault of the policy
+        status, stop, error = "failed", StopReason.ERROR, tools.problem
     conversation = progress.conversation
     return Trajectory(
         id=request.id,

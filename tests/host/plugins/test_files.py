@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from grpo_host.assembly.from_yaml import build_environment, build_rewards, build_strategy, build_tools
+from grpo_host.assembly.from_yaml import build_environment, build_rewards, build_strategy
+from grpo_host.assembly.tools import build_tools
 from grpo_host.checks.check import check
 from grpo_host.config.load import load_config
 from grpo_host.config.resolved import dump_resolved
 from grpo_host.plugins import load_plugins
 from grpo_sdk.errors import PluginError
+from grpo_sdk.strategy import Strategy
 from grpo_sdk.testing import make_trajectory
 
 AGENT = """\
@@ -23,7 +25,8 @@ rewards: [{reward}]
 
 FILE = """
 import beside
-from grpo_sdk import Environment, GroupReward, Observation, Reward, StepResult, Strategy, Task, reward
+from grpo_sdk import Environment, GroupReward, Observation, Reward, StepResult, Strategy, Task, ToolBundle
+from grpo_sdk import reward
 from grpo_sdk.messages import user
 
 
@@ -76,6 +79,22 @@ class Guess:
         return "right"
 
 
+def pair(*, last: str = "two") -> ToolBundle:
+    '''Two tools.'''
+    return ToolBundle(lambda: [lookup, named(last)])
+
+
+def named(name):
+    def tool() -> str:
+        '''A tool.'''
+        return name
+
+    tool.__name__ = name
+    return tool
+
+
+bundle = ToolBundle(lambda: [lookup])
+both = [lookup, named("two")]
 brief = Strategy("brief", system_prompt="Be brief.")
 number = 3
 """
@@ -120,6 +139,19 @@ def test_tools_environments_and_strategies_are_taken_from_a_file(load, registry)
     assert strategy.system_prompt == "Be brief."
     assert [tool.name for tool in build_tools(config, registry, strategy)] == ["lookup"]
     assert len(build_environment(config, registry)().tasks("train")) == 3
+
+
+@pytest.mark.parametrize(
+    ("tool", "names"),
+    [
+        ("./my.py:both", ["lookup", "two"]),
+        ("./my.py:bundle", ["lookup"]),
+        ("{name: ./my.py:pair, options: {last: three}}", ["lookup", "three"]),
+    ],
+)
+def test_a_file_may_name_several_tools_a_bundle_or_what_makes_one(load, registry, tool, names):
+    config = load(tool=tool).config
+    assert [made.name for made in build_tools(config, registry, Strategy("any"))] == names
 
 
 def test_an_environment_class_of_trl_has_the_tasks_of_a_dataset(load, registry, tmp_path):

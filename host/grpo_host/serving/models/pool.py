@@ -89,13 +89,15 @@ class ModelPool(Part):
         self._closing: set[asyncio.Task[None]] = set()
         self._warming: asyncio.Task[None] | None = None
         self._unready: str | None = "loading the model"
-        self.tools = served_tools(config, services.registry) if config else ServedTools()
+        self.served = served_tools(config, services.registry) if config else ServedTools()
+        """All that is open here."""
+        self.tools = self.served
         """What agents may call here."""
         self.agents_tools = self.tools.of(self.strategy)
         """What the agent may call under its own strategy."""
         self._app = self._served_app(config)
         if self._app is not None:  # they are the app's
-            self.tools, self.agents_tools = ServedTools(environment=self.tools.environment), ()
+            self.tools, self.agents_tools = ServedTools(), ()
         for name in lacks_tools_of_episodes(config, services.registry) if config else ():
             logger.warning(
                 'the environment "%s" has tools in its episodes and offers none for serving: the served '
@@ -117,8 +119,9 @@ class ModelPool(Part):
         if config is None or config.agent.runnable is None:
             return None
         from grpo_host.langchain.app_backend import ServedApp
+        from grpo_sdk.tools import as_tool
 
-        tools = [tool.source for tool in self.agents_tools]
+        tools = [as_tool(tool) for tool in self.agents_tools]
         return ServedApp(config.agent, self.limits, tools)
 
     def sampling(self, entry: Entry) -> Sampling:
@@ -166,8 +169,7 @@ class ModelPool(Part):
         ends = [asyncio.ensure_future(slot.model.close()) for slot in slots]
         if self._app is not None:
             self._app.close()
-        if self.tools.environment is not None:
-            ends.append(asyncio.ensure_future(self.tools.environment.close()))
+        ends.append(asyncio.ensure_future(self.served.close()))
         await asyncio.gather(*ends, *self._closing, return_exceptions=True)
 
     @asynccontextmanager
