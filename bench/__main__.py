@@ -21,6 +21,7 @@ BENCHES = {
     "langchain": "CPU of a model turn of LangChain's create_agent with our chat model, beside ChatOpenAI (two minutes)",
     "bridges": "whether bridged environments score as the libraries' own code does (five minutes; make bridges)",
     "rollouts": "trajectories/s of vllm, transformers and TRL's own loop (five minutes)",
+    "replicas": "two real vllm serve, one of which is killed in the middle (five minutes)",
     "grpo_step": "a GRPO step of support_desk against a plain TRL script (ten minutes)",
     "visible_update": "how much of a small LoRA update bfloat16 shows (three minutes)",
     "serving": "what serving adds to a model that answers at once, beside LiteLLM's proxy (a minute)",

@@ -34,6 +34,14 @@ class Deployment:
         return {name: self.yaml(f"kubernetes/{name}") for name in sorted(names - partial)}
 
     @property
+    def training(self) -> dict[str, Any]:
+        """Those of training on several machines."""
+        names = {path.name for path in (self.directory / "kubernetes" / "training").glob("*.yaml")}
+        return {
+            name: self.yaml(f"kubernetes/training/{name}") for name in sorted(names - {"kustomization.yaml"})
+        }
+
+    @property
     def pod(self) -> Any:
         return self.manifests["deployment.yaml"]["spec"]["template"]["spec"]
 

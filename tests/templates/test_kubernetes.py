@@ -23,23 +23,36 @@ def schemas() -> Any:
 @pytest.fixture(scope="module")
 def built(deployment: Any) -> list[Any]:
     """What `kubectl apply -k` would send."""
+    return kustomized(deployment.directory / "kubernetes")
+
+
+def kustomized(folder: Any) -> list[Any]:
     if shutil.which("kubectl") is None:
         pytest.skip("kubectl is not installed")
     done = subprocess.run(
-        ["kubectl", "kustomize", deployment.directory / "kubernetes"],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
+        ["kubectl", "kustomize", folder], capture_output=True, text=True, timeout=60, check=False
     )
     assert done.returncode == 0, done.stderr
     return list(YAML(typ="safe", pure=True).load_all(done.stdout))
 
 
+def test_kustomize_builds_the_training(deployment: Any, schemas: Any) -> None:
+    built = kustomized(deployment.directory / "kubernetes" / "training")
+    for item in built:
+        schemas.validate(item, NEWEST, strict=True)
+
+    kinds = sorted(item["kind"] for item in built)
+    assert kinds == ["Deployment", "Job", "NetworkPolicy", "Service", "Service"]
+    assert {item["metadata"]["namespace"] for item in built} == {"grpo"}
+    (job,) = [item for item in built if item["kind"] == "Job"]
+    assert job["spec"]["template"]["spec"]["containers"][0]["image"] == "grpo-server-gpu:0.1.0"
+
+
 @pytest.mark.parametrize("version", [OLDEST, NEWEST])
 def test_every_manifest_is_valid(deployment: Any, schemas: Any, version: str) -> None:
     assert len(deployment.manifests) == 10
-    for manifest in deployment.manifests.values():
+    assert len(deployment.training) == 5
+    for manifest in [*deployment.manifests.values(), *deployment.training.values()]:
         schemas.validate(manifest, version, strict=True)
 
 
@@ -115,10 +128,14 @@ def pods(deployment: Any) -> list[Any]:
     return [deployment.pod, deployment.manifests["keys.yaml"]["spec"]]
 
 
+def training_pods(deployment: Any) -> list[Any]:
+    return [deployment.training[name]["spec"]["template"]["spec"] for name in ("job.yaml", "replicas.yaml")]
+
+
 def test_pods_keep_to_the_restricted_standard(deployment: Any) -> None:
     labels = deployment.manifests["namespace.yaml"]["metadata"]["labels"]
     assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
-    for pod in pods(deployment):
+    for pod in [*pods(deployment), *training_pods(deployment)]:
         assert pod["securityContext"]["runAsNonRoot"] is True
         assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
         assert pod["automountServiceAccountToken"] is False
@@ -131,7 +148,7 @@ def test_pods_keep_to_the_restricted_standard(deployment: Any) -> None:
 
 
 def test_every_container_has_limits_and_requests(deployment: Any) -> None:
-    for pod in pods(deployment):
+    for pod in [*pods(deployment), *training_pods(deployment)]:
         for container in pod["containers"]:
             for kind in ("requests", "limits"):
                 assert {"cpu", "memory"} <= set(container["resources"][kind])
@@ -152,6 +169,59 @@ def test_every_mount_has_its_volume(deployment: Any) -> None:
     assert sorted(mounts) == sorted(volume["name"] for volume in deployment.pod["volumes"])
     claim = deployment.manifests["volume.yaml"]["metadata"]["name"]
     assert {"name": "data", "persistentVolumeClaim": {"claimName": claim}} in deployment.pod["volumes"]
+
+
+def test_the_ranks_of_a_job_find_each_other(deployment: Any) -> None:
+    job, service = deployment.training["job.yaml"], deployment.training["job-service.yaml"]
+    pod = job["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    port = service["spec"]["ports"][0]["port"]
+
+    assert job["spec"]["completionMode"] == "Indexed"
+    assert f"--nnodes={job['spec']['completions']}" in container["args"]
+    assert job["spec"]["parallelism"] == job["spec"]["completions"]
+    assert f"--rdzv-endpoint={job['metadata']['name']}-0.{pod['subdomain']}:{port}" in container["args"]
+    assert (service["metadata"]["name"], service["spec"]["clusterIP"]) == (pod["subdomain"], "None")
+    assert service["spec"]["selector"] == job["spec"]["template"]["metadata"]["labels"]
+
+
+def test_the_ranks_ask_the_replicas_and_give_them_adapters_where_they_see_them(deployment: Any) -> None:
+    training = deployment.training
+    rank, replica = (pod["containers"][0] for pod in training_pods(deployment))
+    service, policy = training["replicas-service.yaml"], training["networkpolicy.yaml"]["spec"]
+    labels = training["replicas.yaml"]["spec"]["template"]["metadata"]["labels"]
+    address = f"http://{service['metadata']['name']}:{service['spec']['ports'][0]['port']}"
+
+    assert f'--set=backend.options.servers=["{address}"]' in rank["args"]
+    assert service["spec"]["clusterIP"] == "None", "each replica is asked by its own address"
+    assert service["spec"]["selector"] == policy["podSelector"]["matchLabels"] == labels
+    (allowed,) = policy["ingress"][0]["from"]
+    ranks = training["job.yaml"]["spec"]["template"]["metadata"]["labels"]
+    assert allowed["podSelector"]["matchLabels"] == ranks
+    (adapters,) = [arg.partition("adapters=")[2] for arg in rank["args"] if "adapters=" in arg]
+    for container in (rank, replica):
+        (data,) = [mount for mount in container["volumeMounts"] if mount["name"] == "data"]
+        assert adapters.startswith(data["mountPath"] + "/")
+
+
+def test_the_command_of_the_ranks_is_one_that_grpo_host_takes(deployment: Any, tmp_path: Any) -> None:
+    import click
+
+    from grpo_host.cli.run import command
+    from grpo_host.config.schema import TrainingConfig
+
+    (rank,) = training_pods(deployment)[0]["containers"]
+    verb, path, *options = rank["args"]
+    agent = tmp_path / "agent.yaml"
+    agent.write_text(deployment.text("agent.yaml"))
+    context = click.Context(command)
+    command.parse_args(context, [str(agent), *options])
+
+    assert (verb, path) == ("run", "/app/agent.yaml")
+    assert (context.params["nnodes"], context.params["resume"]) == (2, "auto")
+    known = TrainingConfig.model_fields
+    sets = [option.partition("=")[2] for option in options if option.startswith("--set=training.")]
+    assert all(change.removeprefix("training.").partition("=")[0] in known for change in sets)
 
 
 def test_the_metadata_service_of_the_cloud_cannot_be_reached(deployment: Any) -> None:

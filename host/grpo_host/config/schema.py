@@ -215,7 +215,9 @@ class TrainingConfig(Section):
     early_stopping: EarlyStoppingConfig | None = None
     """Null: training runs to its last step."""
     world_size: Count = 1
-    """Processes that train together on this machine, each with a backend of its own."""
+    """Processes that train together, on all machines."""
+    max_restarts: Annotated[int, Field(ge=0)] = 0
+    """How often all processes start again from the last checkpoint when one of them dies."""
     warm_start: WarmStartConfig | None = None
     """Null: GRPO begins with the model as it is."""
     report_to: list[str] = Field(default_factory=list)

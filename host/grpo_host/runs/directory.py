@@ -96,12 +96,21 @@ class RunDirectory:
                 if (path / "agent.yaml").is_file():
                     return cls(path)
             raise RunError(f"no run at {which} or {output / agent / which}")
-        runs = sorted(p for p in (output / agent).glob("*") if (p / "agent.yaml").is_file())
+        runs = cls._all(output, agent)
         if trained:
             runs = [path for path in runs if cls(path).is_trained()] or runs
         if not runs:
             raise RunError(f"{output / agent} holds no run yet; start one with grpo-host run")
         return cls(runs[-1])
+
+    @classmethod
+    def any(cls, output: Path, agent: str) -> bool:
+        """Whether there is a run of ``agent``."""
+        return bool(cls._all(output, agent))
+
+    @staticmethod
+    def _all(output: Path, agent: str) -> list[Path]:
+        return sorted(path for path in (output / agent).glob("*") if (path / "agent.yaml").is_file())
 
     def is_trained(self) -> bool:
         """Whether the run has ended with an adapter or a whole model."""

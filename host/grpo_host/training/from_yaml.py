@@ -13,6 +13,7 @@ from grpo_host.runs.directory import RunDirectory, kept_if_full
 from grpo_host.runs.versions import describe_run
 from grpo_host.training.interrupt import Interrupt, StopTraining
 from grpo_host.training.ranks.process_group import Ranks, join_ranks, leave_ranks
+from grpo_host.training.ranks.restarts import remember_run
 from grpo_host.training.resume import go_on
 from grpo_host.training.training_run import TrainingRun
 from grpo_host.utils.atomic import write_text
@@ -71,10 +72,13 @@ def open_directory(
 ) -> RunDirectory:
     """A new run directory with ``describe()`` as its agent.yaml, or the one that ``resume`` names.
 
-    Rank 0 holds it; the others only read there. Raises ``RunError``.
+    ``auto`` is the latest one, or a new one if there is none. Rank 0 holds it; the others only read
+    there. Raises ``RunError``.
     """
     directory: RunDirectory | None = None
     if ranks.main:
+        if resume == "auto":
+            resume = "latest" if RunDirectory.any(Path(config.output), config.name) else None
         if resume is None:
             directory = RunDirectory.create(Path(config.output), config.name)
             with kept_if_full(directory.agent_yaml):
@@ -89,4 +93,5 @@ def open_directory(
             if changed:
                 reporter.line(f"goes on with another {', '.join(changed)}")
     path = ranks.broadcast(directory.path if directory else Path())
+    remember_run(path)
     return directory or RunDirectory(path)

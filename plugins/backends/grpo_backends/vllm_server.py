@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -21,7 +22,7 @@ from grpo_backends.replica_pool import Replica, ReplicaPool
 from grpo_backends.replica_process import RANKS, ReplicaProcess, ServerSettings, started
 from grpo_backends.servers import addresses_of, check_server, make_replica
 from grpo_backends.trace_context import head_lines
-from grpo_sdk import Backend, Capability, ModelError, ModelSpec, Sampling, TokenReply
+from grpo_sdk import Backend, Capability, MissingExtraError, ModelError, ModelSpec, Sampling, TokenReply
 from grpo_sdk.adapters import adapter_settings, check_adapter
 from grpo_sdk.blocking import call_blocking
 
@@ -209,6 +210,8 @@ class VllmServerBackend(Backend):
         return self.model.path
 
     def _start_replicas(self) -> list[Replica]:
+        if find_spec("vllm") is None:
+            raise MissingExtraError("starting a replica", "vllm", self.extra)
         import torch
 
         processes = started(

@@ -1,8 +1,9 @@
-"""Training in several processes, the ranks of a torch process group, on one machine.
+"""Training in several processes, the ranks of a torch process group, on one machine or on several.
 
-Each rank has its own backend and its own copy of the policy, and plays its share of a step's
-groups; gradients are averaged, so that the copies stay equal. Rank 0 alone writes and prints.
-torch elastic (what ``torchrun`` runs on) starts the ranks and ends all of them when one fails.
+Each rank has its own copy of the policy and its own backend, or they share one engine, and plays its share
+of a step's groups; gradients are averaged, so that the copies stay equal. Rank 0 alone writes and prints.
+torch elastic (what ``torchrun`` runs on) starts the ranks, ends all of them when one fails, and starts them
+again from the last checkpoint if it may.
 """
 
 from __future__ import annotations
@@ -15,10 +16,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from grpo_host.training.ranks.restarts import remembered_launch
 from grpo_sdk.errors import ConfigError, RunError
 
 T = TypeVar("T")
 
+LAUNCHED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+"""What a launcher sets."""
 STOP_SECONDS = 600
 """How long ranks that were asked to stop may take to end their step and save it."""
 EXPECTED = (2, 129, 130, 143)
@@ -79,6 +83,11 @@ def launched_ranks() -> int:
     return size
 
 
+def is_launched() -> bool:
+    """Whether torchrun, or ``launch``, has started this process."""
+    return "LOCAL_RANK" in os.environ
+
+
 def _number(name: str, least: int = 0) -> int:
     text = os.environ[name]
     if not (text.isascii() and text.isdecimal() and int(text) >= least):
@@ -114,6 +123,8 @@ def join_ranks(wanted: int = 1) -> Ranks:
             "Leave it out, or start as many"
         )
     if size == 1:
+        for name in [*LAUNCHED, *(name for name in os.environ if name.startswith("TORCHELASTIC_"))]:
+            os.environ.pop(name, None)  # libraries and engines would look for a process group
         return Ranks()
     import torch
     import torch.distributed as dist
@@ -133,11 +144,21 @@ def leave_ranks(ranks: Ranks) -> None:
         dist.destroy_process_group()
 
 
-def launch(command: Sequence[str], size: int) -> int:
-    """Run ``command`` as ``size`` ranks and give their exit code.
+@dataclass(frozen=True)
+class Nodes:
+    """The machines whose ranks train together; each of them runs the same command."""
 
-    A command, not a function of this process: ranks must not run the caller's main module again.
-    Raises ``RunError`` if a rank died without saying why; its traceback stands above.
+    count: int = 1
+    endpoint: str = ""
+    """``host:port`` of one of them, where they find each other; empty if there is one."""
+
+
+def launch(command: Sequence[str], size: int, *, nodes: Nodes | None = None, max_restarts: int = 0) -> int:
+    """Run ``command`` as ``size`` ranks on this machine and give their exit code.
+
+    When a rank dies without saying why, all are started again, up to ``max_restarts`` times, and go on with
+    the last checkpoint. A command, not a function of this process: ranks must not run the caller's main
+    module again. Raises ``RunError`` if a rank died once more; its traceback stands above.
     """
     import torch
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
@@ -148,24 +169,26 @@ def launch(command: Sequence[str], size: int) -> int:
         raise ConfigError(
             f"world_size {size} needs as many GPUs, and {torch.cuda.device_count()} are here. Lower it"
         )
+    nodes = nodes or Nodes()
     # Together they would otherwise take as many threads each as there are cores.
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // size)))
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     config = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
+        min_nodes=nodes.count,
+        max_nodes=nodes.count,
         nproc_per_node=size,
-        run_id=uuid.uuid4().hex,
+        run_id=uuid.uuid4().hex if nodes.count == 1 else "grpo",
         rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0",
-        max_restarts=0,
+        rdzv_endpoint=nodes.endpoint or "localhost:0",
+        max_restarts=max_restarts,
         monitor_interval=0.1,
         start_method="spawn",
         logs_specs=DefaultLogsSpecs(),
         shutdown_timeout=STOP_SECONDS,
     )
     try:
-        elastic_launch(config, command[0])(*command[1:])
+        with remembered_launch():
+            elastic_launch(config, command[0])(*command[1:])
     except SignalException as problem:
         return 128 + int(problem.sigval)
     except ChildFailedError as problem:

@@ -227,6 +227,55 @@ def test_world_size_starts_ranks_and_a_signal_saves_a_checkpoint(agent_yaml, tmp
     assert resumed.returncode == 0, resumed.stdout + resumed.stderr
 
 
+DEADLY = """
+import os
+from pathlib import Path
+from grpo_sdk import reward
+
+died, scored = Path(__file__).with_name("died"), []
+
+
+@reward
+def short(trajectory):
+    scored.append(trajectory)
+    # In its second step, once.
+    if os.environ["RANK"] == "1" and len(scored) == 6 and not died.exists():
+        died.touch()
+        os.kill(os.getpid(), 9)
+    return -len(trajectory.final_text) / 100
+"""
+
+
+@pytest.mark.model
+@pytest.mark.slow
+def test_a_rank_that_is_killed_costs_its_step_alone(agent_yaml, tmp_path):
+    from safetensors.numpy import load_file
+
+    path = agent_yaml(2)
+    (tmp_path / "deadly.py").write_text(DEADLY)
+    text = path.read_text().replace("{name: length, options: {low: 1, high: 2}}", "./deadly.py:short")
+    path.write_text(text)
+    weights = []
+    for name in ("killed", "whole"):
+        output = tmp_path / name
+        done = subprocess.run(
+            [
+                *python_module("grpo_host.cli", "run", str(path), "--set", f"output={output}"),
+                *("--set", "training.max_restarts=1", "--set", "training.save_every=1"),
+                *("--set", "evaluation.episodes=0"),
+            ],
+            capture_output=True, text=True, timeout=240, env=environment(tmp_path),
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+        (run,) = (output / "tiny").iterdir()
+        assert [line["step"] for line in RunDirectory(run).read_metrics()] == [1, 2]
+        weights.append(load_file(run / "adapter" / "adapter_model.safetensors"))
+    assert (tmp_path / "died").exists()
+    killed, whole = weights
+    for weight, expected in whole.items():
+        assert killed[weight] == pytest.approx(expected, abs=1e-5), weight
+
+
 def test_more_processes_than_tasks_a_step_is_refused(agent_yaml):
     path = agent_yaml(3)
     done = subprocess.run(python_module("grpo_host.cli", "check", str(path)), capture_output=True, text=True)
