@@ -276,6 +276,7 @@ class ReplicaPool:
                         return
                     begun, missed = time.monotonic(), 0
             except GrpoError as problem:
+                logger.warning("%s. It is not asked any more", problem)
                 replica.reason, replica.lost, self._wrong = str(problem), True, problem
                 self._tell()
                 return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import secrets
 import shutil
@@ -22,13 +23,25 @@ from grpo_backends.replica_pool import Replica, ReplicaPool
 from grpo_backends.replica_process import RANKS, ReplicaProcess, ServerSettings, started
 from grpo_backends.servers import addresses_of, check_server, make_replica
 from grpo_backends.trace_context import head_lines
-from grpo_sdk import Backend, Capability, MissingExtraError, ModelError, ModelSpec, Sampling, TokenReply
+from grpo_sdk import (
+    Backend,
+    Capability,
+    ConfigError,
+    MissingExtraError,
+    ModelError,
+    ModelSpec,
+    Sampling,
+    TokenReply,
+)
 from grpo_sdk.adapters import adapter_settings, check_adapter
 from grpo_sdk.blocking import call_blocking
 
 if TYPE_CHECKING:
     from grpo_backends.http_connection import Response
     from grpo_sdk.backend import Tokenizer
+
+
+logger = logging.getLogger("grpo_backends.replicas")
 
 
 @dataclass(frozen=True)
@@ -386,7 +399,11 @@ class VllmServerBackend(Backend):
         """Take in replicas that a host's name stands for by now, and let go of those that it does not."""
         if self.servers is None or self._connection is not None:
             return
-        addresses = await addresses_of(self.servers)
+        try:
+            addresses = await addresses_of(self.servers)
+        except ConfigError as problem:  # no replica is ready at the moment, or the name server
+            logger.warning("%s; those that are known stay", problem)
+            return
         known = {replica.address for replica in pool.replicas}
         for address in addresses:
             if address not in known:

@@ -34,6 +34,12 @@ class Engine(Backend):
     capabilities = TRAINABLE | {Capability.LOCAL_WEIGHTS, Capability.RANKS}
 
 
+class Servers(Engine):
+    """Takes new weights as adapters."""
+
+    capabilities = Engine.capabilities | {Capability.ADAPTER_SYNC}
+
+
 class Remote(Backend):
     """Chats, without tools."""
 
@@ -154,6 +160,7 @@ class Shopkeeper:
     def grpo_backends(self) -> Any:
         return {
             "engine": Engine,
+            "servers": Servers,
             "remote": Remote,
             "mute": Mute,
             "unready": Unready,

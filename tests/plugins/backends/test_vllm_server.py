@@ -22,7 +22,7 @@ from grpo_backends import replica_pool, replica_process
 from grpo_backends.vllm_server import VllmServerBackend
 from grpo_sdk import ContextOverflowError, ModelSpec, Sampling, TokenReply
 from grpo_sdk.backend import Capability
-from grpo_sdk.errors import CapabilityError, ConfigError, ModelError, ProviderError
+from grpo_sdk.errors import CapabilityError, ConfigError, MissingExtraError, ModelError, ProviderError
 from grpo_sdk.testing import BackendContract
 
 FAKE = Path(__file__).with_name("fake_vllm_server.py")
@@ -311,6 +311,8 @@ def test_a_host_name_stands_for_all_its_addresses_and_they_may_change(
     async def ask() -> None:
         async def getaddrinfo(host: str, port: int, **_: object) -> list[Any]:
             assert host == "replicas.example"
+            if not named:
+                raise OSError("Name or service not known")
             return [(2, 1, 6, "", (address, port)) for address in named]
 
         monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo, raising=False)
@@ -321,6 +323,9 @@ def test_a_host_name_stands_for_all_its_addresses_and_they_may_change(
             assert made.connection()["servers"] == [one.address, other.address]
             named[:] = ["127.0.0.2"]
             await made.update_adapter(adapter, version=2)
+            assert made.connection()["servers"] == [other.address]
+            named.clear()  # at the moment none is ready
+            await made.update_adapter(adapter, version=3)
             assert made.connection()["servers"] == [other.address]
             await sample(made)
 
@@ -373,9 +378,16 @@ def test_options_that_cannot_be_are_refused(options, said) -> None:
         VllmServerBackend(ModelSpec("tiny"), **{"replicas": 2, **options})
 
 
+def test_a_replica_is_not_started_without_vllm(backend, monkeypatch) -> None:
+    monkeypatch.setattr("grpo_backends.vllm_server.find_spec", lambda _: None)
+    with pytest.raises(MissingExtraError, match="starting a replica needs the package vllm"):
+        asyncio.run(backend().start())
+
+
 @pytest.fixture
 def as_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Replicas are fakes in processes of their own."""
+    monkeypatch.setattr("grpo_backends.vllm_server.find_spec", lambda _: object())
     monkeypatch.setattr(replica_process, "SERVER", (str(FAKE),))
     monkeypatch.setattr(replica_pool, "LOOK_EVERY", 0.1)
 

@@ -183,6 +183,14 @@ def test_tasks_of_a_step_must_divide_into_processes(problems):
     assert problems("training.world_size=2") == []
 
 
+def test_a_backend_that_takes_adapters_alone_trains_no_whole_model(problems):
+    assert problems("backend.name=servers") == []
+    assert problems("backend.name=servers", "training.lora=null") == [
+        '--set training.lora: the backend "servers" takes new weights as LoRA adapters alone. Leave '
+        "training.lora out, or train the whole model with another backend"
+    ]
+
+
 def test_early_stopping_needs_something_to_measure_with(problems):
     assert problems("training.early_stopping={}", "evaluation.episodes=0") == [
         "--set training.early_stopping: there is nothing to measure with: evaluation.episodes is 0. Raise it"

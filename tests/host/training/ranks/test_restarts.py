@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -62,3 +64,46 @@ def test_the_folder_goes_with_the_launcher() -> None:
         assert folder.is_dir()
     assert FOLDER not in os.environ
     assert not folder.exists()
+
+
+RANK = """
+import os, signal, sys, time
+from pathlib import Path
+from grpo_host.training.ranks.restarts import exit_at_once, remember_exit, remember_run, run_to_go_on_with
+
+folder, how = Path(sys.argv[1]), sys.argv[2]
+if (code := exit_at_once()) is not None:
+    sys.exit(code)
+rank = os.environ["RANK"]
+with (folder / f"rank-{rank}").open("a") as log:
+    log.write(f"{run_to_go_on_with()}\\n")
+remember_run(folder / "run")
+if how == "refuses":
+    remember_exit(2)
+    sys.exit(2)
+if run_to_go_on_with() is None:
+    (folder / f"ready-{rank}").touch()
+    while not (folder / "ready-0").exists():  # then there is a run to go on with
+        time.sleep(0.01)
+    if rank == "1":
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("how", "code", "began"), [("dies", 0, 2), ("refuses", 2, 1)])
+def test_all_ranks_start_again_when_one_dies_and_not_when_one_refuses(tmp_path, how, code, began) -> None:
+    """In a process of its own, as ``launch`` starts ranks by torch, which is large."""
+    rank = tmp_path / "rank.py"
+    rank.write_text(RANK)
+    command = [sys.executable, str(rank), str(tmp_path), how]
+    launcher = (
+        "import sys; from grpo_host.training.ranks.process_group import launch; "
+        f"sys.exit(launch({command!r}, 2, max_restarts=1))"
+    )
+    done = subprocess.run([sys.executable, "-c", launcher], capture_output=True, text=True, timeout=240)
+
+    assert done.returncode == code, done.stderr
+    begun = [str(None), str((tmp_path / "run").resolve())][:began]
+    assert (tmp_path / "rank-0").read_text().splitlines() == begun
