@@ -307,7 +307,7 @@ class VllmServerBackend(Backend):
         with self._counted(policy):
             begun, chunks, replica = await pool.ask(prompt, call)
             async with begun:
-                gathered = wire.StreamedTokens(replica.address, policy.version)
+                gathered = wire.StreamedTokens(replica.address, policy.version, sampling)
                 async for chunk in chunks:
                     for ids in gathered.feed(chunk):
                         yield ids
@@ -320,7 +320,9 @@ class VllmServerBackend(Backend):
             return
         words = wire.said(response.body)
         adapter_lost = response.status == 404 and self._policies
-        if response.status in (408, 429) or response.status >= 500 or adapter_lost:
+        failed_alone = sampling.grammar is not None and words == wire.FAILED_ALONE
+        passes = response.status in (408, 429) or response.status >= 500 or adapter_lost
+        if passes and not failed_alone:
             raise PassingError(
                 f"{replica.address}: status {response.status}: {words}", status=response.status
             )

@@ -11,6 +11,8 @@ from grpo_sdk import FinishReason, Sampling, TokenReply
 from grpo_sdk.errors import CapabilityError, GrpoError
 
 PATH = "/v1/completions"
+FAILED_ALONE = "Internal server error"
+"""What vLLM says with status 500 if this request failed and no other: its grammar does not compile."""
 _NO_REPLY = (ValueError, KeyError, IndexError, TypeError, AttributeError)
 
 
@@ -58,8 +60,9 @@ def reply(body: bytes, where: str, version: int) -> TokenReply:
 class StreamedTokens:
     """Puts a reply together from server-sent events."""
 
-    def __init__(self, where: str, version: int) -> None:
+    def __init__(self, where: str, version: int, sampling: Sampling) -> None:
         self._where = where
+        self._sampling = sampling
         self._version = version
         self._rest = b""
         self._ids: list[int] = []
@@ -77,7 +80,7 @@ class StreamedTokens:
             try:
                 event = _json(value)
                 if "error" in event:
-                    raise ProviderError(f"{self._where}: {said(value)}")
+                    raise refusal(500, value, self._where, self._sampling)
                 choice = event["choices"][0]
                 ids, logprobs = _sampled(choice)
                 self._finish = choice.get("finish_reason") or self._finish

@@ -251,12 +251,15 @@ def test_a_refusal_is_not_asked_again(backend, fakes) -> None:
             fake.answers.append((400, "Invalid grammar"))
             with pytest.raises(CapabilityError, match="the grammar cannot be enforced"):
                 await sample(made, grammar="no grammar")
+            fake.answers.append((500, "Internal server error"))  # vLLM's answer when it does not compile
+            with pytest.raises(CapabilityError, match="the grammar cannot be enforced"):
+                await sample(made, grammar="a grammar")
             fake.answers.append((401, "Unauthorized"))
             with pytest.raises(ProviderError, match="Check api_key"):
                 await sample(made)
 
     asyncio.run(ask())
-    assert len(completions(fake)) == 4
+    assert len(completions(fake)) == 5
 
 
 def test_a_request_that_fails_everywhere_fails_in_the_end(backend, fakes) -> None:

@@ -349,7 +349,7 @@ def test_training_needs_a_trainable_backend(problems):
     assert problems("backend=remote", purpose="eval") == []
     assert problems("backend=remote") == [
         '--set backend: backend.name: the backend "remote" cannot be trained with: '
-        "it has no logprobs, token_ids, weight_sync. Backends that have: engine"
+        "it has no logprobs, token_ids, weight_sync. Backends that have: engine, servers"
     ]
 
 
