@@ -14,6 +14,7 @@ COMMANDS = (
     "check",
     "eval",
     "rollout",
+    "gateway",
     "score",
     "serve",
     "view",

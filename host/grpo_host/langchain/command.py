@@ -15,7 +15,7 @@ from langchain_core.messages import BaseMessage, convert_to_messages, convert_to
 from langchain_core.runnables import Runnable, RunnableConfig
 
 from grpo_host.agents.reply import OnText, Reply
-from grpo_host.gateway.server import Gateway
+from grpo_host.gateway.server import Answer, Gateway
 from grpo_host.langchain.asking import asked
 from grpo_host.langchain.source import CALLER, ModelSource
 from grpo_host.openai_protocol.completions import ChatCompletionRequest
@@ -49,7 +49,7 @@ class CommandApp(Runnable[Any, Any]):
         self._command = list(command)
         self._folder = folder
         self._gateway = gateway
-        self._source = source
+        self._answer = answering(source)
         self._others = others
 
     def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
@@ -66,16 +66,6 @@ class CommandApp(Runnable[Any, Any]):
             told = err.decode(errors="replace").strip()[-TOLD_OUTPUT:]
             raise CommandError(f"{self._program} {ended}: {told or 'it wrote nothing to stderr'}")
         return _given(self._program, out)
-
-    async def _answer(self, request: ChatCompletionRequest, on_text: OnText | None) -> Reply:
-        said: dict[str, Any] = request.model_dump(
-            include={"max_tokens", "max_completion_tokens", "stop", "parallel_tool_calls"}, exclude_none=True
-        )
-        said |= request.model_dump(include={"response_format", "tool_choice"}, by_alias=True)
-        said["tools"] = request.offered()
-        call = asked(said, None, self._source.capabilities)
-        CALLER.set({"lc_agent_name": request.model})
-        return await self._source.respond(request.conversation(), call.tools, call.overrides, on_text)
 
     def _environment(self, key: str) -> dict[str, str]:
         ours = {
@@ -113,6 +103,22 @@ class CommandApp(Runnable[Any, Any]):
             return await process.wait(), out, err
         finally:
             await _end(process)
+
+
+def answering(source: ModelSource) -> Answer:
+    """What answers requests of OpenAI's protocol with ``source``; the model that one names is its role."""
+
+    async def answer(request: ChatCompletionRequest, on_text: OnText | None) -> Reply:
+        said: dict[str, Any] = request.model_dump(
+            include={"max_tokens", "max_completion_tokens", "stop", "parallel_tool_calls"}, exclude_none=True
+        )
+        said |= request.model_dump(include={"response_format", "tool_choice"}, by_alias=True)
+        said["tools"] = request.offered()
+        call = asked(said, None, source.capabilities)
+        CALLER.set({"lc_agent_name": request.model})
+        return await source.respond(request.conversation(), call.tools, call.overrides, on_text)
+
+    return answer
 
 
 async def _read(stream: asyncio.StreamReader, *, keep_last: bool = False) -> bytes:
