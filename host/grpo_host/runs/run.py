@@ -6,6 +6,7 @@ import errno
 import fcntl
 import json
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -19,6 +20,7 @@ from grpo_sdk.errors import RunError
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.figure import Figure
 
 State = Literal["running", "finished", "stopped", "failed"]
 """``stopped``: it was interrupted, and --resume continues it. ``failed``: an error ended it."""
@@ -164,6 +166,12 @@ class Run:
             )
         return _pandas().DataFrame(rows)
 
+    def plot(self) -> Figure:
+        """The reward and its parts, success, and what was measured. Needs matplotlib."""
+        from grpo_host.runs.curves import draw
+
+        return draw(self.metric_lines(), self.evaluations())
+
     def _last_step(self) -> int:
         lines = self.metric_lines()
         return int(lines[-1]["step"]) if lines else 0
@@ -181,35 +189,47 @@ def find_runs(place: Path) -> list[Run]:
     return [Run(path) for path in sorted(found, key=lambda path: path.name, reverse=True)]
 
 
+def named_run(which: str, place: Path) -> Run:
+    """A run by its path, by its id in ``place``, or the ``latest`` that has begun. Raises ``RunError``."""
+    if which != "latest" and is_run(expanded(which)):
+        return Run(which)
+    found = [
+        run
+        for run in find_runs(place)
+        if (not run.is_evaluation if which == "latest" else run.path.name == which)
+    ]
+    if not found:
+        raise RunError(f"no run {which} in {place.absolute()}; give a run's directory, or see grpo-host runs")
+    return max(found, key=lambda run: run.path.name)  # ids sort by time
+
+
 def differing_settings(runs: list[Run]) -> list[dict[str, Any]]:
     """For each run, the settings in which the runs of its agent differ, under flat names."""
-    flat = [dict(_flat(run.config)) for run in runs]
-    values: dict[tuple[str, str], set[str]] = {}
+    flat = [dict(flat_settings(run.config)) for run in runs]
+    given: dict[tuple[str, str], list[str]] = {}
     for run, settings in zip(runs, flat, strict=True):
-        for key in _IRRELEVANT:
-            settings.pop(key, None)
-        for key in settings:
-            values.setdefault((run.name, key), set())
-    for run, settings in zip(runs, flat, strict=True):
-        for (name, key), seen in values.items():
-            if name == run.name:
-                seen.add(repr(settings.get(key)))
+        for key, value in settings.items():
+            given.setdefault((run.name, key), []).append(repr(value))
+    runs_of = Counter(run.name for run in runs)
+    differ = {
+        (name, key)
+        for (name, key), values in given.items()
+        if key not in ("name", "output") and (len(set(values)) > 1 or len(values) < runs_of[name])
+    }
     return [
-        {key: settings.get(key) for (name, key), seen in values.items() if name == run.name and len(seen) > 1}
+        {key: settings.get(key) for name, key in sorted(differ) if name == run.name}
         for run, settings in zip(runs, flat, strict=True)
     ]
 
 
-_IRRELEVANT = ("name", "output")
-
-
-def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+def flat_settings(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """The settings of an agent.yaml by names as --set takes them."""
     if isinstance(value, Mapping) and value:
         for key, part in value.items():
-            yield from _flat(part, f"{name}.{key}" if name else str(key))
+            yield from flat_settings(part, f"{name}.{key}" if name else str(key))
     elif isinstance(value, list) and any(isinstance(part, Mapping | list) for part in value):
         for index, part in enumerate(value):
-            yield from _flat(part, f"{name}[{index}]")
+            yield from flat_settings(part, f"{name}[{index}]")
     else:
         yield name, value
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from grpo_host.runs.directory import RunDirectory, kept_if_full
-from grpo_host.utils.chart import save_chart, sparkline, terminal_chart
+from grpo_host.runs.run import Run
+from grpo_host.utils.chart import sparkline, terminal_chart
 from grpo_host.utils.progress import Reporter
 
 
@@ -66,18 +67,15 @@ def _without_update(line: Mapping[str, Any]) -> str:
     return "".join(f"{text}  " for text in said)
 
 
-def draw_curves(directory: RunDirectory, reporter: Reporter, names: Sequence[str]) -> int:
-    """Draw the reward, and each of several rewards, over the steps; the number of steps."""
-    lines = directory.read_metrics()
-    steps = [line["step"] for line in lines]
-    curves: dict[str, Sequence[float | None]] = {"reward": [line.get("reward") for line in lines]}
-    for name in names if len(names) > 1 else []:
-        curves[name] = [line.get(f"rewards/{name}/mean") for line in lines]
+def draw_curves(directory: RunDirectory, reporter: Reporter) -> int:
+    """Draw the reward, its parts, success and what was measured over the steps; the number of steps."""
+    run = Run(directory.path)
+    lines = run.metric_lines()
     chart = directory.path / "reward.svg"
     with kept_if_full(chart):
-        save_chart(chart, steps, curves)
-    reporter.line(terminal_chart([v for v in curves["reward"] if v is not None]))
-    return max(steps, default=0)
+        run.plot().savefig(chart)
+    reporter.line(terminal_chart([line["reward"] for line in lines if line.get("reward") is not None]))
+    return max((line["step"] for line in lines), default=0)
 
 
 def next_commands(directory: RunDirectory, result: Path) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from grpo_host.training.report import Timer, describe_step, draw_curves, next_co
 from grpo_host.training.transcripts import Transcript, compare, transcripts
 from grpo_host.utils.progress import Reporter
 from grpo_sdk.backend import Capability
+from grpo_sdk.errors import RunError
 from grpo_sdk.trajectory import Task
 
 if TYPE_CHECKING:
@@ -65,10 +67,15 @@ class TrainingRun:
 
     def execute(self) -> None:
         """All phases in order. Raises ``StopTraining`` after a signal."""
+        self.report.pop("error", None)  # of the time before it is resumed
         try:
             self._execute()
         except StopTraining:
             self._report()  # how long it took until here
+            raise
+        except Exception as problem:
+            with suppress(RunError):  # the disk may be full
+                self._report(error=f"{type(problem).__name__}: {problem}")
             raise
 
     def _execute(self) -> None:
@@ -352,7 +359,7 @@ class TrainingRun:
     def _finish(self) -> None:
         if not self.ranks.main:
             return
-        steps = draw_curves(self.directory, self.reporter, [reward.label for reward in self.config.rewards])
+        steps = draw_curves(self.directory, self.reporter)
         self._report(steps=steps)
         before, after = self.report.get("before"), self.report.get("after")
         if before and after and before["reward"] and after["reward"]:

@@ -1,10 +1,9 @@
-"""The reward curve: in the terminal, and as a picture beside the report."""
+"""Curves in the terminal."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
-from pathlib import Path
 
 BLOCKS = "▁▂▃▄▅▆▇█"
 
@@ -47,20 +46,3 @@ def _resample(values: Sequence[float], width: int) -> list[float]:
         return list(values)
     edges = [round(index * len(values) / width) for index in range(width + 1)]
     return [sum(values[start:end]) / (end - start) for start, end in pairwise(edges)]
-
-
-def save_chart(path: Path, steps: Sequence[int], curves: Mapping[str, Sequence[float | None]]) -> None:
-    """Draw ``curves`` (the reward and its parts by step) into an SVG or PNG file."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    axes = figure.subplots()
-    for name, values in curves.items():
-        main = name == "reward"
-        drawn = [float("nan") if value is None else value for value in values]
-        axes.plot(steps, drawn, label=name, linewidth=2.5 if main else 1, alpha=1 if main else 0.6)
-    axes.set_xlabel("training step")
-    axes.set_ylabel("mean of sampled episodes")
-    axes.grid(alpha=0.3)
-    axes.legend(frameon=False)
-    figure.savefig(path)

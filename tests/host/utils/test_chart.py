@@ -1,12 +1,9 @@
 from __future__ import annotations
 
-import warnings
-
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from grpo_host.utils.chart import BLOCKS, save_chart, sparkline, terminal_chart
+from grpo_host.utils.chart import BLOCKS, sparkline, terminal_chart
 
 VALUES = st.lists(st.floats(-1e6, 1e6), max_size=200)
 
@@ -47,16 +44,3 @@ def test_a_chart_keeps_its_size(values, height, width):
 def test_many_values_are_shown_by_their_means():
     top = terminal_chart([0.0] * 500 + [1.0] * 500, width=10, height=2).splitlines()[0]
     assert top == "  1.000 │     █████"
-
-
-@pytest.mark.parametrize(("name", "begins"), [("reward.svg", b"<?xml"), ("reward.png", b"\x89PNG")])
-def test_a_chart_is_saved_as_a_picture(tmp_path, name, begins):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # matplotlib imports what is deprecated elsewhere
-        pytest.importorskip("matplotlib")
-    path = tmp_path / name
-    save_chart(path, [1, 2, 3], {"reward": [0.1, None, 0.9], "tone": [None, None, None]})
-    content = path.read_bytes()
-    assert content.startswith(begins)
-    if name.endswith("svg"):
-        assert b"training step" in content or b"<path" in content
