@@ -31,7 +31,7 @@ RECENT = 8
 OF_A_RUN = frozenset(
     {
         "steps", "tasks_per_step", "early_stopping", "world_size", "warm_start", "save_every",
-        "report_to", "lr_schedule",
+        "report_to", "lr_schedule", "record_tokens",
     }
 )  # fmt: skip
 """Keys of agent.yaml's ``training`` that mean nothing to a single update."""

@@ -220,6 +220,9 @@ class TrainingConfig(Section):
     """How often all processes start again from the last checkpoint when one of them dies."""
     warm_start: WarmStartConfig | None = None
     """Null: GRPO begins with the model as it is."""
+    record_tokens: Annotated[int, Field(ge=0)] = 2
+    """Episodes a step whose tokens are written to tokens.jsonl as the trainer sees them: log-prob, entropy,
+    ratio, advantage."""
     report_to: list[str] = Field(default_factory=list)
     """Any of tensorboard, trackio, wandb."""
 

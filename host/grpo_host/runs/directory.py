@@ -57,6 +57,11 @@ class RunDirectory:
         return self.path / "trajectories.jsonl"
 
     @property
+    def tokens(self) -> Path:
+        """What the trainer made of some tokens."""
+        return self.path / "tokens.jsonl"
+
+    @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
 
@@ -125,7 +130,7 @@ class RunDirectory:
                 f"the run directory {self.path} is in use by another process; "
                 "wait for it to end, or start a new run without --resume"
             ) from None
-        for path in (self.metrics, self.trajectories):
+        for path in (self.metrics, self.trajectories, self.tokens):
             _cut_half_line(path)
         return self
 
@@ -151,8 +156,7 @@ class RunDirectory:
 
     def append_metrics(self, values: Mapping[str, Any]) -> None:
         """Append a line to metrics.jsonl."""
-        with kept_if_full(self.metrics), self.metrics.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(values, ensure_ascii=False) + "\n")
+        _append(self.metrics, values)
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl, without damaged lines and a last one that a crash cut short."""
@@ -163,13 +167,17 @@ class RunDirectory:
 
         These are metrics and episodes of later steps, and episodes of evaluations other than ``measured``.
         """
-        kept = [line for line in self.read_metrics() if line.get("step", 0) <= step]
-        with kept_if_full(self.metrics):
-            write_text(self.metrics, "".join(json.dumps(line) + "\n" for line in kept))
+        _keep(self.metrics, step)
+        if self.tokens.is_file():
+            _keep(self.tokens, step)
         for path in [self.trajectories, *reversed(self._rotated())]:
             with kept_if_full(path):
                 if not _forget_episodes(path, step, measured):
                     return  # what is older is of earlier steps, and of evaluations before them
+
+    def append_tokens(self, values: Mapping[str, Any]) -> None:
+        """Append a line to tokens.jsonl."""
+        _append(self.tokens, values)
 
     def append_trajectory(self, trajectory: Trajectory) -> None:
         """Append a line to trajectories.jsonl; a full file is compressed and a new one begins."""
@@ -239,6 +247,18 @@ def _disk_is_full(problem: BaseException, path: Path) -> bool:
         cause = cause.__cause__ or cause.__context__
     existing = next(place for place in (path, *path.absolute().parents) if place.exists())
     return shutil.disk_usage(existing).free < FULL_BYTES
+
+
+def _append(path: Path, values: Mapping[str, Any]) -> None:
+    with kept_if_full(path), path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(values, ensure_ascii=False) + "\n")
+
+
+def _keep(path: Path, step: int) -> None:
+    """Keep the lines up to ``step``."""
+    kept = [line for line in _records(path, _json_object) if line.get("step", 0) <= step]
+    with kept_if_full(path):
+        write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
 
 
 def _cut_half_line(path: Path) -> None:

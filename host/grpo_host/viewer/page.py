@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from html import escape
 from typing import TYPE_CHECKING, Any
@@ -114,7 +114,7 @@ def _curves(run: Run) -> Iterator[str]:
         yield f'<div class="curves">{"".join(drawn)}</div>'
 
 
-def _figure(title: str, curves: dict[str, Sequence[Point]]) -> str:
+def _figure(title: str, curves: Mapping[str, Sequence[Point]]) -> str:
     xs = [x for points in curves.values() for x, _ in points]
     ys = [y for points in curves.values() for _, y in points]
     left, right, low, high = min(xs), max(xs), min(ys), max(ys)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import orjson
 
 from grpo_host.viewer.api import given_advantage, record_of
 
@@ -25,14 +28,46 @@ def token_view(viewed: ViewedRun, tid: str) -> dict[str, Any]:
     record = record_of(viewed, tid)
     advantage = given_advantage(viewed, tid)
     tokenizer = tokenizer_of(viewed.run)
+    recorded = recorded_tokens(viewed.run, tid)
     sequences = (record.get("ledger") or {}).get("sequences", ())
-    return {"sequences": [_sequence(item, record["messages"], advantage, tokenizer) for item in sequences]}
+    return {
+        "sequences": [
+            _sequence(item, record["messages"], advantage, tokenizer, recorded.get(number, {}))
+            for number, item in enumerate(sequences)
+        ]
+    }
+
+
+def recorded_tokens(run: Run, tid: str) -> dict[int, dict[str, Any]]:
+    """What tokens.jsonl has of a trajectory, by the number of the sequence."""
+    marked = b'"id": ' + json.dumps(tid, ensure_ascii=False).encode() + b","
+    found = {}
+    try:
+        with run.directory.tokens.open("rb") as file:
+            for line in file:
+                if marked in line and line.endswith(b"\n"):
+                    value = orjson.loads(line)
+                    found[int(value["sequence"])] = value
+    except (FileNotFoundError, ValueError, KeyError):
+        return found
+    return found
 
 
 def _sequence(
-    sequence: dict[str, Any], messages: Sequence[dict[str, Any]], advantage: float | None, tokenizer: Any
+    sequence: dict[str, Any],
+    messages: Sequence[dict[str, Any]],
+    advantage: float | None,
+    tokenizer: Any,
+    recorded: dict[str, Any],
 ) -> dict[str, Any]:
     ids, mask = sequence["ids"], sequence["mask"]
+
+    def known(name: str) -> list[float | None] | None:
+        if recorded.get(name) is None:
+            return None
+        values: list[float | None] = [None] * recorded["start"] + recorded[name] + [None] * len(ids)
+        return values[: len(ids)]
+
     weight = sequence.get("weight", 1.0)
     return {
         "role": sequence.get("role", ""),
@@ -43,9 +78,9 @@ def _sequence(
         "logprob": [
             value if sampled else None for value, sampled in zip(sequence["logprobs"], mask, strict=True)
         ],
-        "entropy": None,
-        "trainer_logprob": None,
-        "ratio": None,
+        "entropy": known("entropy"),
+        "trainer_logprob": known("logprob"),
+        "ratio": known("ratio"),
         "advantage": None
         if advantage is None
         else [advantage * weight if sampled else None for sampled in mask],

@@ -316,3 +316,11 @@ def test_a_disk_without_room_is_full_whatever_its_writer_says(tmp_path, monkeypa
 def test_the_report_is_json_that_others_can_read(directory):
     directory.write_json(directory.report, {"agent": "naïve", "held_out": True})
     assert json.loads(directory.report.read_bytes()) == {"agent": "naïve", "held_out": True}
+
+
+def test_recorded_tokens_of_steps_that_are_repeated_are_forgotten(tmp_path):
+    run = RunDirectory(tmp_path)
+    for step in (1, 2):
+        run.append_tokens({"id": f"{step}/t/0", "step": step})
+    run.forget_after(1)
+    assert run.tokens.read_text() == '{"id": "1/t/0", "step": 1}\n'

@@ -161,6 +161,17 @@ def test_every_token_has_what_the_ledger_knows_of_it(shown) -> None:
     assert all(value < 0 for value in sequence["advantage"][3:])
 
 
+def test_what_the_trainer_recorded_of_tokens_is_shown_where_they_stand(shown, run: RunDirectory) -> None:
+    values = {"logprob": [-0.5, -0.6], "entropy": [1.5, 1.6], "ratio": [0.9, 0.8]}
+    run.append_tokens({"id": "1/t-1/1", "step": 1, "sequence": 0, "start": 3, "advantage": -0.7, **values})
+    (sequence,) = shown.get(f"{ONE}/trajectories/1/t-1/1/tokens")["sequences"]
+    assert sequence["trainer_logprob"] == [None, None, None, -0.5, -0.6, None]
+    assert sequence["entropy"] == [None, None, None, 1.5, 1.6, None]
+    assert sequence["ratio"] == [None, None, None, 0.9, 0.8, None]
+    (other,) = shown.get(f"{ONE}/trajectories/1/t-1/0/tokens")["sequences"]
+    assert (other["trainer_logprob"], other["entropy"], other["ratio"]) == (None, None, None)
+
+
 def test_evaluations_are_compared_task_by_task(shown) -> None:
     answer = shown.get("/api/compare", a=f"{RUN}:before", b=f"{RUN}:held_out/after")
     assert answer["paired"]["n"] == 1

@@ -23,6 +23,7 @@ from grpo_host.training.policy import Policy
 from grpo_host.training.ranks.process_group import Ranks
 from grpo_host.training.telemetry import TrainingTelemetry
 from grpo_host.training.trl.callbacks import CompleteCheckpoints, StepMetrics, StopEarly, StopOnSignal
+from grpo_host.training.trl.recorded_tokens import TokenRecorder
 from grpo_host.training.trl.reference import penalise_from_base, penalise_from_start
 from grpo_host.training.trl.rollouts import GrpoRollouts
 from grpo_host.training.trl.trainer import HostGRPOTrainer, ImportanceSampling, Rollout
@@ -160,6 +161,8 @@ def train_grpo(
             CompleteCheckpoints(state, ranks),
         ],
     )
+    if training.record_tokens and ranks.main:
+        trainer.record_tokens = TokenRecorder(training.record_tokens, directory.append_tokens)
     if resume_from and training.reference == "start":
         penalise_from_start(policy.model, start)
     with telemetry.watching(trainer, rollouts) if telemetry else nullcontext():

@@ -44,6 +44,8 @@ from grpo_sdk.trajectory import Trajectory
 if TYPE_CHECKING:
     from datasets import Dataset
 
+    from grpo_host.training.trl.recorded_tokens import TokenRecorder
+
 LOSS = "dapo"
 """TRL's name of the loss."""
 
@@ -100,6 +102,8 @@ class HostGRPOTrainer(TrueLosses, FastGRPOTrainer):
         """How many tokens were seen before the step under way."""
         self.saving: Callable[[], AbstractContextManager[object]] = nullcontext
         """Gives the context in which a checkpoint is written."""
+        self.record_tokens: TokenRecorder | None = None
+        """Is shown every row of a loss."""
         self.reward_names = list(reward_names)
         self.importance_sampling = importance_sampling
         self._rows: list[dict[str, Any]] = []
@@ -130,6 +134,8 @@ class HostGRPOTrainer(TrueLosses, FastGRPOTrainer):
         advantages *= torch.tensor(self._has_variance(), device=advantages.device)
         weights = torch.tensor(self._weights, dtype=advantages.dtype, device=advantages.device)
         scored["advantages"] = advantages = advantages[self._episode_of] * weights
+        if self.record_tokens is not None:
+            scored["row"] = torch.arange(len(advantages), device=advantages.device)
         # Not from this rank's rows alone: all ranks make the update, or none.
         largest = self.accelerator.gather(advantages.abs().max())
         self.updates.nothing_to_learn = not self.beta and not bool(largest.any())
@@ -228,6 +234,16 @@ class HostGRPOTrainer(TrueLosses, FastGRPOTrainer):
                 # before the step is the policy now: no second forward pass is needed for the ratio.
                 inputs["importance_sampling_ratio"] = self._ratio(
                     logprobs.detach().float(), inputs, comparable
+                )
+            if self.record_tokens is not None:
+                self.record_tokens(
+                    self.state.global_step + 1,
+                    self._played,
+                    self._episode_of,
+                    self._weights,
+                    inputs,
+                    logprobs,
+                    entropies,
                 )
         return logprobs, entropies, *others
 

@@ -950,3 +950,27 @@ def test_a_group_that_does_not_differ_has_no_advantage_beside_one_that_does(make
 def test_with_a_penalty_there_is_always_something_to_learn(make):
     trainer, _ = after_each_step(make, OTHER, SAME, group=3, beta=0.1)
     assert step_logs(trainer, "update/skipped_nothing_to_learn") == [0, 0]
+
+
+def test_what_the_trainer_makes_of_tokens_is_recorded_where_they_stand_in_the_episode(make):
+    from grpo_host.training.trl.recorded_tokens import TokenRecorder
+
+    two = trajectory(CUT, sequence([5, 6], [50, 51, END]), r=0.0)
+    played = [trajectory(WITH_TOOL, r=1.0), two, trajectory(PLAIN, r=1.0), trajectory(PLAIN, r=0.0)]
+    played = [dataclasses.replace(item, id=f"1/t/{number}") for number, item in enumerate(played)]
+    trainer = make(played, micro=2)
+    lines = []
+    trainer.record_tokens = TokenRecorder(2, lines.append)
+    trainer.train()
+    found = {(line["id"], line["sequence"]): line for line in lines}
+    assert set(found) == {("1/t/0", 0), ("1/t/1", 0), ("1/t/1", 1)}
+    assert len(lines) == 3
+    tool = found["1/t/0", 0]
+    assert (tool["step"], tool["start"]) == (1, 2)
+    for name in ("logprob", "entropy", "ratio"):
+        assert [value is not None for value in tool[name]] == [bool(m) for m in WITH_TOOL.mask[2:]]
+        assert all(value is not None for value in found["1/t/1", 1][name])
+    for name, own in (("1/t/0", 1), ("1/t/1", -1)):
+        assert found[name, 0]["advantage"] == pytest.approx(own * 2**-0.5, abs=1e-3)
+    at = [math.exp(value + 4.0) for value in found["1/t/1", 0]["logprob"]]
+    assert found["1/t/1", 0]["ratio"] == pytest.approx([min(ratio, 2.0) for ratio in at], abs=1e-3)
