@@ -52,6 +52,8 @@ class ToolBundle:
     each episode in which such a tool is called; if the agent is served, for each answer."""
     seconds: float = 60.0
     """How long opening may take. It does not count as time of a tool's call."""
+    about: str = ""
+    """What messages call it besides the factory's name, such as the address of its server."""
 
 
 def as_bundle(made: object, again: Callable[[], Any]) -> ToolBundle | None:
@@ -182,7 +184,7 @@ class _Opened:
     def __init__(
         self, name: str, bundle: ToolBundle, in_use: set[int] | None = None, before: _Opened | None = None
     ) -> None:
-        self._name = name
+        self._name = f"{name} ({bundle.about})" if bundle.about else name
         self._bundle = bundle
         self._in_use = in_use
         self._restarts: int = 0 if before is None else before._restarts + 1
@@ -294,9 +296,11 @@ class _Opened:
             error = PluginError(f"{self._name} could not be opened: {text}")
             error.__cause__ = problem
             self._tools.set_exception(error)
+        elif self._why is not None:
+            return  # it is gone, which has been said
         elif self._end.is_set():
             logger.warning("%s: closing it failed: %s", self._name, text)
-        elif self._why is None:
+        else:
             self._why = text
             logger.warning("%s is gone: %s", self._name, text)
 

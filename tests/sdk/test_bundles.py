@@ -331,8 +331,9 @@ def test_a_bundle_that_ends_by_itself_is_noticed(caplog):
             return "well"
 
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(crash())
+            crashing = tasks.create_task(crash())
             yield [ask]
+            crashing.cancel()
 
     async def crash():
         await gone.wait()

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from grpo_sdk.hooks import ToolFactory, hookimpl
 from grpo_tools.calculator import calculator_tool
 from grpo_tools.knowledge_base import knowledge_base_tool
+from grpo_tools.mcp_servers import mcp_tools
 
 
 @hookimpl
 def grpo_tools() -> Mapping[str, ToolFactory]:
-    return {"calculator": calculator_tool, "knowledge_base": knowledge_base_tool}
+    return {"calculator": calculator_tool, "knowledge_base": knowledge_base_tool, "mcp": mcp_tools}
