@@ -17,7 +17,7 @@ def built_in() -> str:
     registry = load_plugins([DISTRIBUTION])
     parts = []
     for kind in KINDS:
-        plural = "strategies" if kind == "strategy" else f"{kind}s"
+        plural = {"strategy": "strategies", "curriculum": "curricula"}.get(kind, f"{kind}s")
         parts.append(f"## {plural.capitalize()} {{#{plural}}}\n")
         names = sorted({name for plugin in registry.plugins for name in plugin.offers.get(kind, ())})
         parts += [_section(registry.get(kind, name)) for name in names]

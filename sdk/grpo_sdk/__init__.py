@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from grpo_sdk.backend import Backend, Capability, ChatReply, FinishReason, ModelSpec, Sampling, TokenReply
     from grpo_sdk.bundles import ToolBundle, ToolsLostError
     from grpo_sdk.cache import Cache
+    from grpo_sdk.curriculum import Curriculum
     from grpo_sdk.embedder import Embedder
     from grpo_sdk.environment import Environment, Observation, StepResult
     from grpo_sdk.errors import (
@@ -46,6 +47,7 @@ _HOME = {
     "backend": "Backend Capability ChatReply FinishReason ModelSpec Sampling TokenReply",
     "bundles": "ToolBundle ToolsLostError",
     "cache": "Cache",
+    "curriculum": "Curriculum",
     "embedder": "Embedder",
     "environment": "Environment Observation StepResult",
     "errors": "ConfigError ContextOverflowError GrpoError MissingExtraError ModelError ProviderError",
@@ -67,6 +69,7 @@ __all__ = [
     "ChatReply",
     "ConfigError",
     "ContextOverflowError",
+    "Curriculum",
     "Embedder",
     "Environment",
     "FinishReason",

@@ -20,6 +20,7 @@ import pluggy
 if TYPE_CHECKING:
     from grpo_sdk.backend import Backend
     from grpo_sdk.bundles import Opening, ToolBundle
+    from grpo_sdk.curriculum import Curriculum
     from grpo_sdk.environment import Environment
     from grpo_sdk.rewards import GroupReward, Reward
     from grpo_sdk.strategy import Strategy
@@ -39,6 +40,7 @@ ToolFactory: TypeAlias = "Callable[..., ToolBundle | Opening]"
 EnvironmentFactory: TypeAlias = "Callable[..., Environment]"
 BackendFactory: TypeAlias = "type[Backend]"
 StrategyFactory: TypeAlias = "Callable[..., Strategy]"
+CurriculumFactory: TypeAlias = "Callable[..., Curriculum]"
 
 
 class GrpoHooks:
@@ -78,6 +80,10 @@ class GrpoHooks:
         """Offer strategies. Called once at start-up."""
 
     @hookspec
+    def grpo_curricula(self) -> Mapping[str, CurriculumFactory]:  # type: ignore[empty-body]
+        """Offer curricula. Called once at start-up; ``training.curriculum`` of agent.yaml names one."""
+
+    @hookspec
     def grpo_episode_finished(self, trajectory: Trajectory) -> None:
         """An episode ended and its rewards are known. Called in the rollout's event loop: be quick.
 
@@ -98,5 +104,6 @@ REGISTRATION_HOOKS: dict[str, str] = {
     "grpo_environments": "environment",
     "grpo_backends": "backend",
     "grpo_strategies": "strategy",
+    "grpo_curricula": "curriculum",
 }
 """Registration hook → the kind of thing that it offers."""

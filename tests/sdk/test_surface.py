@@ -33,7 +33,7 @@ def test_importing_a_built_in_plugin_loads_nothing_heavy(package):
 
 NAMES = """
 Backend Capability ChatReply FinishReason ModelSpec Sampling TokenReply
-Cache Embedder
+Cache Curriculum Embedder
 Environment Observation StepResult Task
 ConfigError ContextOverflowError GrpoError MissingExtraError ModelError ProviderError
 hookimpl

@@ -17,6 +17,7 @@ from grpo_host.plugins.use import BackendUse
 from grpo_host.rollouts.mixture import Mixture
 from grpo_host.rollouts.scoring import WeightedReward
 from grpo_sdk.backend import Backend, Capability, ModelSpec
+from grpo_sdk.curriculum import Curriculum
 from grpo_sdk.environment import Environment
 from grpo_sdk.errors import PluginError
 from grpo_sdk.rewards import GroupReward, Reward
@@ -124,6 +125,18 @@ def make_environment(use: PluginUse, registry: Registry) -> Callable[[], Environ
         return made
 
     return make
+
+
+def build_curriculum(config: AgentConfig, registry: Registry | None) -> Curriculum | None:
+    """What chooses the tasks of the next step, if anything does."""
+    use = config.training.curriculum
+    if use is None or registry is None:
+        return None
+    offer, options = choose("curriculum", use, registry)
+    made = offer.make(**options)
+    if not isinstance(made, Curriculum):
+        raise _wrong(offer, made, "a Curriculum")
+    return made
 
 
 def environment_overrides(use: PluginUse, registry: Registry, method: str) -> bool:

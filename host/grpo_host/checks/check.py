@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, cast
 
 from grpo_host.assembly.from_yaml import (
+    build_curriculum,
     build_environment,
     build_strategy,
     environment_overrides,
@@ -121,6 +122,7 @@ class _Checker:
         self.complaints += self._rewards()
         self.complaints += check_rewards(self.config, training=self.training)
         self.complaints += check_mixture(self.config)
+        self.complaints += self._curriculum()
         self.complaints += check_context(self.config)
         if self.training:
             self.complaints += check_training(self.config)
@@ -175,6 +177,13 @@ class _Checker:
                 made.close()
             except GrpoError as error:
                 yield Complaint(("rewards", index), str(error))
+
+    def _curriculum(self) -> Iterator[Complaint]:
+        if self.training and ("training", "curriculum") not in self.bad:
+            try:
+                build_curriculum(self.config, self.registry)
+            except GrpoError as error:
+                yield Complaint(("training", "curriculum"), str(error))
 
     def _environment(self) -> Iterator[Complaint]:
         evaluates = self.purpose == "eval" or (self.training and self.config.evaluation.episodes > 0)

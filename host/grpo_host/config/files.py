@@ -98,6 +98,7 @@ def _uses(values: Any) -> Iterator[tuple[Any, Location]]:
     yield "environment", ("environment",)
     yield "backend", ("backend",)
     yield "strategy", ("agent", "strategy")
+    yield "curriculum", ("training", "curriculum")
     several = (("tool", ("agent", "tools")), ("reward", ("rewards",)), ("environment", ("environments",)))
     for kind, at in several:
         uses = _at(values, at)

@@ -25,6 +25,9 @@ def agent_schema(registry: Registry) -> Schema:
     agent = definitions["AgentSection"]["properties"]
     agent["tools"]["items"] = _use("tool", PluginUse, registry, definitions)
     agent["strategy"] = {"anyOf": [_use("strategy", PluginUse, registry, definitions), {"type": "null"}]}
+    definitions["TrainingConfig"]["properties"]["curriculum"] = {
+        "anyOf": [_use("curriculum", PluginUse, registry, definitions), {"type": "null"}]
+    }
     for name in {section.__name__ for section in _by_name(Named)} & definitions.keys():
         definitions[name] = {"anyOf": [{"type": "string", "minLength": 1}, definitions[name]]}
     return {**schema, "$schema": "https://json-schema.org/draft/2020-12/schema", "title": "agent.yaml"}

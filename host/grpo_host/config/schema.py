@@ -223,6 +223,8 @@ class TrainingConfig(Section):
     record_tokens: Annotated[int, Field(ge=0)] = 2
     """Episodes a step whose tokens are written to tokens.jsonl as the trainer sees them: log-prob, entropy,
     ratio, advantage."""
+    curriculum: PluginUse | None = None
+    """Chooses between steps which tasks are trained on next; null: all, in rounds."""
     report_to: list[str] = Field(default_factory=list)
     """Any of tensorboard, trackio, wandb."""
 

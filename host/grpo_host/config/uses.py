@@ -27,6 +27,8 @@ def plugin_uses(config: AgentConfig) -> Iterator[tuple[Location, Kind, PluginUse
         yield location, "environment", use
     for index, reward in enumerate(config.rewards):
         yield ("rewards", index), "reward", reward
+    if config.training.curriculum is not None:
+        yield ("training", "curriculum"), "curriculum", config.training.curriculum
 
 
 def backend_options(config: AgentConfig, registry: Registry) -> Iterator[tuple[Location, BackendUse]]:

@@ -19,6 +19,7 @@ from typing import Any
 from grpo_host.plugins.record import Kind, Offer, Plugin, cause
 from grpo_sdk.backend import Backend
 from grpo_sdk.bundles import ToolBundle
+from grpo_sdk.curriculum import Curriculum
 from grpo_sdk.environment import Environment
 from grpo_sdk.errors import PluginError, did_you_mean
 from grpo_sdk.rewards import GroupReward, Reward, reward
@@ -134,12 +135,17 @@ def _strategy(found: Any, _: Any) -> Factory | None:
     return found if callable(found) else None
 
 
+def _curriculum(found: Any, _: Any) -> Factory | None:
+    return found if inspect.isclass(found) and issubclass(found, Curriculum) else None
+
+
 _FACTORIES: dict[Kind, Callable[[Any, Callable[[], Factory]], Factory | None]] = {
     "reward": _reward,
     "tool": _tool,
     "environment": _environment,
     "backend": _backend,
     "strategy": _strategy,
+    "curriculum": _curriculum,
 }
 
 _WANTED: dict[Kind, str] = {
@@ -150,4 +156,5 @@ _WANTED: dict[Kind, str] = {
     "environment": "Name a class of grpo_sdk.Environment, or an environment class of TRL",
     "backend": "Name a class of grpo_sdk.Backend",
     "strategy": "Name a grpo_sdk.Strategy, or a function that makes one",
+    "curriculum": "Name a class of grpo_sdk.Curriculum",
 }

@@ -12,7 +12,7 @@ from grpo_sdk.errors import GrpoError, PluginError
 if TYPE_CHECKING:
     from grpo_sdk.backend import Capability
 
-Kind = Literal["reward", "tool", "environment", "backend", "strategy"]
+Kind = Literal["reward", "tool", "environment", "backend", "strategy", "curriculum"]
 """What a plugin can offer."""
 
 KINDS: tuple[Kind, ...] = get_args(Kind)

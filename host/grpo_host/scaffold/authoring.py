@@ -11,12 +11,16 @@ from pathlib import Path
 
 from packaging.utils import InvalidName, canonicalize_name
 
-from grpo_host.plugins.record import KINDS, Kind
+from grpo_host.plugins.record import KINDS as ALL_KINDS
+from grpo_host.plugins.record import Kind
 from grpo_host.scaffold.writing import templates, write_texts
 from grpo_sdk.errors import ConfigError, did_you_mean
 
 LONGEST_NAME = 64
 """As long as the name in agent.yaml may be, which is the plugin's too."""
+
+KINDS = tuple(kind for kind in ALL_KINDS if kind != "curriculum")
+"""Those that there are templates of."""
 
 RENAMED = {"gitignore": ".gitignore", "ci.yaml": ".github/workflows/tests.yaml"}
 """Names of templates whose own names would have an effect in this repository."""

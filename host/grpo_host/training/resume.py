@@ -18,6 +18,7 @@ KEPT = (
     "rewards",
     "evaluation",
     "training.tasks_per_step",
+    "training.curriculum",
     "training.group_size",
     "training.lora",
     "training.reference",

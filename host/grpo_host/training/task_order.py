@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+import math
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
+from grpo_host.plugins.failures import PluginFailure, blamed
+from grpo_sdk.curriculum import Curriculum
+from grpo_sdk.errors import RunError
 from grpo_sdk.seeds import derive_seed
 from grpo_sdk.trajectory import Task, Trajectory
 
@@ -26,6 +32,7 @@ class TaskOrder:
         *,
         seed: int,
         weights: Mapping[str, float] | None = None,
+        curriculum: Curriculum | None = None,
     ) -> None:
         kinds: dict[str, list[Task]] = {}
         for task in tasks:
@@ -36,6 +43,8 @@ class TaskOrder:
             for kind, found in kinds.items()
         }
         self._weights = _weights_of(kinds, weights or {})
+        self._curriculum = curriculum
+        self._tasks = tasks
         self._credits = dict.fromkeys(kinds, 0.0)
         self._done = 0
         """The steps whose tasks were given."""
@@ -52,6 +61,12 @@ class TaskOrder:
             for kind, position in state["positions"].items():
                 self._streams[kind].position = position
             self._credits.update(state["credits"])
+        if self._curriculum is not None:
+            with _blamed(self._curriculum, "begin"):
+                self._curriculum.begin(self._tasks)
+            if state is not None:
+                with _blamed(self._curriculum, "restore"):
+                    self._curriculum.restore(state["curriculum"])
         self._done = step
         self._states = {step: self._now()}
 
@@ -67,6 +82,9 @@ class TaskOrder:
     def observe(self, played: Iterable[Trajectory]) -> None:
         """Hear how the episodes of the step that was given last went; the next step depends on it."""
         self._states = {step: state for step, state in self._states.items() if step == self._done - 1}
+        if self._curriculum is not None:
+            with _blamed(self._curriculum, "observe"):
+                self._curriculum.observe(list(played))
         self._states[self._done] = self._now()
 
     def state(self, step: int) -> dict[str, Any]:
@@ -74,23 +92,52 @@ class TaskOrder:
         return self._states[step]
 
     def metrics(self) -> dict[str, float]:
-        """For metrics.jsonl."""
-        return {}
+        """For metrics.jsonl: what the curriculum says of itself, after the step."""
+        if self._curriculum is None:
+            return {}
+        with _blamed(self._curriculum, "metrics"):
+            return {f"curriculum/{name}": float(value) for name, value in self._curriculum.metrics().items()}
 
     def _now(self) -> dict[str, Any]:
-        return {
+        kept: dict[str, Any] = {}
+        if self._curriculum is not None:
+            with _blamed(self._curriculum, "state"):
+                kept["curriculum"] = copy.deepcopy(self._curriculum.state())
+        return kept | {
             "positions": {kind: stream.position for kind, stream in self._streams.items()},
             "credits": dict(self._credits),
         }
 
     def _next(self) -> Task:
-        """The next task, of the kind that is furthest behind its share."""
-        total = sum(self._weights.values())
-        for kind, weight in self._weights.items():
+        """The next task, of the kind that is furthest behind its share and has one that may come."""
+        weights = self._weights_now()
+        total = sum(weights.values())
+        for kind, weight in weights.items():
             self._credits[kind] += weight / total
-        chosen = max(self._credits, key=self._credits.__getitem__)
-        self._credits[chosen] -= 1.0
-        return self._streams[chosen].next()
+        by_need = sorted(weights, key=self._credits.__getitem__, reverse=True)
+        for plays in (self._plays, bool):  # of no task that may come: of all
+            for kind in by_need:
+                task = self._streams[kind].next(plays) if weights[kind] else None
+                if task is not None:
+                    self._credits[kind] -= 1.0
+                    return task
+        raise ValueError("a kind without tasks")
+
+    def _weights_now(self) -> Mapping[str, float]:
+        if self._curriculum is None:
+            return self._weights
+        with _blamed(self._curriculum, "weights"):
+            said = self._curriculum.weights(self._weights)
+            weights = {kind: float(said.get(kind, 0.0)) for kind in self._weights}
+            if not (all(0 <= value < math.inf for value in weights.values()) and any(weights.values())):
+                raise ValueError(f"weights are numbers from 0 on, and not all 0: {weights}")
+        return weights
+
+    def _plays(self, task: Task) -> bool:
+        if self._curriculum is None:
+            return True
+        with _blamed(self._curriculum, "plays"):
+            return bool(self._curriculum.plays(task))
 
 
 class _Stream:
@@ -98,18 +145,31 @@ class _Stream:
 
     def __init__(self, tasks: Sequence[Task], seed: int) -> None:
         self.position = 0
-        """How many tasks were given."""
+        """How many tasks were given, or passed over."""
         self._tasks = tasks
         self._generator = random.Random(seed)
         self._order: list[Task] = []
 
-    def next(self) -> Task:
-        while len(self._order) <= self.position:
-            round_ = list(self._tasks)
-            self._generator.shuffle(round_)
-            self._order += round_
-        self.position += 1
-        return self._order[self.position - 1]
+    def next(self, plays: Callable[[Task], bool]) -> Task | None:
+        """The next one that ``plays``; None, and the position stays, if none of a whole round does."""
+        for position in range(self.position, self.position + 2 * len(self._tasks)):
+            while len(self._order) <= position:
+                round_ = list(self._tasks)
+                self._generator.shuffle(round_)
+                self._order += round_
+            if plays(self._order[position]):
+                self.position = position + 1
+                return self._order[position]
+        return None
+
+
+@contextmanager
+def _blamed(curriculum: Curriculum, method: str) -> Iterator[None]:
+    try:
+        with blamed(f"curriculum {type(curriculum).__name__}", method):
+            yield
+    except PluginFailure as problem:
+        raise RunError(str(problem)) from problem
 
 
 def _weights_of(kinds: Mapping[str, Sequence[Task]], weights: Mapping[str, float]) -> dict[str, float]:

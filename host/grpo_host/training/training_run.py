@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from grpo_host.assembly.from_yaml import build_curriculum
 from grpo_host.assembly.runtime import Assembly, sample_tools
 from grpo_host.backends.event_loop import Runner
 from grpo_host.backends.wrapper import innermost
@@ -266,6 +267,7 @@ class TrainingRun:
             training.tasks_per_step,
             seed=self.config.seed,
             weights={use.label: use.weight for use in self.config.environments},
+            curriculum=build_curriculum(self.config, self.registry),
         )
         order.begin(first_step, read_state(checkpoint).get("tasks") if checkpoint else None)
         rollouts = GrpoRollouts(

@@ -7,11 +7,13 @@ from collections.abc import Mapping
 from grpo_environments.arithmetic.environment import ArithmeticEnvironment
 from grpo_environments.bridges.agentdojo import AgentDojoEnvironment
 from grpo_environments.bridges.bfcl import BfclEnvironment
+from grpo_environments.bridges.reasoning_gym import ReasoningGymEnvironment
+from grpo_environments.curricula import DropSolved, RaiseLevel
 from grpo_environments.dataset.environment import DatasetEnvironment
 from grpo_environments.order_desk.environment import OrderDeskEnvironment
 from grpo_environments.prompts import PromptsEnvironment
 from grpo_environments.support_desk.environment import SupportDeskEnvironment
-from grpo_sdk.hooks import EnvironmentFactory, hookimpl
+from grpo_sdk.hooks import CurriculumFactory, EnvironmentFactory, hookimpl
 
 
 @hookimpl
@@ -24,4 +26,10 @@ def grpo_environments() -> Mapping[str, EnvironmentFactory]:
         "dataset": DatasetEnvironment,
         "bfcl": BfclEnvironment,
         "agentdojo": AgentDojoEnvironment,
+        "reasoning_gym": ReasoningGymEnvironment,
     }
+
+
+@hookimpl
+def grpo_curricula() -> Mapping[str, CurriculumFactory]:
+    return {"raise_level": RaiseLevel, "drop_solved": DropSolved}

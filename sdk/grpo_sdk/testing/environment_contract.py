@@ -183,7 +183,7 @@ class EnvironmentContract(EpisodeContract):
         self.run(close())
 
     def test_demonstrations_are_dialogues_that_can_be_imitated(self) -> None:
-        """Fix: user first, agent last; every tool call has JSON arguments and is answered once."""
+        """Fix: user first (after a system message), agent last; calls have JSON arguments and one answer."""
         dialogues = self.make().demonstrations(self.splits[0])
         if not dialogues:
             skip("the environment has no demonstrations")
@@ -193,9 +193,8 @@ class EnvironmentContract(EpisodeContract):
 
 def _check_dialogue(dialogue: Sequence[Message]) -> None:
     shown = [message["role"] for message in dialogue]
-    require(
-        dialogue and dialogue[0]["role"] == "user", f"a demonstration does not begin with a user: {shown}"
-    )
+    opening = shown[1:] if shown[:1] == ["system"] else shown
+    require(opening[:1] == ["user"], f"a demonstration does not begin with a user: {shown}")
     require(shown[-1] == "assistant", f"a demonstration does not end with the agent: {shown}")
     waiting: list[str] = []
     for message in dialogue:

@@ -17,8 +17,8 @@ pytest.importorskip("grpo_templates", reason="the templates are not installed: m
 
 from grpo_host.cli import main
 from grpo_host.plugins import load_plugins
-from grpo_host.plugins.record import KINDS, Kind
-from grpo_host.scaffold.authoring import parse_kinds, plugin_names, write_agent, write_plugin
+from grpo_host.plugins.record import Kind
+from grpo_host.scaffold.authoring import KINDS, parse_kinds, plugin_names, write_agent, write_plugin
 from grpo_sdk import ConfigError, Task
 from grpo_sdk.testing import make_trajectory
 

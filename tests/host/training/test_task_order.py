@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pytest
 
 from grpo_host.training.task_order import TaskOrder
-from grpo_sdk import Task
+from grpo_sdk import Curriculum, Task, Trajectory
+from grpo_sdk.errors import RunError
 from grpo_sdk.seeds import derive_seed
+from grpo_sdk.testing import make_trajectory
 
 PLAIN = [Task(f"train-{n}") for n in range(5)]
 MIXED = [
@@ -96,3 +100,104 @@ def test_a_checkpoint_of_an_earlier_version_goes_on_where_it_was() -> None:
 def test_steps_are_asked_for_in_order() -> None:
     with pytest.raises(ValueError, match="the tasks after 3 steps are asked for, and 0 were given"):
         order(PLAIN).tasks(3)
+
+
+class Even(Curriculum):
+    """Plays even tasks until it has heard of an episode, then odd ones; then trivia alone."""
+
+    def __init__(self) -> None:
+        self.heard = 0
+
+    def observe(self, played: Sequence[Trajectory]) -> None:
+        self.heard += len(played)
+
+    def plays(self, task: Task) -> bool:
+        return int(task.id.rpartition("/")[2]) % 2 == min(1, self.heard)
+
+    def weights(self, weights: Mapping[str, float]) -> Mapping[str, float]:
+        return weights if self.heard < 2 else {"trivia": 1.0}
+
+    def state(self) -> dict[str, Any]:
+        return {"heard": self.heard}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self.heard = state["heard"]
+
+    def metrics(self) -> Mapping[str, float]:
+        return {"heard": self.heard}
+
+
+def chosen(curriculum: Curriculum) -> TaskOrder:
+    return TaskOrder(MIXED, 4, seed=3, weights={"sums": 1.0, "trivia": 1.0}, curriculum=curriculum)
+
+
+def test_a_curriculum_chooses_the_next_steps_tasks_and_weights() -> None:
+    made = chosen(Even())
+    made.begin(0)
+    given = []
+    for done in range(3):
+        given.append([task.id for task in made.tasks(done)])
+        made.observe([make_trajectory("x")])
+
+    assert [{int(id_.partition("/")[2]) % 2 for id_ in ids} for ids in given] == [{0}, {1}, {1}]
+    assert [sum(id_.startswith("trivia") for id_ in ids) for ids in given] == [2, 2, 4]
+    assert made.metrics() == {"curriculum/heard": 3.0}
+
+
+def test_a_run_that_goes_on_goes_on_with_what_its_curriculum_knew() -> None:
+    whole = chosen(Even())
+    whole.begin(0)
+    whole.tasks(0)
+    whole.observe([make_trajectory("x")])
+    state = whole.state(1)
+    expected = whole.tasks(1)
+
+    again = chosen(Even())
+    again.begin(1, state)
+
+    assert again.tasks(1) == expected
+
+
+class Picky(Curriculum):
+    def observe(self, played: Sequence[Trajectory]) -> None:
+        return
+
+    def plays(self, task: Task) -> bool:
+        return False
+
+
+def test_where_no_task_may_come_all_may() -> None:
+    made = chosen(Picky())
+    made.begin(0)
+
+    assert len({task.id for task in made.tasks(0)}) == 4
+
+
+class Broken(Picky):
+    def plays(self, task: Task) -> bool:
+        raise KeyError("level")
+
+    def weights(self, weights: Mapping[str, float]) -> Mapping[str, float]:
+        return {**weights, "trivia": self.weight}
+
+    weight = 1.0
+
+
+def test_what_a_curriculum_raises_ends_the_run_and_names_it() -> None:
+    made = chosen(Broken())
+    made.begin(0)
+
+    with pytest.raises(
+        RunError, match=r"curriculum Broken: plays\(\): KeyError: 'level' \(.*test_task_order"
+    ):
+        made.tasks(0)
+
+
+def test_weights_that_are_none_are_refused() -> None:
+    curriculum = Broken()
+    curriculum.weight = -1.0
+    made = chosen(curriculum)
+    made.begin(0)
+
+    with pytest.raises(RunError, match="weights are numbers from 0 on, and not all 0"):
+        made.tasks(0)
