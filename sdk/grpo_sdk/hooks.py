@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import pluggy
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from grpo_sdk.backend import Backend
     from grpo_sdk.bundles import Opening, ToolBundle
     from grpo_sdk.curriculum import Curriculum
@@ -95,6 +97,22 @@ class GrpoHooks:
         """A training step ended; ``metrics`` is its line of metrics.jsonl.
 
         An exception is logged with the plugin's name and changes nothing.
+        """
+
+    @hookspec
+    def grpo_run_started(self, command: str, agent: str, directory: Path | None) -> None:
+        """A command begins with its work, before the model is loaded.
+
+        ``command`` is ``run``, ``eval``, ``rollout`` or ``serve``; ``agent`` the name in agent.yaml;
+        ``directory`` where it writes, if it has a directory. Called once, by the main process, in a thread
+        for which it waits at most 30 s. An exception is logged with the plugin's name and changes nothing.
+        """
+
+    @hookspec
+    def grpo_run_finished(self, command: str, agent: str, directory: Path | None, error: str | None) -> None:
+        """The command's work is over and all that it opened closed; ``error`` says why it failed, if it did.
+
+        Otherwise as ``grpo_run_started``: what goes wrong here does not change how the command ends.
         """
 
 

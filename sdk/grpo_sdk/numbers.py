@@ -3,8 +3,18 @@
 from __future__ import annotations
 
 from numbers import Integral, Real
+from typing import Any
 
 from grpo_sdk.errors import ConfigError
+
+
+def plain(value: Any) -> Any:
+    """``value`` with Python's numbers and lists in place of numpy's and torch's, which JSON does not know."""
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return value.tolist() if hasattr(value, "tolist") else value
 
 
 def check_number(what: str, value: object, kind: type[int] | type[float]) -> None:

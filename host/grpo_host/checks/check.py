@@ -194,6 +194,7 @@ class _Checker:
                 make_environment(use, self.registry),
                 list(dict.fromkeys(splits)),
                 demonstrations=warm_start,
+                seconds=self.config.agent.limits.probe_seconds,
             )
             self.facts = facts if location == ("environment",) else self.facts.mixed(use.label, facts)
             yield from check_environment(facts, location, training=self.training)
@@ -205,7 +206,9 @@ class _Checker:
             environment_overrides(use, self.registry, "serving_tools") for _, use in self.config.played
         ):
             return  # it need not even be made
-        self.facts = probe_serving_tools(build_environment(self.config, self.registry))
+        self.facts = probe_serving_tools(
+            build_environment(self.config, self.registry), seconds=self.config.agent.limits.probe_seconds
+        )
         if self.facts.error is not None:
             yield Complaint(
                 self.config.played[0][0][:1], f"its serving tools cannot be had: {self.facts.error}"

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import sys
+import sysconfig
 import threading
 from collections.abc import Callable, Collection, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
-from grpo_host.plugins.failures import described
+from grpo_host.plugins.failures import described, plugin_frame
 from grpo_sdk.environment import HELD_OUT, TRAIN, Environment, Observation
 from grpo_sdk.errors import GrpoError
 from grpo_sdk.messages import as_messages
 from grpo_sdk.trajectory import Task
 
-PROBE_SECONDS = 10.0
-"""Time limit for making an environment, listing its tasks and one ``reset``, if it asks for no more."""
+_PYTHON = sysconfig.get_path("stdlib") + "/"
 
 
 @dataclass
@@ -29,6 +30,8 @@ class EnvironmentFacts:
     """Dialogues for a warm start."""
     error: str | None = None
     """Why the probe found no more."""
+    doing: str = "being made"
+    """What it was asked last."""
     start_seconds: float = 0.0
     """How long the environment says that it may take."""
 
@@ -50,7 +53,7 @@ def probe_environment(
     splits: Collection[str],
     *,
     demonstrations: bool = False,
-    seconds: float = PROBE_SECONDS,
+    seconds: float,
 ) -> EnvironmentFacts:
     """Make an environment, list ``splits``, and reset it to its first train task for its tools.
 
@@ -60,9 +63,7 @@ def probe_environment(
     return _found(_ask(make, splits, demonstrations, facts), facts, seconds)
 
 
-def probe_serving_tools(
-    make: Callable[[], Environment], *, seconds: float = PROBE_SECONDS
-) -> EnvironmentFacts:
+def probe_serving_tools(make: Callable[[], Environment], *, seconds: float) -> EnvironmentFacts:
     """Make an environment for its serving tools only; otherwise as ``probe_environment``."""
     facts = EnvironmentFacts()
     return _found(_ask_for_serving(make, facts), facts, seconds)
@@ -85,8 +86,21 @@ def _found(asking: Coroutine[Any, Any, None], facts: EnvironmentFacts, seconds: 
         thread.join(facts.start_seconds - seconds)
         seconds = facts.start_seconds
     if thread.is_alive():
-        return EnvironmentFacts(dict(facts.tasks), error=f"no answer within {seconds:g} s")
+        return EnvironmentFacts(dict(facts.tasks), error=_too_slow(facts.doing, thread, seconds))
     return facts
+
+
+def _too_slow(doing: str, thread: threading.Thread, seconds: float) -> str:
+    frame, calls = sys._current_frames().get(thread.ident or 0), list[tuple[str, int]]()
+    while frame is not None:
+        if not frame.f_code.co_filename.startswith(_PYTHON):
+            calls.insert(0, (frame.f_code.co_filename, frame.f_lineno))
+        frame = frame.f_back
+    place = plugin_frame(calls)
+    return (
+        f"no answer within {seconds:g} s, while {doing}{f' (at {place})' if place else ''}. Nothing failed: "
+        "if it is slow and not stuck, set agent.limits.probe_seconds higher"
+    )
 
 
 async def _ask(
@@ -103,6 +117,7 @@ async def _ask(
     try:
         first = None
         for split in splits:
+            facts.doing = f'listing tasks("{split}")'
             tasks = _tasks(environment, split)
             if not all(isinstance(task, Task) for task in tasks):
                 raise TypeError(f'tasks("{split}") returned something that is no grpo_sdk.Task')
@@ -112,14 +127,18 @@ async def _ask(
             if tasks and (first is None or split == TRAIN):
                 first = tasks[0]
         if demonstrations:
+            facts.doing = "asked for demonstrations()"
             facts.demonstrations = len(environment.demonstrations(TRAIN))
         if first is not None:
+            facts.doing = "in reset()"
             observation = await environment.reset(first, seed=0)
             if not isinstance(observation, Observation):
                 raise TypeError(f"reset() must return an Observation, not {type(observation).__name__}")
             as_messages(observation.messages)
+            facts.doing = "asked for tools()"
             facts.tools = [bind(tool).name for tool in await settled(environment.tools())]
     finally:
+        facts.doing = "in close()"
         await environment.close()
 
 
@@ -129,6 +148,7 @@ async def _ask_for_serving(make: Callable[[], Environment], facts: EnvironmentFa
     environment = make()
     facts.start_seconds = environment.start_seconds
     try:
+        facts.doing = "asked for serving_tools()"
         facts.tools = [bind(tool).name for tool in environment.serving_tools()]
     finally:
         await environment.close()

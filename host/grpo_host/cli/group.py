@@ -26,6 +26,7 @@ COMMANDS = (
     "new",
     "plugins",
     "models",
+    "doctor",
     "schema",
 )
 """In the order of the help. Each is ``command`` in the module of its name."""

@@ -66,6 +66,7 @@ def command(
     registry = choice.load()
     loaded = load_checked(agent_yaml, changes, registry, "chat")
 
+    from grpo_host.plugins.observing import observed_run
     from grpo_host.serving.app import create_app
     from grpo_host.serving.server import prepare, serve
     from grpo_host.serving.settings import ServerSettings
@@ -82,7 +83,8 @@ def command(
     quiet_libraries()
     app = create_app(settings, registry, loaded=loaded) if workers == 1 else None
     _say(settings)
-    serve(settings, app)
+    with observed_run(registry, "serve", settings.agent, None):
+        serve(settings, app)
 
 
 def _say(settings: ServerSettings) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from grpo_host.config.schema import AgentConfig, EnvironmentUse, RewardUse
 from grpo_host.plugins import Kind, Registry
-from grpo_host.plugins.options import options_model
+from grpo_host.plugins.options import options_model, options_schema
 from grpo_host.plugins.use import Named, PluginUse
 from grpo_sdk.errors import PluginError
 
@@ -60,7 +60,7 @@ def _use(kind: Kind, section: type[PluginUse], registry: Registry, definitions: 
 def _options(kind: Kind, name: str, registry: Registry, definitions: Schema) -> Schema | None:
     """The options of ``name``; None if agent.yaml cannot name it alone."""
     try:
-        schema: Schema = options_model(registry.get(kind, name)).model_json_schema()
+        schema: Schema = options_schema(options_model(registry.get(kind, name)))
     except PluginError:
         return None
     definitions.update(schema.pop("$defs", {}))

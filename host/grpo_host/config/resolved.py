@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 from grpo_host.config.backend_checks import NEEDED, honoured
 from grpo_host.config.references import escape_references
+from grpo_host.config.schema import LabelledUse
 from grpo_host.config.served_sampling import served_sampling
 from grpo_host.config.uses import backend_options, plugin_uses
 from grpo_host.plugins.options import complete_options
+from grpo_host.plugins.reference import file_reference
 
 if TYPE_CHECKING:
     from grpo_host.config.load import LoadedConfig
@@ -24,23 +26,39 @@ if TYPE_CHECKING:
 def dump_resolved(loaded: LoadedConfig, registry: Registry, *, comments: Iterable[str] = ()) -> str:
     """The YAML text, ``comments`` on top. ``load_config`` reads it back as the same configuration.
 
+    Plugins are named so that no other that is installed later can be meant.
+
     What came from environment variables stays a reference, so that no secret is written. Raises
     ``PluginError`` if a plugin is not there, ``OptionsError`` if options do not fit.
     """
     values = _values(loaded.config)
     for location, kind, use in plugin_uses(loaded.config):
-        options = complete_options(registry.get(kind, use.name), use.options)
-        _at(values, location)["options"] = options
+        offer, written = registry.get(kind, use.name), _at(values, location)
+        written["options"] = complete_options(offer, use.options)
+        if not file_reference(use.name):
+            _qualify(written, registry.qualified(offer), use.label if isinstance(use, LabelledUse) else None)
     values["serving"]["sampling"] = served_sampling(loaded.config).model_dump(mode="json")
     _leave_out_unused(values["model"], loaded.config.backend, registry)
     for location, judge in backend_options(loaded.config, registry):
         offer = registry.get("backend", judge.name)
         _at(values, location)["options"] = complete_options(offer, judge.options)
+        _qualify(_at(values, location), registry.qualified(offer))
         _leave_out_unused(_at(values, location)["model"], judge, registry)
     values = escape_references(values)
     for location, text in loaded.references.items():
         _put_back(values, location, text)
     return to_yaml(values, comments)
+
+
+def _qualify(written: dict[str, Any], name: str, label: str | None = None) -> None:
+    """Name a plugin's part by ``name``; what has a ``label`` of its own goes on being called by it."""
+    if written["name"] == name:
+        return
+    written["name"] = name
+    if label not in (None, name):
+        behind = {key: written.pop(key) for key in list(written) if key not in ("name", "options")}
+        behind.pop("as", None)
+        written |= {"as": label, **behind}
 
 
 def dump_plain(config: AgentConfig, *, comments: Iterable[str] = ()) -> str:

@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
+from grpo_host.plugins.reference import file_reference
 from grpo_host.plugins.use import ModelConfig, Name, Named, PluginUse, Section
 
 Seconds = Annotated[float, Field(gt=0)]
@@ -25,7 +26,8 @@ class LabelledUse(PluginUse):
 
     @property
     def label(self) -> str:
-        return self.as_ or super().label
+        """``as``, or the name as it is written; metrics of two plugins' rewards must not have one name."""
+        return self.as_ or (super().label if file_reference(self.name) else self.name)
 
 
 class EnvironmentUse(LabelledUse):
@@ -57,6 +59,8 @@ class LimitsConfig(Section):
     """Time limit of the whole episode."""
     tool_seconds: Seconds = 10.0
     """Time limit of one tool call."""
+    probe_seconds: Seconds = 10.0
+    """Time limit of a check of the environment: making it, its tasks, one reset, its tools."""
     tool_output_chars: Count = 4000
     """Longer output of a tool is cut, with a mark."""
 

@@ -27,12 +27,24 @@ def fast_dtype() -> str:
     Without them a bfloat16 product takes about a hundred times as long: 1 GFLOP/s where float32 has
     100 (AMD EPYC with AVX2 alone, torch 2.13).
     """
-    return "bfloat16" if _has_gpu() or _processor_flags() & _MULTIPLIES_BFLOAT16 else "float32"
+    return "bfloat16" if gpu_device() or _processor_flags() & _MULTIPLIES_BFLOAT16 else "float32"
 
 
-def _has_gpu() -> bool:
-    hidden = "" in (os.environ.get("CUDA_VISIBLE_DEVICES"), os.environ.get("HIP_VISIBLE_DEVICES"))
-    return not hidden and any(Path(device).exists() for device in _GPU_DEVICES)
+def why_dtype() -> str:
+    """Why ``fast_dtype()`` is what it is."""
+    if gpu_device():
+        return "there is a GPU"
+    flags = sorted(_processor_flags() & _MULTIPLIES_BFLOAT16)
+    if flags:
+        return f"the processor multiplies it ({', '.join(flags)})"
+    return f"no GPU, and the processor has none of {', '.join(sorted(_MULTIPLIES_BFLOAT16))}"
+
+
+def gpu_device() -> str | None:
+    """The device of a GPU that this process may use; None if there is none."""
+    if "" in (os.environ.get("CUDA_VISIBLE_DEVICES"), os.environ.get("HIP_VISIBLE_DEVICES")):
+        return None
+    return next((device for device in _GPU_DEVICES if Path(device).exists()), None)
 
 
 def _processor_flags() -> set[str]:

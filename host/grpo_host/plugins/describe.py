@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Iterator
 from typing import Any
 
-from grpo_host.plugins.options import options_model
+from grpo_host.plugins.options import options_model, options_schema
 from grpo_host.plugins.record import KINDS, Kind, Offer
 from grpo_host.plugins.registry import Registry
 from grpo_sdk.errors import PluginError, did_you_mean
@@ -44,7 +44,7 @@ def describe(offer: Offer) -> dict[str, Any]:
         "doc": "\n\n".join(docstrings(offer.factory)),
     }
     try:
-        return {**described, "options": options_model(offer).model_json_schema()}
+        return {**described, "options": options_schema(options_model(offer))}
     except PluginError as problem:
         return {**described, "options": None, "error": str(problem)}
 

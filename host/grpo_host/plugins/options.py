@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -58,11 +59,37 @@ def options_model(offer: Offer) -> type[BaseModel]:
         default = ... if required else parameter.default
         # Under a name of our own: pydantic reserves some names, parameters can have any.
         fields[f"option_{number}"] = (annotation, Field(default, alias=parameter.name))
-    base = type("Options", (Numbers,), {"model_config": _CONFIG | ConfigDict(extra=extra)})
+    # What a default holds, a resolved agent.yaml does too, and that is read back.
+    endless = any(not _finite(field.default) for _, field in fields.values())
+    config = _CONFIG | ConfigDict(extra=extra, allow_inf_nan=endless)
+    base = type("Options", (Numbers,), {"model_config": config})
     return create_model(f"{offer.name} options", __base__=base, **fields)
 
 
 _CONFIG = ConfigDict(arbitrary_types_allowed=True, allow_inf_nan=False)
+
+
+def _finite(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return all(map(_finite, value.values()))
+    if isinstance(value, list | tuple | set | frozenset):
+        return all(map(_finite, value))
+    return not isinstance(value, float) or math.isfinite(value)
+
+
+def options_schema(model: type[BaseModel]) -> dict[str, Any]:
+    """The JSON schema of ``model``; JSON has no infinity, so a default is written as YAML writes it."""
+    return dict(_written(model.model_json_schema()))
+
+
+def _written(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _written(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_written(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return ".nan" if math.isnan(value) else ".inf" if value > 0 else "-.inf"
+    return value
 
 
 def option_names(model: type[BaseModel]) -> list[str]:

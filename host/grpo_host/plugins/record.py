@@ -15,6 +15,12 @@ if TYPE_CHECKING:
 Kind = Literal["reward", "tool", "environment", "backend", "strategy", "curriculum"]
 """What a plugin can offer."""
 
+BUILT_IN = "grpo-agent-framework"
+"""The distribution of the host and of the plugins that come with it."""
+
+LOCAL = "local"
+"""In place of a distribution: a program registered the plugin itself."""
+
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
@@ -41,6 +47,11 @@ class Plugin:
     def identifier(self) -> str:
         """``distribution/entry point``: unlike the name alone, unique."""
         return f"{self.distribution}/{self.name}"
+
+    @property
+    def built_in(self) -> bool:
+        """Whether it came with the host."""
+        return canonical(self.distribution) == BUILT_IN
 
     def __str__(self) -> str:
         of = f"{self.distribution} {self.version}".strip()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
@@ -14,15 +13,14 @@ from grpo_host.plugins.inspection import (
     check_hook_api,
     check_hook_names,
 )
-from grpo_host.plugins.record import Kind, Offer, Plugin, cause
+from grpo_host.plugins.observing import tell
+from grpo_host.plugins.record import LOCAL, Kind, Offer, Plugin, canonical, cause
 from grpo_host.plugins.reference import file_reference
 from grpo_sdk.errors import PluginError, did_you_mean
 from grpo_sdk.hooks import REGISTRATION_HOOKS, GrpoHooks
 
 if TYPE_CHECKING:
     from grpo_sdk.trajectory import Trajectory
-
-logger = logging.getLogger("grpo_host.plugins")
 
 
 class Registry:
@@ -55,7 +53,7 @@ class Registry:
         plugin: object,
         name: str,
         *,
-        distribution: str = "local",
+        distribution: str = LOCAL,
         version: str = "",
         seconds: float = 0.0,
     ) -> Plugin:
@@ -115,6 +113,7 @@ class Registry:
     def get(self, kind: Kind, name: str) -> Offer:
         """Who offers ``name``: a name, ``distribution:name`` or ``distribution/entry point:name``.
 
+        A built-in one keeps its name, whatever else is installed: others of that name need the longer form.
         Or, if it is allowed, ``path of a file:name in it``. Raises ``PluginError`` if no plugin or more
         than one does; it says what to write instead.
         """
@@ -134,9 +133,23 @@ class Registry:
         ]
         if not found:
             raise PluginError(self._unknown(kind, short, chosen))
+        if len(found) > 1 and not colon:
+            found = [offer for offer in found if offer.plugin.built_in] or found
         if len(found) > 1:
-            raise PluginError(_ambiguous(kind, short, found))
+            raise PluginError(self._ambiguous(kind, short, found))
         return found[0]
+
+    def qualified(self, offer: Offer) -> str:
+        """What names ``offer`` whatever is installed later: for one that is built in, its name alone.
+
+        For what a program registered itself, too: nobody could install it.
+        """
+        if offer.plugin.built_in or offer.plugin.distribution == LOCAL:
+            return offer.name
+        of = canonical(offer.plugin.distribution)
+        alike = [o for o in self.offers(offer.kind) if o.name == offer.name]
+        alone = sum(canonical(other.plugin.distribution) == of for other in alike) == 1
+        return f"{offer.plugin.distribution}:{offer.name}" if alone else offer.identifier
 
     def observers(self, hook: str) -> list[tuple[Plugin, Callable[[dict[str, Any]], Any]]]:
         """Who implements an observer hook, and how it is called: with the hook's arguments by name."""
@@ -152,10 +165,7 @@ class Registry:
 
     def _notify(self, hook: str, arguments: dict[str, Any]) -> None:
         for plugin, call in self._observers.get(hook, ()):
-            try:
-                call(arguments)
-            except Exception:
-                logger.exception("%s: %s raised; the run goes on", plugin, hook)
+            tell(plugin, hook, call, arguments)
 
     def _admit(self, plugin: object, identifier: str) -> dict[Kind, dict[str, Callable[..., Any]]]:
         """Register with pluggy and ask for the offers, by kind."""
@@ -196,6 +206,14 @@ class Registry:
             text += f" Broken plugins, which may offer it: {listed}"
         return text
 
+    def _ambiguous(self, kind: Kind, name: str, found: list[Offer]) -> str:
+        choices = " or ".join(f'"{self.qualified(offer)}"' for offer in found)
+        return (
+            f'{len(found)} plugins offer the {kind} "{name}": '
+            f"{' and '.join(str(offer.plugin) for offer in found)}. "
+            f"Write {choices} to choose."
+        )
+
 
 def _with_arguments(implementation: pluggy.HookImpl) -> Callable[[dict[str, Any]], Any]:
     function, names = implementation.function, implementation.argnames
@@ -204,18 +222,3 @@ def _with_arguments(implementation: pluggy.HookImpl) -> Callable[[dict[str, Any]
         return function(*[arguments[name] for name in names])
 
     return call
-
-
-def _ambiguous(kind: Kind, name: str, found: list[Offer]) -> str:
-    distributions = [offer.plugin.distribution for offer in found]
-    choices = [
-        f'"{offer.plugin.distribution}:{name}"'
-        if distributions.count(offer.plugin.distribution) == 1
-        else f'"{offer.identifier}"'
-        for offer in found
-    ]
-    return (
-        f'{len(found)} plugins offer the {kind} "{name}": '
-        f"{' and '.join(str(offer.plugin) for offer in found)}. "
-        f"Write {' or '.join(choices)} to choose."
-    )

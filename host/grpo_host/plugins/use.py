@@ -71,9 +71,9 @@ class PluginUse(Named):
 
     @property
     def label(self) -> str:
-        """What metrics and reports call it: its name; if it is a file's, its name in the file."""
+        """What reports call it: its name, without the distribution or the file that it is from."""
         reference = file_reference(self.name)
-        return reference[1] if reference else self.name
+        return reference[1] if reference else self.name.rpartition(":")[2]
 
     options: dict[str, Any] = Field(default_factory=dict)
 

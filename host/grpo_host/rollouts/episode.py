@@ -22,6 +22,7 @@ from grpo_sdk.deadline import Deadline
 from grpo_sdk.environment import Environment, Observation, StepResult
 from grpo_sdk.errors import ContextOverflowError
 from grpo_sdk.messages import Message, as_messages
+from grpo_sdk.numbers import plain
 from grpo_sdk.recording import recording
 from grpo_sdk.tools import ToolLike
 from grpo_sdk.trajectory import Ledger, Status, StopReason, Task, TokenSequence, Trajectory, Turn
@@ -222,7 +223,7 @@ async def _play(
         with blamed(who, "step"):
             result = await environment.step(message)
             new = _heard(result)
-            progress.outcome.update(result.outcome)
+            progress.outcome.update(plain(result.outcome))
             if result.reward is not None:
                 progress.reward = (progress.reward or 0.0) + float(result.reward)
         if result.done:
@@ -263,7 +264,7 @@ def _follow(environment: Environment, progress: _Progress) -> None:
 def _late_outcome(environment: Environment, progress: _Progress) -> dict[str, Any]:
     try:
         _follow(environment, progress)
-        return {**progress.outcome, **environment.outcome()}
+        return {**progress.outcome, **plain(environment.outcome())}
     except (Exception, SystemExit) as problem:  # plugin code
         logger.warning("%s.outcome() failed: %s", type(environment).__name__, problem)
         return progress.outcome

@@ -136,7 +136,9 @@ def _record(item: WeightedReward, score: Any) -> RewardRecord:
     parts: dict[str, float] = {}
     explanation = ""
     if isinstance(score, RewardResult):
-        parts = {str(name): _number(part) for name, part in score.parts.items()}
+        parts = {
+            str(name): _number(part, f'the part "{name}" of a score') for name, part in score.parts.items()
+        }
         score, explanation = score.value, str(score.explanation)
     value = _number(score)
     largest = max(abs(value), abs(item.weight * value))
@@ -145,12 +147,12 @@ def _record(item: WeightedReward, score: Any) -> RewardRecord:
     return RewardRecord(value, item.weight, parts, explanation)
 
 
-def _number(value: Any) -> float:
+def _number(value: Any, what: str = "a score") -> float:
     if isinstance(value, (str, bytes)) or value is None:
-        raise TypeError(f"a score is a number, not {value!r:.80}")
+        raise TypeError(f"{what} is a number, not {value!r:.80}")
     number = float(value)
     if not math.isfinite(number):
-        raise ValueError(f"a score is finite, not {number}")
+        raise ValueError(f"{what} is finite, not {number}")
     return number
 
 

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from grpo_host.plugins.observing import observed_run
 from grpo_host.rollouts.evaluation import Evaluation, evaluate
 from grpo_host.runs.assembled import assemble
 from grpo_host.runs.directory import RunDirectory
@@ -47,6 +48,7 @@ def run_eval(
         stack.callback(directory.release)
         done = list(directory.read_trajectories()) if resume else []
         stack.enter_context(plugins_print_to_stderr())
+        stack.enter_context(observed_run(registry, "eval", config.name, directory.path))
         assembly = assemble(config, registry, progress=reporter.line)
         agent, loop = start_agent(stack, assembly, reporter)
         tasks = assembly.tasks(config.evaluation.split)[: config.evaluation.episodes]

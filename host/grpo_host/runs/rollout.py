@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from grpo_host.assembly.runtime import Assembly
+from grpo_host.plugins.observing import observed_run
 from grpo_host.rollouts.engine import group_requests
 from grpo_host.rollouts.evaluation import most_frequent_failure
 from grpo_host.runs.assembled import assemble
@@ -50,6 +51,7 @@ def run_rollout(
             raise RunError(f"{out} holds something already; name another --out")
         standard_output = None if out else _standard_output()
         stack.enter_context(plugins_print_to_stderr())
+        stack.enter_context(observed_run(registry, "rollout", config.name, None))
         assembly = assemble(config, registry, progress=reporter.line)
         tasks = _rollout_tasks(assembly, split, episodes, samples)
         file = standard_output or stack.enter_context(_opened(cast("Path", out)))

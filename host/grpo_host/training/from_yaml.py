@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from grpo_host.backends.event_loop import LoopThread
+from grpo_host.plugins.observing import observed_run
 from grpo_host.runs.assembled import assemble
 from grpo_host.runs.directory import RunDirectory, kept_if_full
 from grpo_host.runs.versions import describe_run
@@ -49,6 +50,8 @@ def run_training(
         stack.callback(directory.release)
         reporter.line(f"run {directory.path}")
         interrupt = stack.enter_context(Interrupt(ranks).listening(reporter.line))
+        told = registry if ranks.main else None
+        stack.enter_context(observed_run(told, "run", loaded.config.name, directory.path))
         loop = LoopThread()
         stack.callback(loop.close)
         assembly = assemble(loaded.config, registry, progress=reporter.line)

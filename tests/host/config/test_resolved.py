@@ -7,6 +7,7 @@ import pytest
 from grpo_host.checks.check import check
 from grpo_host.config.load import load_config
 from grpo_host.config.resolved import dump_resolved
+from grpo_host.plugins import load_plugins
 
 
 def test_every_default_is_written_out(agent_yaml, registry):
@@ -89,3 +90,54 @@ def test_a_judges_secrets_stay_references(agent_yaml, registry, monkeypatch):
     text = dump_resolved(load_config(agent_yaml, [JUDGED % '{url: "http://${SECRET}"}']), registry)
     assert "hunter2" not in text
     assert "url: http://${SECRET}\n" in text
+
+
+PLUGIN = """
+    from grpo_sdk import Environment, Observation, StepResult, Task, hookimpl, reward, user
+
+    class Hall(Environment):
+        def tasks(self, split):
+            return [Task(split + str(n), split=split) for n in range(8)]
+
+        async def reset(self, task, *, seed):
+            return Observation([user("Hello")])
+
+        async def step(self, action):
+            return StepResult(done=True)
+
+    @reward
+    def fine(trajectory, *, most: float = float("inf")) -> float:
+        return 1.0
+
+    @hookimpl
+    def grpo_environments():
+        return {"hall": Hall}
+
+    @hookimpl
+    def grpo_rewards():
+        return {"fine": fine}
+"""
+
+
+def test_names_of_installed_plugins_are_qualified_and_rewards_keep_theirs(index, tmp_path):
+    index.install("acme", code=PLUGIN)
+    index.describe("grpo-agent-framework", backends="grpo_backends.plugin")
+    (tmp_path / "agent.yaml").write_text(
+        "name: hall\nmodel: none\nbackend: scripted\nenvironment: hall\n"
+        "rewards: [fine, {name: fine, as: finer}]\n"
+    )
+    text = dump_resolved(load_config(tmp_path / "agent.yaml"), load_plugins())
+    (tmp_path / "resolved.yaml").write_text(text)
+
+    index.install("best", code=PLUGIN)
+    later = load_plugins()
+    again = load_config(tmp_path / "resolved.yaml", registry=later)
+    assert dump_resolved(again, later) == text
+    assert check(again, later, purpose="rollout").problems == []
+    config = again.config
+    assert (config.backend.name, config.environment.name) == ("scripted", "acme:hall")
+    assert [(use.name, use.label) for use in config.rewards] == [
+        ("acme:fine", "fine"),
+        ("acme:fine", "finer"),
+    ]
+    assert config.environment.label == "hall"

@@ -91,8 +91,8 @@ def test_a_misspelt_hook_is_refused_with_a_suggestion(index):
 
 
 def test_an_unknown_hook_is_refused_with_the_list(index):
-    error = error_of(index, hook("return {}", name="on_start"))
-    assert error.startswith("there is no hook on_start. The hooks are: grpo_rewards, grpo_tools,")
+    error = error_of(index, hook("return {}", name="xyzzy"))
+    assert error.startswith("there is no hook xyzzy. The hooks are: grpo_rewards, grpo_tools,")
 
 
 def test_an_unmarked_hook_is_refused(index):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import pytest
 from pydantic import Field
 
-from grpo_host.plugins import Offer, Plugin
+from grpo_host.plugins import Offer, Plugin, Registry
+from grpo_host.plugins.describe import describe
 from grpo_host.plugins.options import (
     OptionsError,
     complete_options,
@@ -21,7 +23,7 @@ from grpo_host.plugins.options import (
     options_model,
     read_options,
 )
-from grpo_sdk import Backend, Capability, Embedder, ModelSpec, Trajectory, reward
+from grpo_sdk import Backend, Capability, Embedder, ModelSpec, Trajectory, hookimpl, reward
 from grpo_sdk.errors import PluginError
 
 if TYPE_CHECKING:
@@ -237,3 +239,17 @@ def test_true_is_taken_where_it_may_stand_beside_a_number():
     def factory(*, a: bool | int = 1, b: Any = 0) -> None: ...
 
     assert read_options(offer(factory), {"a": True, "b": True}) == {"a": True, "b": True}
+
+
+def test_an_endless_default_is_read_back_and_its_schema_is_json():
+    @reward
+    def capped(trajectory, *, most: float = float("inf")) -> float:
+        """Up to `most`."""
+        return 1.0
+
+    registry = Registry()
+    registry.register(type("P", (), {"grpo_rewards": hookimpl(lambda self: {"capped": capped})})(), "capped")
+    offer = registry.get("reward", "capped")
+    assert read_options(offer, complete_options(offer, {})) == {"most": float("inf")}
+    described = json.dumps(describe(offer)["options"], allow_nan=False)
+    assert json.loads(described)["properties"]["most"]["default"] == ".inf"

@@ -91,6 +91,24 @@ def test_a_collision_is_an_error_only_where_the_name_is_used(index):
     assert registry.get("reward", "best:kind").plugin.distribution == "best"
 
 
+def test_a_built_in_keeps_its_name_when_another_plugin_takes_it(index):
+    index.install("acme", code=GOOD)
+    index.install("grpo-agent-framework", rewards=GOOD)
+    registry = load_plugins()
+    assert registry.get("reward", "kind").plugin.distribution == "grpo-agent-framework"
+    assert registry.get("reward", "acme:kind").plugin.distribution == "acme"
+
+
+def test_a_qualified_name_stays_right_whatever_is_installed_later(index):
+    index.install("acme", code=GOOD)
+    index.install("best", one=GOOD, two=GOOD)
+    index.install("grpo-agent-framework", rewards=GOOD)
+    registry = load_plugins()
+    named = {registry.qualified(offer): offer for offer in registry.offers("reward")}
+    assert list(named) == ["acme:kind", "best/one:kind", "best/two:kind", "kind"]
+    assert all(registry.get("reward", name) is offer for name, offer in named.items())
+
+
 def test_a_collision_within_a_distribution_is_chosen_by_entry_point(index):
     index.install("acme", code=GOOD, side=GOOD)
     registry = load_plugins()
@@ -175,15 +193,34 @@ def test_an_observer_that_raises_is_logged_and_silences_nobody(caplog):
     registry.register(listeners[0], "before")
     registry.register(Deaf(), "deaf", distribution="acme", version="1.2")
     registry.register(listeners[1], "after")
-    with caplog.at_level(logging.ERROR):
+    with caplog.at_level(logging.WARNING):
         registry.notify_episode(TRAJECTORY)
         registry.notify_step(3, {})
     assert [listener.heard for listener in listeners] == [["1", {}], ["1", {}]]
-    assert caplog.messages == [
-        f'acme 1.2 (entry point "deaf"): {hook} raised; the run goes on'
+    assert [message.partition(" (plugins/test_registry.py:")[0] for message in caplog.messages] == [
+        f'acme 1.2 (entry point "deaf"): {hook}: ValueError: cannot hear'
         for hook in ("grpo_episode_finished", "grpo_step_finished")
     ]
-    assert "cannot hear" in caplog.text
+
+
+def test_an_observer_that_raises_again_is_reported_once(caplog):
+    registry = Registry()
+    registry.register(Deaf(), "often", distribution="acme", version="1.2")
+    for _ in range(3):
+        registry.notify_episode(TRAJECTORY)
+    assert len(caplog.messages) == 1
+
+
+def test_an_observer_that_exits_does_not_end_the_run(caplog):
+    class Leaving:
+        @hookimpl
+        def grpo_episode_finished(self):
+            raise SystemExit(3)
+
+    registry = Registry()
+    registry.register(Leaving(), "leaving")
+    registry.notify_episode(TRAJECTORY)
+    assert 'local (entry point "leaving"): grpo_episode_finished: SystemExit: 3' in caplog.text
 
 
 def test_plugins_that_observe_nothing_are_not_called():

@@ -6,6 +6,7 @@ import os
 import re
 import time
 
+import numpy as np
 import pytest
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import format_trace_id
@@ -73,6 +74,18 @@ def test_the_environment_is_seeded_apart_from_the_policy(fakes):
             return Observation([user(f"seed {seed}")])
 
     assert play(Seeded()).messages[0] == user("seed 5")
+
+
+def test_numbers_of_numpy_in_an_outcome_are_pythons(fakes):
+    class Measured(fakes.Talk):
+        async def step(self, action):
+            facts = {"success": np.bool_(True), "score": np.float32(0.5), "steps": np.array([1, 2])}
+            return StepResult(done=True, outcome=facts)
+
+    trajectory = play(Measured())
+    assert trajectory.outcome == {"success": True, "score": 0.5, "steps": [1, 2]}
+    assert trajectory.outcome["success"] is True
+    assert Trajectory.from_json(trajectory.to_json()).outcome == trajectory.outcome
 
 
 def test_a_system_message_of_the_environment_stands_first(fakes):

@@ -84,8 +84,11 @@ def test_what_is_a_number_is_taken_as_one(value):
         (None, "TypeError: a score is a number, not None"),
         ([1.0], "TypeError: float() argument must be"),
         (1j, "TypeError: float() argument must be"),
-        (RewardResult(0.5, {"tone": float("nan")}), "ValueError: a score is finite"),
-        (RewardResult(0.5, {"tone": "good"}), "TypeError: a score is a number, not 'good'"),
+        (
+            RewardResult(0.5, {"tone": float("nan")}),
+            'ValueError: the part "tone" of a score is finite, not nan',
+        ),
+        (RewardResult(0.5, {"tone": "good"}), 'TypeError: the part "tone" of a score is a number'),
         (RewardResult(float("nan")), "ValueError: a score is finite"),
         (1e39, "ValueError: a score, also times its weight, is at most 1e+15 in size, not 3e+39"),
         (RewardResult(-1e39), "ValueError: a score, also times its weight, is at most 1e+15 in size"),

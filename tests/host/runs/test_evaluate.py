@@ -44,6 +44,39 @@ def test_an_evaluation_prints_an_interval_and_leaves_its_trajectories(agent_yaml
     assert "6 held_out episodes" in capsys.readouterr().out
 
 
+OBSERVER = """
+from pathlib import Path
+from grpo_sdk import hookimpl
+
+@hookimpl
+def grpo_run_started(command, agent, directory):
+    with Path("heard.txt").open("a") as file:
+        print("started", command, agent, directory and directory.name, file=file)
+
+@hookimpl
+def grpo_run_finished(command, error):
+    with Path("heard.txt").open("a") as file:
+        print("finished", command, error, file=file)
+    raise SystemExit(1)
+"""
+
+
+def test_plugins_hear_of_the_start_and_the_end_of_each_command(agent_yaml, index):
+    built_in = ("backends", "environments", "rewards", "strategies")
+    index.describe("grpo-agent-framework", **{name: f"grpo_{name}.plugin" for name in built_in})
+    index.install("acme", diary=OBSERVER)
+
+    assert main(["eval", str(agent_yaml), "--out", "here", "--episodes", "1"]) == 0
+    assert main(["rollout", str(agent_yaml), "--episodes", "1", "--out", "played.jsonl"]) == 0
+
+    assert Path("heard.txt").read_text().splitlines() == [
+        "started eval desk here",
+        "finished eval None",
+        "started rollout desk None",
+        "finished rollout None",
+    ]
+
+
 def test_json_is_all_that_is_printed_when_it_is_asked_for(agent_yaml, capsys):
     assert main(["eval", str(agent_yaml), "--json", "--episodes", "2"]) == 0
 

@@ -9,7 +9,6 @@ import warnings
 
 import pytest
 
-from grpo_host.checks import probe
 from grpo_host.config import backend_checks
 from grpo_host.config.overrides import Override
 from grpo_host.config.problems import InvalidConfigError
@@ -232,11 +231,14 @@ def test_an_environment_that_raises_is_a_problem(problems):
 
 
 @pytest.mark.parametrize("how", ["politely", "rudely"])
-def test_an_environment_that_hangs_is_a_problem(problems, monkeypatch, how):
-    monkeypatch.setattr(probe.probe_environment, "__kwdefaults__", {"demonstrations": False, "seconds": 0.3})
-    assert problems(f"environment.options.hangs={how}") == [
-        "agent.yaml:4: environment: it could not be tried: no answer within 0.3 s"
-    ]
+def test_an_environment_that_is_slow_is_told_from_one_that_fails(problems, how):
+    [said] = problems(f"environment.options.hangs={how}", "agent.limits.probe_seconds=0.3")
+    place = r" \(at config/conftest\.py:\d+\)" if how == "rudely" else ""
+    assert re.fullmatch(
+        r"agent\.yaml:4: environment: it could not be tried: no answer within 0\.3 s, while in reset\(\)"
+        rf"{place}\. Nothing failed: if it is slow and not stuck, set agent\.limits\.probe_seconds higher",
+        said,
+    )
 
 
 def test_the_environment_is_closed_after_the_check(report, registry):

@@ -66,12 +66,12 @@ async def given(value):
 )
 def test_what_a_method_gives_wrongly_is_named(method, does, said):
     made = type("Broken", (Desk,), {method: does})
-    assert probe_environment(made, ["train", "held_out"]).error.startswith(said)
+    assert probe_environment(made, ["train", "held_out"], seconds=10).error.startswith(said)
 
 
 def test_tasks_may_come_from_a_generator():
     made = type("Lazy", (Desk,), {"tasks": lambda self, split: (Task(f"{split}-{n}") for n in range(2))})
-    facts = probe_environment(made, ["train", "held_out"])
+    facts = probe_environment(made, ["train", "held_out"], seconds=10)
     assert (facts.error, facts.tasks["train"]) == (None, ["train-0", "train-1"])
 
 
@@ -93,6 +93,6 @@ def tool(name):
 )
 def test_tools_that_no_provider_takes_are_named(names, said):
     made = type("Desk", (Desk,), {"tools": lambda self: [tool(name) for name in names]})
-    facts = probe_environment(made, ["train", "held_out"])
+    facts = probe_environment(made, ["train", "held_out"], seconds=10)
     complaints = check_environment(facts, ("environment",), training=False)
     assert any(complaint.message.startswith(said) for complaint in complaints)
