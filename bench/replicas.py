@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -39,23 +40,28 @@ def measure() -> Report:
 
 async def _measure(folder: Path) -> Report:
     path = resolve_model(MODEL).path
-    adapter = await asyncio.to_thread(_make_adapter, path, folder / "adapter")
     backend = VllmServerBackend(
         ModelSpec(MODEL, path=path, dtype="float32", context=CONTEXT), replicas=REPLICAS, kv_cache_gib=0.5
     )
     backend.directory = folder
     began = time.perf_counter()
+    making = asyncio.create_task(asyncio.to_thread(_make_adapter, path, folder / "adapter"))
     await backend.start()
     up = time.perf_counter() - began
+    adapter = await making
+    _say(f"{REPLICAS} replicas up after {up:.0f} s")
     try:
         synced = []
         for version in (1, 2, 3):
             began = time.perf_counter()
             await backend.update_adapter(adapter, version=version)
             synced.append(time.perf_counter() - began)
+        _say(f"new weights on all after {', '.join(f'{seconds:.2f}' for seconds in synced)} s")
         await _play(backend, max_tokens=2)
         whole, _ = await _play(backend)
+        _say(f"{EPISODES} episodes in {whole.seconds:.1f} s")
         played, trajectories = await _play(backend, lambda: _kill(folder / "replicas" / "replica-0.log"))
+        _say(f"with one killed {dict(played.statuses)} in {played.seconds:.1f} s, {dict(backend.retried)}")
         retried = sum(backend.retried.values())
         gap = await asyncio.to_thread(_gap, path, adapter, trajectories)
     finally:
@@ -99,7 +105,7 @@ async def _play(
             at_a_third()
         return await generate(*asked)
 
-    backend.generate = counted  # type: ignore[method-assign]
+    backend.generate = counted  # type: ignore[method-assign, assignment]
     agent = Agent(
         backend,
         DecreedRenderer(make_renderer(backend.tokenizer, backend.model)),
@@ -122,6 +128,11 @@ async def _play(
     finally:
         backend.generate = generate  # type: ignore[method-assign]
     return metrics, [trajectory for group in groups for trajectory in group]
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
 
 
 def _kill(log: Path) -> None:

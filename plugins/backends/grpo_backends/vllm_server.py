@@ -35,6 +35,7 @@ from grpo_sdk import (
 )
 from grpo_sdk.adapters import adapter_settings, check_adapter
 from grpo_sdk.blocking import call_blocking
+from grpo_sdk.errors import RunError
 
 if TYPE_CHECKING:
     from grpo_backends.http_connection import Response
@@ -369,7 +370,13 @@ class VllmServerBackend(Backend):
             pool.adapters[policy.name] = place
         else:
             self._check_rank(path)
-            await call_blocking(_copied, path, place)
+            try:
+                await call_blocking(_copied, path, place)
+            except OSError as problem:
+                raise RunError(
+                    f"cannot write the adapter to {place}: {problem.strerror or problem}. Make room, or set "
+                    "backend.options.adapters to another directory, and go on with --resume"
+                ) from problem
             await self._meet_newcomers(pool)
             await pool.put(policy.name, place)
         self._policies.append(policy)

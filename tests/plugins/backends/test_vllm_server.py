@@ -22,7 +22,14 @@ from grpo_backends import replica_pool, replica_process
 from grpo_backends.vllm_server import VllmServerBackend
 from grpo_sdk import ContextOverflowError, ModelSpec, Sampling, TokenReply
 from grpo_sdk.backend import Capability
-from grpo_sdk.errors import CapabilityError, ConfigError, MissingExtraError, ModelError, ProviderError
+from grpo_sdk.errors import (
+    CapabilityError,
+    ConfigError,
+    MissingExtraError,
+    ModelError,
+    ProviderError,
+    RunError,
+)
 from grpo_sdk.testing import BackendContract
 
 FAKE = Path(__file__).with_name("fake_vllm_server.py")
@@ -356,6 +363,19 @@ def test_a_server_that_loads_no_adapters_is_told_how_to(backend, fakes, adapter)
             await made.update_adapter(adapter, version=1)
 
     with pytest.raises(ConfigError, match="VLLM_ALLOW_RUNTIME_LORA_UPDATING=1"):
+        asyncio.run(ask())
+
+
+def test_an_adapter_that_cannot_be_written_is_an_error_with_its_place(
+    backend, fakes, adapter, tmp_path
+) -> None:
+    (tmp_path / "file").write_text("no directory")
+
+    async def ask() -> None:
+        async with started(backend(fakes(), adapters=str(tmp_path / "file"))) as made:
+            await made.update_adapter(adapter, version=1)
+
+    with pytest.raises(RunError, match=r"cannot write the adapter to .*file/.*-v1: .*adapters to another"):
         asyncio.run(ask())
 
 
