@@ -34,6 +34,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -82,6 +83,9 @@ class Pair(BaseModel):
     b: str
 
 
+_ERROR = {"type": "object", "properties": {"error": {"type": "string"}}, "required": ["error"]}
+
+
 class Endpoints:
     """Answer about the runs of ``viewed``. All but ``events`` run in threads: they read files."""
 
@@ -89,55 +93,99 @@ class Endpoints:
         self._viewed = viewed
 
     def routes(self) -> list[Route]:
+        """Of the API."""
+        answers = [
+            Route(path, self.events if work == self.events else _answered(work))
+            for path, work, _ in self._all()
+        ]
+        return [*answers, Route("/api/{rest:path}", _answered(self.unknown))]
+
+    def _all(self) -> list[tuple[str, Any, type[BaseModel] | None]]:
+        """Each path with its method here and its query."""
         one = "/api/runs/{run}"
         return [
-            Route("/api/runs", _answered(self.runs)),
-            Route(one, _answered(self.run)),
-            Route(f"{one}/metrics", _answered(self.metrics)),
-            Route(f"{one}/events", self.events),
-            Route(f"{one}/trajectories", _answered(self.trajectories)),
-            Route(f"{one}/groups", _answered(self.groups)),
-            Route(f"{one}/groups/{{group:path}}", _answered(self.group)),
-            Route(f"{one}/trajectories/{{tid:path}}/tokens", _answered(self.tokens)),
-            Route(f"{one}/trajectories/{{tid:path}}", _answered(self.trajectory)),
-            Route("/api/compare", _answered(self.compare)),
-            Route("/api/{rest:path}", _answered(self.unknown)),
+            ("/api/openapi.json", self.openapi, None),
+            ("/api/runs", self.runs, None),
+            (one, self.run, None),
+            (f"{one}/metrics", self.metrics, After),
+            (f"{one}/events", self.events, After),
+            (f"{one}/trajectories", self.trajectories, Wanted),
+            (f"{one}/groups", self.groups, Step),
+            (f"{one}/groups/{{group:path}}", self.group, None),
+            (f"{one}/trajectories/{{tid:path}}/tokens", self.tokens, None),
+            (f"{one}/trajectories/{{tid:path}}", self.trajectory, None),
+            ("/api/compare", self.compare, Pair),
         ]
 
+    def openapi(self, _: Request) -> dict[str, Any]:
+        """This document."""
+        paths = {}
+        for path, work, asked in self._all():
+            parameters = [
+                {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+                for name in re.findall(r"{(\w+)", path)
+            ]
+            schema = asked.model_json_schema() if asked else {}
+            parameters += [
+                {"name": name, "in": "query", "required": name in schema.get("required", ()), "schema": of}
+                for name, of in schema.get("properties", {}).items()
+            ]
+            kind = "text/event-stream" if work == self.events else "application/json"
+            answers = {
+                "200": {"description": "As the description says", "content": {kind: {}}},
+                "default": {"description": "Why not", "content": {"application/json": {"schema": _ERROR}}},
+            }
+            paths[re.sub(r":path}", "}", path)] = {
+                "get": {"summary": work.__doc__, "parameters": parameters, "responses": answers}
+            }
+        info = {"title": "grpo-host view", "version": "1", "description": __doc__}
+        return {"openapi": "3.1.0", "info": info, "paths": paths}
+
     def runs(self, _: Request) -> dict[str, Any]:
+        """The runs, those that began last first."""
         return api.list_runs(self._viewed)
 
     def run(self, request: Request) -> dict[str, Any]:
+        """A run: settings, report, measurements, diagnosis, how far its index is."""
         return api.show_run(request.path_params["run"], self._asked(request))
 
     def metrics(self, request: Request) -> dict[str, Any]:
+        """What was measured in each step."""
         return api.metrics(self._asked(request).run, query(request, After).after)
 
     async def events(self, request: Request) -> Response:
+        """What is new of a run, as server-sent events."""
         after = query(request, After).after
         found = await asyncio.to_thread(self._asked, request)
         return StreamingResponse(run_events(self._viewed, found, after), media_type="text/event-stream")
 
     def trajectories(self, request: Request) -> dict[str, Any]:
+        """A page of the trajectories that are asked for."""
         return api.trajectories(self._asked(request), query(request, Wanted))
 
     def groups(self, request: Request) -> dict[str, Any]:
+        """The groups of a step."""
         return api.groups(self._asked(request), query(request, Step).step)
 
     def group(self, request: Request) -> dict[str, Any]:
+        """The trajectories of a group, whole, the best first."""
         return api.group(self._asked(request), request.path_params["group"])
 
     def trajectory(self, request: Request) -> dict[str, Any]:
+        """A trajectory without its tokens."""
         return api.trajectory(self._asked(request), request.path_params["tid"])
 
     def tokens(self, request: Request) -> dict[str, Any]:
+        """A trajectory's tokens."""
         return token_view(self._asked(request), request.path_params["tid"])
 
     def compare(self, request: Request) -> dict[str, Any]:
+        """Two evaluations, task by task."""
         asked = query(request, Pair)
         return compare(self._viewed, asked.a, asked.b)
 
     def unknown(self, request: Request) -> dict[str, Any]:
+        """Everything else."""
         raise RunError(f"the API has no {request.path_params['rest']}")
 
     def _asked(self, request: Request) -> ViewedRun:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -197,3 +198,15 @@ def test_evaluations_are_compared_task_by_task(shown) -> None:
 )
 def test_what_cannot_be_answered_is_said_in_words(shown, path, status, words) -> None:
     assert words in shown.get(path, status)["error"]
+
+
+def test_the_openapi_document_has_every_endpoint_with_its_query(viewer, output) -> None:
+    output.mkdir()
+    document = viewer.get("/api/openapi.json")
+    routes = {re.sub(":path}", "}", route.path) for route in viewer.client.app.routes}
+    assert set(document["paths"]) == {
+        path for path in routes if path.startswith("/api/") and "rest" not in path
+    }
+    listing = document["paths"]["/api/runs/{run}/trajectories"]["get"]
+    assert {"run", "q", "tool_error", "cursor"} <= {item["name"] for item in listing["parameters"]}
+    assert all(path["get"]["summary"] for path in document["paths"].values())
