@@ -88,7 +88,13 @@ def _make_run(
     return directory
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
+def write_run() -> Callable[..., RunDirectory]:
+    """Makes an empty run in a directory."""
+    return _make_run
+
+
+@pytest.fixture(scope="session")
 def episode() -> Callable[..., Trajectory]:
     """Makes an episode."""
     return _episode

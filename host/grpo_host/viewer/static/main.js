@@ -8,6 +8,8 @@ import { Trajectories } from "./pages/trajectories.js";
 import { Trajectory } from "./pages/trajectory.js";
 import { Groups, Group } from "./pages/groups.js";
 import { Compare } from "./pages/compare.js";
+import { Playground } from "./pages/playground.js";
+import { SERVED } from "./lib/chat.js";
 import { Settings } from "./pages/settings.js";
 
 const OF_A_RUN = {
@@ -22,6 +24,7 @@ const pageOf = ({ parts }) => {
   const [first, run, kind, id] = parts;
   if (!first) return { title: "Runs", Page: Runs };
   if (first === "compare") return { title: "Compare", Page: Compare };
+  if (first === "playground" && SERVED) return { title: "Playground", Page: Playground };
   if (first !== "run" || !run) return { title: "Not found", Page: NotFound };
   if (!kind) return { title: `Run ${run}`, Page: Run, run };
   const [title, Page] = OF_A_RUN[kind] ?? ["Not found", NotFound];
@@ -54,6 +57,7 @@ const App = () => {
       <nav aria-label="Pages">
         <a href=${link([])} class="brand" aria-current=${place ? null : "page"}>Runs</a>
         <a href=${link(["compare"])} aria-current=${place === "compare" ? "page" : null}>Compare</a>
+        ${SERVED && html`<a href=${link(["playground"])} aria-current=${place === "playground" ? "page" : null}>Playground</a>`}
       </nav>
       <${Theme} />
     </header>

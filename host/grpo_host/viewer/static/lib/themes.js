@@ -42,7 +42,7 @@ export const chartsOf = (names) => {
 
 // rewards/task_success/mean is task_success: what all names of a chart begin or end with says nothing.
 export const short = (name, names) => {
-  if (names.length < 2) return name.split("/").at(-1);
+  if (names.length < 2) return name.replace(/\/mean$/, "").split("/").at(-1);
   const split = names.map((other) => other.split("/"));
   const parts = name.split("/");
   while (parts.length > 1 && split.every((other) => other[0] === parts[0])) {

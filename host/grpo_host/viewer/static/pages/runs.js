@@ -52,8 +52,8 @@ const Row = ({ run, chosen, choose }) => html`<tr>
   <td data-label="Steps" class="number">${number(run.steps)}${run.planned_steps && run.planned_steps !== run.steps ? html`<small>of ${number(run.planned_steps)}</small>` : null}</td>
   <td data-label="Reward"><${Sparkline} values=${run.curve} label="Reward" /></td>
   <td data-label="Held-out before">${run.before ? html`<${Interval} ...${run.before} value=${run.before.reward} />` : html`<span class="dim">–</span>`}</td>
-  <td data-label="after">${run.after ? html`<${Interval} ...${run.after} value=${run.after.reward} />` : html`<span class="dim">–</span>`}</td>
-  <td data-label="Set otherwise"><${Chips} values=${run.settings} /></td>
+  <td data-label="Held-out after">${run.after ? html`<${Interval} ...${run.after} value=${run.after.reward} />` : html`<span class="dim">–</span>`}</td>
+  <td data-label="Set otherwise" class="full"><${Chips} values=${run.settings} /></td>
   <td data-label="Model">${run.model}<small>${run.environment}</small></td>
   <td data-label="Size" class="number nowrap">${size(run.size_bytes)}</td>
 </tr>`;

@@ -1,5 +1,5 @@
 // One trajectory: its conversation, its tokens, its rewards, its record.
-import { html, useEffect } from "../lib/html.js";
+import { html } from "../lib/html.js";
 import { path, useJson } from "../lib/api.js";
 import { date, duration, fixed, plural, signed } from "../lib/format.js";
 import { link, replace } from "../lib/route.js";
@@ -38,16 +38,6 @@ export const Trajectory = ({ run, id, values, parts }) => {
   const about = useJson(path("runs", run));
   const view = VIEWS[values.view] ? values.view : "conversation";
   const set = (next) => replace(parts, next);
-  useEffect(() => {
-    const near = answer.data?.neighbours ?? {};
-    const pressed = (event) => {
-      if (event.target.closest?.("input, select, textarea, [tabindex='0']") || event.metaKey || event.ctrlKey || event.altKey) return;
-      const to = { j: near.next, k: near.previous }[event.key];
-      if (to) location.hash = link(["run", run, "trajectory", to], values);
-    };
-    addEventListener("keydown", pressed);
-    return () => removeEventListener("keydown", pressed);
-  }, [answer.data, values]);
   return html`<${RunTabs} run=${run} name=${about.data?.name} current="trajectories" /><h2>${id}</h2>
     <${Loaded} of=${answer}>${(data) => {
       const one = data.trajectory;

@@ -28,6 +28,12 @@ const drawPoints = (points, paint) => (plot) => {
   ctx.restore();
 };
 
+// As many digits as tell neighbouring ticks apart.
+const tickText = (tick, apart) => {
+  const digits = Math.max(0, Math.ceil(-Math.log10(apart) - 1e-9));
+  return digits > 5 || Math.abs(tick) >= 1e5 ? number(tick) : tick.toFixed(digits).replace("-", "−");
+};
+
 const optionsOf = ({ lines, bands, points, width, share, onStep }, setAt) => {
   const text = colour("ink-dim");
   const grid = colour("ink-line");
@@ -55,7 +61,7 @@ const optionsOf = ({ lines, bands, points, width, share, onStep }, setAt) => {
     },
     axes: [
       { ...axis, size: 28, space: 60, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000] },
-      { ...axis, size: 52, values: (_, ticks) => ticks.map((tick) => number(tick)) },
+      { ...axis, size: 52, values: (_, ticks, _axis, _space, apart) => ticks.map((tick) => tickText(tick, apart)) },
     ],
     series: [{}, ...all.map((line) => ({
       stroke: line.edge ? "transparent" : paint(line.colour),

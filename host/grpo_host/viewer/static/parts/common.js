@@ -1,9 +1,23 @@
 // Small things that several pages show.
 import { html } from "../lib/html.js";
+import { keepKey } from "../lib/api.js";
+import { SERVED } from "../lib/chat.js";
 import { fixed, MISSING, number } from "../lib/format.js";
 import { link } from "../lib/route.js";
 
-export const Problem = ({ problem }) => html`<p class="problem" role="alert">${problem.message}</p>`;
+export const Problem = ({ problem }) => html`<p class="problem" role="alert">${problem.message}</p>
+  ${SERVED && [401, 403].includes(problem.status) && html`<${Key} />`}`;
+
+// `grpo-host serve` wants a key: chat for the playground, admin for runs.
+const Key = () => {
+  const use = (event) => {
+    event.preventDefault();
+    keepKey(new FormData(event.target).get("key").trim());
+    location.reload();
+  };
+  return html`<form class="filters" onSubmit=${use}><label>Key <input name="key" type="password" autocomplete="off" size="40" placeholder="grpo_…" /></label>
+    <button>Use it</button><span class="dim">It is kept in this tab alone. <code>grpo-host keys create</code> prints one; runs need the scope admin, the playground chat.</span></form>`;
+};
 
 // The content once it is there; what the server said if it is not.
 export const Loaded = ({ of, children }) => {

@@ -1,0 +1,325 @@
+"""The viewer's page in Chromium: what one sees, types and clicks; and that what a model wrote stays text."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import shutil
+import threading
+import urllib.request
+from dataclasses import replace
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+import uvicorn
+
+from grpo_host.runs.directory import RunDirectory
+from grpo_host.viewer.app import create_app
+from grpo_sdk.trajectory import Trajectory
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+expect = sync_api.expect
+PATIENCE = 60_000
+"""Milliseconds: what a test waits for comes at once, but not on a machine that does eight things."""
+expect.set_options(timeout=PATIENCE)
+
+EVIL = "<script>document.title = 'evil'</script><img src=x onerror=\"document.title = 'evil'\">"
+GOOD, OTHER, GROWING = "20261128-100000-aaaa", "20261128-110000-bbbb", "20261128-120000-cccc"
+PICTURES, PICTURES_OF = os.environ.get("GRPO_PICTURES"), os.environ.get("GRPO_PICTURES_OF")
+"""A directory for pictures of each page, and one with the runs that they show: so docs/pictures/ is made."""
+SIZES = {"wide": (1280, 800), "phone": (390, 844)}
+
+
+@pytest.fixture(scope="module")
+def browser():
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if found is None:
+        pytest.skip("no Chromium is installed (apt-get install chromium)")
+    flags = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found, args=flags)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory, browser, episode, write_run):
+    """The address of a viewer with a finished run, another one, and one that grows, which is given too."""
+    output = tmp_path_factory.mktemp("runs")
+    for run_id, rate in ((GOOD, 0.1), (OTHER, 0.2)):
+        directory = write_run(output, run_id, rate=rate)
+        _finish(directory, episode, better=rate)
+    growing = write_run(output, GROWING, name="growing")
+    growing.append_metrics(_metrics(1))
+    server = uvicorn.Server(
+        uvicorn.Config(create_app(Path(PICTURES_OF or output)), port=0, log_level="error")
+    )
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        thread.join(0.02)
+    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/", growing
+    server.should_exit = True
+    server.force_exit = True
+    thread.join(20)
+
+
+def _metrics(step: int) -> dict[str, float]:
+    return {
+        "step": step,
+        "time": 0.0,
+        "reward": 1 - math.exp(-step / 3),
+        "reward_std": 0.2,
+        "rewards/right/mean": 1 - math.exp(-step / 3),
+        "entropy": 1 / step,
+        "completions/mean_length": 40.0 + step,
+        "seconds/rollouts": 3.0,
+        "seconds/training": 5.0,
+        "unheard_of": 1.0,
+    }
+
+
+def _finish(directory: RunDirectory, episode, better: float) -> None:
+    interval = {"mean": 0.8 + better, "low": 0.7, "high": 1.0}
+    measured = {"split": "held_out", "episodes": 4, "failed": 0, "success": None}
+    before = {**measured, "reward": {"mean": 0.1, "low": 0.0, "high": 0.2}}
+    report = {"before": before, "after": {**measured, "reward": interval}, "steps": 4}
+    directory.write_json(directory.report, report)
+    for task in range(4):
+        directory.append_trajectory(
+            episode("before", f"h-{task}", reward=0.1 * task, said="I do not know.", split="held_out")
+        )
+        directory.append_trajectory(
+            episode("after", f"h-{task}", reward=0.9 - 0.2 * task + better, split="held_out")
+        )
+    for step in range(1, 5):
+        directory.append_metrics(_metrics(step))
+        directory.append_trajectory(episode(str(step), "t-1", 0, reward=1.0, success=True))
+        said = EVIL if step == 2 else "Perhaps delayed?"
+        worse = episode(str(step), "t-1", 1, reward=0.0, said=said, tool_error="no such order")
+        directory.append_trajectory(_with_call(worse) if step == 3 else worse)
+
+
+def _with_call(episode: Trajectory) -> Trajectory:
+    call = {"id": "c1", "type": "function", "function": {"name": "lookup", "arguments": '{"id": "t-1"}'}}
+    *asked, answer = episode.messages
+    called = {"role": "assistant", "content": "", "tool_calls": [call]}
+    result = {"role": "tool", "content": "no such order", "tool_call_id": "c1", "name": "lookup"}
+    return replace(episode, messages=[*asked, called, result, answer])
+
+
+@pytest.fixture
+def problems():
+    """What goes wrong in the page, as its console has it; what is left at the end fails the test."""
+    return []
+
+
+@pytest.fixture
+def page(browser, served, problems):
+    """A tab."""
+    context = browser.new_context(viewport={"width": 1280, "height": 800})
+    page = context.new_page()
+    page.set_default_timeout(PATIENCE)
+    page.on("pageerror", lambda problem: problems.append(str(problem)))
+    page.on("console", lambda said: problems.append(said.text) if said.type == "error" else None)
+    yield page
+    context.close()
+    assert not problems, "a strict policy, and no error: " + "; ".join(problems)
+
+
+@pytest.fixture
+def opened(page, served):
+    """Opens an address of the page."""
+
+    def open_(address: str = ""):
+        page.goto(served[0] + address)
+        return page
+
+    return open_
+
+
+def test_runs_are_listed_with_what_differs_and_filtered_by_words(opened):
+    page = opened()
+    rows = page.locator("tbody tr")
+    expect(rows).to_have_count(3)
+    expect(rows.filter(has_text=GOOD)).to_contain_text("0.10")
+    expect(rows.filter(has_text=OTHER)).to_contain_text("learning_rate 0.2")
+    page.get_by_label("Filter").fill("growing")
+    expect(rows).to_have_count(1)
+    assert "q=growing" in page.url, "a link shows the same"
+
+
+def test_a_run_shows_its_held_out_results_and_a_chart_of_each_metric(opened):
+    page = opened(f"#/run/{GOOD}")
+    expect(page.get_by_role("region", name="Held-out")).to_contain_text("0.90")
+    chart = page.get_by_role("img", name=re.compile("^Reward\\."))
+    expect(chart.locator("canvas")).to_be_visible()
+    page.get_by_text("Other metrics").click()
+    expect(page.get_by_text("unheard_of").first).to_be_visible()
+    chart.focus()
+    page.keyboard.press("Home")
+    page.keyboard.press("ArrowRight")
+    expect(page.locator(".chart .legend").first).to_contain_text("step 1")
+    page.keyboard.press("Enter")
+    expect(page).to_have_url(re.compile(f"{GOOD}/groups\\?step=1"))
+
+
+def test_a_step_that_ends_is_drawn_without_a_reload(opened, served):
+    _, growing = served
+    growing.acquire()  # so that it counts as running
+    try:
+        page = opened(f"#/run/{GROWING}")
+        expect(page.get_by_text("running")).to_be_visible()
+        legend = page.locator(".chart .legend").first
+        expect(legend).to_contain_text("step 1")
+        growing.append_metrics(_metrics(2))
+        expect(legend).to_contain_text("step 2")
+    finally:
+        growing.release()
+    expect(page.get_by_text("stopped")).to_be_visible()
+
+
+def test_words_are_found_marked_and_lead_to_their_trajectory(opened):
+    page = opened(f"#/run/{GOOD}/trajectories")
+    page.get_by_label("Words").fill("delayed")
+    expect(page.locator("mark").first).to_have_text("delayed")
+    expect(page.get_by_text("3 trajectories")).to_be_visible()
+    page.get_by_label("Step").fill("3")
+    expect(page.get_by_text("1 trajectory")).to_be_visible()
+    page.get_by_role("link", name=re.compile("3/t-1/1")).click()
+    expect(page.get_by_text("Perhaps delayed?")).to_be_visible()
+    page.go_back()
+    expect(page.get_by_label("Words")).to_have_value("delayed")
+
+
+def test_markup_in_what_a_model_wrote_stays_text(opened):
+    page = opened(f"#/run/{GOOD}/trajectory/2%2Ft-1%2F1")
+    expect(page.get_by_text("document.title = 'evil'").first).to_be_visible()
+    page.get_by_role("link", name="Record").click()
+    expect(page.locator("pre.record")).to_contain_text("<script>")
+    opened(f"#/run/{GOOD}/group/2%2Ft-1")
+    expect(page.locator(".member")).to_have_count(2)
+    opened(f"#/run/{GOOD}/trajectories?q=title")
+    expect(page.locator("mark").first).to_be_visible()
+    assert page.locator("main img, main script").count() == 0
+    assert page.title() != "evil"
+
+
+def test_a_tool_call_is_folded_with_its_failure_in_view(opened):
+    page = opened(f"#/run/{GOOD}/trajectory/3%2Ft-1%2F1")
+    call = page.locator("details.call")
+    expect(call).to_contain_text("failed")
+    expect(call.locator("pre").first).to_be_hidden()
+    call.locator("summary").click()
+    expect(call.get_by_text("no such order")).to_be_visible()
+
+
+def test_tokens_are_coloured_by_what_one_chooses_and_read_by_the_arrow_keys(opened):
+    page = opened(f"#/run/{GOOD}/trajectory/1%2Ft-1%2F0?view=tokens")
+    sampled = page.locator(".tokens .tok").nth(4)
+    expect(sampled).to_have_class(re.compile("mask-8"))
+    page.get_by_text("Probability", exact=True).first.click()
+    expect(sampled).to_have_class(re.compile("down-1"))
+    assert "colour=probability" in page.url
+    expect(page.get_by_label("Entropy")).to_be_disabled()
+    tokens = page.get_by_role("group", name=re.compile("Tokens"))
+    tokens.focus()
+    for _ in range(5):
+        page.keyboard.press("ArrowRight")
+    expect(page.locator(".values")).to_contain_text("82 %")
+    expect(page.locator(".block h4")).to_have_text(["1 · system", "2 · user", "3 · assistant"])
+
+
+def test_a_group_stands_side_by_side_the_best_first(opened):
+    page = opened(f"#/run/{GOOD}/groups?step=3")
+    page.get_by_role("link", name=re.compile("t-1")).click()
+    members = page.locator(".member")
+    expect(members.first).to_contain_text("1.00")
+    expect(members.first).to_contain_text("advantage +")
+    expect(members.last).to_contain_text("advantage \N{MINUS SIGN}")
+    expect(page.get_by_text("All begin with 2 messages")).to_be_visible()
+
+
+def test_two_runs_are_chosen_and_compared_task_by_task(opened):
+    page = opened()
+    for run in (GOOD, OTHER):
+        page.get_by_label(re.compile(f"Choose .*{run}")).check()
+    page.get_by_role("button", name="Compare two").click()
+    expect(page.locator(".verdict")).to_contain_text("+0.10")
+    page.get_by_role("button", name="h-0").click()
+    expect(page.locator(".lane")).to_have_count(2)
+
+
+def test_two_runs_are_drawn_on_one_chart(opened):
+    page = opened(f"#/run/{GOOD}?with={OTHER}")
+    legend = page.locator(".chart .legend").first
+    expect(legend).to_contain_text("aaaa")
+    expect(legend).to_contain_text("bbbb")
+
+
+def test_what_the_server_refuses_is_said_in_its_words(opened, problems):
+    page = opened("#/run/none")
+    expect(page.get_by_role("alert")).to_contain_text("none")
+    assert problems, "the browser reports the 404"
+    problems.clear()
+
+
+def places(address):
+    """The address of each kind of page, by its name, for a run that has all of them."""
+
+    def ask(path):
+        with urllib.request.urlopen(address + "api/" + path) as answer:
+            return json.load(answer)
+
+    run = next(run["id"] for run in ask("runs")["runs"] if run["before"] and run["after"] and run["curve"])
+    shown = f"#/run/{run}"
+    (step, group) = next(
+        (g["step"], g) for g in ask(f"runs/{run}/groups")["groups"] if len(set(g["rewards"])) > 1
+    )
+    name, trajectory = (quote(text, safe="") for text in (group["id"], group["trajectories"][0]))
+    return {
+        "runs": "",
+        "run": shown,
+        "search": f"{shown}/trajectories?q=order",
+        "groups": f"{shown}/groups?step={step}",
+        "group": f"{shown}/group/{name}",
+        "trajectory": f"{shown}/trajectory/{trajectory}",
+        "tokens": f"{shown}/trajectory/{trajectory}?view=tokens&colour=probability",
+        "settings": f"{shown}/settings",
+        "compare": f"#/compare?a={run}%3Abefore&b={run}%3Aafter",
+    }
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", SIZES)
+def test_axe_finds_no_fault_and_nothing_is_wider_than_the_screen(opened, page, served, size, scheme):
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    width, height = SIZES[size]
+    page.set_viewport_size({"width": width, "height": height})
+    page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+    for name, address in places(served[0]).items():
+        opened(address)
+        expect(page.get_by_role("heading").first).to_be_visible()
+        page.wait_for_load_state("networkidle")
+        if PICTURES:
+            page.screenshot(path=Path(PICTURES) / f"viewer-{name}-{size}-{scheme}.png")
+        found = axe.run(page).response["violations"]
+        serious = [fault for fault in found if fault["impact"] in ("serious", "critical", "moderate")]
+        assert not serious, f"{name}: " + "; ".join(
+            f"{fault['id']} at {fault['nodes'][0]['html'][:200]}" for fault in serious
+        )
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, name
+
+
+def test_the_toggle_holds_against_the_system_s_colours(opened, page):
+    page.emulate_media(color_scheme="light")
+    opened()
+    paper = "getComputedStyle(document.body).backgroundColor"
+    light = page.evaluate(paper)
+    page.get_by_role("button", name="Dark colours").click()
+    assert page.evaluate(paper) != light
+    page.reload()
+    assert page.evaluate(paper) != light
