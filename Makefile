@@ -56,9 +56,10 @@ bench: $(INSTALLED) ## Run the benchmarks and the order_desk example (about an h
 clean: ## Remove the environment and caches, but no runs
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache dist build site
 
+DOCS := host/grpo_host/serving/http/page/vendor
 VENDOR := host/grpo_host/viewer/static/vendor
 .PHONY: vendored
-vendored: ## Fetch what the page of `grpo-host view` is made with, in the versions of its package.json
+vendored: ## Fetch what the pages of `view` and of /docs are made with, in the versions of their package.json
 	set -e; dir=$$(mktemp -d); cp $(VENDOR)/package.json $$dir; \
 	npm install --prefix $$dir --no-audit --no-fund --ignore-scripts; \
 	copy() { sed -e 's#from"preact"#from"./preact.mjs"#' -e '/^\/\/# sourceMappingURL=/d' $$dir/node_modules/$$1 > $(VENDOR)/$$2; }; \
@@ -66,4 +67,9 @@ vendored: ## Fetch what the page of `grpo-host view` is made with, in the versio
 	copy preact/LICENSE preact.LICENSE; \
 	copy htm/dist/htm.mjs htm.mjs; copy htm/LICENSE htm.LICENSE; \
 	copy uplot/dist/uPlot.iife.min.js uplot.js; copy uplot/dist/uPlot.min.css uplot.css; \
-	copy uplot/LICENSE uplot.LICENSE; rm -r $$dir
+	copy uplot/LICENSE uplot.LICENSE; rm -r $$dir; \
+	dir=$$(mktemp -d); cp $(DOCS)/package.json $$dir; \
+	npm install --prefix $$dir --no-audit --no-fund --ignore-scripts; from=$$dir/node_modules/swagger-ui-dist; \
+	cp $$from/LICENSE $$from/NOTICE $(DOCS); cp $$from/swagger-ui-bundle.js.LICENSE.txt $(DOCS)/bundled.LICENSES; \
+	cp $$from/swagger-ui-bundle.js $(DOCS); \
+	sed -e 's#/\*\# sourceMappingURL=[^*]*\*/##' $$from/swagger-ui.css > $(DOCS)/swagger-ui.css; rm -r $$dir

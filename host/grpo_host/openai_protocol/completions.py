@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from grpo_host.openai_protocol.messages import Asked, MessageIn, Name, conversation
 from grpo_host.openai_protocol.tool_runs import ToolRun
@@ -94,6 +94,9 @@ def chosen(tool_choice: Any) -> str:
 class ChatCompletionRequest(Asked):
     """A conversation to be gone on with."""
 
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"model": "", "messages": [{"role": "user", "content": "Hello"}]}]}
+    )
     FORMAT: ClassVar[str] = "response_format"
 
     messages: Annotated[list[MessageIn], Field(min_length=1, max_length=2048)]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-from grpo_host.serving import jobs
+from grpo_host.serving import jobs, ui
 from grpo_host.serving.api import chat, chat_completions, conversations, responses, websocket
 from grpo_host.serving.http import observability, pages, server_metrics
 from grpo_host.serving.http.endpoint import Endpoint, SocketEndpoint
@@ -34,6 +34,7 @@ FEATURES = (
     Feature(websocket),
     Feature(jobs, part="jobs"),
     Feature(server_metrics),
+    Feature(ui, part="viewed"),
     Feature(pages),
 )
 """In the order in which their parts start; they close in the opposite one."""

@@ -58,6 +58,7 @@ class Services:
     models: Any
     chat: Any
     jobs: Any
+    viewed: Any
 
     def __init__(
         self,
@@ -82,7 +83,7 @@ class Services:
         self.draining = asyncio.Event()
         """Set when the server has begun to end."""
         self.started = False
-        self.telemetry = self.models = self.chat = self.jobs = None
+        self.telemetry = self.models = self.chat = self.jobs = self.viewed = None
         self._names: list[str] = []
 
     def add(self, name: str, part: Any) -> None:

@@ -6,7 +6,6 @@ import asyncio
 import hmac
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from importlib.resources import files
 from pathlib import Path
 
 from starlette.applications import Starlette
@@ -20,15 +19,12 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from grpo_host.viewer.endpoints import Endpoints, json_answer
+from grpo_host.viewer.files import FOLDER, POLICY
 from grpo_host.viewer.viewed import Viewed
 from grpo_sdk.errors import BusyError, ConfigError, GrpoError
 
 COOKIE = "grpo_viewer"
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
-POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; "
-    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
 SAFE = {
     "content-security-policy": POLICY,
     "x-content-type-options": "nosniff",
@@ -55,7 +51,7 @@ def create_app(runs_dir: Path | Sequence[Path], token: str | None = None) -> Sta
         finally:
             await asyncio.to_thread(viewed.close)
 
-    page = StaticFiles(directory=str(files("grpo_host.viewer") / "static"), html=True)
+    page = StaticFiles(directory=str(FOLDER), html=True)
     return Starlette(
         routes=[*Endpoints(viewed).routes(), Mount("/", page)],
         middleware=[Middleware(_Safe), *([Middleware(_Token, token=token)] if token else [])],

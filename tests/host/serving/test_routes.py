@@ -29,7 +29,9 @@ METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", 
 def app(tmp_path):
     """The whole server, every feature's endpoints included; a key exists."""
     settings = ServerSettings.of(state=tmp_path, failed_rate="1000000/minute")
-    return create_app(settings, Registry(), **dict.fromkeys(("telemetry", "models", "chat", "jobs")))
+    return create_app(
+        settings, Registry(), **dict.fromkeys(("telemetry", "models", "chat", "jobs", "viewed"))
+    )
 
 
 def filled(path):

@@ -45,7 +45,7 @@ Facts = Annotated[dict[str, Any], AfterValidator(_storable)]
 class ChatRequest(BaseModel):
     """A message to the agent."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"message": "Hello"}]})
 
     message: Annotated[str, Field(min_length=1, max_length=100_000)]
     conversation_id: Name | None = None

@@ -90,6 +90,7 @@ class ResponsesStreamOptions(Asked):
 class ResponsesRequest(Asked):
     """A conversation to be gone on with, in items."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [{"model": "", "input": "Hello"}]})
     FORMAT: ClassVar[str] = "text.format"
 
     model: Name

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from grpo_host.serving.access.caller import Key, Scope
+from grpo_host.viewer.files import page_files
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -67,6 +68,8 @@ class Endpoint:
     status: int = 200
     statuses: Mapping[int, str] = field(default_factory=dict)
     """Other answers than 200 and the errors that every endpoint may give: status → when."""
+    documented: bool = True
+    """Whether openapi.json has it: what only a page of ours asks for is not in there."""
     takes_slot: bool = True
     """Whether it counts towards the requests that are answered at once; not so for endpoints that
     only wait, such as the progress of a job."""
@@ -90,6 +93,9 @@ class SocketEndpoint:
     summary: str
 
 
+UI = "/ui"
+"""Where the page of `grpo-host view` is, which holds nothing; what it asks for needs a key."""
+
 PUBLIC = frozenset(
     {
         ("GET", "/"),
@@ -98,6 +104,12 @@ PUBLIC = frozenset(
         ("GET", "/health/ready"),
         ("GET", "/openapi.json"),
         ("GET", "/docs"),
+        ("GET", "/docs/docs.css"),
+        ("GET", "/docs/docs.js"),
+        ("GET", "/docs/swagger-ui.css"),
+        ("GET", "/docs/swagger-ui.js"),
+        ("GET", f"{UI}/{{file:path}}"),
+        *(("GET", f"{UI}/{file}") for file in ("", *page_files())),
     }
 )
 """All that may be asked for without a key."""

@@ -20,12 +20,20 @@ _Schemas = dict[Any, dict[str, Any]]
 """(model, mode) → its schema."""
 
 
-def build_openapi(endpoints: Sequence[Endpoint], sockets: Sequence[SocketEndpoint] = ()) -> dict[str, Any]:
-    """The document, ready for JSON."""
+def build_openapi(
+    endpoints: Sequence[Endpoint], sockets: Sequence[SocketEndpoint] = (), *, model: str | None = None
+) -> dict[str, Any]:
+    """The document, ready for JSON. Its examples name ``model``, so that the server answers them."""
+    endpoints = [endpoint for endpoint in endpoints if endpoint.documented]
     models = set(_models(endpoints))
     models |= {(ErrorResponse, _OUT), (OpenAIErrorResponse, _OUT)}
     ordered = sorted(models, key=lambda model: (model[0].__name__, model[1]))
     schemas, definitions = models_json_schema(ordered, ref_template=_REFERENCE)
+    if model is not None:
+        for schema in definitions.get("$defs", {}).values():
+            for example in schema.get("examples", ()):
+                if "model" in example:
+                    example["model"] = model
     paths: dict[str, Any] = {}
     for endpoint in endpoints:
         path = _PARAMETER.sub(r"{\1}", endpoint.path)

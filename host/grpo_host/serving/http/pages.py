@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from functools import cache
 from importlib.resources import files
 from typing import Literal
@@ -14,6 +12,19 @@ from starlette.responses import Response
 
 from grpo_host.serving.http.endpoint import Call, Endpoint
 from grpo_host.serving.http.openapi import build_openapi
+
+DOCS = {
+    "/docs": ("docs.html", "text/html"),
+    "/docs/docs.css": ("docs.css", "text/css"),
+    "/docs/docs.js": ("docs.js", "text/javascript"),
+    "/docs/swagger-ui.css": ("vendor/swagger-ui.css", "text/css"),
+    "/docs/swagger-ui.js": ("vendor/swagger-ui-bundle.js", "text/javascript"),
+}
+"""The page and its files: path → file, type. All of them are in ``PUBLIC``."""
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src data:; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
 
 
 class Health(BaseModel):
@@ -54,14 +65,18 @@ def endpoints() -> list[Endpoint]:
             statuses={503: "Not now: starting, shutting down, or without its database or model"},
         ),
         Endpoint("GET", "/openapi.json", openapi, None, "This document", ["documentation"]),
-        Endpoint(
-            "GET",
-            "/docs",
-            docs,
-            None,
-            "The page that shows it",
-            ["documentation"],
-            content_type="text/html",
+        *(
+            Endpoint(
+                "GET",
+                path,
+                docs,
+                None,
+                "The page that shows it",
+                ["documentation"],
+                content_type=kind,
+                documented=path == "/docs",
+            )
+            for path, (_, kind) in DOCS.items()
         ),
     ]
 
@@ -87,35 +102,20 @@ async def openapi(call: Call) -> Response:
     """OpenAPI 3.1, built from the models that the server validates with."""
     state = call.request.app.state
     if not hasattr(state, "openapi"):
-        state.openapi = orjson.dumps(build_openapi(state.endpoints, state.websocket_routes))
+        served = call.services.models.catalogue if call.services.models is not None else ()
+        model = next((entry.id for entry in served), None)
+        document = build_openapi(state.endpoints, state.websocket_routes, model=model)
+        state.openapi = orjson.dumps(document)
     return Response(state.openapi, media_type="application/json")
 
 
-async def docs(_: Call) -> Response:
+async def docs(call: Call) -> Response:
     """Lists the endpoints and lets one try them. Nothing of it comes from elsewhere."""
-    page, policy = _page()
-    headers = {"content-security-policy": policy, "permissions-policy": "camera=(), microphone=()"}
-    return Response(page, headers=headers, media_type="text/html")
+    file, kind = DOCS[call.request.scope["path"]]
+    headers = {"content-security-policy": POLICY, "permissions-policy": "camera=(), microphone=()"}
+    return Response(_read(file), headers=headers, media_type=kind)
 
 
 @cache
-def _page() -> tuple[bytes, str]:
-    """The page, and the policy that lets a browser run exactly its script and style."""
-    folder = files("grpo_host.serving.http") / "page"
-    texts = {
-        name: (folder / file).read_text("utf-8")
-        for name, file in (("style", "docs.css"), ("script", "docs.js"))
-    }
-    page = (folder / "docs.html").read_text("utf-8")
-    for name, text in texts.items():
-        page = page.replace(f"{{{name}}}", text)
-    policy = (
-        f"default-src 'none'; script-src '{_digest(texts['script'])}'; "
-        f"style-src '{_digest(texts['style'])}'; "
-        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    )
-    return page.encode(), policy
-
-
-def _digest(text: str) -> str:
-    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
+def _read(file: str) -> bytes:
+    return (files("grpo_host.serving.http") / "page" / file).read_bytes()

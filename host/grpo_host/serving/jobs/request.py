@@ -46,6 +46,10 @@ class NamedReward(NamedUse):
 class TrainRequest(_Body):
     """A training job: GRPO on ``prompts``, or in a registered environment."""
 
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"prompts": ["Where is my order?"], "num_iterations": 2}]}
+    )
+
     prompts: list[Text] = Field(default_factory=list, max_length=PROMPTS)
     """What users say first. Not together with ``environment``."""
     strategy: RegisteredName = COMPUTATIONAL
