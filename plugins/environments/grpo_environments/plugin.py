@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from grpo_environments.arithmetic.environment import ArithmeticEnvironment
 from grpo_environments.bridges.agentdojo import AgentDojoEnvironment
 from grpo_environments.bridges.bfcl import BfclEnvironment
+from grpo_environments.bridges.gymnasium import GymnasiumEnvironment
 from grpo_environments.bridges.reasoning_gym import ReasoningGymEnvironment
 from grpo_environments.curricula import DropSolved, RaiseLevel
 from grpo_environments.dataset.environment import DatasetEnvironment
@@ -27,6 +28,7 @@ def grpo_environments() -> Mapping[str, EnvironmentFactory]:
         "bfcl": BfclEnvironment,
         "agentdojo": AgentDojoEnvironment,
         "reasoning_gym": ReasoningGymEnvironment,
+        "gymnasium": GymnasiumEnvironment,
     }
 
 
