@@ -10,15 +10,16 @@ from collections.abc import Callable
 from contextlib import redirect_stdout
 from pathlib import Path
 
-from bench.bridges.compare import Comparison, compare_agentdojo, compare_bfcl, venv
+from bench.bridges.compare import Comparison, compare_agentdojo, compare_bfcl, compare_tau2, venv
 from bench.report import Report, Row, Target, publish
 
-BFCL, AGENTDOJO = 160, 126
+BFCL, AGENTDOJO, TAU2 = 160, 126, 30
 COMPARED: dict[str, list[tuple[str, Callable[[Path], Comparison]]]] = {
     "bfcl": [
         ("BFCL base", lambda directory: compare_bfcl(directory, BFCL)),
         ("BFCL miss_param", lambda directory: compare_bfcl(directory, BFCL, "miss_param")),
     ],
+    "tau2": [("τ² retail", lambda directory: compare_tau2(directory, TAU2))],
     "agentdojo": [("AgentDojo banking", lambda directory: compare_agentdojo(directory, AGENTDOJO))],
 }
 

@@ -121,3 +121,13 @@ def compare_agentdojo(
     transcripts = [[item.task.id, item.task.data, item.messages] for item in trajectories]
     verdicts = theirs("agentdojo", do="judge", version=version, attack=attack, transcripts=transcripts)
     return _compared(reward, trajectories, verdicts)
+
+
+def compare_tau2(directory: Path, episodes: int) -> Comparison:
+    """τ² retail, the customer included."""
+    turns = {scenario: [plan] for scenario, plan in theirs("tau2", do="answers").items()}
+    customer = {"name": "./policy.py:Customer", "model": "customer"}
+    environment = {"name": "tau2", "options": {"venv": venv("tau2"), "user": customer}}
+    reward, trajectories = played(directory, environment, ["task_success"], {"turns": turns}, episodes)
+    transcripts = [[item.task.id, item.task.data, item.messages] for item in trajectories]
+    return _compared(reward, trajectories, theirs("tau2", do="judge", transcripts=transcripts))

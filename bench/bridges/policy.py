@@ -58,3 +58,15 @@ class Solver(ScriptedBackend):
         if made < len(calls):
             return calls_of(calls[made:], len(messages))
         return assistant(says or "Done.")
+
+
+class Customer(ScriptedBackend):
+    """Plays τ²'s customer: reads its scenario out, and is content with the first answer."""
+
+    def __init__(self, model: ModelSpec | None = None) -> None:
+        super().__init__(model, script=self.say)
+
+    def say(self, messages: Sequence[Message], tools: Sequence[ToolSchema]) -> str:
+        if messages[-1]["content"].startswith("Begin the interaction."):
+            return messages[0]["content"].split("<scenario>\n")[1].split("\n</scenario>")[0]
+        return "Thank you. ###STOP###"

@@ -52,7 +52,7 @@ class Environment(ABC):
 
     start_seconds: ClassVar[float] = 0.0
     """How long listing its tasks and one ``reset`` may take at first, while it loads what it needs, if that
-    is longer than the 10 s after which ``grpo-host check`` gives up."""
+    is longer than ``agent.limits.probe_seconds``, after which ``grpo-host check`` gives up."""
 
     @abstractmethod
     def tasks(self, split: str) -> Sequence[Task]:

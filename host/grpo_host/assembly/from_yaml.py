@@ -41,6 +41,8 @@ class Parts:
     environment: Callable[[], Environment]
     """A fresh one a call."""
     backend: Backend
+    environment_backends: tuple[Backend, ...] = ()
+    """Those that environments have for themselves, such as a simulated user's."""
 
 
 def build(config: AgentConfig, registry: Registry, *, progress: Callable[[str], None] | None = None) -> Parts:
@@ -50,12 +52,20 @@ def build(config: AgentConfig, registry: Registry, *, progress: Callable[[str], 
     ``ConfigError`` or ``ModelError``.
     """
     strategy = build_strategy(config, registry)
+    own: list[Backend] = []
+
+    def make(asked: BackendUse) -> Backend:
+        own.append(make_chat_backend(asked, registry, progress=progress))
+        return own[-1]
+
+    environment = build_environment(config, registry, make)
     return Parts(
         rewards=build_rewards(config, registry, progress=progress),
         tools=build_tools(config, registry, strategy),
         strategy=strategy,
-        environment=build_environment(config, registry),
+        environment=environment,
         backend=build_backend(config, registry, progress=progress),
+        environment_backends=tuple(own),
     )
 
 
@@ -106,20 +116,37 @@ def build_strategy(config: AgentConfig, registry: Registry) -> Strategy:
     return replace(strategy, system_prompt="\n".join(text for text in prompts if text))
 
 
-def build_environment(config: AgentConfig, registry: Registry) -> Callable[[], Environment]:
+def stand_in(use: BackendUse) -> Backend:
+    """What an environment that is only looked at has in place of a model of its own: it loads nothing."""
+    from grpo_sdk.testing.scripted import ScriptedBackend
+
+    return ScriptedBackend(ModelSpec(use.model.name))
+
+
+def build_environment(
+    config: AgentConfig, registry: Registry, make_backend: Callable[[BackendUse], Backend] = stand_in
+) -> Callable[[], Environment]:
     """What makes a fresh environment for each episode, or a fresh mixture of them."""
     if config.environment is not None:
-        return make_environment(config.environment, registry)
-    return partial(Mixture, {use.label: make_environment(use, registry) for use in config.environments})
+        return make_environment(config.environment, registry, make_backend)
+    made = {use.label: make_environment(use, registry, make_backend) for use in config.environments}
+    return partial(Mixture, made)
 
 
-def make_environment(use: PluginUse, registry: Registry) -> Callable[[], Environment]:
-    """What makes a fresh environment of the one that ``use`` names."""
+def make_environment(
+    use: PluginUse, registry: Registry, make_backend: Callable[[BackendUse], Backend] = stand_in
+) -> Callable[[], Environment]:
+    """What makes a fresh environment of the one that ``use`` names.
+
+    ``make_backend`` makes the backends that its options name: once, for all episodes.
+    """
     offer, options = choose("environment", use, registry)
+    backends = {name: make_backend(value) for name, value in options.items() if isinstance(value, BackendUse)}
+    options = {name: value for name, value in options.items() if name not in backends}
 
     def make() -> Environment:
         # Copied: what one episode does to an option's list must not reach the next.
-        made = offer.make(**copy.deepcopy(options))
+        made = offer.make(**copy.deepcopy(options), **backends)
         if not isinstance(made, Environment):
             raise _wrong(offer, made, "an Environment")
         return made

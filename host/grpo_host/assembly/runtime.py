@@ -47,7 +47,7 @@ class Assembly:
             await bundle.start()
 
     async def close(self) -> None:
-        """Stop the backend, close the tools and the rewards, and stop the backends of the rewards' own."""
+        """Stop the backend, close tools and rewards, and the backends that rewards and environments have."""
         rewards = RewardSet(self.parts.rewards)
         try:
             await self.backend.close()
@@ -55,6 +55,8 @@ class Assembly:
             rewards.close()
             await close_bundles(self.parts.tools)
             await rewards.close_backends()
+            for backend in self.parts.environment_backends:
+                await backend.close()
 
     def evaluating(self, agent: EpisodeAgent) -> EpisodeAgent:
         """``agent`` as it is evaluated: at the evaluation's temperature."""

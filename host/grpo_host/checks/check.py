@@ -156,14 +156,14 @@ class _Checker:
             yield Complaint((*location, "name"), str(error))
 
     def _backend_options(self) -> Iterator[Complaint]:
-        """Check that the rewards' own backends exist and can chat."""
+        """Check that the rewards' and environments' own backends exist and can chat."""
         for location, use in backend_options(self.config, self.registry):
             found = list(self._use(location, "backend", use))
             if not found:
                 backend = cast("type[Backend]", self.registry.get("backend", use.name).factory)
                 found = list(check_backend_option(use, backend, location))
             if found:
-                self.bad.add(location[:2])  # the reward
+                self.bad.add(location[:-2])  # the reward or environment
             yield from found
 
     def _rewards(self) -> Iterator[Complaint]:
@@ -190,6 +190,8 @@ class _Checker:
         warm_start = self.training and self.config.training.warm_start is not None
         splits = [TRAIN, HELD_OUT, *([self.config.evaluation.split] if evaluates else [])]
         for location, use in self.config.played:
+            if location in self.bad:
+                continue
             facts = probe_environment(
                 make_environment(use, self.registry),
                 list(dict.fromkeys(splits)),

@@ -88,13 +88,20 @@ def _named(values: Any, registry: Registry | None, base: Callable[[Location], Pa
             continue  # a check complains of it
         for option in paths & options.keys():
             yield from _texts(values, (*at, "options", option))
-        if kind == "reward":  # one of its options may be a backend, for a judge
-            for option, value in options.items():
-                if isinstance(value, dict) and "model" in value:
-                    yield from _model_files(values, (*at, "options", option), registry, base)
+        if kind == "backend" and at != ("backend",):
+            yield from _model_files(values, at, registry, base)
 
 
 def _uses(values: Any) -> Iterator[tuple[Any, Location]]:
+    for kind, at in _places(values):
+        yield kind, at
+        if kind in ("reward", "environment"):  # an option may be a backend: a judge, a simulated user
+            for option, value in _options(_at(values, at)).items():
+                if isinstance(value, dict) and "model" in value:
+                    yield "backend", (*at, "options", option)
+
+
+def _places(values: Any) -> Iterator[tuple[Any, Location]]:
     yield "environment", ("environment",)
     yield "backend", ("backend",)
     yield "strategy", ("agent", "strategy")

@@ -32,15 +32,17 @@ def plugin_uses(config: AgentConfig) -> Iterator[tuple[Location, Kind, PluginUse
 
 
 def backend_options(config: AgentConfig, registry: Registry) -> Iterator[tuple[Location, BackendUse]]:
-    """The rewards' own backends, by the location of the option that names each.
+    """The rewards' and environments' own backends, by the location of the option that names each.
 
-    Leaves out what a check of the rewards' own options complains of.
+    Leaves out what a check of their own options complains of.
     """
-    for index, use in enumerate(config.rewards):
+    for location, kind, use in plugin_uses(config):
+        if kind not in ("reward", "environment"):
+            continue
         try:
-            options = read_options(registry.get("reward", use.name), use.options)
+            options = read_options(registry.get(kind, use.name), use.options)
         except (OptionsError, GrpoError):
             continue
         for name, value in options.items():
             if isinstance(value, BackendUse):
-                yield ("rewards", index, "options", name), value
+                yield (*location, "options", name), value

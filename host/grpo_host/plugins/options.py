@@ -157,8 +157,9 @@ def _is_section(annotation: Any) -> bool:
 
 
 def _as_written(annotation: Any, offer: Offer) -> Any:
-    """``annotation`` as agent.yaml writes it: a reward's ``Backend`` is named, and the host makes it."""
-    if offer.kind != "reward":
+    """``annotation`` as agent.yaml writes it: a ``Backend`` of a reward's or environment's own is named, and
+    the host makes it."""
+    if offer.kind not in ("reward", "environment"):
         return annotation
     if annotation is Backend:
         return BackendUse

@@ -105,6 +105,6 @@ class OwnModelConfig(ModelConfig):
 
 
 class BackendUse(PluginUse):
-    """A reward's own backend, such as its judge: an option of the type ``Backend``."""
+    """A reward's or environment's own backend, such as a judge: an option of the type ``Backend``."""
 
     model: OwnModelConfig

@@ -6,7 +6,8 @@ import asyncio
 
 import pytest
 
-from grpo_host.assembly.from_yaml import build
+from grpo_host.assembly.from_yaml import build, build_environment
+from grpo_host.assembly.runtime import Assembly
 from grpo_host.backends.wrapper import innermost
 from grpo_host.config.load import load_config
 from grpo_host.models.sentence import embedder_available, sentence_embedder
@@ -25,6 +26,7 @@ from grpo_sdk import (
     Sampling,
     StepResult,
     Strategy,
+    Task,
     hookimpl,
     reward,
     user,
@@ -65,6 +67,15 @@ class Room(Environment):
 
     async def step(self, action):
         return StepResult()
+
+
+class Visited(Room):
+    def __init__(self, *, guest: Backend) -> None:
+        self.guest = guest
+
+    async def reset(self, task, *, seed):
+        reply = await self.guest.chat([user("Come in.")], Sampling())
+        return Observation([user(reply.message["content"])])
 
 
 @reward
@@ -112,7 +123,7 @@ class Plugin:
 
     @hookimpl
     def grpo_environments(self):
-        return {"room": Room}
+        return {"room": Room, "visited": Visited}
 
     @hookimpl
     def grpo_rewards(self):
@@ -230,3 +241,29 @@ def test_a_rewards_own_backend_starts_when_asked_and_is_closed_with_the_rewards(
     assert asyncio.run(score()) == (False, 0.5, True)
     assert innermost(backend).closed == 1
     assert backend.model.context == 4096
+
+
+VISITED = "environment={name: visited, options: {guest: {name: judge, model: m, options: {replies: [Hi!]}}}}"
+
+
+def test_an_environments_own_backend_is_one_for_all_episodes_and_is_closed_with_the_run(tmp_path, registry):
+    (tmp_path / "agent.yaml").write_text(AGENT)
+    config = load_config(tmp_path / "agent.yaml", [VISITED]).config
+    wired = build(config, registry)
+    [backend] = wired.environment_backends
+
+    async def play():
+        said = [(await wired.environment().reset(Task("t"), seed=0)).messages for _ in range(2)]
+        await Assembly(config, wired).close()
+        return said
+
+    assert asyncio.run(play()) == [[user("Hi!")]] * 2
+    assert innermost(backend).calls == 2
+    assert innermost(backend).closed == 1
+
+
+def test_an_environment_that_is_only_looked_at_has_a_stand_in_for_its_own_backend(tmp_path, registry):
+    (tmp_path / "agent.yaml").write_text(AGENT)
+    environment = build_environment(load_config(tmp_path / "agent.yaml", [VISITED]).config, registry)()
+    [said] = asyncio.run(environment.reset(Task("t"), seed=0)).messages
+    assert said["content"] != "Hi!"

@@ -119,6 +119,23 @@ class Shop(Environment):
         type(self).closed += 1
 
 
+class Loading(Shop):
+    """Loads something large before its first episode."""
+
+    start_seconds = 30.0
+
+    async def reset(self, task: Task, *, seed: int) -> Observation:
+        await asyncio.sleep(0.5)
+        return await super().reset(task, seed=seed)
+
+
+class Visited(Shop):
+    """Has a customer of its own."""
+
+    def __init__(self, *, guest: Backend) -> None:
+        super().__init__()
+
+
 @reward
 def kind(trajectory: Any, *, word: str = "please") -> float:
     return 1.0
@@ -169,7 +186,7 @@ class Shopkeeper:
 
     @hookimpl
     def grpo_environments(self) -> Any:
-        return {"shop": Shop, "nothing": lambda: 3}
+        return {"shop": Shop, "loading": Loading, "visited": Visited, "nothing": lambda: 3}
 
     @hookimpl
     def grpo_rewards(self) -> Any:

@@ -162,3 +162,15 @@ def test_an_apps_modules_are_beside_agent_yaml_unless_it_says_where(home, regist
     assert load_config(elsewhere, registry=registry).config.agent == loaded.config.agent
     there = load_config(path, ["agent.runnable.folder=apps"], registry=registry)
     assert there.config.agent.runnable.folder == str(Path.cwd() / "apps")
+
+
+def test_a_judge_may_be_a_backend_in_a_file_beside_agent_yaml(home, registry):
+    written(home)
+    (home / "project" / "judges.py").write_text(
+        "from grpo_sdk.testing import ScriptedBackend\n\nclass Stern(ScriptedBackend):\n    pass\n"
+    )
+    rewards = "rewards=[{name: ruler, options: {judge: {name: '../home/project/judges.py:Stern', model: x}}}]"
+    config = load_config(home / "project" / "agent.yaml", [rewards], registry=registry).config
+    found = config.rewards[0].options["judge"]["name"]
+    assert Path(found.rpartition(":")[0]).resolve() == home / "project" / "judges.py"
+    assert registry.get("backend", found).factory.__name__ == "Stern"

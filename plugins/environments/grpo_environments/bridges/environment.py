@@ -21,7 +21,7 @@ OUTCOME_SECONDS = 10.0
 
 
 class BridgedEnvironment(Environment):
-    """Tasks, tools, answers and scores are the library's. A fifth of its tasks is held out."""
+    """Tasks, tools, answers and scores are the library's. It says what is held out, or a fifth is."""
 
     package: ClassVar[Package]
     start_seconds = START_SECONDS
@@ -39,7 +39,11 @@ class BridgedEnvironment(Environment):
         return [
             Task(row["id"], row["data"], split)
             for row in _tasks(self._library)
-            if belongs(held_out, self.package.name, row["group"])
+            if (
+                row["split"] == split
+                if "split" in row
+                else belongs(held_out, self.package.name, row["group"])
+            )
         ]
 
     async def reset(self, task: Task, *, seed: int) -> Observation:
@@ -47,7 +51,7 @@ class BridgedEnvironment(Environment):
         self._session = await call_blocking(self._library.open)
         begun = await self._ask("begin", task=task.id, data=task.data, seed=seed)
         self._said, self._schemas = [], begun["tools"]
-        return Observation(as_messages(begun["messages"]))
+        return Observation(as_messages((await self._answered(begun))["messages"]))
 
     def tools(self) -> Sequence[ToolLike]:
         return [
@@ -62,7 +66,7 @@ class BridgedEnvironment(Environment):
         said, self._said = self._said, []
         if not said or said[-1] != action:
             said = [*said, action]
-        return _step_result(await self._ask("say", said=said))
+        return _step_result(await self._answered(await self._ask("say", said=said)))
 
     def outcome(self) -> dict[str, Any]:
         if self._session is None or not self._schemas:
@@ -75,6 +79,10 @@ class BridgedEnvironment(Environment):
         session, self._session = self._session, None
         if session is not None:
             session.close()
+
+    async def _answered(self, said: dict[str, Any]) -> dict[str, Any]:
+        """What the library ``said``, once others than the agent have answered what it asked them."""
+        return said
 
     async def _call(self, name: str, arguments: dict[str, Any]) -> Any:
         return await self._ask("call", name=name, arguments=arguments)

@@ -41,7 +41,7 @@ class Package:
     module: str
     """As Python imports it."""
     install: str
-    """What pip is told to get an environment that has it."""
+    """What pip is told to get an environment that has it; of several commands, the first begins so."""
     side: str
     """The name of the file in ``sides``."""
 

@@ -571,3 +571,16 @@ def test_a_model_whose_package_is_missing_is_a_problem(problems, monkeypatch, tm
 def test_a_chat_needs_no_environment(report):
     found = report("environment.options.fails=no shelf", purpose="chat")
     assert (found.problems, found.tasks) == ([], {})
+
+
+def test_an_environment_that_says_that_it_loads_for_long_is_waited_for(problems):
+    assert problems("environment=loading", "agent.limits.probe_seconds=0.1") == []
+
+
+def test_an_environments_own_backend_is_checked_as_a_judge_is(problems):
+    def visited(guest: str) -> str:
+        return f"environment={{name: visited, options: {{guest: {guest}}}}}"
+
+    assert problems(visited("{name: remote, model: x}")) == []
+    [problem] = problems(visited("{name: remot, model: x}"))
+    assert 'environment.options.guest.name: no backend "remot". Did you mean "remote"?' in problem

@@ -1,0 +1,52 @@
+"""τ²-bench's retail desk, with inspect-evals itself."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from bench.bridges import compare
+
+from grpo_environments.bridges.tau2 import Tau2Environment
+from grpo_sdk.messages import assistant
+from grpo_sdk.testing import ScriptedBackend
+
+
+@pytest.mark.slow
+def test_an_evaluation_gives_the_score_of_inspects_own_run(venv, tmp_path, monkeypatch):
+    venv("tau2")
+    monkeypatch.chdir(tmp_path)
+    compared = compare.compare_tau2(tmp_path / "run", episodes=4)
+    assert compared.ours == compared.theirs
+    assert {facts["success"] for facts in compared.theirs.values()} == {True, False}
+    assert compared.reward == pytest.approx(sum(facts["success"] for facts in compared.theirs.values()) / 4)
+
+
+def test_the_customer_knows_the_scenario_and_the_agent_the_policy(venv):
+    heard = []
+
+    def customer(messages, tools):
+        heard.append([dict(message) for message in messages])
+        return "I want my money back." if len(heard) == 1 else "Never mind. ###STOP###"
+
+    async def play():
+        environment = Tau2Environment(user=ScriptedBackend(script=customer), venv=venv("tau2"))
+        task = environment.tasks("held_out")[0]
+        opening = await environment.reset(task, seed=0)
+        result = await environment.step(assistant("Who are you?"))
+        await environment.close()
+        return task, opening, result
+
+    _, opening, result = asyncio.run(play())
+    assert [message["role"] for message in opening.messages] == ["system", "user"]
+    assert "# Retail agent policy" in opening.messages[0]["content"]
+    assert opening.messages[1]["content"] == "I want my money back."
+    assert "<scenario>" in heard[0][0]["content"]
+    assert "<scenario>" not in opening.messages[0]["content"]
+    assert heard[1][2:] == [
+        {"role": "assistant", "content": "I want my money back."},
+        {"role": "user", "content": "Who are you?"},
+    ]
+    assert result.done
+    assert result.outcome["success"] is False
+    assert "database does not match" in result.outcome["explanation"]
