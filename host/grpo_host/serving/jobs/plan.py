@@ -29,6 +29,8 @@ GENERAL_REWARDS = ("empathy", "professionalism", "action_orientation")
 """Of jobs whose strategy has no rewards of its own."""
 REWARD_OF = {"advanced_customer_service": "customer_service"}
 """Rewards of strategies that have none of their own name."""
+RUN_COMMANDS = {"mcp", "python"}
+"""Tools that run what they are told to: a request cannot bring them to an agent that has them not."""
 EXPECTED = "expected_responses"
 """The option of a strategy's reward that takes good answers."""
 NEURAL_REWARD = "neural"
@@ -181,6 +183,11 @@ class Plan:
 
     def _use(self, kind: Kind, asked: NamedUse, field: str) -> dict[str, Any]:
         """``asked`` as agent.yaml has it, on top of the options that the server gives the same."""
+        if kind == "tool" and _short(asked.name) in RUN_COMMANDS - {
+            _short(t.name) for t in self._config.agent.tools
+        }:
+            text = f'the tool "{asked.name}" runs commands: only the server\'s agent.yaml can name it'
+            raise ApiError(422, "name_not_allowed", text, param=field)
         try:
             offer = self._registry.get(kind, asked.name)
             allowed = allowed_options(options_model(offer))
@@ -221,6 +228,10 @@ class Plan:
             if use is not None and use.name == name:
                 return use.options, written["options"]
         return {}, {}
+
+
+def _short(name: str) -> str:
+    return name.rpartition(":")[2]
 
 
 def with_output(config: str, runs: Path) -> str:

@@ -180,6 +180,8 @@ def test_a_tool_that_needs_a_path_has_the_servers_and_no_other(plan, agent_yaml)
         ({"strategy": "nothing_like_it"}, "unknown_name"),
         ({"rewards": ["no_such_reward"]}, "unknown_name"),
         ({"rewards": ["os:system"]}, "unknown_name"),
+        ({"tools": ["python"]}, "name_not_allowed"),
+        ({"tools": ["grpo-agent-framework:mcp"]}, "name_not_allowed"),
         ({"tools": ["knowledge_base"]}, "invalid_option"),  # its path is the server's to give
         ({"rewards": ["ruler"]}, "invalid_option"),  # so is its judge
         (
