@@ -26,10 +26,14 @@ def ask_in_another_process(contract: object, method: str) -> Any:
     cls = type(contract)
     if "<locals>" in cls.__qualname__:
         skip(f"{cls.__name__} stands within a function, so another process cannot make it")
+    try:
+        file = inspect.getfile(cls)
+    except (TypeError, OSError):
+        skip(f"{cls.__name__} stands in no file, so another process cannot make it")
     with tempfile.TemporaryDirectory() as directory:
         answer = Path(directory, "answer.json")
         asked = {
-            "file": inspect.getfile(cls),
+            "file": file,
             "module": cls.__module__,
             "name": cls.__qualname__,
             "method": method,
