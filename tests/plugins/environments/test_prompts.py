@@ -6,7 +6,7 @@ import pytest
 
 from grpo_environments.prompts import PromptsEnvironment
 from grpo_sdk import assistant
-from grpo_sdk.testing import EnvironmentContract
+from grpo_sdk.testing import EnvironmentContract, ScriptedBackend
 
 
 class TestPrompts(EnvironmentContract):
@@ -52,3 +52,60 @@ def test_what_cannot_be_posed_is_refused():
         PromptsEnvironment(prompts=("Hello", " "))
     with pytest.raises(ValueError, match="'Hello' stands in prompts and in held_out"):
         PromptsEnvironment(prompts=("Hello",), held_out=("Hello",))
+
+
+def simulated(*replies, turns=3):
+    backend = ScriptedBackend(
+        script=lambda messages, _: replies[sum(m["role"] == "user" for m in messages) - 2]
+    )
+    return PromptsEnvironment(prompts=("Hello",), user=backend, turns=turns, instructions="End with {stop}.")
+
+
+def test_a_second_model_says_what_the_user_says_until_it_stops():
+    environment = simulated("Why?", "Thanks! DONE")
+
+    said = play(environment, environment.tasks("train")[0])
+
+    assert said == (["Hello", "Why?", "Thanks!"], {"answered": 2, "ended": True})
+
+
+def test_it_sees_the_conversation_from_the_users_side():
+    seen = []
+    backend = ScriptedBackend(script=lambda messages, _: seen.append(list(messages)) or "DONE")
+    environment = PromptsEnvironment(prompts=("Hello",), user=backend, instructions="End with {stop}.")
+
+    play(environment, environment.tasks("train")[0])
+
+    assert [(m["role"], m["content"]) for m in seen[0]] == [
+        ("system", "End with DONE."),
+        ("user", "Begin. What does the user say?"),
+        ("assistant", "Hello"),
+        ("user", "Sure."),
+    ]
+
+
+def test_it_speaks_so_often_at_most():
+    environment = simulated("Why?", "Why?", "Why?", turns=2)
+
+    said = play(environment, environment.tasks("train")[0])
+
+    assert said == (["Hello", "Why?", "Why?"], {"answered": 3, "ended": False})
+
+
+def test_silence_ends_the_episode():
+    environment = simulated(" ")
+
+    assert play(environment, environment.tasks("train")[0]) == (["Hello"], {"answered": 1, "ended": True})
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"replies": ("And?",)}, "the user is a model, which says its own replies"),
+        ({"stop": ""}, "stop is empty"),
+        ({"turns": 0}, "turns is 0; it must be from 1 to 1000"),
+    ],
+)
+def test_settings_of_a_second_model_that_do_not_fit_are_refused(options, said):
+    with pytest.raises(ValueError, match=said):
+        PromptsEnvironment(prompts=("Hello",), user=ScriptedBackend(), **options)

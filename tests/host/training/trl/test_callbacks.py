@@ -77,7 +77,7 @@ def test_a_checkpoint_is_marked_complete_when_it_is_saved(callbacks, tmp_path):
 
     path = tmp_path / "checkpoint-4"
     path.mkdir()
-    complete = callbacks.CompleteCheckpoints(lambda: {"policy_version": 7})
+    complete = callbacks.CompleteCheckpoints(lambda step: {"policy_version": step + 3})
     complete.on_save(SimpleNamespace(output_dir=str(tmp_path)), SimpleNamespace(global_step=4), None)
     assert read_state(path)["policy_version"] == 7
 
