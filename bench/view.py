@@ -52,54 +52,54 @@ def write_run(run: Path) -> None:
         size += len(line)
         if size >= ROTATED:
             part += 1
-            with gzip.open(run / f"trajectories.{part:04d}.jsonl.gz", "wb", 5) as packed:
+            with gzip.open(run / f"trajectories.{part:04d}.jsonl.gz", "wb", 1) as packed:
                 packed.write(b"".join(written))
             written, size = [], 0
     (run / "trajectories.jsonl").write_bytes(b"".join(written))
 
 
 def _lines(rng: random.Random, words: list[str]) -> Iterator[bytes]:
+    ledgers = [orjson.dumps(_ledger(rng)) for _ in range(500)]
     for number in range(TRAJECTORIES):
         step, task, sample = number // STEP + 1, number // GROUP % (STEP // GROUP), number % GROUP
         said = " ".join(rng.choices(words, k=40))
-        mask = [0] * PROMPT + [1] * SAMPLED
         reward = rng.random()
-        yield (
-            orjson.dumps(
-                {
-                    "format": 1,
-                    "id": f"{step}/task-{task}/{sample}",
-                    "environment": "bench",
-                    "task": {"id": f"task-{task}", "data": {"order": said[:40]}, "split": "train"},
-                    "status": "completed",
-                    "stop_reason": "done",
-                    "messages": [
-                        {"role": "system", "content": "You help customers with their orders."},
-                        {"role": "user", "content": f"Where is my order {number}? {said[:60]}"},
-                        {"role": "assistant", "content": "", "tool_calls": [_call(number)]},
-                        {"role": "tool", "content": said[60:120], "tool_call_id": "call_0", "name": "lookup"},
-                        {"role": "assistant", "content": said[120:]},
-                    ],
-                    "turns": [_turn("tool_calls", True), _turn("stop", False)],
-                    "ledger": {
-                        "sequences": [
-                            {
-                                "ids": rng.choices(range(49_000), k=PROMPT + SAMPLED),
-                                "mask": mask,
-                                "logprobs": [-rng.random() if sampled else 0.0 for sampled in mask],
-                                "versions": [step if sampled else -1 for sampled in mask],
-                                "spans": [],
-                            }
-                        ]
-                    },
-                    "outcome": {"success": reward > 0.5},
-                    "rewards": {"right": {"value": reward, "weight": 1.0, "parts": {}, "explanation": ""}},
-                    "reward": reward,
-                    "sample": sample,
-                }
-            )
-            + b"\n"
-        )
+        before = {
+            "format": 1,
+            "id": f"{step}/task-{task}/{sample}",
+            "environment": "bench",
+            "task": {"id": f"task-{task}", "data": {"order": said[:40]}, "split": "train"},
+            "status": "completed",
+            "stop_reason": "done",
+            "messages": [
+                {"role": "system", "content": "You help customers with their orders."},
+                {"role": "user", "content": f"Where is my order {number}? {said[:60]}"},
+                {"role": "assistant", "content": "", "tool_calls": [_call(number)]},
+                {"role": "tool", "content": said[60:120], "tool_call_id": "call_0", "name": "lookup"},
+                {"role": "assistant", "content": said[120:]},
+            ],
+            "turns": [_turn("tool_calls", True), _turn("stop", False)],
+        }
+        after = {
+            "outcome": {"success": reward > 0.5},
+            "rewards": {"right": {"value": reward, "weight": 1.0, "parts": {}, "explanation": ""}},
+            "reward": reward,
+            "sample": sample,
+        }
+        ledger = ledgers[number % len(ledgers)]
+        yield b'%s,"ledger":%s,%s\n' % (orjson.dumps(before)[:-1], ledger, orjson.dumps(after)[1:])
+
+
+def _ledger(rng: random.Random) -> dict[str, Any]:
+    mask = [0] * PROMPT + [1] * SAMPLED
+    sequence = {
+        "ids": rng.choices(range(49_000), k=PROMPT + SAMPLED),
+        "mask": mask,
+        "logprobs": [-rng.random() if sampled else 0.0 for sampled in mask],
+        "versions": [7 if sampled else -1 for sampled in mask],
+        "spans": [],
+    }
+    return {"sequences": [sequence]}
 
 
 def _call(number: int) -> dict[str, Any]:
