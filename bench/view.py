@@ -155,7 +155,7 @@ def open_run(run: Path, **wanted: Any) -> None:
     viewed = Viewed([run.parent.parent])
     item = viewed.find(run.name)
     api.show_run(run.name, item)
-    api.metrics(item.run)
+    api.metrics(item)
     api.trajectories(item, Wanted(**wanted))
     viewed.close()
 

@@ -76,18 +76,35 @@ def show_run(run_id: str, viewed: ViewedRun) -> dict[str, Any]:
         "evaluations": run.evaluations(),
         "diagnosis": [found.as_dict() for found in run.diagnosis()],
         "index": viewed.index.progress().as_dict(),
-        "series": sorted({name for line in run.metric_lines() for name in line} - set(NOT_SERIES)),
+        "series": sorted({name for line in _lines(viewed) for name in line} - set(NOT_SERIES)),
     }
 
 
-def metrics(run: Run, after: int = 0) -> dict[str, Any]:
+def metrics(viewed: ViewedRun, after: int = 0) -> dict[str, Any]:
     """What was measured in each step after ``after``, by name."""
-    lines = [line for line in run.metric_lines() if line["step"] > after]
+    lines = [line for line in _lines(viewed) if line["step"] > after]
     names = sorted({name for line in lines for name in line} - set(NOT_SERIES))
     return {
         "steps": [line["step"] for line in lines],
         "series": {name: [line.get(name) for line in lines] for name in names},
     }
+
+
+def _lines(viewed: ViewedRun) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl, with the calls and errors of each tool as far as they are indexed."""
+    lines = viewed.run.metric_lines()
+    tools: dict[int, dict[str, int]] = {}
+    try:
+        with reading(viewed) as database:
+            for step, name, calls, errors in database.execute(
+                "SELECT step, name, calls, errors FROM tools WHERE step IS NOT NULL"
+            ):
+                tools.setdefault(step, {}).update(
+                    {f"tools/{name}/calls": calls, f"tools/{name}/errors": errors}
+                )
+    except BusyError:
+        return lines
+    return [{**line, **tools.get(line["step"], {})} for line in lines]
 
 
 def trajectories(viewed: ViewedRun, wanted: Wanted) -> dict[str, Any]:

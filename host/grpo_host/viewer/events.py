@@ -40,6 +40,6 @@ async def run_events(viewed: Viewed, item: ViewedRun, after: int) -> AsyncIterat
 def _look(item: ViewedRun, after: int) -> dict[str, Any]:
     return {
         "state": {"state": item.run.state},
-        "metrics": api.metrics(item.run, after),
+        "metrics": api.metrics(item, after),
         "index": item.index.progress().as_dict(),
     }

@@ -53,10 +53,11 @@ def test_a_run_that_is_held_by_a_process_is_running(viewer, make_run) -> None:
 
 
 def test_metrics_come_by_name_and_those_after_a_step_alone(shown) -> None:
-    assert shown.get(ONE)["series"] == ["entropy", "reward"]
+    tools = ["tools/lookup/calls", "tools/lookup/errors"]
+    assert shown.get(ONE)["series"] == ["entropy", "reward", *tools]
     assert shown.get(f"{ONE}/metrics") == {
         "steps": [1, 2],
-        "series": {"entropy": [1.0, 0.5], "reward": [0.5, 0.5]},
+        "series": {"entropy": [1.0, 0.5], "reward": [0.5, 0.5], tools[0]: [2, 2], tools[1]: [1, 1]},
     }
     assert shown.get(f"{ONE}/metrics", after=1)["series"]["entropy"] == [0.5]
 
