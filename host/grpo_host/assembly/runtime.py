@@ -12,7 +12,7 @@ from grpo_host.assembly.tools import bundles_of, close_bundles
 from grpo_host.rollouts.engine import Observer, RolloutEngine
 from grpo_host.rollouts.episode import EpisodeAgent
 from grpo_host.rollouts.mixture import environment_of
-from grpo_host.rollouts.scoring import RewardSet
+from grpo_host.rollouts.scoring import RewardSet, WeightedReward
 from grpo_sdk.backend import Backend
 from grpo_sdk.blocking import settled
 from grpo_sdk.environment import Environment
@@ -62,12 +62,17 @@ class Assembly:
         """``agent`` as it is evaluated: at the evaluation's temperature."""
         return agent.sampled(temperature=self.config.evaluation.temperature)
 
-    def engine(self, agent: EpisodeAgent, observers: Iterable[Observer] = ()) -> RolloutEngine:
-        """A rollout engine for ``agent`` in this environment, scored with these rewards."""
+    def engine(
+        self,
+        agent: EpisodeAgent,
+        observers: Iterable[Observer] = (),
+        others: Sequence[WeightedReward] = (),
+    ) -> RolloutEngine:
+        """A rollout engine for ``agent`` in this environment, scored with these rewards and ``others``."""
         return RolloutEngine(
             agent,
             self.parts.environment,
-            RewardSet(self.parts.rewards),
+            RewardSet([*self.parts.rewards, *others]),
             environment_name=environment_of if self.config.environments else self.config.environment_label,
             concurrency=self.config.rollouts.concurrency,
             episode_seconds=self.config.agent.limits.episode_seconds,

@@ -181,7 +181,7 @@ class TrainingConfig(Section):
     """How GRPO trains."""
 
     steps: Count = 20
-    """GRPO steps, each with one update of the weights."""
+    """GRPO steps: each plays a batch of episodes and updates the weights on it."""
     tasks_per_step: Count = 4
     """Tasks, and so groups of episodes, per step."""
     group_size: Annotated[int, Field(ge=2)] = 8
@@ -196,12 +196,38 @@ class TrainingConfig(Section):
     """Weight of the KL penalty against the reference."""
     reference: Literal["start", "base"] = "start"
     """start: the policy as GRPO began with it, after a warm start or from ``model.adapter``; base: the model
-    below the adapter."""
+    as it is without either."""
+    loss: Literal["dapo", "grpo", "dr_grpo", "bnpo", "cispo"] = "dapo"
+    """What the loss is divided by, and for cispo what is clipped."""
+    importance_sampling_level: Literal["token", "sequence"] = "token"
+    """Whose ratio between new and old policy is clipped; sequence: GSPO."""
+    iterations: Count = 1
+    """How often a batch is trained on."""
+    minibatches: Count = 1
+    """Updates of the weights in each of ``iterations``, each on an equal part of the batch."""
     epsilon: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    """The ratio between new and old policy is clipped this far from 1. With one update per batch it is 1,
-    so no other value has an effect yet."""
+    """The ratio between new and old policy is clipped this far below 1. With one update per batch it is 1,
+    so no other value has an effect."""
+    epsilon_high: Positive | None = None
+    """How far above 1; null: as ``epsilon``. For cispo the largest ratio itself; null: 5."""
     scale_rewards: Literal["group", "batch", "none"] = "group"
     """Whose standard deviation divides the advantages; none: they are not divided."""
+    multi_objective_aggregation: Literal["sum_then_normalize", "normalize_then_sum"] = "sum_then_normalize"
+    """Whether rewards are added up and then normalised, or each is normalised in its group first (GDPO)."""
+    drop_equal_groups: bool = False
+    """Groups whose rewards are all equal are left out of what the loss is divided by."""
+    dynamic_sampling: Annotated[int, Field(ge=0)] = 0
+    """How often per step such groups are played anew, on other tasks."""
+    overlong_buffer: Annotated[int, Field(ge=0)] = 0
+    """The last so many of ``sampling.max_tokens`` tokens of a reply are penalised; 0: none."""
+    overlong_penalty: Positive = 1.0
+    """What a reply costs that fills the buffer."""
+    mask_truncated_completions: bool = False
+    """Episodes that a limit cut count in their group's baseline and are not trained."""
+    entropy_coef: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of the mean entropy of a token, which is added to what is maximised."""
+    top_entropy_quantile: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """The share of tokens, of the highest entropy, that the policy's loss keeps."""
     importance_sampling: Literal[
         "token_truncate", "token_mask", "sequence_truncate", "sequence_mask", "none"
     ] = "token_truncate"
@@ -210,10 +236,26 @@ class TrainingConfig(Section):
     """Larger ratios are truncated to it, or masked."""
     max_grad_norm: Positive = 1.0
     """Gradients with a larger norm are scaled down to it."""
+    optimizer: Literal["adamw_torch_fused", "adamw_torch", "adamw_8bit", "adafactor", "sgd"] = (
+        "adamw_torch_fused"
+    )
+    """As transformers names it."""
+    adam_beta1: Share = 0.9
+    """How slowly AdamW's mean of the gradients moves."""
+    adam_beta2: Share = 0.999
+    """How slowly that of their squares moves."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """Share of the learning rate by which each update shrinks the weights."""
     lr_schedule: Literal["constant", "linear", "cosine"] = "constant"
     """How the learning rate falls to 0 at the last step; constant: it does not."""
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    """Steps over which the learning rate rises from 0."""
     micro_batch: Count = 16
     """The most rows a forward pass; fewer if they do not divide those of a step."""
+    max_tokens: Count | None = None
+    """The most tokens a forward pass, padding included; one longer row is a pass of its own. Null: any."""
+    gradient_checkpointing: bool = False
+    """Compute activations a second time in the backward pass rather than keep them."""
     save_every: Count = 10
     """Steps between checkpoints."""
     early_stopping: EarlyStoppingConfig | None = None

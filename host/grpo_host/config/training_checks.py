@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from grpo_host.rollouts.overlong import OVERLONG
 from grpo_host.utils.validation import Complaint
 from grpo_sdk.errors import did_you_mean
 
@@ -91,6 +93,22 @@ def check_training(config: AgentConfig) -> Iterator[Complaint]:
             "there is nothing to measure with: evaluation.episodes is 0. Raise it",
         )
     yield from check_update(training)
+    if training.overlong_buffer > sampling.max_tokens:
+        yield Complaint(
+            ("training", "overlong_buffer"),
+            f"a reply has at most {sampling.max_tokens} tokens (sampling.max_tokens). Give fewer",
+        )
+    if training.overlong_buffer and any(use.label == OVERLONG for use in config.rewards):
+        yield Complaint(
+            ("training", "overlong_buffer"),
+            f"its penalty is called {OVERLONG}, as a reward of yours is. Give that another name with as:",
+        )
+    episodes = training.tasks_per_step * training.group_size // training.world_size
+    if episodes % training.minibatches:
+        yield Complaint(
+            ("training", "minibatches"),
+            f"{episodes} episodes of a process do not divide into {training.minibatches}. Give a divisor",
+        )
     if training.tasks_per_step % training.world_size:
         yield Complaint(
             ("training", "world_size"),
@@ -101,18 +119,59 @@ def check_training(config: AgentConfig) -> Iterator[Complaint]:
 
 def check_update(training: TrainingConfig) -> Iterator[Complaint]:
     """Check that the loss can honour its settings."""
-    default = type(training).model_fields["epsilon"].default
-    if training.epsilon != default:
+    yield from _check_clipping(training)
+    if training.multi_objective_aggregation == "normalize_then_sum" and training.scale_rewards != "group":
         yield Complaint(
-            ("training", "epsilon"),
-            "it clips the ratio between the policy now and before the batch's first update, and a batch has "
-            f"one update: the ratio is 1, and this changes nothing. Leave it at {default:g}",
+            ("training", "scale_rewards"),
+            "with normalize_then_sum each reward is divided by its own deviation in its group, and this "
+            "changes nothing. Leave it at group",
         )
+    for key in ("adam_beta1", "adam_beta2"):
+        default = type(training).model_fields[key].default
+        if not training.optimizer.startswith("adam") and getattr(training, key) != default:
+            yield Complaint(
+                ("training", key), f"{training.optimizer} has no such number. Leave it at {default:g}"
+            )
+    if training.optimizer == "adamw_8bit" and find_spec("bitsandbytes") is None:
+        yield Complaint(
+            ("training", "optimizer"),
+            "adamw_8bit needs the package bitsandbytes: pip install bitsandbytes, or take another",
+        )
+
+
+def _check_clipping(training: TrainingConfig) -> Iterator[Complaint]:
+    cispo = training.loss == "cispo"
+    default = type(training).model_fields["epsilon"].default
+    high = training.epsilon_high is not None
+    for key, given in (("epsilon", training.epsilon != default), ("epsilon_high", high and not cispo)):
+        leave = f"Leave it at {'null' if key == 'epsilon_high' else f'{default:g}'}"
+        if given and training.iterations * training.minibatches == 1:
+            yield Complaint(
+                ("training", key),
+                "it clips the ratio between the policy now and before the batch's first update, and a batch "
+                f"has one update: the ratio is 1, and this changes nothing. {leave}, or give iterations or "
+                "minibatches",
+            )
+        elif given and cispo:
+            yield Complaint(("training", key), f"cispo clips above only, at epsilon_high. {leave}")
+    if cispo and training.epsilon_high is not None and training.epsilon_high < 1:
+        yield Complaint(
+            ("training", "epsilon_high"),
+            f"for cispo it is the largest ratio, and no ratio would be above {training.epsilon_high:g}. "
+            "Give more than 1, such as 5",
+        )
+
+
+def check_online(training: TrainingConfig) -> Iterator[Complaint]:
+    """Check that nothing is asked of one update that only a whole run does."""
+    for key in ("dynamic_sampling", "overlong_buffer"):
+        if getattr(training, key):
+            yield Complaint(("training", key), "only a whole run does it (grpo-host run). Leave it at 0")
     if training.lora is None and training.beta:
         yield Complaint(
             ("training", "beta"),
-            "the KL penalty is against an adapter as it was, or the model below it, and without lora there "
-            "is neither. Set it to 0",
+            "without lora the KL penalty needs a second model, which only a whole run has (grpo-host run). "
+            "Set it to 0",
         )
 
 

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback
 
+from grpo_host.training.trl.steps import step_under_way
 from grpo_sdk.errors import RunError
 
 if TYPE_CHECKING:
     import torch
 
 MOST_SKIPPED = 3
-"""Steps in a row whose gradient is not finite, until a run is given up."""
+"""Updates in a row whose gradient is not finite, until a run is given up."""
 MEND = (
     "Lower the learning rate and go on from the weights that were saved last (--resume); if that does "
     "not help, begin anew with model.dtype: float32"
@@ -57,7 +58,9 @@ class FiniteUpdates(TrainerCallback):  # type: ignore[misc]
         self.nonfinite = False
         """The last step's gradient was not finite."""
         self.in_a_row = 0
-        """Steps with such a gradient since the last good one."""
+        """Updates with such a gradient since the last good one."""
+        self._lost = 0
+        """Of the step under way."""
 
     @property
     def skipped(self) -> bool:
@@ -66,8 +69,9 @@ class FiniteUpdates(TrainerCallback):  # type: ignore[misc]
 
     def metrics(self) -> dict[str, float]:
         """The last step's, for its line of metrics.jsonl."""
+        lost, self._lost = self._lost, 0
         return {
-            "update/skipped_nonfinite": float(self.nonfinite),
+            "update/skipped_nonfinite": float(lost),
             "update/skipped_nothing_to_learn": float(self.nothing_to_learn),
         }
 
@@ -77,13 +81,14 @@ class FiniteUpdates(TrainerCallback):  # type: ignore[misc]
         found = first_nonfinite(given)
         self.nonfinite = found is not None
         if self.nonfinite:
-            _require_finite_weights(model, f"before step {state.global_step + 1}")
+            _require_finite_weights(model, f"before step {step_under_way(args, state)}")
             self.in_a_row += 1
+            self._lost += 1
         elif not self.nothing_to_learn:
             self.in_a_row = 0
         if self.in_a_row >= MOST_SKIPPED:
             raise RunError(
-                f"the gradients of {MOST_SKIPPED} steps in a row are not finite (now in {found}): nothing "
+                f"the gradients of {MOST_SKIPPED} updates in a row are not finite (now in {found}): nothing "
                 f"was learnt from them. {MEND}. What was sampled is in trajectories.jsonl"
             )
         if self.skipped:
@@ -92,7 +97,7 @@ class FiniteUpdates(TrainerCallback):  # type: ignore[misc]
     def on_optimizer_step(self, args: Any, state: Any, control: Any, *, model: Any, **_: Any) -> None:
         """Raises ``RunError`` if the update was too large for the weights' type."""
         if not self.skipped:
-            _require_finite_weights(model, f"after step {state.global_step + 1}")
+            _require_finite_weights(model, f"after step {step_under_way(args, state)}")
 
 
 def _require_finite_weights(model: Any, when: str) -> None:

@@ -20,6 +20,8 @@ KEPT = (
     "training.tasks_per_step",
     "training.curriculum",
     "training.group_size",
+    "training.iterations",
+    "training.minibatches",
     "training.lora",
     "training.reference",
     "training.warm_start",

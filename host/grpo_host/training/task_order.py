@@ -79,6 +79,11 @@ class TaskOrder:
             raise ValueError(f"the tasks after {done} steps are asked for, and {self._done} were given")
         return self._current
 
+    def of_kind(self, kind: str) -> Sequence[Task]:
+        """All tasks of ``kind`` that may come, or all."""
+        tasks = self._streams[kind].tasks
+        return [task for task in tasks if self._plays(task)] or tasks
+
     def observe(self, played: Iterable[Trajectory]) -> None:
         """Hear how the episodes of the step that was given last went; the next step depends on it."""
         self._states = {step: state for step, state in self._states.items() if step == self._done - 1}
@@ -146,15 +151,15 @@ class _Stream:
     def __init__(self, tasks: Sequence[Task], seed: int) -> None:
         self.position = 0
         """How many tasks were given, or passed over."""
-        self._tasks = tasks
+        self.tasks = tasks
         self._generator = random.Random(seed)
         self._order: list[Task] = []
 
     def next(self, plays: Callable[[Task], bool]) -> Task | None:
         """The next one that ``plays``; None, and the position stays, if none of a whole round does."""
-        for position in range(self.position, self.position + 2 * len(self._tasks)):
+        for position in range(self.position, self.position + 2 * len(self.tasks)):
             while len(self._order) <= position:
-                round_ = list(self._tasks)
+                round_ = list(self.tasks)
                 self._generator.shuffle(round_)
                 self._order += round_
             if plays(self._order[position]):

@@ -19,6 +19,7 @@ from grpo_host.telemetry import providers
 from grpo_host.telemetry.agents import error_type
 from grpo_host.telemetry.monitoring import Monitoring
 from grpo_host.telemetry.training import StepMetrics
+from grpo_host.training.trl.steps import finished_steps, step_under_way
 from grpo_sdk.trajectory import Trajectory
 
 if TYPE_CHECKING:
@@ -85,19 +86,21 @@ class TrainingTelemetry(TrainerCallback):  # type: ignore[misc]
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         from opentelemetry.context import Context
 
+        if finished_steps(args, state) is None:
+            return
         self._end()
         self._step = self._tracer.start_span(
             "rl.grpo.step",
             context=Context(),
             attributes={
-                "rl.step": state.global_step + 1,
+                "rl.step": step_under_way(args, state),
                 "rl.num_generations_per_prompt": self._group_size,
             },
             links=self._links,
         )
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if self._updating is not None:
+        if self._updating is not None and finished_steps(args, state) is not None:
             self._updating.end()
             self._updating = None
 

@@ -14,6 +14,8 @@ from grpo_host.backends.wrapper import innermost
 from grpo_host.rollouts.engine import Observer, RolloutMetrics
 from grpo_host.rollouts.episode import EpisodeAgent
 from grpo_host.rollouts.evaluation import Evaluation, evaluate, summarise
+from grpo_host.rollouts.overlong import OVERLONG, OverlongPenalty
+from grpo_host.rollouts.scoring import WeightedReward
 from grpo_host.runs.diagnosis import Diagnosis
 from grpo_host.runs.directory import RunDirectory
 from grpo_host.training.interrupt import Interrupt, StopTraining
@@ -86,7 +88,8 @@ class TrainingRun:
         if self.ranks.main:
             checkpoint = whole_checkpoint(self.directory.checkpoints, self.reporter.line)
         checkpoint = self.ranks.broadcast(checkpoint)
-        first_step = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
+        updates = self.config.training.iterations * self.config.training.minibatches
+        first_step = int(checkpoint.name.rpartition("-")[2]) // updates if checkpoint else 0
         if self.ranks.main:
             self.directory.forget_after(first_step, self._measured(first_step))
         with self._timed("start"), self.reporter.phase("loading the model"):
@@ -142,24 +145,33 @@ class TrainingRun:
 
     def _load_policy(self, checkpoint: Path | None) -> Policy:
         from grpo_host.training.checkpoints import read_state
+
+        policy = self._policy_at(checkpoint or self._start)
+        if checkpoint is not None:
+            policy.version = read_state(checkpoint)["policy_version"]
+        return policy
+
+    def _reference(self) -> Policy:
+        """What the KL penalty is against, as a policy of its own."""
+        return self._policy_at(self._start if self.config.training.reference == "start" else None)
+
+    def _policy_at(self, weights: Path | None) -> Policy:
+        """The model with ``weights``, or as it is."""
         from grpo_host.training.policy import load_policy
 
         spec = self.assembly.backend.model
         if spec.path is None:
             raise ValueError("a trainable backend has a local model")
         training = self.config.training
-        policy = load_policy(
+        return load_policy(
             spec.path,
             dtype=self.config.model.dtype,
             lora=training.lora,
-            adapter=checkpoint or self._start,
+            adapter=weights,
             seed=self.config.seed,
             mixed_precision=training.mixed_precision,
             hub_id=spec.hub_id,
         )
-        if checkpoint is not None:
-            policy.version = read_state(checkpoint)["policy_version"]
-        return policy
 
     def _evaluate_once(self, name: str, agent: EpisodeAgent, policy: Policy) -> None:
         """Evaluate, unless the report already has ``name``."""
@@ -271,7 +283,7 @@ class TrainingRun:
         )
         order.begin(first_step, read_state(checkpoint).get("tasks") if checkpoint else None)
         rollouts = GrpoRollouts(
-            engine=self.assembly.engine(agent, observers),
+            engine=self.assembly.engine(agent, observers, shaping_rewards(self.config)),
             policy=policy,
             loop=self.loop,
             reporter=self.reporter,
@@ -290,6 +302,7 @@ class TrainingRun:
                 resume_from=checkpoint,
                 first_step=first_step,
                 start=self._start,
+                reference=self._reference,
                 show=self._show(advance),
                 state=lambda step: {
                     "policy_version": policy.version,
@@ -381,6 +394,15 @@ class TrainingRun:
 
     def _timed(self, phase: str) -> Timer:
         return Timer(self.seconds, phase)
+
+
+def shaping_rewards(config: AgentConfig) -> list[WeightedReward]:
+    """What training adds to the rewards of ``config``, and no evaluation does."""
+    training = config.training
+    if not training.overlong_buffer:
+        return []
+    penalty = OverlongPenalty(config.sampling.max_tokens, training.overlong_buffer)
+    return [WeightedReward(OVERLONG, penalty, training.overlong_penalty)]
 
 
 def _measurement(step: int) -> str:

@@ -77,7 +77,8 @@ class _TokenLogprobs(torch.autograd.Function):
     """Log-probs of ``targets`` and entropies under a frozen head.
 
     d logprob / d hidden = weight[target] - E[weight] needs nothing from upstream but a factor, so it
-    is taken while the probabilities are at hand, and logits are never computed twice.
+    is taken while the probabilities are at hand, and logits are never computed twice. So is, if
+    ``entropy_moves``, d entropy / d hidden = - E[(log p + entropy) weight].
     """
 
     @staticmethod
@@ -88,11 +89,14 @@ class _TokenLogprobs(torch.autograd.Function):
         bias: Tensor | None,
         targets: Tensor,
         temperature: float,
+        entropy_moves: bool = False,
         which: Tensor | None = None,
         table: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         logprobs = torch.empty(len(hidden), dtype=torch.float32)
         entropies, slopes = torch.empty_like(logprobs), torch.empty_like(hidden)
+        moves = entropy_moves and ctx.needs_input_grad[0]
+        entropy_slopes = torch.empty_like(hidden) if moves else None
         for start in range(0, len(hidden), HEAD_ROWS):
             part = slice(start, start + HEAD_ROWS)
             logits = functional.linear(hidden[part], weight, bias).float()
@@ -105,21 +109,31 @@ class _TokenLogprobs(torch.autograd.Function):
             # log sum exp, from the largest logit and its probability
             total = logits.amax(dim=-1) - probabilities.amax(dim=-1).log()
             logprobs[part] = logits.gather(1, chosen)[:, 0] - total
-            entropies[part] = total - logits.mul_(probabilities).sum(dim=-1)
+            if entropy_slopes is None:
+                entropies[part] = total - logits.mul_(probabilities).sum(dim=-1)
+            else:
+                surprise = logits - total[:, None]
+                entropies[part] = -(probabilities * surprise).sum(dim=-1)
+                surprise.add_(entropies[part, None]).mul_(probabilities)
+                entropy_slopes[part] = surprise.to(weight.dtype) @ weight
             if ctx.needs_input_grad[0]:
                 # p - 1 is taken before rounding: a confident token's slope is all in the difference
                 probabilities.scatter_add_(1, chosen, torch.full(chosen.shape, -1.0))
                 slopes[part] = probabilities.to(weight.dtype) @ weight
-        ctx.save_for_backward(slopes)
+        ctx.save_for_backward(slopes, entropy_slopes)
         ctx.temperature = temperature
-        ctx.mark_non_differentiable(entropies)
+        if entropy_slopes is None:
+            ctx.mark_non_differentiable(entropies)
         return logprobs, entropies
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        (slopes,) = ctx.saved_tensors
-        return (slopes * (-grad / ctx.temperature)[:, None]).to(slopes.dtype), *[None] * 6
+    def backward(ctx: Any, grad: Tensor, of_entropy: Tensor) -> tuple[Tensor | None, ...]:
+        slopes, entropy_slopes = ctx.saved_tensors
+        moved = slopes * (-grad / ctx.temperature)[:, None]
+        if entropy_slopes is not None:
+            moved += entropy_slopes * (-of_entropy / ctx.temperature)[:, None]
+        return moved.to(slopes.dtype), *[None] * 7
 
 
 def speed_up(model: nn.Module) -> nn.Module:
@@ -170,8 +184,13 @@ class FastGRPOTrainer(AveragedGradients, GRPOTrainer):
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Any:
         self._scored = inputs["completion_mask"] * inputs.get("tool_mask", 1)
-        # A penalty has a gradient in every row, and ranks average gradients: each is to have one.
-        if not self.beta and torch.is_grad_enabled() and self.accelerator.num_processes == 1:
+        # A penalty or a bonus has a gradient in every row, and ranks average gradients: each is to have one.
+        if (
+            not self.beta
+            and not self.args.entropy_coef
+            and torch.is_grad_enabled()
+            and self.accelerator.num_processes == 1
+        ):
             self._moving = inputs["advantages"].reshape(len(self._scored), -1).any(dim=1)
         try:
             return super()._compute_loss(model, inputs)
@@ -206,7 +225,8 @@ class FastGRPOTrainer(AveragedGradients, GRPOTrainer):
                 rows = slice(start, start + size)
                 part = (input_ids[rows], attention_mask[rows], scored[rows], moving[rows])
                 own = None if limits is None else limits.of(rows)
-                parts.append(_score_rows(base, part, logits_to_keep, self.temperature, own))
+                moves = bool(self.args.entropy_coef)
+                parts.append(_score_rows(base, part, logits_to_keep, self.temperature, own, moves))
         logprobs, entropies = (torch.cat(part) for part in zip(*parts, strict=True))
         return logprobs, entropies if compute_entropy else None, None
 
@@ -226,7 +246,8 @@ class FastGRPOTrainer(AveragedGradients, GRPOTrainer):
                 ).logits[:, :-1]
             flat = logits.flatten(0, 1).float() / self.temperature
             logprobs = within(flat, limits.which[rows].flatten(), limits.table).log_softmax(dim=-1)
-            entropies = -(logprobs.detach().exp() * logprobs.detach()).sum(dim=-1)
+            said = logprobs if self.args.entropy_coef else logprobs.detach()
+            entropies = -(said.exp() * said).sum(dim=-1)
             chosen = logprobs.gather(1, input_ids[rows, -width:].reshape(-1, 1))
             parts.append((chosen.view(-1, width), entropies.view(-1, width)))
         return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts]), None
@@ -254,8 +275,12 @@ def score_tokens(
     width: int,
     temperature: float,
     limits: Limits | None = None,
+    entropy_moves: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """Log-probs and entropies (rows, width) of the completion tokens in ``scored``; 0 elsewhere."""
+    """Log-probs and entropies (rows, width) of the completion tokens in ``scored``; 0 elsewhere.
+
+    Entropies have a gradient only with ``entropy_moves``.
+    """
     packing = pack(ids, attention, width)
     with _attention(model.config, ATTENTION):
         states = model.base_model(
@@ -270,7 +295,9 @@ def score_tokens(
     chosen = states.index_select(0, packing.predictors[scored[held]]).to(head.weight.dtype)
     targets = ids[:, -width:][scored]
     limited = () if limits is None else (limits.which[scored], limits.table)
-    values = _TokenLogprobs.apply(chosen, head.weight, head.bias, targets, temperature, *limited)
+    values = _TokenLogprobs.apply(
+        chosen, head.weight, head.bias, targets, temperature, entropy_moves, *limited
+    )
     empty = torch.zeros(scored.shape)
     return empty.masked_scatter(scored, values[0]), empty.masked_scatter(scored, values[1])
 
@@ -281,11 +308,12 @@ def _score_rows(
     width: int,
     temperature: float,
     limits: Limits | None,
+    entropy_moves: bool,
 ) -> tuple[Tensor, Tensor]:
     """As ``score_tokens``, and a gradient for the rows in ``moving``, the last of ``batch``, alone."""
     ids, attention, scored, moving = batch
     if bool(moving.all()):
-        return score_tokens(model, ids, attention, scored, width, temperature, limits)
+        return score_tokens(model, ids, attention, scored, width, temperature, limits, entropy_moves)
     logprobs, entropies = torch.zeros(scored.shape), torch.zeros(scored.shape)
     for rows in (moving.nonzero()[:, 0], (~moving).nonzero()[:, 0]):
         if not len(rows):

@@ -15,6 +15,7 @@ from grpo_host.training.checkpoints import complete_checkpoint
 from grpo_host.training.early_stopping import EarlyStopping
 from grpo_host.training.interrupt import Interrupt, StopTraining
 from grpo_host.training.ranks.process_group import Ranks
+from grpo_host.training.trl.steps import finished_steps, step_under_way
 
 
 class StepMetrics(TrainerCallback):  # type: ignore[misc]
@@ -31,7 +32,8 @@ class StepMetrics(TrainerCallback):  # type: ignore[misc]
         self._show = show
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
-        if not logs or "loss" not in logs:
+        step = finished_steps(args, state)
+        if not logs or "loss" not in logs or step is None:
             return
         values = {name: _json_number(value) for name, value in logs.items()}
         values.pop("epoch", None)  # of the rows in hand, which are only the rest if a run goes on
@@ -40,22 +42,26 @@ class StepMetrics(TrainerCallback):  # type: ignore[misc]
         # TRL's step_time holds all of a step, rollouts included.
         values["seconds/training"] = max(0.0, values.pop("step_time", spent) - spent)
         values.update(phases)
-        line = {"step": state.global_step, "time": time.time(), **values}
+        line = {"step": step, "time": time.time(), **values}
         self._directory.append_metrics(line)
-        self._show(state.global_step, line)
+        self._show(step, line)
 
 
 class StopOnSignal(TrainerCallback):  # type: ignore[misc]
-    """Leaves the training loop between two passes when a signal has come."""
+    """Leaves the training loop between two passes when a signal has come.
+
+    If a batch has several updates: before the first of them, or after the last.
+    """
 
     def __init__(self, interrupt: Interrupt) -> None:
         self._interrupt = interrupt
 
     def on_substep_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self._interrupt.check()
+        if finished_steps(args, state) is not None:
+            self._interrupt.check()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
-        if self._interrupt.together():
+        if finished_steps(args, state) is not None and self._interrupt.together():
             control.should_save = control.should_training_stop = True
         return control
 
@@ -67,8 +73,11 @@ class StopEarly(TrainerCallback):  # type: ignore[misc]
         self._early = early
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
+        step = finished_steps(args, state)
+        if step is None:
+            return control
         try:
-            stops = self._early.after_step(state.global_step)
+            stops = self._early.after_step(step)
         except StopTraining:
             # The step is done and is saved; it is measured when the run goes on.
             stops = True
@@ -85,9 +94,8 @@ class CompleteCheckpoints(TrainerCallback):  # type: ignore[misc]
         self._ranks = ranks or Ranks()
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        complete_checkpoint(
-            Path(args.output_dir), state.global_step, self._state(state.global_step), self._ranks
-        )
+        step = step_under_way(args, state) - 1
+        complete_checkpoint(Path(args.output_dir), state.global_step, self._state(step), self._ranks)
 
 
 def _json_number(value: Any) -> Any:

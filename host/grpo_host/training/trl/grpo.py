@@ -24,8 +24,13 @@ from grpo_host.training.ranks.process_group import Ranks
 from grpo_host.training.telemetry import TrainingTelemetry
 from grpo_host.training.trl.callbacks import CompleteCheckpoints, StepMetrics, StopEarly, StopOnSignal
 from grpo_host.training.trl.recorded_tokens import TokenRecorder
-from grpo_host.training.trl.reference import penalise_from_base, penalise_from_start
+from grpo_host.training.trl.reference import (
+    penalise_from_base,
+    penalise_from_policy,
+    penalise_from_start,
+)
 from grpo_host.training.trl.rollouts import GrpoRollouts
+from grpo_host.training.trl.steps import step_under_way
 from grpo_host.training.trl.trainer import HostGRPOTrainer, ImportanceSampling, Rollout
 
 
@@ -41,37 +46,54 @@ def grpo_arguments(
     autocast: bool = False,
     saves: bool = True,
 ) -> GRPOConfig:
-    """TRL's settings for ``steps`` steps of ``rows`` episodes each in this process."""
-    micro_batch = largest_share(rows, training.micro_batch)
-    accumulation = rows // micro_batch
+    """TRL's settings for ``steps`` steps of ``rows`` episodes each in this process.
+
+    Where a step has several updates, each is a step to transformers: see ``steps``.
+    """
+    micro_batch = largest_share(rows // training.minibatches, training.micro_batch)
+    accumulation = rows // training.minibatches // micro_batch
+    updates = training.iterations * training.minibatches
+    cispo = training.loss == "cispo"
+    warm = training.lr_schedule == "constant" and training.warmup_steps
     return GRPOConfig(
         output_dir=str(checkpoints),
-        max_steps=steps,
+        max_steps=steps * updates,
         learning_rate=training.learning_rate,
-        lr_scheduler_type=training.lr_schedule,
+        lr_scheduler_type="constant_with_warmup" if warm else training.lr_schedule,
+        warmup_steps=training.warmup_steps * updates,
+        optim=training.optimizer,
+        adam_beta1=training.adam_beta1,
+        adam_beta2=training.adam_beta2,
+        weight_decay=training.weight_decay,
         max_grad_norm=training.max_grad_norm,
         per_device_train_batch_size=micro_batch,
         gradient_accumulation_steps=accumulation,
-        # One optimizer step a batch: the policy that is optimised is the one that sampled.
-        steps_per_generation=accumulation,
-        num_iterations=1,
+        steps_per_generation=accumulation * training.minibatches,
+        num_iterations=training.iterations,
         num_generations=training.group_size,
         temperature=temperature,
         top_p=1.0,
         top_k=0,
         beta=training.beta,
+        loss_type=training.loss,
+        importance_sampling_level=training.importance_sampling_level,
         epsilon=training.epsilon,
+        # ScaleRL's value (arXiv 2510.13786); TRL would take epsilon's, to which cispo would clamp all ratios.
+        epsilon_high=5.0 if cispo and training.epsilon_high is None else training.epsilon_high,
         scale_rewards=training.scale_rewards,
+        multi_objective_aggregation=training.multi_objective_aggregation,
+        entropy_coef=training.entropy_coef,
+        top_entropy_quantile=training.top_entropy_quantile,
         max_completion_length=context,
-        mask_truncated_completions=False,
+        mask_truncated_completions=training.mask_truncated_completions,
         shuffle_dataset=False,
-        logging_steps=1,
+        logging_steps=updates,
         save_strategy="steps" if saves else "no",
-        save_steps=training.save_every,
+        save_steps=training.save_every * updates,
         save_total_limit=None,  # transformers goes by the files' times; complete_checkpoint by steps
         report_to=training.report_to or [],
         disable_tqdm=True,
-        gradient_checkpointing=False,
+        gradient_checkpointing=training.gradient_checkpointing,
         seed=seed,
         # Rows stand in the order in which steps take them: a resumed run is given the rest.
         ignore_data_skip=True,
@@ -106,6 +128,8 @@ def make_trainer(
         callbacks=callbacks,
         optimizer=optimizer,
         updates=updates,
+        drop_equal_groups=settings.drop_equal_groups,
+        max_tokens=settings.max_tokens,
     )
     trainer.remove_callback(PrinterCallback)
     if settings.reference == "base":
@@ -121,6 +145,7 @@ def train_grpo(
     resume_from: Path | None,
     first_step: int,
     start: Path | None,
+    reference: Callable[[], Policy],
     show: Callable[[int, Any], None],
     state: Callable[[int], dict[str, Any]],
     early: EarlyStopping | None = None,
@@ -128,8 +153,8 @@ def train_grpo(
 ) -> bool:
     """Train until the last step, ``early`` stopping or a signal; False after a signal.
 
-    ``start``: the adapter that step 1 began with; None if that was a new one.
-    Checkpoints are saved as it goes, each with ``state(step)`` of its step.
+    ``start``: the adapter that step 1 began with; None if that was a new one. ``reference`` loads what a
+    whole model is held near to. Checkpoints are saved as it goes, each with ``state(step)`` of its step.
 
     Raises ``RunError`` if a checkpoint cannot be written, or weights or too many gradients are not finite.
     """
@@ -163,7 +188,9 @@ def train_grpo(
     )
     if training.record_tokens and ranks.main:
         trainer.record_tokens = TokenRecorder(training.record_tokens, directory.append_tokens)
-    if resume_from and training.reference == "start":
+    if trainer.ref_model is not None:
+        penalise_from_policy(trainer, reference())
+    elif resume_from and training.reference == "start":
         penalise_from_start(policy.model, start)
     with telemetry.watching(trainer, rollouts) if telemetry else nullcontext():
         try:
@@ -183,4 +210,4 @@ def _save_now(
         return
     trainer.state.num_input_tokens_seen = trainer.tokens_before  # the step that was left is done anew
     trainer._save_checkpoint(trainer.model, None)
-    complete_checkpoint(checkpoints, step, state(step), ranks)
+    complete_checkpoint(checkpoints, step, state(step_under_way(trainer.args, trainer.state) - 1), ranks)

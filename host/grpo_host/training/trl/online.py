@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from grpo_host.assembly.from_python.agents import is_trainable
 from grpo_host.config.schema import TrainingConfig
-from grpo_host.config.training_checks import check_update
+from grpo_host.config.training_checks import check_online, check_update
 from grpo_host.rollouts.engine import RolloutEngine, RolloutMetrics, group_requests
 from grpo_host.training.trained_backend import served, trained
 from grpo_host.training.trl.reference import give_reference, take_reference
@@ -76,7 +76,7 @@ class OnlineTrainer:
                 "temperature 0: all episodes of a group are the same and nothing is learnt. Train at 1.0"
             )
         self.settings = settings or TrainingConfig(**FEW_UPDATES)
-        for complaint in check_update(self.settings):
+        for complaint in (*check_update(self.settings), *check_online(self.settings)):
             raise ConfigError(f"{say_location(complaint.location)}: {complaint.message}")
         # The gradient is biased where samples do not come from the whole distribution.
         engine.agent = agent.sampled(top_p=1.0, top_k=0)

@@ -1,7 +1,8 @@
 """The policy that the KL penalty holds the trained one near to.
 
 TRL adds a second adapter to the model, a copy of the first as it is when the trainer is made, and
-takes its log-probs; if there is none, those of the model without an adapter.
+takes its log-probs; if there is none, those of the model without an adapter. Where the whole model is
+trained, it has a second model.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from grpo_host.training.policy import read_weights
+from grpo_host.training.policy import Policy, read_weights
 
 REFERENCE = "ref"
 """TRL's name of the second adapter."""
@@ -35,6 +36,12 @@ def penalise_from_start(model: Any, start: Path | None) -> None:
         penalise_from_base(model)
     elif has_reference(model):
         set_peft_model_state_dict(model, read_weights(start), adapter_name=REFERENCE)
+
+
+def penalise_from_policy(trainer: Any, policy: Policy) -> None:
+    """The penalty is for leaving ``policy``: TRL's second model, made from a directory, gets its weights."""
+    second = trainer.accelerator.unwrap_model(trainer.ref_model)
+    second.load_state_dict(policy.model.state_dict())
 
 
 def take_reference(model: Any) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,8 @@ from grpo_host.training.interrupt import Interrupt
 from grpo_host.training.policy import Policy
 from grpo_host.training.ranks.process_group import Ranks
 from grpo_host.training.task_order import TaskOrder
+from grpo_host.training.trl.rows import has_reward_variance
+from grpo_host.training.trl.steps import step_under_way
 from grpo_host.training.trl.trainer import HostGRPOTrainer
 from grpo_host.utils.progress import Reporter
 from grpo_sdk.errors import RunError
@@ -48,6 +51,8 @@ class GrpoRollouts:
     """The last step's metrics of each kind of task."""
     unscored: int = 0
     """Steps in a row in which not one episode had a reward."""
+    replayed: int = 0
+    """Groups of the last step that were played anew, since they taught nothing."""
 
     def __call__(self, rows: Sequence[dict[str, Any]], trainer: HostGRPOTrainer) -> list[Trajectory]:
         """One trajectory a row. Rows of one task come together or apart; each is its own sample.
@@ -55,22 +60,24 @@ class GrpoRollouts:
         Raises ``RunError`` if steps go by in which nothing can be learnt, since nothing is scored.
         """
         self.interrupt.check()
-        step = trainer.state.global_step + 1
+        step = step_under_way(trainer.args, trainer.state)
         started = time.perf_counter()
         self.loop.run(self.policy.sync(self.engine.agent.backend, self.ranks), check=self.interrupt.check)
         synced = time.perf_counter()
         groups = self._groups(rows, step)
-        total = sum(len(group) for group in groups.values())
-        with self.reporter.phase(f"step {step}: rollouts", total) as advance:
-            played, _ = self.loop.run(
-                self.engine.run(
-                    list(groups.values()),
-                    policy_version=self.policy.version,
-                    on_episode=lambda _: advance(),
-                ),
-                check=self.interrupt.check,
-            )
-        everyone = gather_played([item for group in played for item in group], self.ranks, self.observers)
+        played = self._play(f"step {step}: rollouts", groups)
+        all_played = [item for group in played.values() for item in group]
+        self.replayed = 0
+        for again in range(self.training.dynamic_sampling):
+            equal = [slot for slot, group in played.items() if self._is_equal(group)]
+            if not equal:
+                break
+            self.replayed += len(equal)
+            others = self._other_tasks(step, again, equal)
+            anew = self._play(f"step {step}: rollouts again", others)
+            all_played += [item for group in anew.values() for item in group]
+            played |= anew
+        everyone = gather_played(all_played, self.ranks, self.observers)
         self.order.observe(everyone)
         self.kinds = kind_metrics(everyone)
         self.metrics = RolloutMetrics(seconds=time.perf_counter() - synced)
@@ -81,7 +88,7 @@ class GrpoRollouts:
             "rollouts": time.perf_counter() - synced,
         }
         self._give_up_unscored(everyone)
-        queues = {slot: iter(group) for slot, group in zip(groups, played, strict=True)}
+        queues = {slot: iter(group) for slot, group in played.items()}
         return [next(queues[row["slot"]]) for row in rows]
 
     def _give_up_unscored(self, played: Sequence[Trajectory]) -> None:
@@ -93,6 +100,23 @@ class GrpoRollouts:
                 "go on with --resume"
             )
 
+    def _play(self, label: str, groups: Mapping[int, list[EpisodeRequest]]) -> dict[int, list[Trajectory]]:
+        total = sum(len(group) for group in groups.values())
+        with self.reporter.phase(label, total) as advance:
+            played, _ = self.loop.run(
+                self.engine.run(
+                    list(groups.values()),
+                    policy_version=self.policy.version,
+                    on_episode=lambda _: advance(),
+                ),
+                check=self.interrupt.check,
+            )
+        return dict(zip(groups, played, strict=True))
+
+    def _is_equal(self, group: Sequence[Trajectory]) -> bool:
+        each = self.training.multi_objective_aggregation == "normalize_then_sum"
+        return not has_reward_variance(group, each=each)
+
     def _groups(self, rows: Sequence[dict[str, Any]], step: int) -> dict[int, list[EpisodeRequest]]:
         groups: dict[int, list[EpisodeRequest]] = {}
         for slot, samples in Counter(row["slot"] for row in rows).items():
@@ -101,18 +125,38 @@ class GrpoRollouts:
             task = tasks[place]
             # Where there are few tasks, one comes twice in a step: its episodes are told apart.
             again = sum(earlier.id == task.id for earlier in tasks[:place])
-            first = again * self.training.group_size
-            groups[slot] = [
-                EpisodeRequest(
-                    task=task,
-                    sample=sample,
-                    seed=derive_seed(self.seed, step, task.id, sample),
-                    environment_seed=derive_seed(self.seed, step, task.id, "environment"),
-                    id=f"{step}/{task.id}/{sample}",
-                )
-                for sample in range(first, first + samples)
-            ]
+            groups[slot] = self._requests(task, step, again * self.training.group_size, samples)
         return groups
+
+    def _other_tasks(self, step: int, again: int, slots: Sequence[int]) -> dict[int, list[EpisodeRequest]]:
+        """Groups for ``slots`` on other tasks of their kinds than the step has had, if there are any.
+
+        They hang on the run's seed, the step and the slot alone: a step that is done again is the same.
+        """
+        size, per_step = self.training.group_size, self.training.tasks_per_step
+        had = self.order.tasks(step - 1)
+        groups = {}
+        for slot in slots:
+            place = slot % per_step
+            alike = self.order.of_kind(had[place].kind)
+            new = [task for task in alike if task.id not in {task.id for task in had}] or alike
+            task = random.Random(derive_seed(self.seed, step, "dynamic-sampling", again, slot)).choice(new)
+            # Samples that no other slot and no other round has.
+            first = size * (per_step * (again + 1) + place)
+            groups[slot] = self._requests(task, step, first, size)
+        return groups
+
+    def _requests(self, task: Task, step: int, first: int, samples: int) -> list[EpisodeRequest]:
+        return [
+            EpisodeRequest(
+                task=task,
+                sample=sample,
+                seed=derive_seed(self.seed, step, task.id, sample),
+                environment_seed=derive_seed(self.seed, step, task.id, "environment"),
+                id=f"{step}/{task.id}/{sample}",
+            )
+            for sample in range(first, first + samples)
+        ]
 
     def phases(self) -> dict[str, float | None]:
         """Timings and counts of the last step, for its line of metrics.jsonl."""
@@ -125,6 +169,7 @@ class GrpoRollouts:
             **{f"rollouts/{name}": value for name, value in rollout.items()},
             **self.kinds,
             **self.order.metrics(),
+            **({"rollouts/replayed_groups": self.replayed} if self.training.dynamic_sampling else {}),
         }
 
 

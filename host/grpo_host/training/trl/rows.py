@@ -79,10 +79,30 @@ def reward_columns(trajectories: Sequence[Trajectory], names: Sequence[str]) -> 
     }
 
 
-def has_reward_variance(group: Sequence[Trajectory]) -> bool:
-    """Whether the group's rewards differ, which is what GRPO learns from: by more than float32's rounding."""
-    rewards = [item.reward for item in group if item.reward is not None and _counts(item)]
+def has_reward_variance(group: Sequence[Trajectory], *, each: bool = False) -> bool:
+    """Whether the group's rewards differ, which is what GRPO learns from: by more than float32's rounding.
+
+    Their sum, or with ``each`` any one of them.
+    """
+    scored = [item for item in group if _counts(item)]
+    sums = [item.reward for item in scored if item.reward is not None]
+    if not each:
+        return _differ(sums)
+    return any(_differ([item.rewards[name].value or 0.0 for item in scored]) for name in _names(scored))
+
+
+def _names(scored: Sequence[Trajectory]) -> list[str]:
+    return [name for name, record in scored[0].rewards.items() if record.weight] if scored else []
+
+
+def _differ(rewards: Sequence[float]) -> bool:
     return bool(rewards) and not math.isclose(min(rewards), max(rewards), rel_tol=1e-6)
+
+
+def was_truncated(trajectory: Trajectory) -> bool:
+    """Whether a limit ended the episode, or one of its replies."""
+    cut = any(turn.finish_reason == "length" for turn in trajectory.turns)
+    return cut or trajectory.status == "truncated"
 
 
 def _counts(trajectory: Trajectory) -> bool:

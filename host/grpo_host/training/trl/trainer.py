@@ -4,14 +4,11 @@ What TRL 1.16 asks of a custom rollout and this class answers:
 
 - Only prompts reach ``rollout_func``: the batch's rows are kept from ``_generate_and_score_completions``.
 - A prompt has one completion: here it has one episode, of one or more rows. Rewards, baselines and advantages
-  are an episode's; each of its rows carries its advantage. The loss is TRL's ``dapo``,
-
-      L = - 1/N sum over episodes e, rows r of e, sampled tokens t of r:  ratio_t A_e w_r,
-
-  in which N is the number of sampled tokens of all episodes of the batch and ``w_r`` the row's weight: what
-  it would be if each episode were one row.
+  are an episode's; each of its rows carries its advantage, times its weight, and times what makes the loss
+  what it would be if each episode were one row (``normalisation``).
 - The importance-sampling correction, which TRL makes only for its own vLLM, is made here from the
   log-probs that our backend sampled with, and logged under TRL's names.
+- Of several optimizer steps a batch, the policy before the first is the one that ratios are taken to.
 - Rewards are computed by the host on whole trajectories.
 - Tokens that were sampled under a grammar are scored among what it allowed, as the sampler did.
 - A token without a finite log-prob does not destroy the step, and a step from which nothing can be
@@ -36,7 +33,15 @@ from grpo_host.training.checkpoints import checkpoint_error
 from grpo_host.training.cpu.fast_pass import FastGRPOTrainer
 from grpo_host.training.finite import FiniteUpdates, TrueLosses
 from grpo_host.training.limits import Limits, find_limits
-from grpo_host.training.trl.rows import empty_row, has_reward_variance, make_rows, reward_columns
+from grpo_host.training.trl.normalisation import part_factor, row_factors, token_share
+from grpo_host.training.trl.rows import (
+    empty_row,
+    has_reward_variance,
+    make_rows,
+    reward_columns,
+    was_truncated,
+)
+from grpo_host.training.trl.steps import step_under_way
 from grpo_sdk.grammar import Grammars
 from grpo_sdk.seeds import derive_seed
 from grpo_sdk.trajectory import Trajectory
@@ -45,9 +50,6 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
     from grpo_host.training.trl.recorded_tokens import TokenRecorder
-
-LOSS = "dapo"
-"""TRL's name of the loss."""
 
 Rollout = Callable[[Sequence[dict[str, Any]], "HostGRPOTrainer"], list[Trajectory]]
 """From a batch's rows to one trajectory a row, in their order."""
@@ -65,6 +67,8 @@ class ImportanceSampling:
 class HostGRPOTrainer(TrueLosses, FastGRPOTrainer):
     """A ``GRPOTrainer`` whose rollouts are our trajectories."""
 
+    entropy_coef: float
+
     def __init__(
         self,
         *,
@@ -79,9 +83,12 @@ class HostGRPOTrainer(TrueLosses, FastGRPOTrainer):
         callbacks: Sequence[Any] = (),
         optimizer: Any = None,
         updates: FiniteUpdates | None = None,
+        drop_equal_groups: bool = False,
+        max_tokens: int | None = None,
     ) -> None:
-        if args.loss_type != LOSS:
-            raise ValueError(f"the loss is {LOSS}, which alone counts an episode of several rows as one")
+        self.drop_equal_groups = drop_equal_groups
+        self.max_tokens = max_tokens
+        """Of a forward pass; None: any."""
         self.updates = updates or FiniteUpdates()
         args.logging_nan_inf_filter = False
         args.reward_weights = list(reward_weights)
@@ -97,6 +104,8 @@ class HostGRPOTrainer(TrueLosses, FastGRPOTrainer):
             callbacks=[self.updates, *callbacks],
             optimizers=(optimizer, None),
         )
+        # TRL looks at a row's last id: here it is the episode that was cut.
+        self.mask_truncated_completions = False
         self.rollout = rollout
         self.tokens_before = 0
         """How many tokens were seen before the step under way."""
@@ -111,8 +120,8 @@ class HostGRPOTrainer(TrueLosses, FastGRPOTrainer):
         """One for each of ``_rows``."""
         self._episode_of: list[int] = []
         """Of each row that the loss is computed from: its episode's place in ``_played``."""
-        self._weights: list[float] = []
-        """Of each such row."""
+        self._factors = torch.ones(0)
+        """Of each such row's advantage."""
         self._limit_table: torch.Tensor | None = None
         """Of the batch's ``limits``, which travel with its rows."""
         self._grammars = Grammars(tokenizer, self.model.config.get_text_config().vocab_size)
@@ -132,13 +141,14 @@ class HostGRPOTrainer(TrueLosses, FastGRPOTrainer):
         advantages = scored["advantages"]  # an episode's
         # Where rewards are all the same, TRL divides what rounding has left of their mean by almost nothing.
         advantages *= torch.tensor(self._has_variance(), device=advantages.device)
-        weights = torch.tensor(self._weights, dtype=advantages.dtype, device=advantages.device)
-        scored["advantages"] = advantages = advantages[self._episode_of] * weights
+        factors = self._factors.to(advantages)
+        scored["advantages"] = advantages = advantages[self._episode_of] * factors
         if self.record_tokens is not None:
             scored["row"] = torch.arange(len(advantages), device=advantages.device)
         # Not from this rank's rows alone: all ranks make the update, or none.
         largest = self.accelerator.gather(advantages.abs().max())
-        self.updates.nothing_to_learn = not self.beta and not bool(largest.any())
+        others = self.beta or self.args.entropy_coef  # each has a gradient without any advantage
+        self.updates.nothing_to_learn = not others and not bool(largest.any())
         # TRL shuffles the rows next, and sums depend on their order: a step that is done again after an
         # interruption, or in a process that drew other numbers before, is to be the same step.
         torch.manual_seed(derive_seed(self.args.seed, self.state.global_step, self.accelerator.process_index))
@@ -149,7 +159,9 @@ class HostGRPOTrainer(TrueLosses, FastGRPOTrainer):
         groups = defaultdict(list)
         for row, item in zip(self._rows, self._played, strict=True):
             groups[row["slot"]].append(item)
-        return [has_reward_variance(groups[row["slot"]]) for row in self._rows]
+        each = self.args.multi_objective_aggregation == "normalize_then_sum"
+        differ = {slot: has_reward_variance(group, each=each) for slot, group in groups.items()}
+        return [differ[row["slot"]] for row in self._rows]
 
     def _calculate_rewards(self, *_: Any) -> torch.Tensor:
         """What the host has computed, of the episodes of all ranks (episodes x rewards); NaN for None."""
@@ -190,20 +202,31 @@ class HostGRPOTrainer(TrueLosses, FastGRPOTrainer):
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
         # Where episodes have more than one row, a micro-batch has more rows than memory was planned for: it
-        # is computed in parts, each with a backward pass of its own. N (above) is that of the whole batch.
-        rows, most = len(inputs["completion_ids"]), self.args.per_device_train_batch_size
-        if rows <= most:
+        # is computed in parts, each with a backward pass of its own, that add up to TRL's loss of the whole.
+        most = self._most_rows(inputs["prompt_ids"].size(1) + inputs["completion_ids"].size(1))
+        if len(inputs["completion_ids"]) <= most:
             return self._loss_of(model, inputs)
-        parts = [
-            {name: _rows_of(value, slice(start, start + most)) for name, value in inputs.items()}
-            for start in range(0, rows, most)
-        ]
-        done = torch.zeros((), device=self.accelerator.device)
-        for part in parts[:-1]:
-            loss = self._loss_of(model, part)
-            self.accelerator.backward(loss)
-            done += loss.detach()
-        return self._loss_of(model, parts[-1]) + done
+        loss, done = torch.zeros(()), torch.zeros((), device=self.accelerator.device)
+        whole, bonus = inputs["completion_mask"] * inputs["tool_mask"], self.entropy_coef
+        for start in range(0, len(whole), most):
+            if start:
+                self.accelerator.backward(loss)
+                done += loss.detach()
+            rows = slice(start, start + most)
+            factor = part_factor(self.loss_type, whole[rows], whole)
+            # TRL adds the mean entropy of what it is given.
+            self.entropy_coef = bonus * token_share(whole[rows], whole) / factor if factor else 0.0
+            try:
+                part = {name: _rows_of(value, rows) for name, value in inputs.items()}
+                loss = self._loss_of(model, part) * factor
+            finally:
+                self.entropy_coef = bonus
+        return loss + done
+
+    def _most_rows(self, width: int) -> int:
+        """How many rows of ``width`` tokens a pass through the model holds."""
+        rows = int(self.args.per_device_train_batch_size)
+        return rows if self.max_tokens is None else max(1, min(rows, self.max_tokens // width))
 
     def _loss_of(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
         # TRL multiplies inputs["importance_sampling_ratio"] into the loss only if use_vllm is set.
@@ -221,8 +244,14 @@ class HostGRPOTrainer(TrueLosses, FastGRPOTrainer):
             self.use_vllm = False
             self._loss_inputs = self._limits = None
 
-    def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> Any:
-        logprobs, entropies, *others = super()._get_per_token_logps_and_entropies(*args, **kwargs)
+    def _get_per_token_logps_and_entropies(
+        self, model: Any, input_ids: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> Any:
+        if kwargs.get("batch_size"):
+            kwargs["batch_size"] = self._most_rows(input_ids.size(1))
+        logprobs, entropies, *others = super()._get_per_token_logps_and_entropies(
+            model, input_ids, *args, **kwargs
+        )
         inputs = self._loss_inputs
         if inputs is not None:
             known = logprobs.detach().isfinite()
@@ -230,17 +259,18 @@ class HostGRPOTrainer(TrueLosses, FastGRPOTrainer):
             entropies = entropies.where(known, 0.0) if entropies is not None else None
             comparable = self._comparable(logprobs.detach(), known, inputs)
             if self.use_vllm:
-                # Generation and optimisation are aligned (one optimizer step a batch), so the policy
-                # before the step is the policy now: no second forward pass is needed for the ratio.
-                inputs["importance_sampling_ratio"] = self._ratio(
-                    logprobs.detach().float(), inputs, comparable
-                )
-            if self.record_tokens is not None:
+                # With one optimizer step a batch, the policy before it is the policy now: no second
+                # forward pass is needed for the ratio.
+                before = inputs.get("old_per_token_logps", logprobs.detach())
+                inputs["importance_sampling_ratio"] = self._ratio(before.float(), inputs, comparable)
+            # Of several iterations the first: the policy is the one that sampled.
+            iteration = self._step // self.args.steps_per_generation % self.num_iterations
+            if self.record_tokens is not None and not iteration:
                 self.record_tokens(
-                    self.state.global_step + 1,
+                    step_under_way(self.args, self.state),
                     self._played,
                     self._episode_of,
-                    self._weights,
+                    self._factors.tolist(),
                     inputs,
                     logprobs,
                     entropies,
@@ -258,6 +288,10 @@ class HostGRPOTrainer(TrueLosses, FastGRPOTrainer):
         if "tool_mask" in inputs:
             mask = mask & inputs["tool_mask"].bool()
         known = known & inputs["sampling_per_token_logps"].isfinite()
+        before = inputs.get("old_per_token_logps")
+        if before is not None:
+            known = known & before.isfinite()
+            inputs["old_per_token_logps"] = before.where(known, logprobs)
         reference = inputs.get("ref_per_token_logps")
         if reference is not None:
             known = known & reference.isfinite()
@@ -313,13 +347,26 @@ def _rollout_func(prompts: list[Any], trainer: HostGRPOTrainer) -> dict[str, Any
     if len(played) != len(prompts):
         raise ValueError(f"{len(played)} trajectories for {len(prompts)} prompts")
     end_id = trainer._tokenizer.eos_token_id
-    numbered = [(index, row) for index, item in enumerate(played) for row in make_rows(item, end_id)]
+    differ = trainer._has_variance() if trainer.drop_equal_groups else [True] * len(played)
+    numbered = []
+    for index, item in enumerate(played):
+        cut = trainer.args.mask_truncated_completions and was_truncated(item)
+        trained = differ[index] and not cut
+        rows = make_rows(item, end_id) if trained else [empty_row(end_id, end_id)]
+        numbered += [(index, row) for row in rows]
     accelerator = trainer.accelerator
     most = int(accelerator.gather(torch.tensor(len(numbered), device=accelerator.device)).max())
     missing = most - len(numbered) + -most % trainer.args.steps_per_generation
     numbered += [(0, empty_row(end_id, end_id))] * missing
     trainer._episode_of = [index for index, _ in numbered]
-    trainer._weights = [row.weight for _, row in numbered]
+    counted = int(accelerator.gather(torch.tensor(sum(differ), device=accelerator.device)).sum())
+    factors = row_factors(
+        trainer.loss_type,
+        [sum(row.mask) for _, row in numbered],
+        trainer._episode_of,
+        len(numbered) * accelerator.num_processes / max(1, counted),
+    )
+    trainer._factors = factors * torch.tensor([row.weight for _, row in numbered])
     trainer._limits = find_limits([row for _, row in numbered], trainer._grammars)
     return {
         "prompt_ids": [row.prompt_ids for _, row in numbered],

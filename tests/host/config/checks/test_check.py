@@ -197,20 +197,62 @@ def test_early_stopping_needs_something_to_measure_with(problems):
     assert problems("training.early_stopping={patience: 5}") == []
 
 
-def test_a_whole_model_has_nothing_beside_it_to_stay_near_to(problems):
-    [line] = problems("training.lora=null", "training.beta=0.1")
-    assert line.startswith(
-        "--set training.beta: the KL penalty is against an adapter as it was, or the model"
+ONE_UPDATE = (
+    "it clips the ratio between the policy now and before the batch's first update, and a batch has one "
+    "update: the ratio is 1, and this changes nothing. Leave it at {0}, or give iterations or minibatches"
+)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (["epsilon=0.1"], "epsilon: " + ONE_UPDATE.format("0.2")),
+        (["epsilon_high=0.3"], "epsilon_high: " + ONE_UPDATE.format("null")),
+        (
+            ["loss=cispo", "iterations=2", "epsilon=0.1"],
+            "epsilon: cispo clips above only, at epsilon_high. Leave it at 0.2",
+        ),
+        (
+            ["loss=cispo", "epsilon_high=0.28"],
+            "epsilon_high: for cispo it is the largest ratio, and no ratio would be above 0.28. Give more "
+            "than 1, such as 5",
+        ),
+        (
+            ["multi_objective_aggregation=normalize_then_sum", "scale_rewards=none"],
+            "scale_rewards: with normalize_then_sum each reward is divided by its own deviation in its group, "
+            "and this changes nothing. Leave it at group",
+        ),
+        (["optimizer=sgd", "adam_beta1=0.8"], "adam_beta1: sgd has no such number. Leave it at 0.9"),
+        (["minibatches=3"], "minibatches: 32 episodes of a process do not divide into 3. Give a divisor"),
+        (
+            ["overlong_buffer=65"],
+            "overlong_buffer: a reply has at most 64 tokens (sampling.max_tokens). Give fewer",
+        ),
+    ],
+)
+def test_what_the_loss_cannot_honour_is_refused(problems, settings, said):
+    assert problems(*(f"training.{setting}" for setting in settings)) == [f"--set training.{said}"]
+
+
+def test_settings_of_the_loss_that_belong_together_are_taken(problems):
+    assert problems("training.iterations=2", "training.epsilon=0.1", "training.epsilon_high=0.28") == []
+    assert problems("training.loss=cispo", "training.epsilon_high=4") == []
+    assert problems("training.minibatches=4", "training.optimizer=sgd", "training.overlong_buffer=16") == []
+    assert problems("training.lora=null", "training.beta=0.1") == []
+
+
+def test_the_penalty_for_long_replies_has_a_name_of_its_own(problems):
+    [line] = problems("training.overlong_buffer=8", "rewards=[{name: kind, as: overlong}]")
+    assert line == (
+        "--set training.overlong_buffer: its penalty is called overlong, as a reward of yours is. "
+        "Give that another name with as:"
     )
-    assert problems("training.lora=null") == []
 
 
-def test_a_ratio_that_is_always_1_cannot_be_clipped_elsewhere(problems):
-    assert problems("training.epsilon=0.1") == [
-        "--set training.epsilon: it clips the ratio between the policy now and before the batch's first "
-        "update, and a batch has one update: the ratio is 1, and this changes nothing. Leave it at 0.2"
-    ]
-    assert problems("training.epsilon=0.2") == []
+def test_an_optimizer_whose_package_is_not_there_is_refused(problems, monkeypatch):
+    monkeypatch.setattr("grpo_host.config.training_checks.find_spec", lambda name: None)
+    [line] = problems("training.optimizer=adamw_8bit")
+    assert "training.optimizer: adamw_8bit needs the package bitsandbytes: pip install" in line
 
 
 def test_the_output_must_be_a_directory(problems, tmp_path):

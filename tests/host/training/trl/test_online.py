@@ -215,7 +215,7 @@ def test_a_gradient_that_is_not_finite_is_no_update_and_three_in_a_row_are_an_er
             step = await trainer.step(TASKS)
             assert not step.updated
             assert step.metrics["update/skipped_nonfinite"] == 1
-        with pytest.raises(RunError, match="3 steps in a row are not finite"):
+        with pytest.raises(RunError, match="3 updates in a row are not finite"):
             await trainer.step(TASKS)
         assert not changed(before, trained(trainer.policy))
         assert (trainer.policy.version, trainer.updates) == (version, 1)
@@ -322,7 +322,8 @@ def test_what_cannot_be_trained_is_refused(model):
     ("settings", "says"),
     [
         ({"epsilon": 0.1}, r"training\.epsilon: it clips"),
-        ({"beta": 0.1, "lora": None}, r"training\.beta: the KL"),
+        ({"beta": 0.1, "lora": None}, r"training\.beta: without lora the KL penalty needs a second model"),
+        ({"dynamic_sampling": 1}, r"training\.dynamic_sampling: only a whole run"),
     ],
 )
 def test_what_an_update_cannot_honour_is_refused(model, settings, says):
