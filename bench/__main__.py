@@ -27,6 +27,7 @@ BENCHES = {
     "serving": "what serving adds to a model that answers at once, beside LiteLLM's proxy (a minute)",
     "clients": "tool loops of other people's client libraries, from Python and JavaScript (three minutes)",
     "soak": "ten minutes of chats with a server that is killed in the middle",
+    "chaos": "a tiny training with 50 times kill -9, against one that nobody kills (a quarter of an hour)",
     "examples": "what the examples learn, and how long it takes (three quarters of an hour)",
 }
 RESULTS = ROOT / "bench" / "results.json"

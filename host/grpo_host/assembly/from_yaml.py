@@ -176,7 +176,10 @@ def build_backend(
     config: AgentConfig, registry: Registry, *, progress: Callable[[str], None] | None = None
 ) -> Backend:
     """The backend, its model resolved to a directory if it loads one itself; not started."""
-    return _make_backend(config.backend, config.model, registry, progress=progress)
+    use = config.backend
+    if config.deterministic:
+        use = use.model_copy(update={"options": {**use.options, "deterministic": True}})
+    return _make_backend(use, config.model, registry, progress=progress)
 
 
 def make_chat_backend(

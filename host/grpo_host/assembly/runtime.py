@@ -77,6 +77,7 @@ class Assembly:
             concurrency=self.config.rollouts.concurrency,
             episode_seconds=self.config.agent.limits.episode_seconds,
             observers=observers,
+            max_consecutive_failures=self.config.rollouts.max_consecutive_failures,
         )
 
     def tasks(self, split: str) -> Sequence[Task]:

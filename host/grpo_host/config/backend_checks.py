@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import inspect
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -59,6 +60,12 @@ def check_capabilities(
             NAME,
             f'the backend "{name}" does not work in one of several ranks. Use vllm_server or '
             "transformers there, or set training.world_size to 1",
+        )
+    if config.deterministic and "deterministic" not in inspect.signature(backend).parameters:
+        yield Complaint(
+            ("deterministic",),
+            f'the backend "{name}" cannot promise it: it has no option deterministic. Use transformers or '
+            "vllm, or set it to false",
         )
     if tools and speaks and Capability.TOKEN_IDS not in can and Capability.TOOLS not in can:
         yield Complaint(

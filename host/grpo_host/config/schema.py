@@ -135,6 +135,8 @@ class RolloutsConfig(Section):
 
     concurrency: Count = 32
     """Episodes that run at the same time."""
+    max_consecutive_failures: Count | None = 100
+    """A run, or an evaluation, ends after so many episodes in a row without a reward; null: never."""
 
 
 class LoraConfig(Section):
@@ -366,6 +368,8 @@ class AgentConfig(Section):
     """Names the folder of its runs."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """All random choices of a run are derived from it."""
+    deterministic: bool = False
+    """Each answer is sampled alone, so that one seed gives the same run to the last bit. Slower."""
     model: ModelConfig
     backend: PluginUse = PluginUse(name="vllm")
     agent: AgentSection = AgentSection()

@@ -17,6 +17,7 @@ from functools import partial
 import anyio
 
 from grpo_host.rollouts.episode import EpisodeAgent, EpisodeRequest, run_episode
+from grpo_host.rollouts.failures import FailureLimit
 from grpo_host.rollouts.gc_pause import short_collections
 from grpo_host.rollouts.loop_watch import LoopWatch
 from grpo_host.rollouts.scoring import RewardSet
@@ -125,6 +126,7 @@ class RolloutEngine:
         concurrency: int = 32,
         episode_seconds: float = 600.0,
         observers: Iterable[Observer] = (),
+        max_consecutive_failures: int | None = None,
     ) -> None:
         self.agent = agent
         self.make_environment = make_environment
@@ -137,6 +139,7 @@ class RolloutEngine:
         self.scoring: Callable[[], AbstractContextManager[object]] = nullcontext
         """Gives the context in which a group is scored."""
         self.total = RolloutMetrics()
+        self._failures = FailureLimit(max_consecutive_failures)
 
     @property
     def concurrency(self) -> int:
@@ -163,7 +166,8 @@ class RolloutEngine:
 
         A group is scored as soon as its last episode ends, while others still run.
         ``on_episode`` is called as each episode ends, before it has rewards. What an observer
-        raises (a full disk) stops the others and goes on to the caller.
+        raises (a full disk) stops the others and goes on to the caller. Raises ``RunError`` if
+        ``max_consecutive_failures`` episodes in a row have no reward.
         """
         metrics = RolloutMetrics()
         started = time.perf_counter()
@@ -190,6 +194,8 @@ class RolloutEngine:
                 self.total.add(trajectory)
                 for observer in self.observers:
                     observer(trajectory)
+            for trajectory in scored:
+                self._failures.see(trajectory)
             return scored
 
         try:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from grpo_host.rollouts.engine import RolloutEngine, RolloutMetrics
 from grpo_host.rollouts.episode import EpisodeRequest
+from grpo_host.rollouts.failures import most_frequent_failure
 from grpo_sdk.seeds import derive_seed
 from grpo_sdk.trajectory import Task, Trajectory
 
@@ -186,16 +186,3 @@ def kind_metrics(trajectories: Iterable[Trajectory]) -> dict[str, float | None]:
         }
         flat.update({f"kinds/{kind}/{name}": value for name, value in values.items()})
     return flat
-
-
-def most_frequent_failure(trajectories: Iterable[Trajectory]) -> str | None:
-    """Why most of the ``trajectories`` without a reward have none; None if all have one."""
-    causes = Counter(_cause(item) for item in trajectories if item.reward is None)
-    return causes.most_common(1)[0][0] if causes else None
-
-
-def _cause(trajectory: Trajectory) -> str:
-    if trajectory.error:
-        return trajectory.error
-    errors = [f"reward {name}: {part.error}" for name, part in trajectory.rewards.items() if part.error]
-    return next(iter(errors), trajectory.stop_reason)

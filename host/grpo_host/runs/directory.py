@@ -132,6 +132,7 @@ class RunDirectory:
             ) from None
         for path in (self.metrics, self.trajectories, self.tokens):
             _cut_half_line(path)
+        self._compress()
         return self
 
     def release(self) -> None:
@@ -195,16 +196,29 @@ class RunDirectory:
 
     def _rotated(self) -> list[Path]:
         """Full files of trajectories, the oldest first."""
-        return sorted(self.path.glob("trajectories.*.jsonl.gz"))
+        packed = sorted(self.path.glob("trajectories.*.jsonl.gz"))
+        return packed + [path for path in self._full() if path.with_name(f"{path.name}.gz") not in packed]
+
+    def _full(self) -> list[Path]:
+        """Full files that are not compressed yet: at most one, unless a crash left others."""
+        return sorted(self.path.glob("trajectories.*.jsonl"))
 
     def _rotate(self) -> None:
         number = len(self._rotated()) + 1
-        target = self.path / f"trajectories.{number:04d}.jsonl.gz"
-        partial = target.with_suffix(".partial")
-        with self.trajectories.open("rb") as source, gzip.open(partial, "wb", 5) as packed:
-            shutil.copyfileobj(source, packed)
-        partial.replace(target)
-        self.trajectories.write_bytes(b"")
+        self.trajectories.replace(self.path / f"trajectories.{number:04d}.jsonl")
+        self.trajectories.touch()
+        self._compress()
+
+    def _compress(self) -> None:
+        """Compress full files: each line is in one file at every moment for those who read in order."""
+        for path in self._full():
+            target = path.with_name(f"{path.name}.gz")
+            if not target.is_file():
+                partial = target.with_suffix(".partial")
+                with path.open("rb") as source, gzip.open(partial, "wb", 5) as packed:
+                    shutil.copyfileobj(source, packed)
+                partial.replace(target)
+            path.unlink()
 
 
 def new_run_id(after: Iterable[str] = ()) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 from grpo_host.assembly.runtime import Assembly
 from grpo_host.plugins.observing import observed_run
 from grpo_host.rollouts.engine import group_requests
-from grpo_host.rollouts.evaluation import most_frequent_failure
+from grpo_host.rollouts.failures import most_frequent_failure
 from grpo_host.runs.assembled import assemble
 from grpo_host.runs.playing import cannot_write, start_agent
 from grpo_host.utils.progress import Reporter, nowhere

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from grpo_host.assembly.from_yaml import build_rewards
 from grpo_host.backends.event_loop import LoopThread
-from grpo_host.rollouts.evaluation import most_frequent_failure
+from grpo_host.rollouts.failures import most_frequent_failure
 from grpo_host.rollouts.scoring import RewardSet
 from grpo_host.runs.directory import RunDirectory
 from grpo_host.runs.playing import cannot_write

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 
@@ -15,6 +16,14 @@ def precision_arguments(*, autocast: bool) -> dict[str, Any]:
     import torch
 
     return {"bf16": autocast, "fp16": False, "use_cpu": not torch.cuda.is_available()}
+
+
+def compute_deterministically() -> None:
+    """Let torch use no kernel whose result differs from call to call; it raises where it has no other."""
+    import torch
+
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
 
 
 def largest_share(rows: int, most: int) -> int:

@@ -18,6 +18,7 @@ from grpo_host.rollouts.overlong import OVERLONG, OverlongPenalty
 from grpo_host.rollouts.scoring import WeightedReward
 from grpo_host.runs.diagnosis import Diagnosis
 from grpo_host.runs.directory import RunDirectory
+from grpo_host.training.devices import compute_deterministically
 from grpo_host.training.interrupt import Interrupt, StopTraining
 from grpo_host.training.ranks.process_group import Ranks
 from grpo_host.training.report import Timer, describe_step, draw_curves, next_commands
@@ -92,6 +93,8 @@ class TrainingRun:
         first_step = int(checkpoint.name.rpartition("-")[2]) // updates if checkpoint else 0
         if self.ranks.main:
             self.directory.forget_after(first_step, self._measured(first_step))
+        if self.config.deterministic:
+            compute_deterministically()
         with self._timed("start"), self.reporter.phase("loading the model"):
             agent = self._start_backend()
             policy = self.policy = self._load_policy(checkpoint)

@@ -37,6 +37,7 @@ class TransformersBackend(Backend):
 
     Requests that arrive within ``window`` seconds are generated together, at most ``max_batch``;
     later ones wait until that batch has ended. ``seed`` draws the seeds of requests without one.
+    ``deterministic`` generates each alone: what it is given hangs on nothing but itself, to the last bit.
     """
 
     capabilities = frozenset(
@@ -55,12 +56,18 @@ class TransformersBackend(Backend):
     extra: ClassVar[str] = "train"
 
     def __init__(
-        self, model: ModelSpec, *, max_batch: int = 64, window: float = 0.005, seed: int = 0
+        self,
+        model: ModelSpec,
+        *,
+        max_batch: int = 64,
+        window: float = 0.005,
+        seed: int = 0,
+        deterministic: bool = False,
     ) -> None:
         super().__init__(model)
         if max_batch < 1 or window < 0:
             raise ValueError("max_batch must be at least 1, window (seconds) not below 0")
-        self.max_batch = max_batch
+        self.max_batch = 1 if deterministic else max_batch
         self.window = window
         self.seed = seed
         self.weight_version = 0

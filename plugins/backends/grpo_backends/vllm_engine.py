@@ -74,6 +74,7 @@ class VllmBackend(Backend):
         enforce_eager: bool | None = None,
         seed: int = 0,
         tensor_parallel_size: int = 1,
+        deterministic: bool = False,
     ) -> None:
         super().__init__(model)
         if kv_cache_gib <= 0 or max_num_seqs < 1 or tensor_parallel_size < 1:
@@ -82,7 +83,8 @@ class VllmBackend(Backend):
             raise ValueError("gpu_memory_utilization must be above 0 and at most 1")
         self.kv_cache_gib = kv_cache_gib
         self.gpu_memory_utilization = gpu_memory_utilization
-        self.max_num_seqs = max_num_seqs
+        self.max_num_seqs = 1 if deterministic else max_num_seqs
+        self.deterministic = deterministic
         self.enforce_eager = enforce_eager
         self.seed = seed
         self.tensor_parallel_size = tensor_parallel_size
@@ -263,7 +265,7 @@ class VllmBackend(Backend):
                 max_model_len=self.model.context,
                 max_num_seqs=self.max_num_seqs,
                 enforce_eager=on_cpu if self.enforce_eager is None else self.enforce_eager,
-                enable_prefix_caching=True,
+                enable_prefix_caching=not self.deterministic,  # what is cached hangs on what came before
                 logprobs_mode="processed_logprobs",
                 seed=self.seed,
                 tensor_parallel_size=self.tensor_parallel_size,

@@ -11,6 +11,7 @@ from grpo_host.rollouts.engine import RolloutEngine, RolloutMetrics, group_reque
 from grpo_host.rollouts.episode import EpisodeRequest
 from grpo_host.rollouts.scoring import RewardSet, WeightedReward
 from grpo_sdk import Observation, Sampling, Task, TokenReply, assistant, derive_seed, reward, tool_call, user
+from grpo_sdk.errors import RunError
 from grpo_sdk.testing import ScriptedBackend, make_trajectory
 from grpo_sdk.trajectory import Turn
 
@@ -384,6 +385,47 @@ def test_metrics_tell_how_many_replies_were_cut_and_how_long_they_are():
 
 def test_metrics_of_nothing_are_zero():
     assert RolloutMetrics().as_dict()["trajectories_per_second"] == 0.0
+
+
+def sometimes(*good):
+    """A reward that scores only the episodes that are played as these, counted from 0."""
+    played = []
+
+    def score(trajectory):
+        played.append(trajectory)
+        if len(played) - 1 not in good:
+            raise ConnectionError("the judge is not there")
+        return 1.0
+
+    return score
+
+
+def test_so_many_episodes_in_a_row_without_a_reward_end_it_with_the_cause(fakes):
+    seen = []
+    failing = engine(
+        fakes, rewards=[sometimes()], observers=[seen.append], max_consecutive_failures=4, concurrency=1
+    )
+    with pytest.raises(RunError) as error:
+        run(failing)
+    said = str(error.value)
+    assert said.startswith(
+        "4 episodes in a row have no reward (rollouts.max_consecutive_failures); what failed"
+    )
+    assert "most: reward r0: ConnectionError: the judge is not there (" in said
+    assert said.endswith(". Mend it and run again (a training: with --resume)")
+    assert len(seen) == 4, "they are on the record"
+
+
+def test_failures_with_a_success_between_them_end_nothing(fakes):
+    groups, _ = run(engine(fakes, rewards=[sometimes(2)], max_consecutive_failures=4, concurrency=1))
+    assert [item.reward for group in groups for item in group] == [None, None, 1.0, None, None, None]
+
+
+def test_failures_in_a_row_are_counted_over_batches(fakes):
+    failing = engine(fakes, rewards=[sometimes()], max_consecutive_failures=8, concurrency=1)
+    run(failing)
+    with pytest.raises(RunError, match="8 episodes in a row"):
+        run(failing)
 
 
 def test_no_groups_are_no_work(fakes):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 import errno
@@ -232,6 +233,43 @@ def test_a_full_file_is_compressed_and_read_back_in_order(directory, monkeypatch
     assert ids(directory) == [str(number) for number in range(10)]
     assert ids(RunDirectory(directory.path)) == [str(number) for number in range(10)]
     assert not list(directory.path.glob("*.partial"))
+
+
+@pytest.mark.parametrize("at", ["replace", "touch", "unlink"])
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_crash_while_a_file_is_compressed_neither_loses_nor_doubles_an_episode(
+    tmp_path, monkeypatch, at, which
+):
+    """Wherever it comes: before or after the file gets its new name, its compressed form, or goes."""
+
+    class Crash(BaseException):
+        pass
+
+    made = RunDirectory.create(tmp_path, "desk")
+    monkeypatch.setattr(module, "ROTATE_BYTES", 3 * len(trajectory(0).to_json()))
+    for number in range(2):
+        made.append_trajectory(trajectory(number))
+    calls = []
+    inner = getattr(Path, at)
+
+    def crash(*arguments):
+        calls.append(arguments)
+        if len(calls) == which + 1:
+            raise Crash
+        return inner(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, at, crash)
+        with contextlib.suppress(Crash):
+            made.append_trajectory(trajectory(2))
+    made.release()
+    assert ids(RunDirectory(made.path)) == ["0", "1", "2"], "also for one who only reads"
+    again = RunDirectory(made.path).acquire()
+    assert ids(again) == ["0", "1", "2"]
+    assert not list(made.path.glob("trajectories.0*.jsonl"))
+    again.append_trajectory(trajectory(3))
+    assert ids(again) == ["0", "1", "2", "3"]
+    again.release()
 
 
 @pytest.mark.parametrize(

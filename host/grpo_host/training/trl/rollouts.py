@@ -13,7 +13,8 @@ from grpo_host.backends.event_loop import Runner
 from grpo_host.config.schema import TrainingConfig
 from grpo_host.rollouts.engine import Observer, RolloutEngine, RolloutMetrics
 from grpo_host.rollouts.episode import EpisodeRequest
-from grpo_host.rollouts.evaluation import kind_metrics, most_frequent_failure
+from grpo_host.rollouts.evaluation import kind_metrics
+from grpo_host.rollouts.failures import most_frequent_failure
 from grpo_host.training.interrupt import Interrupt
 from grpo_host.training.policy import Policy
 from grpo_host.training.ranks.process_group import Ranks

@@ -255,6 +255,13 @@ def test_an_optimizer_whose_package_is_not_there_is_refused(problems, monkeypatc
     assert "training.optimizer: adamw_8bit needs the package bitsandbytes: pip install" in line
 
 
+def test_a_backend_that_cannot_promise_to_repeat_exactly_is_refused(problems):
+    assert problems("deterministic=true") == [
+        '--set deterministic: the backend "engine" cannot promise it: it has no option deterministic. Use '
+        "transformers or vllm, or set it to false"
+    ]
+
+
 def test_the_output_must_be_a_directory(problems, tmp_path):
     (tmp_path / "file").write_text("")
     assert problems("output=file/runs") == [f"--set output: {tmp_path / 'file'} is a file. Give a directory"]
