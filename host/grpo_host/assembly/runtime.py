@@ -15,12 +15,16 @@ from grpo_host.rollouts.mixture import environment_of
 from grpo_host.rollouts.scoring import RewardSet, WeightedReward
 from grpo_sdk.backend import Backend
 from grpo_sdk.blocking import settled
+from grpo_sdk.deadline import Deadline
 from grpo_sdk.environment import Environment
 from grpo_sdk.tools import ToolLike
 from grpo_sdk.trajectory import Task
 
 if TYPE_CHECKING:
     from grpo_host.config.schema import AgentConfig
+
+TOOLS_SECONDS = 600.0
+"""How long an environment may take to begin where only its tools are asked for."""
 
 
 @dataclass
@@ -86,9 +90,13 @@ class Assembly:
 
 
 async def sample_tools(environment: Environment) -> Sequence[ToolLike]:
-    """The tools of ``environment`` as an episode has them, for what only needs their schemas; closes it."""
+    """The tools of ``environment`` as an episode has them, for what only needs their schemas; closes it.
+
+    Raises ``TimeoutError`` if they do not come.
+    """
     try:
-        await environment.reset(environment.tasks("train")[0], seed=0)
-        return await settled(environment.tools())
+        with Deadline(TOOLS_SECONDS):
+            await environment.reset(environment.tasks("train")[0], seed=0)
+            return await settled(environment.tools())
     finally:
         await environment.close()

@@ -18,6 +18,7 @@ from grpo_host.utils.atomic import replace_directory, sync_directory
 from grpo_sdk.adapters import CONFIG, check_adapter, name_base
 from grpo_sdk.backend import Backend, Capability, ModelSpec
 from grpo_sdk.blocking import call_blocking
+from grpo_sdk.deadline import Deadline
 from grpo_sdk.errors import BusyError, CapabilityError, ModelError, RunError
 from grpo_sdk.weights import VisibleUpdate, check_mergeable, load_model
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 IDLE_SECONDS = 60.0
 """How long new weights wait for requests under way to end."""
+SYNC_SECONDS = 900.0
+"""How long a backend may take to load new weights, the wait above included."""
 ADAPTER = CONFIG
 """In a directory of weights, tells an adapter from a whole model."""
 
@@ -57,11 +60,25 @@ class Policy:
         """Make ``backend`` sample from the weights as they are now.
 
         Others may chat through it: their requests are waited for. Raises ``BusyError`` where there
-        is no moment without one. If ``ranks`` share an engine, rank 0 gives them to it; all call this.
+        is no moment without one, and ``RunError`` if the backend does not come back. If ``ranks`` share
+        an engine, rank 0 gives them to it; all call this.
         """
+        limit = Deadline(SYNC_SECONDS)
+        try:
+            with limit:
+                await self._sync(backend, ranks or Ranks())
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise RunError(
+                f"the backend {type(backend).__name__} has not loaded the new weights within "
+                f"{SYNC_SECONDS:g} s: it is stuck or dead. Run again with --resume"
+            ) from None
+
+    async def _sync(self, backend: Backend, ranks: Ranks) -> None:
         self.version += 1
         if Capability.ADAPTER_SYNC in backend.capabilities:
-            await self._sync_adapter(backend, ranks or Ranks())
+            await self._sync_adapter(backend, ranks)
             return
         last = time.monotonic() + IDLE_SECONDS
         while True:

@@ -228,6 +228,17 @@ def test_a_backend_that_is_never_idle_is_told_of(path, monkeypatch):
         asyncio.run(load(path).sync(Busy(1000)))
 
 
+class Stuck(Busy):
+    async def update_weights(self, weights, *, version):
+        await asyncio.Event().wait()
+
+
+def test_a_backend_that_does_not_come_back_ends_the_run(path, monkeypatch):
+    monkeypatch.setattr("grpo_host.training.policy.SYNC_SECONDS", 0.1)
+    with pytest.raises(RunError, match=r"Stuck has not loaded the new weights within 0.1 s: it is stuck or"):
+        asyncio.run(load(path).sync(Stuck(0)))
+
+
 def test_a_whole_model_is_saved_as_it_was_trained(path, tmp_path):
     import json
 

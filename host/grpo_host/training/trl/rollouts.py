@@ -25,7 +25,7 @@ from grpo_host.training.trl.trainer import HostGRPOTrainer
 from grpo_host.utils.progress import Reporter
 from grpo_sdk.errors import RunError
 from grpo_sdk.seeds import derive_seed
-from grpo_sdk.trajectory import Trajectory
+from grpo_sdk.trajectory import Task, Trajectory
 
 UNSCORED_STEPS = 3
 """Without a single reward, until a run is given up."""

@@ -81,9 +81,11 @@ def test_a_checkpoint_is_marked_complete_when_it_is_saved(callbacks, tmp_path):
 
     path = tmp_path / "checkpoint-4"
     path.mkdir()
-    complete = callbacks.CompleteCheckpoints(lambda step: {"policy_version": step + 3})
-    complete.on_save(SimpleNamespace(output_dir=str(tmp_path)), SimpleNamespace(global_step=4), None)
+    complete = callbacks.CompleteCheckpoints(lambda step: {"policy_version": 7, "step": step})
+    args = SimpleNamespace(output_dir=str(tmp_path), **vars(TWO_UPDATES))
+    complete.on_save(args, SimpleNamespace(global_step=4), None)
     assert read_state(path)["policy_version"] == 7
+    assert read_state(path)["step"] == 2, "of two updates each"
 
 
 def test_what_cuts_off_a_measurement_lets_the_step_be_logged_and_saved(callbacks):

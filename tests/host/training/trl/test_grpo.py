@@ -81,26 +81,27 @@ class Loop:
         return asyncio.run(coroutine)
 
 
-async def synced(backend):
+async def synced(backend, ranks):
     pass
 
 
 @pytest.fixture
 def step(heavy):
     """``step(good, rounds)``: what the trainer gets from one step of two groups, and the engine."""
-    from grpo_host.training.task_order import task_order
+    from grpo_host.training.task_order import TaskOrder
     from grpo_host.training.trl.rollouts import GrpoRollouts
 
     def step(good, rounds):
         training = TrainingConfig(steps=20, tasks_per_step=2, group_size=2, dynamic_sampling=rounds)
-        engine = Played(good)
+        engine, order = Played(good), TaskOrder([Task(name) for name in "abcdef"], 2, seed=0)
+        order.begin(0)
         rollouts = GrpoRollouts(
             engine,
             SimpleNamespace(sync=synced, version=1, visible_update=None),
             Loop(),
             Reporter(quiet=True),
             SimpleNamespace(check=lambda: None),
-            task_order([Task(name) for name in "abcdef"], 20, 2, seed=0),
+            order,
             training,
             seed=0,
         )
