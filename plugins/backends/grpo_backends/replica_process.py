@@ -84,12 +84,13 @@ def command(settings: ServerSettings, port: int, *, on_cpu: bool) -> list[str]:
 
 def environment(settings: ServerSettings, gpus: Sequence[int], *, on_cpu: bool) -> dict[str, str]:
     """This process's, with what vLLM reads."""
-    # A torchrun's: vLLM would take the ranks' process group for its own.
-    ranks = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+    # A torchrun's, whose process group vLLM would take for its own, and what an engine in this process needs.
+    ranks = {"RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
+    foreign = ranks | {"VLLM_ENABLE_V1_MULTIPROCESSING"}
     kept = {
         name: value
         for name, value in os.environ.items()
-        if name not in ranks and not name.startswith(("TORCHELASTIC_", "GROUP_", "ROLE_"))
+        if name not in foreign and not name.startswith(("TORCHELASTIC_", "GROUP_", "ROLE_"))
     }
     kept["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "1"
     kept.setdefault("VLLM_NO_USAGE_STATS", "1")

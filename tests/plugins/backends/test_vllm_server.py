@@ -407,6 +407,22 @@ def test_a_replica_is_not_started_without_vllm(backend, monkeypatch) -> None:
         asyncio.run(backend().start())
 
 
+def test_a_replica_is_told_nothing_of_the_ranks_nor_of_an_engine_in_this_process(monkeypatch) -> None:
+    for name in (
+        "RANK",
+        "WORLD_SIZE",
+        "MASTER_ADDR",
+        "TORCHELASTIC_RUN_ID",
+        "VLLM_ENABLE_V1_MULTIPROCESSING",
+    ):
+        monkeypatch.setenv(name, "0")
+    settings = replica_process.ServerSettings(Path("model"), "tiny", "float32", 256, threads=3)
+    told = replica_process.environment(settings, (4, 5), on_cpu=True)
+    assert not {"RANK", "WORLD_SIZE", "MASTER_ADDR", "TORCHELASTIC_RUN_ID"} & told.keys()
+    assert "VLLM_ENABLE_V1_MULTIPROCESSING" not in told
+    assert (told["CUDA_VISIBLE_DEVICES"], told["OMP_NUM_THREADS"]) == ("4,5", "3")
+
+
 @pytest.fixture
 def as_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Replicas are fakes in processes of their own."""
