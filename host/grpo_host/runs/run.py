@@ -214,7 +214,9 @@ def differing_settings(runs: list[Run]) -> list[dict[str, Any]]:
     differ = {
         (name, key)
         for (name, key), values in given.items()
-        if key not in ("name", "output") and (len(set(values)) > 1 or len(values) < runs_of[name])
+        if key not in ("name", "output")
+        and not key.startswith("serving.")  # nothing that was learnt
+        and (len(set(values)) > 1 or len(values) < runs_of[name])
     }
     return [
         {key: settings.get(key) for name, key in sorted(differ) if name == run.name}

@@ -32,7 +32,8 @@ def test_a_run_is_listed_with_its_curve_and_what_it_gained(viewer, run: RunDirec
 
 
 def test_runs_of_an_agent_show_the_settings_in_which_they_differ(viewer, run: RunDirectory, make_run) -> None:
-    make_run("20261128-110000-bbbb", rate=0.2)
+    with make_run("20261128-110000-bbbb", rate=0.2).agent_yaml.open("a") as file:
+        file.write("serving: {port: 8002}\n")
     make_run("20261128-120000-cccc", name="other", rate=0.3)
     settings = {item["id"]: item["settings"] for item in viewer.get("/api/runs")["runs"]}
     assert settings == {
