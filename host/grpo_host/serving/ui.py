@@ -49,7 +49,13 @@ def endpoints() -> list[Endpoint]:
     page = Endpoint(
         "GET", f"{UI}/{{file:path}}", show, None, "The page of `grpo-host view`", documented=False
     )
-    return [*runs, page]
+    short = Endpoint("GET", UI, enter, None, "Leads to the page", status=307, documented=False)
+    return [*runs, short, page]
+
+
+async def enter(_: Call) -> Response:
+    """Relative, so that it also holds below the path of a proxy."""
+    return Response(b"", 307, {"location": f"{UI[1:]}/"})
 
 
 async def ask(call: Call) -> Response:

@@ -49,6 +49,11 @@ def test_the_page_is_for_anyone_and_runs_only_what_is_its_own(asked, path):
     assert "script-src 'self'" in answer.headers["content-security-policy"]
 
 
+def test_the_address_without_its_slash_leads_to_the_page(asked):
+    answer = asked("/ui")
+    assert (answer.status_code, answer.headers["location"]) == (307, "ui/")
+
+
 def test_runs_are_for_administrators(asked):
     assert asked("/ui/api/runs").status_code == 401
     assert asked("/ui/api/runs", "chat", "train").status_code == 403

@@ -108,6 +108,7 @@ PUBLIC = frozenset(
         ("GET", "/docs/docs.js"),
         ("GET", "/docs/swagger-ui.css"),
         ("GET", "/docs/swagger-ui.js"),
+        ("GET", UI),
         ("GET", f"{UI}/{{file:path}}"),
         *(("GET", f"{UI}/{file}") for file in ("", *page_files())),
     }
