@@ -29,16 +29,16 @@ RUNS = "runs"
 @click.argument("run")
 @click.option(
     "--format",
-    type=click.Choice(["merged", "adapter"]),
+    type=click.Choice(["merged", "adapter", "openenv"]),
     default="merged",
     show_default=True,
-    help="A whole model, or the PEFT adapter alone.",
+    help="A whole model, the PEFT adapter alone, or the trajectories as OpenEnv's training traces.",
 )
 @click.option(
     "--out",
     type=PATH,
-    metavar="DIR",
-    help="Where to write it [export/FORMAT in the run].",
+    metavar="PATH",
+    help="Where to write it [export/FORMAT in the run]; of traces, a file [export/openenv.jsonl].",
 )
 @click.option("--push", metavar="REPO", help="Upload it to this repository of the model hub, too.")
 @click.option(
@@ -58,6 +58,13 @@ def command(
     template, and a model card that says how it was made. --push takes the token of huggingface_hub
     (HF_TOKEN, or hf auth login); a new repository is private.
     """
+    if format == "openenv":
+        from grpo_host.export.openenv import export_traces
+
+        if push:
+            raise click.UsageError("--push takes a model; traces stay here")
+        click.echo(export_traces(find_run(run, agent_yaml), out=out))
+        return
     from grpo_host.utils.quiet import quiet_libraries
 
     quiet_libraries()
