@@ -8,7 +8,7 @@ from grpo_host.checks.findings import Finding
 from grpo_host.plugins import KINDS, Plugin, Registry
 from grpo_host.plugins.describe import describe
 
-SLOW_SECONDS = 1.0
+SLOW_SECONDS = 2.0
 """A plugin that takes longer to import makes every command slow."""
 
 
@@ -38,8 +38,7 @@ def _examine(plugin: Plugin) -> Finding:
             f"it takes {plugin.seconds:.1f} s to import, in every process of the host",
             "its author should import heavy packages within its factories (PluginContract finds which)",
         )
-    offers = ", ".join(f"{len(names)} {kind}s" for kind, names in plugin.offers.items() if names)
-    offers = offers.replace("strategys", "strategies")
+    offers = ", ".join(f"{len(names)} of {kind}" for kind, names in plugin.offers.items() if names)
     says = "; ".join(filter(None, [offers, ", ".join(plugin.observes)])) or "offers nothing"
     version = plugin.version or "no version"
     return Finding("ok", subject, f"{version}, {says}, {plugin.seconds:.2f} s to import")

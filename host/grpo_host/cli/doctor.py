@@ -83,7 +83,7 @@ def _examine(registry: Registry, agent_yaml: Path | None, overrides: tuple[str, 
 
 
 def _print(findings: list[Finding]) -> None:
-    width = min(40, max(len(finding.subject) for finding in findings))
+    width = min(50, max(len(finding.subject) for finding in findings))
     for finding in findings:
         level = click.style(f"{finding.level:<8}", fg=_COLORS[finding.level])
         click.echo(f"{level} {finding.subject:<{width}}  {finding.says}")

@@ -71,7 +71,7 @@ def test_a_broken_plugin_is_an_error_and_a_name_of_two_is_a_warning(doctor: Doct
     assert torn["level"] == "error"
     assert "No module named 'nowhere_at_all'" in torn["says"]
     assert "pip uninstall torn" in torn["todo"]
-    assert about(findings, "plugin acme/code")["says"].startswith("1.0, 1 rewards, ")
+    assert about(findings, "plugin acme/code")["says"].startswith("1.0, 1 of reward, ")
     double = about(findings, 'reward "exact"')
     assert (double["level"], double["todo"]) == (
         "warning",
