@@ -76,7 +76,7 @@ export const Tokens = ({ sequences, scale, choose, messages }) => {
     event.preventDefault();
     if (to > last && now.sequence < sequences.length - 1) setAt({ sequence: now.sequence + 1, index: 0 });
     else if (to < 0 && now.sequence > 0) setAt({ sequence: now.sequence - 1, index: sequences[now.sequence - 1].text.length - 1 });
-    else setAt({ ...now, index: at ? Math.max(0, Math.min(last, to)) : 0 });
+    else setAt({ ...now, index: at || event.key === "End" ? Math.max(0, Math.min(last, to)) : 0 });
   };
   useEffect(() => {
     if (document.activeElement === place.current) place.current.querySelector(".now")?.scrollIntoView({ block: "nearest" });
