@@ -40,13 +40,11 @@ class ToolsLostError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ToolBundle:
-    """What a tool factory returns if its tools are several, or have to be opened and closed.
-
-    ``open`` gives them: a function, a coroutine, or an async context manager (made with
-    ``contextlib.asynccontextmanager``), which one task enters and leaves.
-    """
+    """What a tool factory returns if its tools are several, or have to be opened and closed."""
 
     open: Callable[[], Opening]
+    """Gives the tools: a function, a coroutine, or an async context manager (made with
+    ``contextlib.asynccontextmanager``), which one task enters and leaves."""
     per: Literal["run", "episode"] = "run"
     """``run``: one opening, which all episodes share, or all conversations of a server. ``episode``: one for
     each episode in which such a tool is called; if the agent is served, for each answer."""
