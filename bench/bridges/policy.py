@@ -38,7 +38,7 @@ class Solver(ScriptedBackend):
     def answer(self, messages: Sequence[Message], tools: Sequence[ToolSchema]) -> Message:
         said = [message["content"] for message in messages if message["role"] == "user"]
         plan = self.turns[said[0]]
-        manner = chance(f"manner of {said[0]}", 4)
+        manner = 0 if plan[0].get("as_told") else chance(f"manner of {said[0]}", 4)
         turn = min(len(said), len(plan)) - 1
         calls, says = list(plan[turn]["calls"]), plan[turn]["says"]
         if manner == 1 and turn == len(plan) - 1:

@@ -13,13 +13,14 @@ from grpo_sdk.testing import ScriptedBackend
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # Inspect writes the whole database down after each call of a tool
 def test_an_evaluation_gives_the_score_of_inspects_own_run(venv, tmp_path, monkeypatch):
     venv("tau2")
     monkeypatch.chdir(tmp_path)
-    compared = compare.compare_tau2(tmp_path / "run", episodes=4)
+    compared = compare.compare_tau2(tmp_path / "run", episodes=2)
     assert compared.ours == compared.theirs
     assert {facts["success"] for facts in compared.theirs.values()} == {True, False}
-    assert compared.reward == pytest.approx(sum(facts["success"] for facts in compared.theirs.values()) / 4)
+    assert compared.reward == pytest.approx(sum(facts["success"] for facts in compared.theirs.values()) / 2)
 
 
 def test_the_customer_knows_the_scenario_and_the_agent_the_policy(venv):
