@@ -144,8 +144,10 @@ def facts(folder: Path) -> dict[str, Any]:
     played = sorted((item.id, item.final_text, item.reward) for item in run.read_trajectories())
     report = run.read_report()
     measured = {k: report[k]["reward"]["mean"] for k in ("before", "after")}
+    # Early stopping may have given back earlier weights: the last checkpoint has those of the last step.
+    last = max(run.checkpoints.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
     return {
-        "weights": (run.adapter / "adapter_model.safetensors").read_bytes(),
+        "weights": [(path / "adapter_model.safetensors").read_bytes() for path in (run.adapter, last)],
         "metrics": metrics,
         "episodes": played,
         "measurements": [measured, report["early_stopping"]],

@@ -368,6 +368,10 @@ def _rollout_func(prompts: list[Any], trainer: HostGRPOTrainer) -> dict[str, Any
     )
     trainer._factors = factors * torch.tensor([row.weight for _, row in numbered])
     trainer._limits = find_limits([row for _, row in numbered], trainer._grammars)
+    # What TRL computes next (the policy before the first of several updates) has the adapter's dropout.
+    torch.manual_seed(
+        derive_seed(trainer.args.seed, "scoring", trainer.state.global_step, accelerator.process_index)
+    )
     return {
         "prompt_ids": [row.prompt_ids for _, row in numbered],
         "completion_ids": [row.completion_ids for _, row in numbered],
