@@ -31,15 +31,29 @@ output: "{output}"
 """
 
 
-@pytest.fixture(scope="module")
-def run(
-    heavy: None, tiny_model_path: Path, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[RunDirectory, list[str]]:
-    """What is left of the run, and the lines that it showed."""
+GENERATORS = """\
+name: mixed
+model: {{name: "{model}", context: 256}}
+backend: transformers
+environment: {{name: reasoning_gym, options: {{generators: [gcd, leg_counting], prompt: direct, train_tasks: 8}}}}
+rewards: [environment]
+sampling: {{max_tokens: 4}}
+training:
+  steps: 2
+  tasks_per_step: 2
+  group_size: 2
+  lora: {{r: 2}}
+  curriculum: {{name: drop_solved, options: {{times: 1}}}}
+evaluation: {{episodes: 0}}
+output: "{output}"
+"""
+
+
+def trained(text: str, model: Path, path: Path) -> tuple[RunDirectory, list[str]]:
+    """What is left of a run, and the lines that it showed."""
     from grpo_host.training.from_yaml import run_training
 
-    path = tmp_path_factory.mktemp("mixture")
-    (path / "agent.yaml").write_text(AGENT.format(model=tiny_model_path, output=path / "runs"))
+    (path / "agent.yaml").write_text(text.format(model=model, output=path / "runs"))
     lines: list[str] = []
 
     class Heard(Reporter):
@@ -51,6 +65,27 @@ def run(
             warnings.filterwarnings("ignore", text, UserWarning)
         assert run_training(load_config(path / "agent.yaml"), load_plugins(), reporter=Heard(quiet=True)) == 0
     return RunDirectory.find(path / "runs", "mixed"), lines
+
+
+@pytest.fixture(scope="module")
+def run(
+    heavy: None, tiny_model_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[RunDirectory, list[str]]:
+    return trained(AGENT, tiny_model_path, tmp_path_factory.mktemp("mixture"))
+
+
+def test_two_generators_have_metrics_of_their_own_under_a_curriculum(
+    heavy: None, tiny_model_path: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("reasoning_gym", reason="pip install 'grpo-agent-framework[reasoning-gym]'")
+    directory, _ = trained(GENERATORS, tiny_model_path, tmp_path)
+
+    for step in directory.read_metrics():
+        assert {name: step[f"kinds/{name}/episodes"] for name in ("gcd", "leg_counting")} == {
+            "gcd": 2,
+            "leg_counting": 2,
+        }
+        assert step["curriculum/dropped"] == 0.0
 
 
 def test_each_step_has_metrics_of_each_environment(run: Any) -> None:
