@@ -84,7 +84,9 @@ class GymnasiumEnvironment(Environment):
     async def step(self, action: Message) -> StepResult:
         chosen = self._chosen(action["content"])
         if chosen is None:
-            return StepResult([user(f"That is no action. The actions are: {', '.join(self._names)}.")])
+            # With a reward: an agent that never names one is scored too.
+            again = f"That is no action. The actions are: {', '.join(self._names)}."
+            return StepResult([user(again)], reward=0.0)
         shown, reward, done = await call_blocking(self._go, chosen)
         self._steps += 1
         self._return += reward

@@ -73,6 +73,7 @@ def test_an_answer_without_an_action_is_asked_for_again_and_is_no_step() -> None
 
     said = "That is no action. The actions are: left, down, right, up."
     assert [result.messages[0]["content"] for result in results[:2]] == [said, said]
+    assert [result.reward for result in results[:2]] == [0.0, 0.0]
     assert results[-1].outcome["steps"] == 6
 
 
