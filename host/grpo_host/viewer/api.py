@@ -11,6 +11,7 @@ import orjson
 
 from grpo_host.runs.run import Run, differing_settings
 from grpo_host.viewer.search import Wanted, find, listed, one
+from grpo_host.viewer.viewed import MOMENT
 from grpo_sdk.errors import BusyError, RunError
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from grpo_host.viewer.viewed import Viewed, ViewedRun
 
+INDEXING = "the trajectories are being indexed; ask again in a moment"
 NOT_SERIES = ("step", "time")
 """Of a line of metrics: when, and not how much."""
 
@@ -95,7 +97,7 @@ def _lines(viewed: ViewedRun) -> list[dict[str, Any]]:
     lines = viewed.run.metric_lines()
     tools: dict[int, dict[str, int]] = {}
     try:
-        with reading(viewed) as database:
+        with reading(viewed, wait=0) as database:
             for step, name, calls, errors in database.execute(
                 "SELECT step, name, calls, errors FROM tools WHERE step IS NOT NULL"
             ):
@@ -214,12 +216,17 @@ def given_advantage(viewed: ViewedRun, tid: str) -> float | None:
 
 
 @contextmanager
-def reading(viewed: ViewedRun) -> Iterator[sqlite3.Connection]:
-    """The run's index. Raises ``BusyError`` until there is one."""
+def reading(viewed: ViewedRun, wait: float = MOMENT, whole: bool = False) -> Iterator[sqlite3.Connection]:
+    """The run's index, brought up to date within ``wait`` seconds or as it is by then.
+
+    Raises ``BusyError`` until there is one, and with ``whole`` until everything is in it.
+    """
+    if not viewed.is_whole(wait) and whole:
+        raise BusyError(INDEXING)
     try:
         with viewed.index.reading() as database:
             yield database
     except sqlite3.OperationalError as problem:
         if "fts5" in str(problem):
             raise RunError("the search has a word that it cannot read") from None
-        raise BusyError("the trajectories are being indexed; ask again in a moment") from problem
+        raise BusyError(INDEXING) from problem

@@ -19,6 +19,7 @@ def compare(viewed: Viewed, a: str, b: str) -> dict[str, Any]:
     """The difference b - a of the tasks that both have. Raises ``RunError``.
 
     Each names a run, and after a colon an evaluation or a step of it; a step's episodes are averaged.
+    Raises ``BusyError`` until all of both are indexed.
     """
     one, other = _side(viewed, a), _side(viewed, b)
     tasks = [
@@ -44,7 +45,7 @@ def _side(viewed: Viewed, asked: str) -> dict[str, dict[str, Any]]:
     run_id, _, where = asked.partition(":")
     split, _, label = where.rpartition("/")
     item = viewed.find(run_id)
-    with reading(item) as database:
+    with reading(item, whole=True) as database:
         if not label:
             known = {row[0] for row in database.execute("SELECT DISTINCT label FROM trajectories")}
             label = next((name for name in DEFAULTS if name in known), "")

@@ -7,7 +7,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from pathlib import Path
 
 from grpo_host.runs.run import Run, find_runs
@@ -18,6 +18,8 @@ from grpo_sdk.errors import RunError
 logger = logging.getLogger("grpo_host.viewer")
 LOOK_AGAIN = 1.0
 """Seconds after which directories are searched for new runs."""
+MOMENT = 2.0
+"""Seconds that a question waits for the index; a small run's is made by then."""
 
 
 class ViewedRun:
@@ -26,12 +28,20 @@ class ViewedRun:
     def __init__(self, run: Run) -> None:
         self.run = run
         self.index = Index(run.path)
-        self.pending = False
-        """Whether the index is about to be brought up to date."""
+        self.refreshed: Future[bool] | None = None
+        """Done once the index has been brought up to date; whether all that there was is in it."""
 
     @property
     def advantages(self) -> Advantages:
         return Advantages(self.run.config.get("training") or {})
+
+    def is_whole(self, wait: float = MOMENT) -> bool:
+        """Whether all that there was when one asked is in the index, after at most ``wait`` seconds."""
+        try:
+            done = self.refreshed is not None and self.refreshed.result(wait)
+        except (TimeoutError, CancelledError):
+            return False
+        return done or self.index.progress().ready
 
 
 class Viewed:
@@ -71,19 +81,17 @@ class Viewed:
 
     def keep_up(self, viewed: ViewedRun) -> None:
         """Index what is new, in the background."""
-        if not viewed.pending and not self._stop.is_set():
-            viewed.pending = True
-            self._indexing.submit(self._refresh, viewed)
+        if (viewed.refreshed is None or viewed.refreshed.done()) and not self._stop.is_set():
+            viewed.refreshed = self._indexing.submit(self._refresh, viewed)
 
     def close(self) -> None:
         """Stop indexing; what is indexed is kept."""
         self._stop.set()
         self._indexing.shutdown(wait=True, cancel_futures=True)
 
-    def _refresh(self, viewed: ViewedRun) -> None:
+    def _refresh(self, viewed: ViewedRun) -> bool:
         try:
-            viewed.index.refresh(self._stop)
+            return viewed.index.refresh(self._stop)
         except Exception:
             logger.exception("the trajectories of %s cannot be indexed", viewed.run.path)
-        finally:
-            viewed.pending = False
+            return False

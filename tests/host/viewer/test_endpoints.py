@@ -6,6 +6,7 @@ import json
 import re
 
 import pytest
+from filelock import FileLock
 
 from grpo_host.runs.directory import RunDirectory
 from grpo_sdk.trajectory import Trajectory
@@ -41,6 +42,21 @@ def test_runs_of_an_agent_show_the_settings_in_which_they_differ(viewer, run: Ru
         "20261128-110000-bbbb": {"training.learning_rate": 0.2},
         RUN: {"training.learning_rate": 0.1},
     }
+
+
+def test_the_first_question_about_a_small_run_waits_for_its_index(viewer, run: RunDirectory) -> None:
+    assert viewer.get(f"{ONE}/trajectories")["total"] == 6
+
+
+def test_runs_are_compared_once_all_of_their_trajectories_are_indexed(
+    shown, run: RunDirectory, episode
+) -> None:
+    asked = {"a": f"{RUN}:before", "b": f"{RUN}:after"}
+    with FileLock(run.path / "index.lock"):  # as another viewer that makes the index holds it
+        run.append_trajectory(episode("before", "h-2", reward=0.0, split="held_out"))
+        run.append_trajectory(episode("after", "h-2", reward=1.0, split="held_out"))
+        assert "being indexed" in shown.get("/api/compare", answers=503, **asked)["error"]
+    assert shown.get("/api/compare", **asked)["paired"]["n"] == 2
 
 
 def test_a_run_that_is_held_by_a_process_is_running(viewer, make_run) -> None:

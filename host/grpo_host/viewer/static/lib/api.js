@@ -46,18 +46,33 @@ export const query = (values) => {
 
 export const getJson = async (url, options) => (await ask(url, options)).json();
 
-// What a page shows: {data, problem, loading}. The data of before stays until the new is there.
+const BUSY = 503;
+const AGAIN = 1000;
+
+// What a page shows: {data, problem, loading, busy}. The data of before stays until the new is there.
+// While the server is busy, as with an index that it makes, the page asks again and shows the server's words.
 export const useJson = (url) => {
   const [state, setState] = useState({ loading: true });
   useEffect(() => {
     if (!url) return setState({});
     const abort = new AbortController();
+    let timer;
+    const get = () =>
+      getJson(url, { signal: abort.signal }).then(
+        (data) => setState({ data, of: url }),
+        (problem) => {
+          if (problem.name === "AbortError") return;
+          if (problem.status !== BUSY) return setState({ problem, of: url });
+          setState((before) => ({ data: before.data, loading: true, busy: problem.message }));
+          timer = setTimeout(get, AGAIN);
+        },
+      );
     setState((before) => ({ data: before.data, loading: true }));
-    getJson(url, { signal: abort.signal }).then(
-      (data) => setState({ data, of: url }),
-      (problem) => problem.name !== "AbortError" && setState({ problem, of: url }),
-    );
-    return () => abort.abort();
+    get();
+    return () => {
+      abort.abort();
+      clearTimeout(timer);
+    };
   }, [url]);
   return state;
 };

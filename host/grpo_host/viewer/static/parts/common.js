@@ -22,7 +22,7 @@ const Key = () => {
 // The content once it is there; what the server said if it is not.
 export const Loaded = ({ of, children }) => {
   if (of.problem) return html`<${Problem} problem=${of.problem} />`;
-  if (!of.data) return html`<p class="dim" role="status">Loading …</p>`;
+  if (!of.data) return html`<p class="dim" role="status">${of.busy ?? "Loading …"}</p>`;
   return html`<div class=${of.loading ? "stale" : null} aria-busy=${Boolean(of.loading)}>${children(of.data)}</div>`;
 };
 
