@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import logging
 from collections.abc import Awaitable, Callable, Collection, MutableMapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, nullcontext, suppress
 from contextvars import Context, ContextVar, Token
 from dataclasses import dataclass
 from functools import partial
@@ -92,7 +92,8 @@ class EpisodeTools:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        _EPISODE.reset(self._token)
+        with suppress(ValueError):  # an answer that nobody awaits any more is ended in another context
+            _EPISODE.reset(self._token)
         await _close_all(self.opened.values())
 
 

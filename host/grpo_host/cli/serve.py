@@ -66,7 +66,7 @@ def command(
     registry = choice.load()
     loaded = load_checked(agent_yaml, changes, registry, "chat")
 
-    from grpo_host.plugins.observing import observed_run
+    from grpo_host.plugins.run_hooks import observed_run
     from grpo_host.serving.app import create_app
     from grpo_host.serving.server import prepare, serve
     from grpo_host.serving.settings import ServerSettings

@@ -20,6 +20,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from grpo_host.models.embedded import cache_directory
 from grpo_host.viewer.lines import HEAD, JsonLines, Row, Stamp, files_of, row_of
 
 NAME = "index.sqlite"
@@ -82,7 +83,7 @@ class Index:
         self.run = run
         self.path = run / NAME
         if not (os.access(run, os.W_OK) or self.path.exists()):
-            folder = cache or cache_directory()
+            folder = cache or cache_directory() / "index"
             folder.mkdir(parents=True, exist_ok=True)
             self.path = folder / f"{hashlib.sha256(str(run).encode()).hexdigest()[:24]}.sqlite"
         self._refreshing = threading.Lock()
@@ -243,8 +244,3 @@ class Index:
     def _remove(self) -> None:
         for ending in ("", "-wal", "-shm"):
             Path(f"{self.path}{ending}").unlink(missing_ok=True)
-
-
-def cache_directory() -> Path:
-    """Where indexes of runs are kept that may not be written."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "grpo-agent-framework" / "index"

@@ -202,7 +202,8 @@ def test_a_near_miss_of_a_key_of_another_section_is_pointed_out(write):
 
 def test_a_key_unlike_any_is_an_error_with_the_list(write):
     assert errors(write(f"{MINIMAL}rollouts:\n  xyzzy: 4\n")) == [
-        'agent.yaml:6: rollouts.xyzzy: unknown key "xyzzy". The keys here are: concurrency'
+        'agent.yaml:6: rollouts.xyzzy: unknown key "xyzzy". The keys here are: concurrency, '
+        "max_consecutive_failures"
     ]
 
 

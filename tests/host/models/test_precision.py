@@ -13,7 +13,7 @@ def machine(monkeypatch):
 
     def pretend(flags: str, gpu: bool = False) -> None:
         monkeypatch.setattr(precision, "_processor_flags", lambda: set(flags.split()))
-        monkeypatch.setattr(precision, "_has_gpu", lambda: gpu)
+        monkeypatch.setattr(precision, "gpu_device", lambda: "/dev/nvidiactl" if gpu else None)
         precision.fast_dtype.cache_clear()
 
     yield pretend
@@ -47,9 +47,9 @@ def test_the_settings_hold_what_was_chosen(machine):
 def test_a_gpu_that_is_hidden_does_not_count(monkeypatch, tmp_path):
     (tmp_path / "nvidiactl").touch()
     monkeypatch.setattr(precision, "_GPU_DEVICES", (str(tmp_path / "nvidiactl"),))
-    assert precision._has_gpu()
+    assert precision.gpu_device()
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert not precision._has_gpu()
+    assert precision.gpu_device() is None
 
 
 @pytest.mark.skipif(precision.platform.system() != "Linux", reason="reads /proc/cpuinfo")

@@ -44,6 +44,16 @@ class TestRecorded(RewardContract):
         return [replace(make_trajectory("Yes."), recorded={"reward": given}) for given in (-1.0, 0.5)]
 
 
+class TestOutcome(RewardContract):
+    bounds = None  # the environment's
+
+    def make(self) -> Reward:
+        return FACTORIES["outcome"](of="success")
+
+    def samples(self) -> Sequence[Trajectory]:
+        return [make_trajectory("Yes.", outcome={"success": given}) for given in (True, 0.25)]
+
+
 class TestFormat(RewardContract):
     def make(self) -> Reward:
         return FACTORIES["format"](pattern="[a-z]")
@@ -92,6 +102,7 @@ def test_every_reward_has_a_contract_test():
         "task_success",
         "environment",
         "recorded",
+        "outcome",
         "format",
         "length",
         "empathy",
@@ -107,5 +118,6 @@ def test_every_reward_has_a_contract_test():
 def test_every_reward_explains_its_score(name):
     text = "I'm sorry about that. I'll check it right away, thank you."
     trajectory = make_trajectory(text, outcome={"success": True}, environment_reward=1.0)
-    result = FACTORIES[name]().score(trajectory)
+    options = {"of": "success"} if name == "outcome" else {}
+    result = FACTORIES[name](**options).score(trajectory)
     assert result.explanation

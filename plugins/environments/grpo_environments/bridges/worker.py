@@ -80,7 +80,11 @@ def main() -> None:
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     Connection.side = module.Side(**json.loads(options))
-    with Server(address, Connection) as server:
+    # Under its name once it listens: whoever sees it connects at once.
+    new = Path(f"{address}.new")
+    new.unlink(missing_ok=True)
+    with Server(str(new), Connection) as server:
+        new.rename(address)
         server.serve_forever(poll_interval=0.2)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import sys
-import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -51,12 +50,8 @@ def test_a_call_that_never_ends_ends_its_own_episode_alone(library):
 
 def test_a_call_behind_a_long_one_does_not_wait_for_ever(library):
     session = library.open()
-    thread = threading.Thread(
-        target=session.ask, args=("wait",), kwargs={"seconds": 60, "number": 0}, daemon=True
-    )
-    session._lock.acquire()  # as a call of another thread holds it
-    thread.start()
-    with pytest.raises(BridgeError, match=r"toy: add\(\) waited more than 0\.1 s for another call"):
+    waited = r"toy: add\(\) waited more than 0\.1 s for another call"
+    with session._lock, pytest.raises(BridgeError, match=waited):  # another thread's call holds it
         session.ask("add", seconds=0.1, number=1)
 
 
