@@ -67,6 +67,7 @@ class TransformersBackend(Backend):
         super().__init__(model)
         if max_batch < 1 or window < 0:
             raise ValueError("max_batch must be at least 1, window (seconds) not below 0")
+        self.deterministic = deterministic
         self.max_batch = 1 if deterministic else max_batch
         self.window = window
         self.seed = seed

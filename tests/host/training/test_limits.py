@@ -148,6 +148,7 @@ def test_logprobs_entropies_and_gradients_are_those_of_what_was_allowed(parts, s
         trainer = object.__new__(fast_pass.FastGRPOTrainer)
         trainer.__dict__.update(temperature=0.8, accelerator=type("None", (), {"autocast": torch.no_grad})())
         trainer.accelerator.autocast = torch.enable_grad
+        trainer.args = type("None", (), {"entropy_coef": 0.0})()
         logprobs, entropies, _ = trainer._plain_pass(model, ids, attention, found, 2)
     wanted, spread = reference(model, rows, grammars, 0.8)
     torch.testing.assert_close(logprobs[scored].double(), wanted, rtol=0, atol=1e-4)

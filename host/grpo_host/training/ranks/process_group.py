@@ -131,8 +131,17 @@ def join_ranks(wanted: int = 1) -> Ranks:
 
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    # On CPU the Trainer restores its optimizer to the device "cpu:1", of which torch knows "cpu" alone.
+    torch.serialization.register_package(
+        0, lambda _: None, lambda storage, location: storage if location.startswith("cpu:") else None
+    )
     if not dist.is_initialized():
-        dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+        # torch elastic keeps its store from one start of the ranks to the next: without a prefix a rank
+        # would find the addresses of those before.
+        store, rank, _ = next(dist.rendezvous("env://"))
+        store = dist.PrefixStore(f"start-{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size)
     return Ranks(dist.get_rank(), size, dist.new_group(backend="gloo"))
 
 
