@@ -273,7 +273,8 @@ def test_a_rank_that_is_killed_costs_its_step_alone(agent_yaml, tmp_path):
     assert (tmp_path / "died").exists()
     killed, whole = weights
     for weight, expected in whole.items():
-        assert killed[weight] == pytest.approx(expected, abs=1e-5), weight
+        # A step that was lost or doubled moves every weight; what shares a batch rounds a few otherwise.
+        assert abs(killed[weight] - expected).mean() < 1e-5, weight
 
 
 def test_more_processes_than_tasks_a_step_is_refused(agent_yaml):
