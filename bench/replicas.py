@@ -12,17 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from bench.report import Report, Row, Target, publish
-from bench.rollouts_ours import DecreedEnvironment, DecreedRenderer, tasks
-from bench.rollouts_workload import CONTEXT, MODEL, SYSTEM
+from bench.rollouts_ours import desk_engine, tasks
+from bench.rollouts_workload import CONTEXT, MODEL
 from grpo_backends.vllm_server import VllmServerBackend
-from grpo_host.agents.agent import Agent, AgentLimits
-from grpo_host.agents.rendering import make_renderer
 from grpo_host.models.resolve import resolve_model
-from grpo_host.rollouts.engine import RolloutEngine, RolloutMetrics, group_requests
-from grpo_host.rollouts.scoring import RewardSet
-from grpo_sdk.backend import ModelSpec, Sampling
+from grpo_host.rollouts.engine import RolloutMetrics, group_requests
+from grpo_sdk.backend import ModelSpec
 from grpo_sdk.seeds import derive_seed
-from grpo_sdk.strategy import Strategy
 from grpo_sdk.trajectory import Trajectory
 
 REPLICAS = 2
@@ -106,20 +102,7 @@ async def _play(
         return await generate(*asked)
 
     backend.generate = counted  # type: ignore[method-assign, assignment]
-    agent = Agent(
-        backend,
-        DecreedRenderer(make_renderer(backend.tokenizer, backend.model)),
-        strategy=Strategy("desk", SYSTEM),
-        sampling=Sampling(max_tokens=max_tokens, temperature=1.0),
-        limits=AgentLimits(turns=4),
-    )
-    engine = RolloutEngine(
-        agent,
-        lambda: DecreedEnvironment(questions=1),
-        RewardSet([]),
-        environment_name="order_desk",
-        concurrency=EPISODES,
-    )
+    engine = desk_engine(backend, max_tokens=max_tokens, turns=4, concurrency=EPISODES)
     requests = group_requests(
         tasks()[:TASKS], GROUP, seed=lambda task, n: derive_seed(task.id, n), label="bench"
     )

@@ -87,21 +87,26 @@ async def _measure(backend: Backend) -> RolloutMetrics:
         await backend.close()
 
 
-async def _run(backend: Backend, *, max_tokens: int) -> RolloutMetrics:
+def desk_engine(backend: Backend, *, max_tokens: int, turns: int, concurrency: int) -> RolloutEngine:
+    """Plays episodes whose course is decreed."""
     agent = Agent(
         backend,
         DecreedRenderer(make_renderer(backend.tokenizer, backend.model)),
         strategy=Strategy("desk", SYSTEM),
         sampling=Sampling(max_tokens=max_tokens, temperature=1.0),
-        limits=AgentLimits(turns=TURNS),
+        limits=AgentLimits(turns=turns),
     )
-    engine = RolloutEngine(
+    return RolloutEngine(
         agent,
         lambda: DecreedEnvironment(questions=1),
         RewardSet([]),
         environment_name="order_desk",
-        concurrency=EPISODES,
+        concurrency=concurrency,
     )
+
+
+async def _run(backend: Backend, *, max_tokens: int) -> RolloutMetrics:
+    engine = desk_engine(backend, max_tokens=max_tokens, turns=TURNS, concurrency=EPISODES)
     requests = group_requests(tasks(), GROUP, seed=lambda task, n: derive_seed(task.id, n), label="bench")
     groups, metrics = await engine.run(requests)
     if metrics.statuses["completed"] != EPISODES:

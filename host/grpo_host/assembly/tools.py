@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-import threading
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from grpo_host.backends.event_loop import run_blocking
 from grpo_host.plugins.options import choose
-from grpo_sdk.bundles import LiveBundle, ToolBundle, as_bundle, bundle_schemas
+from grpo_sdk.bundles import LiveBundle, as_bundle, bundle_schemas
 from grpo_sdk.errors import GrpoError, PluginError
 from grpo_sdk.tools import BoundTool, ToolLike, as_tool
 
@@ -39,31 +38,12 @@ def make_tools(use: PluginUse, registry: Registry) -> list[ToolLike]:
         # Several starts of a server, for check, for build and for the run, would be felt.
         key = (offer.factory, repr(sorted(options.items())))
         if key not in _described:
-            _described[key] = _schemas(str(offer), bundle)
+            _described[key] = run_blocking(bundle_schemas(str(offer), bundle))
         return list(LiveBundle(f'tool "{offer.name}"', bundle, _described[key]).tools)
     except GrpoError:
         raise
     except (TypeError, ValueError) as problem:
         raise PluginError(f"{offer} is no tool: {problem}") from problem
-
-
-def _schemas(name: str, bundle: ToolBundle) -> list[ToolSchema]:
-    """What the model is shown of ``bundle``, told in a loop of its own: the caller may be in one."""
-    found: list[list[ToolSchema]] = []
-    problems: list[BaseException] = []
-
-    def work() -> None:
-        try:
-            found.append(asyncio.run(bundle_schemas(name, bundle)))
-        except BaseException as problem:
-            problems.append(problem)
-
-    thread = threading.Thread(target=work, name="describe-tools", daemon=True)
-    thread.start()
-    thread.join()
-    if problems:
-        raise problems[0]
-    return found[0]
 
 
 def tool_name(tool: ToolLike) -> str:

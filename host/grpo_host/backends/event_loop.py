@@ -7,7 +7,7 @@ import atexit
 import logging
 import threading
 from collections.abc import Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, wait
 from typing import Any, TypeVar
 
 logger = logging.getLogger(__name__)
@@ -31,10 +31,18 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
 def run_blocking(coroutine: Coroutine[Any, Any, T]) -> T:
     """The coroutine's result, for a synchronous function that may be called inside of an event loop.
 
-    The coroutine must not need that loop, which stands still meanwhile.
+    The coroutine must not need that loop, which stands still meanwhile. An interrupt does not wait for it.
     """
-    with ThreadPoolExecutor(1) as thread:
-        return thread.submit(asyncio.run, coroutine).result()
+    result: Future[T] = Future()
+
+    def work() -> None:
+        try:
+            result.set_result(asyncio.run(coroutine))
+        except BaseException as problem:
+            result.set_exception(problem)
+
+    threading.Thread(target=work, name="grpo-run-blocking", daemon=True).start()
+    return result.result()
 
 
 class Runner:

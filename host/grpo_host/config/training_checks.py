@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,15 +27,19 @@ def check_context(config: AgentConfig) -> Iterator[Complaint]:
         )
 
 
+def _listed_before(what: str, names: Sequence[str], index: int) -> Iterator[Complaint]:
+    if names[index] in names[:index]:
+        yield Complaint(
+            (f"{what}s", index, "name"),
+            f'the {what} "{names[index]}" is listed twice. Leave one out, or give it another name with as:',
+        )
+
+
 def check_rewards(config: AgentConfig, *, training: bool) -> Iterator[Complaint]:
     """Check that no reward appears twice, and that there is something to learn from."""
     names = [use.label for use in config.rewards]
-    for index, name in enumerate(names):
-        if name in names[:index]:
-            yield Complaint(
-                ("rewards", index, "name"),
-                f'the reward "{name}" is listed twice. Leave one out, or give it another name with as:',
-            )
+    for index in range(len(names)):
+        yield from _listed_before("reward", names, index)
     environments = [use.label for use in config.environments]
     for index, use in enumerate(config.rewards):
         for place, name in enumerate(use.environments):
@@ -60,11 +64,7 @@ def check_mixture(config: AgentConfig) -> Iterator[Complaint]:
     """Check that the environments of a mixture can be told apart."""
     names = [use.label for use in config.environments]
     for index, name in enumerate(names):
-        if name in names[:index]:
-            yield Complaint(
-                ("environments", index, "name"),
-                f'the environment "{name}" is listed twice. Leave one out, or give it another name with as:',
-            )
+        yield from _listed_before("environment", names, index)
         if "/" in name:
             yield Complaint(
                 ("environments", index, "name"),

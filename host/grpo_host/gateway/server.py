@@ -23,7 +23,7 @@ from starlette.routing import Route
 from grpo_host.agents.agent import TurnLimitError, TurnTimeoutError
 from grpo_host.agents.reply import OnText, Reply
 from grpo_host.backends.event_loop import LoopThread
-from grpo_host.openai_protocol.chunks import DONE, Head, last_delta
+from grpo_host.openai_protocol.chunks import DONE, Head, begun, last_delta
 from grpo_host.openai_protocol.completions import (
     CallOut,
     ChatCompletion,
@@ -147,9 +147,8 @@ class Gateway:
         asked = await _read(request)
         head = Head(f"chatcmpl-{uuid4().hex}", int(time.time()), asked.model)
         if asked.stream:
-            events = _streamed(episode, asked, head)
-            first = await anext(events)  # what fails before it has a status of its own
-            return StreamingResponse(_after(first, events), media_type="text/event-stream")
+            events = await begun(_streamed(episode, asked, head))
+            return StreamingResponse(events, media_type="text/event-stream")
         answer = _begin(episode, asked, None)
         gone = asyncio.ensure_future(_gone(request))
         try:
@@ -265,15 +264,6 @@ async def _streamed(episode: _Episode, asked: ChatCompletionRequest, head: Head)
 
 def _opened(delta: dict[str, Any], begun: bool) -> dict[str, Any]:
     return delta if begun else {"role": "assistant", "content": "", **delta}
-
-
-async def _after(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    try:
-        yield first
-        async for event in rest:
-            yield event
-    finally:
-        await rest.aclose()  # type: ignore[attr-defined]
 
 
 async def _gone(request: Request) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,3 +37,17 @@ def last_delta(message: MessageOut) -> dict[str, Any]:
         if entries:
             delta[name] = [{"index": number, **entry.model_dump()} for number, entry in enumerate(entries)]
     return delta
+
+
+async def begun(events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """``events``, once the first is there: what is wrong before is raised, and told with its status."""
+    return _after(await anext(events), events)
+
+
+async def _after(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    try:
+        yield first
+        async for event in rest:
+            yield event
+    finally:
+        await rest.aclose()  # type: ignore[attr-defined]

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from starlette.responses import Response, StreamingResponse
 
 from grpo_host.chat.store import ConversationRecord
+from grpo_host.openai_protocol.chunks import begun
 from grpo_host.openai_protocol.tool_runs import ToolRun
 from grpo_host.serving.access.caller import Scope
 from grpo_host.serving.api.conversations import Opened, Turn
@@ -19,7 +20,6 @@ from grpo_host.serving.http.admission import shutting_down
 from grpo_host.serving.http.api_error import ApiError
 from grpo_host.serving.http.endpoint import Call, Endpoint
 from grpo_host.serving.http.errors import answered
-from grpo_host.serving.http.event_stream import begun
 from grpo_sdk.errors import GrpoError
 
 Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00]*$")]

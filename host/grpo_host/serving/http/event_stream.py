@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 from starlette.responses import StreamingResponse
 
+from grpo_host.openai_protocol.chunks import begun
 from grpo_host.serving.http.admission import shutting_down
 from grpo_host.serving.http.api_error import ApiError
 from grpo_host.serving.http.endpoint import Call
@@ -32,11 +33,6 @@ async def event_stream(
     """
     events = await begun(_events(call, work, failure, end))
     return StreamingResponse(events, media_type="text/event-stream", headers=_HEADERS)
-
-
-async def begun(events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """``events``, once the first is there: what is wrong before is raised, and told with its status."""
-    return _after(await anext(events), events)
 
 
 async def _events(
@@ -71,12 +67,3 @@ async def _events(
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-
-
-async def _after(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    try:
-        yield first
-        async for event in rest:
-            yield event
-    finally:
-        await rest.aclose()  # type: ignore[attr-defined]
