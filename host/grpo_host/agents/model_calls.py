@@ -10,7 +10,7 @@ import asyncio
 import json
 import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import NoReturn
@@ -28,6 +28,8 @@ from grpo_sdk.trajectory import Ledger, TokenSequence, Turn
 
 Adjust = Callable[[Sampling], Sampling]
 """Makes a call's own sampling of the episode's."""
+Listen = Callable[[OnText | None], AbstractContextManager[OnText | None]]
+"""Gives, while a call is answered, what is to be told its text: who asked, and perhaps someone else too."""
 
 
 class NoEpisodeError(GrpoError):
@@ -98,6 +100,8 @@ class ModelCalls:
         self.stopped: asyncio.Future[NoReturn] = self.loop.create_future()
         """Fails with what ended the episode, however the app takes that."""
         self.stopped.add_done_callback(lambda done: done.cancelled() or done.exception())
+        self.listen: Listen = nullcontext
+        """For each call that is not aside."""
         self._version = policy_version
         self._weight = weight
         self._ids = call_ids(seed)
@@ -123,9 +127,11 @@ class ModelCalls:
         on_text: OnText | None = None,
         *,
         role: str = "",
+        aside: bool = False,
     ) -> Reply:
         """The policy's answer to ``messages``, recorded as said by ``role``.
 
+        ``aside``: what it says is no part of what the app says itself.
         Raises ``TurnLimitError`` if the episode has used up its calls, ``TurnTimeoutError``, and what the
         backend raises. The first two end the episode, whatever the app makes of them.
         """
@@ -143,7 +149,8 @@ class ModelCalls:
         new = messages[len(held.said) :]
         started = time.perf_counter()
         try:
-            reply = await self._answer(held.session, new, sampling, on_text)
+            with nullcontext(on_text) if aside else self.listen(on_text) as told:
+                reply = await self._answer(held.session, new, sampling, told)
         except BaseException as problem:
             self._give_up(held, problem)
             if isinstance(problem, TurnTimeoutError):

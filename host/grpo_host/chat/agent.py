@@ -7,7 +7,7 @@ import json
 import logging
 import threading
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -15,6 +15,7 @@ from uuid import uuid4
 
 from grpo_host.agents.agent import Agent, AgentLimits
 from grpo_host.agents.reply import OnText
+from grpo_host.agents.streaming import astreamed
 from grpo_host.agents.tracing import Instruments
 from grpo_host.backends.local_model import LocalModel, installed_plugins
 from grpo_host.cache.tools import Cacheable, mark_of
@@ -267,27 +268,22 @@ class ChatAgent:
         also: Callable[[Answer], Any] | None = None,
     ) -> AsyncGenerator[str | Answer]:
         """As ``stream``, and at the end the whole ``Answer``."""
-        pieces: asyncio.Queue[str | None] = asyncio.Queue()
-        answer = asyncio.ensure_future(
-            self.answer(
+
+        def ask(on_text: OnText) -> Coroutine[Any, Any, Answer]:
+            return self.answer(
                 conversation_id,
                 message,
                 strategy,
                 use_tools,
                 sampling=sampling,
-                on_text=pieces.put_nowait,
+                on_text=on_text,
                 also=also,
             )
-        )
-        answer.add_done_callback(lambda _: pieces.put_nowait(None))
-        try:
-            while (piece := await pieces.get()) is not None:
+
+        async with aclosing(astreamed(ask)) as pieces:
+            async for piece in pieces:
                 if piece:
                     yield piece
-            yield await answer
-        finally:
-            answer.cancel()
-            await asyncio.gather(answer, return_exceptions=True)
 
     async def history(self, conversation_id: str) -> list[Message]:
         """All messages of a conversation: of users, assistant and tools."""

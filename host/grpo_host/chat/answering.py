@@ -11,7 +11,7 @@ from grpo_host.agents.agent import Agent, Conversation, ToolUse, TurnLimitError
 from grpo_host.agents.rendering.tool_calls import as_plain_messages, as_written, parse_calls
 from grpo_host.agents.reply import OnText
 from grpo_host.chat.context import counter, exchanges, fit, older
-from grpo_host.chat.prompt import FACTS, Examples, about, joined, nearest, recap
+from grpo_host.chat.prompt import CONVERSATION, Examples, about, joined, nearest, recap
 from grpo_host.chat.store import ConversationRecord, Digest
 from grpo_host.chat.summary import summarise
 from grpo_host.chat.voice import Voice
@@ -124,7 +124,7 @@ class Answering:
 
     async def answer(self) -> Answer:
         """Raises ``ContextOverflowError``, ``TurnLimitError``, ``TurnTimeoutError``, and the backend's."""
-        FACTS.set(self._record.context)
+        CONVERSATION.set(self._record)
         if self._examples is not None:
             characters = self._longest // _EXAMPLES * _CHARACTERS
             self._shown_examples = await nearest(self._examples, self._message, characters)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from grpo_sdk.blocking import call_blocking
 
-FACTS: ContextVar[Mapping[str, Any] | None] = ContextVar("grpo_facts", default=None)
-"""Of the conversation that is answered in this context."""
+if TYPE_CHECKING:
+    from grpo_host.chat.store import ConversationRecord
+
+CONVERSATION: ContextVar[ConversationRecord | None] = ContextVar("grpo_conversation", default=None)
+"""The stored conversation that is answered in this context."""
 EXAMPLES = 3
 """How many dialogues are shown at most."""
 

@@ -22,6 +22,7 @@ from pydantic import BaseModel
 from grpo_host.agents.agent import Agent, AgentLimits, Conversation
 from grpo_host.agents.rendering.tool_calls import as_written
 from grpo_host.agents.reply import OnText
+from grpo_host.agents.streaming import astreamed
 from grpo_host.agents.tracing import Instruments
 from grpo_host.assembly.agent import limits_from_config
 from grpo_host.assembly.from_yaml import build_strategy
@@ -32,7 +33,7 @@ from grpo_host.chat.store import ConflictError, ConversationStore, MemoryStore
 from grpo_host.chat.voice import Voice
 from grpo_host.langchain.callbacks import CallbackInstruments
 from grpo_host.langchain.named_model import NamedModel, find_model
-from grpo_host.langchain.source import astreamed, loop_of_callers, streamed, wait_for
+from grpo_host.langchain.source import loop_of_callers, streamed, wait_for
 from grpo_host.telemetry.agents import instruments
 from grpo_sdk.errors import ConfigError
 from grpo_sdk.langchain_messages import from_messages, to_messages, usage

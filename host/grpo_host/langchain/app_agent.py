@@ -6,9 +6,11 @@ import asyncio
 import logging
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
+from uuid import uuid4
 
 from langchain_core.globals import get_llm_cache
 from langchain_core.messages import AIMessage, BaseMessage
@@ -16,11 +18,13 @@ from langchain_core.runnables import Runnable, RunnableConfig
 
 from grpo_host.agents.agent import Agent, TurnLimitError
 from grpo_host.agents.model_calls import ModelCalls, comparable
+from grpo_host.agents.reply import OnText
 from grpo_host.langchain.app import App
 from grpo_host.langchain.chat import ChatGrpo
 from grpo_host.langchain.episode_source import EpisodeSource
-from grpo_host.langchain.mapping import answer_of, mapped, messages_of, text_of
+from grpo_host.langchain.mapping import answer_of, mapped, messages_of, resumed_with, text_of
 from grpo_host.langchain.replay import ReplayedCalls, replayed_tools, turns_of
+from grpo_host.langchain.telling import Telling
 from grpo_host.langchain.tool_watch import ToolWatch
 from grpo_sdk.backend import Backend, Sampling
 from grpo_sdk.errors import ConfigError
@@ -51,6 +55,21 @@ class AppMapping:
     input: str | Mapping[str, str] | None = None
     context: Mapping[str, str] = field(default_factory=dict)
     output: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A graph that waits, by ``interrupt``, for what the user says to its question."""
+
+    runnable: Runnable[Any, Any]
+    thread: str
+    """Where its checkpointer keeps what it has come to."""
+    interrupts: tuple[Any, ...]
+
+    async def forget(self) -> None:
+        """Let the checkpointer forget what it has come to."""
+        if (keeper := _checkpointer(self.runnable)) is not None:
+            await keeper.adelete_thread(self.thread)
 
 
 @dataclass(frozen=True)
@@ -90,9 +109,10 @@ class AppAgent:
         history: Sequence[Message],
         seed: int | None,
         policy_version: int,
+        goes_on: Waiting | None = None,
     ) -> AppConversation:
         calls = ModelCalls(self.agent, seed=seed, policy_version=policy_version, weight=self._weight)
-        return AppConversation(self, calls, task, tools, history)
+        return AppConversation(self, calls, task, tools, history, goes_on)
 
     def _weight(self, role: str) -> float:
         return 1.0 if self.weights is None else self.weights.get(role, 0.0)
@@ -144,7 +164,9 @@ class AppConversation:
         task: Task,
         tools: Sequence[ToolLike],
         history: Sequence[Message],
+        goes_on: Waiting | None = None,
     ) -> None:
+        """``goes_on``: the first thing that is said resumes it."""
         self.agent = agent
         self.calls = calls
         self.task = task
@@ -153,10 +175,11 @@ class AppConversation:
         self._tools = [as_tool(tool) for tool in (*agent.agent.tools, *tools)]
         self._opening = list(history)
         self._state: list[BaseMessage] = []
-        self._runnable: Runnable[Any, Any] | None = None
-        self._waits = False
+        self._runnable = goes_on.runnable if goes_on else None
+        self._thread = goes_on.thread if goes_on else f"{task.id}-{uuid4().hex}"
+        self._interrupts = goes_on.interrupts if goes_on else ()
         self._config: RunnableConfig = {
-            "configurable": {"thread_id": f"{task.id}-{id(self):x}"},
+            "configurable": {"thread_id": self._thread},
             "callbacks": [ToolWatch(calls)],
         }
 
@@ -170,9 +193,22 @@ class AppConversation:
             self.agent.warn_of_roles(ledger)
         return ledger
 
-    async def act(self, new: Sequence[Message]) -> Message:
+    @property
+    def waiting(self) -> Waiting | None:
+        """What goes on with the next message, also in another conversation; None: its last answer was one."""
+        if self._runnable is None or not self._interrupts or _checkpointer(self._runnable) is None:
+            return None
+        return Waiting(self._runnable, self._thread, self._interrupts)
+
+    async def forget(self) -> None:
+        """Let the app's checkpointer forget this conversation, which nobody goes on with."""
+        if self._runnable is not None:
+            await Waiting(self._runnable, self._thread, ()).forget()
+
+    async def act(self, new: Sequence[Message], on_text: OnText | None = None) -> Message:
         """What the app makes of ``new``: its answer, as a message.
 
+        ``on_text`` is told what the app's model says as it comes, and the answer at last.
         Raises ``TurnLimitError`` if it uses up its model calls or LangGraph's steps, ``TurnTimeoutError``,
         and what the app raises.
         """
@@ -184,11 +220,15 @@ class AppConversation:
         new = [*self._opening, *new]
         self._opening = []
         before = len(self.calls.messages)
+        telling = None if on_text is None else Telling(on_text)
+        self.calls.listen = nullcontext if telling is None or self.agent.mapping.output else telling.listen
         try:
             with self.calls.current():
                 running = asyncio.ensure_future(self._invoke(new))
             given = await self._ended(running)
             answer = self._heard(new, given)
+            if telling is not None:
+                answer = assistant(telling.end(answer["content"]))
         except BaseException:
             self._note(new, before)
             raise
@@ -220,16 +260,17 @@ class AppConversation:
         if self._runnable is None:
             self._runnable = await self._made()
         said = messages_of(new)
+        text = new[-1]["content"] if new else ""
         values = {
             "messages": [*self._state, *said],
             "new": said,
-            "text": new[-1]["content"] if new else "",
+            "text": text,
             "task": self.task.data,
         }
-        if self._waits:
+        if self._interrupts:
             from langgraph.types import Command
 
-            given: Any = Command(resume=values["text"])
+            given: Any = Command(resume={self._interrupts[0].id: resumed_with(text)})
         else:
             remembers = getattr(self._runnable, "checkpointer", None)
             given = mapped(agent.mapping.input or {"messages": "new" if remembers else "messages"}, values)
@@ -247,10 +288,9 @@ class AppConversation:
 
     def _heard(self, new: Sequence[Message], given: Any) -> Message:
         """The answer in what the app gave; what it remembers is kept for its next one."""
-        waits = given.get(INTERRUPTS) if isinstance(given, Mapping) else None
-        self._waits = bool(waits)
-        if waits:
-            answer = text_of(getattr(waits[0], "value", waits[0]))
+        self._interrupts = tuple(given.get(INTERRUPTS) or ()) if isinstance(given, Mapping) else ()
+        if self._interrupts:
+            answer = text_of(self._interrupts[0].value)
         else:
             answer = answer_of(given, self.agent.mapping.output)
         state = given.get("messages") if isinstance(given, Mapping) else None
@@ -265,6 +305,12 @@ class AppConversation:
         said = self.calls.messages[before:]
         told = {comparable(message) for message in said}
         self.messages += [*(message for message in new if comparable(message) not in told), *said]
+
+
+def _checkpointer(runnable: Runnable[Any, Any]) -> Any:
+    """What keeps a graph's threads, or None."""
+    keeper = getattr(runnable, "checkpointer", None)
+    return keeper if hasattr(keeper, "adelete_thread") else None  # True: that of the graph around it
 
 
 def _is_graph_recursion(problem: RecursionError) -> bool:

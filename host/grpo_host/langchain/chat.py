@@ -21,8 +21,9 @@ from langchain_core.runnables.config import ensure_config
 from pydantic import ConfigDict, Field, PrivateAttr
 
 from grpo_host.agents.reply import OnText, Reply
+from grpo_host.agents.streaming import astreamed
 from grpo_host.langchain.asking import Asked, LangChainTool, asked, tool_choice, tool_schemas
-from grpo_host.langchain.source import CALLER, BackendSource, ModelSource, astreamed, streamed, wait_for
+from grpo_host.langchain.source import CALLER, BackendSource, ModelSource, streamed, wait_for
 from grpo_host.langchain.structured import Method, structured
 from grpo_sdk.backend import Backend, Capability
 from grpo_sdk.errors import ConfigError, ContextOverflowError

@@ -60,7 +60,10 @@ class EpisodeSource:
                 said["max_tokens"] = min(said["max_tokens"], sampling.max_tokens)
             return replace(sampling, **said)
 
-        answer = calls.respond(messages, tools, adjust, on_text, role=role_of(CALLER.get({})))
+        caller = CALLER.get({})
+        answer = calls.respond(
+            messages, tools, adjust, on_text, role=role_of(caller), aside=_is_aside(caller)
+        )
         if asyncio.get_running_loop() is calls.loop:
             return await answer
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(answer, calls.loop))
@@ -72,3 +75,8 @@ def role_of(metadata: Mapping[str, Any]) -> str:
         if value := metadata.get(key):
             return str(value)
     return ""
+
+
+def _is_aside(metadata: Mapping[str, Any]) -> bool:
+    """Whether the call is a middleware's own, or of a graph within the app's."""
+    return bool(metadata.get("lc_source")) or "|" in str(metadata.get("langgraph_checkpoint_ns", ""))

@@ -83,3 +83,13 @@ def text_of(value: Any) -> str:
     if callable(dump):
         return str(dump())
     return json.dumps(value, ensure_ascii=False, default=str)
+
+
+def resumed_with(text: str) -> Any:
+    """What a graph that waits is told: the text, or the JSON object that it is, as LangChain's middleware
+    ``HumanInTheLoopMiddleware`` wants its decisions."""
+    try:
+        read = json.loads(text)
+    except ValueError:
+        return text
+    return read if isinstance(read, dict) else text

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import queue
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import replace
 from functools import cache
@@ -119,26 +118,6 @@ def streamed(
         yield answer.result()
     finally:
         answer.cancel()
-
-
-async def astreamed(ask: Callable[[OnText], Coroutine[Any, Any, T]]) -> AsyncGenerator[str | T, None]:
-    """As ``streamed``, in the running loop; the texts may come from any thread."""
-    loop = asyncio.get_running_loop()
-    texts: asyncio.Queue[str | None] = asyncio.Queue()
-
-    def hear(text: str | None) -> None:
-        loop.call_soon_threadsafe(texts.put_nowait, text)
-
-    answer = asyncio.ensure_future(ask(hear))
-    answer.add_done_callback(lambda _: hear(None))
-    try:
-        while (text := await texts.get()) is not None:
-            yield text
-        yield await answer
-    finally:
-        if answer.cancel():  # abandoned half-way: the answer ends before this does
-            with suppress(asyncio.CancelledError):
-                await answer
 
 
 class BackendSource:

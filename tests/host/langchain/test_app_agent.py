@@ -13,7 +13,12 @@ from typing import Annotated, Any, TypedDict
 
 import pytest
 from langchain.agents import create_agent
-from langchain.agents.middleware import ModelFallbackMiddleware, ModelRetryMiddleware, SummarizationMiddleware
+from langchain.agents.middleware import (
+    HumanInTheLoopMiddleware,
+    ModelFallbackMiddleware,
+    ModelRetryMiddleware,
+    SummarizationMiddleware,
+)
 from langchain.agents.structured_output import ToolStrategy
 from langchain.tools import ToolRuntime
 from langchain_core.messages import AIMessage, HumanMessage
@@ -417,6 +422,43 @@ def test_an_app_that_waits_for_the_user_goes_on_with_what_he_says(tokens):
     assert trajectory.outcome["heard"] == ["Cancel A12?", "Cancelled."]
     assert_exact(backend, trajectory)
     assert len(trajectory.ledger.sequences) == 1
+
+
+def test_a_graph_that_asks_two_questions_at_once_is_answered_one_after_the_other(tokens):
+    backend = tokens(lambda heard: "Done.")
+
+    def build(model):
+        graph = StateGraph(MessagesState)
+        for name in ("left", "right"):
+            graph.add_node(name, lambda _, name=name: {"messages": [AIMessage(interrupt(f"{name}?"))]})
+            graph.add_edge(START, name)
+        return graph.compile(checkpointer=InMemorySaver())
+
+    trajectory = play(agent_of(backend, app_of(build)), "Go", "one", "two")
+    assert trajectory.error is None
+    first, second, answer = trajectory.outcome["heard"]
+    assert {first, second} == {"left?", "right?"}
+    assert answer == ("two" if second == "right?" else "one")
+
+
+def test_the_middleware_that_asks_a_person_is_told_their_decision_as_json(tokens):
+    backend = tokens(lambda heard: "Cancelled." if "gone" in heard else call("cancel", order="A12"))
+
+    @tool
+    def cancel(order: str) -> str:
+        """Cancel an order."""
+        return f"{order} is gone"
+
+    def build(model):
+        ask = HumanInTheLoopMiddleware(interrupt_on={"cancel": True})
+        return create_agent(model, [cancel], middleware=[ask], checkpointer=InMemorySaver())
+
+    trajectory = play(agent_of(backend, app_of(build)), "Cancel A12", '{"decisions": [{"type": "approve"}]}')
+    assert trajectory.error is None
+    question, answer = trajectory.outcome["heard"]
+    assert json.loads(question)["action_requests"][0]["args"] == {"order": "A12"}
+    assert answer == "Cancelled."
+    assert_exact(backend, trajectory)
 
 
 def test_an_app_with_a_checkpointer_is_given_what_is_new(tokens):

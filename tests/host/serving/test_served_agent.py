@@ -419,6 +419,8 @@ from langchain.agents import create_agent
 from langchain.tools import ToolRuntime, tool
 from langchain_core.runnables import RunnableLambda
 from langchain_openai import ChatOpenAI
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.types import interrupt
 
 @dataclass
 class Customer:
@@ -437,6 +439,20 @@ def fails(model):
 
 def remembers(model):
     return RunnableLambda(lambda given: " | ".join(f"{m.type} {m.text}" for m in given["messages"]))
+
+@tool
+def cancel(order_id: str) -> str:
+    """Cancel an order."""
+    said = [interrupt(f"Cancel {order_id}?"), interrupt("Really?")]
+    return f"the user says {' and '.join(said)}"
+
+saver = InMemorySaver()
+
+def asks_first(model):
+    return create_agent(model, [cancel], checkpointer=saver)
+
+def asks_and_forgets(model):
+    return create_agent(model, [cancel])
 
 def with_desk_tools(model, tools):
     return create_agent(model, tools)
@@ -489,6 +505,111 @@ def test_a_served_app_is_told_the_conversation_and_streams_its_answer_whole(serv
     assert asyncio.run(scenario()) == ("human One | ai human One | human Two", "human Three")
 
 
+async def pieces_of(client, messages, **options):
+    stream = await client.chat.completions.create(model="desk", messages=messages, stream=True, **options)
+    return [chunk.choices[0].delta.content or "" async for chunk in stream if chunk.choices]
+
+
+def test_a_served_app_streams_what_its_model_says_as_it_comes(serve, app):
+    asked = [{"role": "user", "content": "look K482 K483"}]
+
+    async def scenario():
+        async with serve(app("build", "context: {orders: task.orders}")) as client:
+            pieces = [piece for piece in await pieces_of(client, asked) if piece]
+            events = (await chat(client, "look K482 K483", stream=True)).text.splitlines()
+            told = [json.loads(line[6:]) for line in events if line.startswith("data: ")]
+            return pieces, told
+
+    pieces, told = asyncio.run(scenario())
+    assert len(pieces) > 4
+    assert "".join(pieces) == "Let me see.\n\nIt arrives on no day."
+    assert "".join(event.get("delta", "") for event in told) == "".join(pieces)
+    assert told[-1]["response"] == "".join(pieces)
+
+
+def test_a_served_app_that_makes_its_answer_itself_tells_it_once(serve, app):
+    async def scenario():
+        async with serve(app("build", "context: {orders: task.orders}, output: messages.0.text")) as client:
+            return "".join(await pieces_of(client, [{"role": "user", "content": "look K482 K483"}]))
+
+    assert asyncio.run(scenario()) == "look K482 K483"
+
+
+def waits_for_yes(messages, tools):
+    said = messages[-1]
+    if said["role"] == "tool":
+        return f"Done: {said['content']}."
+    if "cancel" in [tool["function"]["name"] for tool in tools] and "K482" in said["content"]:
+        return assistant("One moment.", [tool_call("cancel", '{"order_id": "K482"}', "call_0")])
+    return f"{len(messages)} messages."
+
+
+@pytest.fixture
+def asking(monkeypatch):
+    """The model calls a tool that asks the user before it does anything."""
+    monkeypatch.setattr(sys.modules[__name__], "answer", waits_for_yes)
+
+
+DONE = "Done: the user says yes and sure."
+
+
+def test_a_served_graph_that_waits_goes_on_with_what_is_said_next_in_its_conversation(serve, app, asking):
+    async def scenario():
+        async with serve(app("asks_first")) as client:
+            answers, id = [], None
+            for said in ("Cancel K482", "yes", "sure", "Thanks"):
+                answered = (await chat(client, said, conversation_id=id)).json()
+                id = answered["conversation_id"]
+                answers.append(answered["response"])
+            return answers
+
+    assert asyncio.run(scenario()) == ["Cancel K482?", "Really?", DONE, "7 messages."]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_served_graph_that_waits_is_found_by_all_that_was_said(serve, app, asking, stream):
+    async def scenario():
+        async with serve(app("asks_first")) as client:
+            talks = [[], []]
+            for said in ("Cancel K482", "yes", "sure"):
+                for messages in talks:  # two that look the same
+                    messages.append({"role": "user", "content": said})
+                    if stream:
+                        text = "".join(await pieces_of(client, messages))
+                    else:
+                        got = await client.chat.completions.create(model="desk", messages=messages)
+                        text = got.choices[0].message.content
+                    messages.append({"role": "assistant", "content": text})
+            return [[message["content"] for message in messages[1::2]] for messages in talks]
+
+    first = "One moment.\n\nCancel K482?" if stream else "Cancel K482?"
+    assert asyncio.run(scenario()) == [[first, "Really?", DONE]] * 2
+
+
+def test_a_served_graph_without_a_checkpointer_begins_anew(serve, app, asking):
+    async def scenario():
+        async with serve(app("asks_and_forgets")) as client:
+            first = (await chat(client, "Cancel K482")).json()
+            return first["response"], (
+                await chat(client, "ja", conversation_id=first["conversation_id"])
+            ).json()
+
+    question, next = asyncio.run(scenario())
+    assert (question, next["response"]) == ("Cancel K482?", "3 messages.")
+
+
+def test_a_checkpointer_keeps_nothing_of_a_served_conversation_that_does_not_wait(serve, app, asking):
+    async def scenario():
+        async with serve(app("asks_first")) as client:
+            kept, id = [], None
+            for said in ("Cancel K482", "yes", "sure", "Thanks"):
+                id = (await chat(client, said, conversation_id=id)).json()["conversation_id"]
+                kept.append(len(sys.modules["served_app"].saver.storage))
+            return kept
+
+    assert asyncio.run(scenario()) == [1, 1, 0, 0]
+
+
 def test_a_served_app_has_the_tools_that_it_asks_for(serve, app):
     async def scenario():
         async with serve(app("with_desk_tools")) as client:
@@ -533,7 +654,7 @@ def test_a_served_app_takes_no_tools_of_the_caller(serve, app):
 
     async def scenario():
         async with serve(app("remembers")) as client:
-            with pytest.raises(openai.BadRequestError, match="this model takes no tools"):
+            with pytest.raises(openai.BadRequestError, match="takes no tools of the caller: f"):
                 await ask(client, "Hello", tools=[tool])
 
     asyncio.run(scenario())

@@ -116,7 +116,9 @@ class Answering:
             )
         can = self._agent.backend.capabilities
         if self._tools and not {Capability.TOOLS, Capability.TOKEN_IDS} & can:
-            raise ApiError(400, "unsupported", "this model takes no tools", param="tools")
+            names = ", ".join(tool["function"]["name"] for tool in self._tools)
+            message = f"this model takes no tools of the caller: {names}. Leave out tools"
+            raise ApiError(400, "unsupported", message, param="tools")
         if self._agent.tools and not {Capability.TOOLS, Capability.TOKEN_IDS} & can:
             message = 'this model takes no tools, and the agent has some; send "tool_choice": "none"'
             raise ApiError(400, "unsupported", message, param="tool_choice")
