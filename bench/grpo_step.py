@@ -102,7 +102,8 @@ class Steps:
         from transformers import AutoModelForCausalLM, AutoTokenizer
         from trl import GRPOConfig, GRPOTrainer
 
-        from grpo_host.training.cpu.fast_pass import FastGRPOTrainer, speed_up
+        from grpo_host.training.cpu.fast_pass import FastGRPOTrainer
+        from grpo_host.training.lora_linear import round_once
 
         torch.manual_seed(0)
         attention = {"attn_implementation": "eager"} if means.eager else {}
@@ -110,7 +111,7 @@ class Steps:
         lora = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
         model = get_peft_model(base, lora)
         if means.lora:
-            speed_up(model)
+            round_once(model)
         clock = self
 
         class Timed(FastGRPOTrainer if means.packed else GRPOTrainer):  # type: ignore[misc]

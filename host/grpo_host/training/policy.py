@@ -204,8 +204,8 @@ def load_policy(
     from peft import PeftModel
     from transformers import AutoTokenizer, set_seed
 
-    from grpo_host.training.cpu.fast_pass import speed_up
     from grpo_host.training.finite import first_nonfinite
+    from grpo_host.training.lora_linear import round_once
 
     set_seed(seed)
     if adapter is not None and (adapter / ADAPTER).is_file():
@@ -248,7 +248,7 @@ def load_policy(
         raise ModelError(
             f"the adapter at {adapter} is not finite (in {found}). Take another, or train it anew"
         )
-    speed_up(model)
+    round_once(model)
     return Policy(model, tokenizer, dtype, hub_id=hub_id)
 
 

@@ -1,14 +1,12 @@
 """The trainer's forward and backward pass on CPU, without the work that changes nothing.
 
 TRL's own pass runs the language-model head over prompts and padding, and most of its backward in
-float32; PEFT runs bfloat16 models' adapters in float32; prompts are computed once a sample. Here
+float32; prompts are computed once a sample. Here
 
 - a batch is packed: padding is left out, and a prompt that several rows share is computed once;
 - the head runs only for tokens that carry loss, and keeps what its backward needs from its forward;
 - rows without an advantage (their group's rewards are equal) have no backward pass;
-- tokens that were sampled under a grammar are scored among the ids that it allowed;
-- adapters stay float32 parameters (an optimizer's small updates would vanish in bfloat16), but
-  their products are taken in the model's precision.
+- tokens that were sampled under a grammar are scored among the ids that it allowed.
 
 Loss and gradients are TRL's, up to rounding. On GPUs, and for what is not known to be safe here
 (architectures outside ``PACKABLE``, trained heads, images), TRL's own pass is used.
@@ -18,8 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import MethodType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,46 +28,11 @@ from grpo_host.training.cpu.packing import ATTENTION, pack, token_rows
 from grpo_host.training.limits import Limits, within
 from grpo_host.training.ranks.gradient_sync import AveragedGradients
 
-if TYPE_CHECKING:
-    from torch import nn
-
 PACKABLE = frozenset({"llama", "qwen2", "qwen3"})
 """Model types whose attention is nothing but causal: what a packed batch's is."""
 
 HEAD_ROWS = 512
 """Tokens whose logits exist at a time: enough to use the head's weights well once they are loaded."""
-
-
-class _LoraLinear(torch.autograd.Function):
-    """A frozen linear layer and its adapter as one product, with no copy of the input in float32.
-
-    Added to a product that is rounded to bfloat16 already, the adapter's would mostly round away.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, scale: float
-    ) -> Tensor:
-        rows = x.reshape(-1, x.size(-1))
-        a_, b_ = a.to(x.dtype), (b * scale).to(x.dtype)
-        low = rows @ a_.t()
-        out = functional.linear(torch.cat([rows, low], dim=1), torch.cat([weight, b_], dim=1), bias)
-        ctx.save_for_backward(rows, weight, a_, b_, low)
-        ctx.scale, ctx.dtype = scale, a.dtype
-        return out.view(*x.shape[:-1], -1)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        rows, weight, a, b, low = ctx.saved_tensors
-        out = grad.reshape(-1, grad.size(-1))
-        grad_low = out @ b
-        grad_x = None
-        if ctx.needs_input_grad[0]:
-            grad_x = (out @ weight).addmm_(grad_low, a).view(*grad.shape[:-1], -1)
-        grad_a = (grad_low.t() @ rows).to(ctx.dtype)
-        grad_b = (out.t() @ low * ctx.scale).to(ctx.dtype)
-        return grad_x, None, None, grad_a, grad_b, None
 
 
 class _TokenLogprobs(torch.autograd.Function):
@@ -134,30 +96,6 @@ class _TokenLogprobs(torch.autograd.Function):
         if entropy_slopes is not None:
             moved += entropy_slopes * (-of_entropy / ctx.temperature)[:, None]
         return moved.to(slopes.dtype), *[None] * 7
-
-
-def speed_up(model: nn.Module) -> nn.Module:
-    """Let the LoRA layers of ``model`` compute in the model's precision; on CPU. Returns ``model``."""
-    from peft.tuners.lora import Linear
-
-    for module in model.modules():
-        if type(module) is Linear and module.weight.device.type == "cpu":
-            module.forward = MethodType(_lora_forward, module)
-    return model
-
-
-def _lora_forward(layer: Any, x: Tensor, *args: Any, **options: Any) -> Tensor:
-    active = layer.active_adapters
-    name = active[0] if len(active) == 1 else None
-    if (
-        (args or options or layer.disable_adapters or layer.merged or torch.is_autocast_enabled("cpu"))
-        or (name not in layer.lora_A or name in layer.lora_variant or layer.lora_bias[name])
-        or (layer.training and getattr(layer.lora_dropout[name], "p", 0.0) > 0)
-        or (layer.weight.requires_grad or layer.weight.dtype != x.dtype)
-    ):
-        return type(layer).forward(layer, x, *args, **options)
-    a, b = layer.lora_A[name].weight, layer.lora_B[name].weight
-    return _LoraLinear.apply(x, layer.weight, layer.base_layer.bias, a, b, layer.scaling[name])
 
 
 class FastGRPOTrainer(AveragedGradients, GRPOTrainer):
