@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 
 from bench.report import ROOT, Report, Row, Target, publish
-from bench.rollouts_workload import EPISODES, GROUP, LOOKUPS, MAX_TOKENS, MODEL, TASKS, TURNS, Measured
+from bench.rollouts_workload import DTYPE, EPISODES, GROUP, LOOKUPS, MAX_TOKENS, MODEL, TASKS, TURNS, Measured
 
 
 def _vllm() -> Measured:
@@ -68,7 +68,7 @@ def compare() -> Report:
     return Report(
         "Rollouts of order_desk",
         f"{EPISODES} episodes at once ({TASKS} tasks, {GROUP} samples each) of {TURNS} model turns and "
-        f"{LOOKUPS} look-ups; {MODEL} in bfloat16, temperature 1, at most {MAX_TOKENS} tokens a turn. The "
+        f"{LOOKUPS} look-ups; {MODEL} in {DTYPE}, temperature 1, at most {MAX_TOKENS} tokens a turn. The "
         "untrained model calls no tools, so on every engine the first three completions count as look-ups "
         "of the episode's order, whatever they say, and the fourth as the answer: equal work, real tool "
         "results. TRL 1.16 runs its own tool loop with transformers' generate, without an adapter, and only "

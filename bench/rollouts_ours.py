@@ -11,6 +11,7 @@ from typing import Any
 
 from bench.rollouts_workload import (
     CONTEXT,
+    DTYPE,
     EPISODES,
     GROUP,
     LOOKUPS,
@@ -73,7 +74,7 @@ class DecreedRenderer:
 def measure(name: str) -> Measured:
     """The second batch of episodes on the backend ``name``; a first, short one warms it up."""
     module, attribute = BACKENDS[name]
-    model = ModelSpec(MODEL, path=resolve_model(MODEL).path, context=CONTEXT)
+    model = ModelSpec(MODEL, path=resolve_model(MODEL).path, context=CONTEXT, dtype=DTYPE)
     metrics = asyncio.run(_measure(getattr(importlib.import_module(module), attribute)(model)))
     return Measured(metrics.seconds, metrics.turns, metrics.sampled_tokens)
 

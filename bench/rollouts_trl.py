@@ -17,7 +17,7 @@ from transformers import AutoTokenizer
 from trl import GRPOConfig, GRPOTrainer
 
 from bench.rollouts_ours import opening, tasks
-from bench.rollouts_workload import CONTEXT, EPISODES, GROUP, LOOKUPS, MAX_TOKENS, MODEL, Measured
+from bench.rollouts_workload import CONTEXT, DTYPE, EPISODES, GROUP, LOOKUPS, MAX_TOKENS, MODEL, Measured
 from grpo_environments.order_desk.dialogue import OrderDialogue
 from grpo_host.models.resolve import resolve_model
 
@@ -88,7 +88,7 @@ def measure() -> Measured:
                 output_dir=folder,
                 use_cpu=True,
                 bf16=False,
-                model_init_kwargs={"dtype": "bfloat16"},
+                model_init_kwargs={"dtype": DTYPE},
                 per_device_train_batch_size=EPISODES,
                 num_generations=GROUP,
                 max_completion_length=CONTEXT,

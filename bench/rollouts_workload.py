@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from grpo_host.models.precision import fast_dtype
+
 MODEL = "smollm2-135m"
 TASKS, GROUP = 4, 8
 EPISODES = TASKS * GROUP
@@ -11,6 +13,7 @@ LOOKUPS = 3
 TURNS = LOOKUPS + 1
 MAX_TOKENS = 32
 CONTEXT = 1024
+DTYPE = fast_dtype()
 SYSTEM = "You work at an order desk. Look the order up, then answer in one short sentence."
 
 

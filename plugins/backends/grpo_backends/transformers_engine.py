@@ -36,8 +36,10 @@ class TransformersBackend(Backend):
     """A transformers causal language model whose cache is attention keys and values.
 
     Requests that arrive within ``window`` seconds are generated together, at most ``max_batch``;
-    later ones wait until that batch has ended. ``seed`` draws the seeds of requests without one.
-    ``deterministic`` generates each alone: what it is given hangs on nothing but itself, to the last bit.
+    later ones join them. ``prefix_cache`` GiB hold keys and values of former requests: the next turn of
+    an episode computes its new tokens alone. ``seed`` draws the seeds of requests without one.
+    ``deterministic`` generates each alone and anew: what it is given hangs on nothing but itself, to the
+    last bit.
     """
 
     capabilities = frozenset(
@@ -61,15 +63,19 @@ class TransformersBackend(Backend):
         *,
         max_batch: int = 64,
         window: float = 0.005,
+        prefix_cache: float = 1.0,
         seed: int = 0,
         deterministic: bool = False,
     ) -> None:
         super().__init__(model)
-        if max_batch < 1 or window < 0:
-            raise ValueError("max_batch must be at least 1, window (seconds) not below 0")
+        if max_batch < 1 or window < 0 or prefix_cache < 0:
+            raise ValueError(
+                "max_batch must be at least 1, window (seconds) and prefix_cache (GiB) not below 0"
+            )
         self.deterministic = deterministic
         self.max_batch = 1 if deterministic else max_batch
         self.window = window
+        self.prefix_cache = 0.0 if deterministic else prefix_cache
         self.seed = seed
         self.weight_version = 0
         """The ``version`` of the last ``update_weights``."""
@@ -145,6 +151,7 @@ class TransformersBackend(Backend):
             )
 
         def copy(engine: Any) -> None:
+            engine.forget()
             _copy(engine, weights)
             self.weight_version = version
 
@@ -197,6 +204,7 @@ class TransformersBackend(Backend):
             end_ids=_end_ids(model, tokenizer),
             max_batch=self.max_batch,
             window=self.window,
+            prefix_cache=self.prefix_cache,
         )
 
 
