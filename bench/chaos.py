@@ -95,13 +95,14 @@ def attempt(folder: Path, *, resume: bool) -> int:
         os.dup2(sink, 2)
         os.setsid()
         from grpo_host.config.load import load_config
+        from grpo_host.config.resolve import resolve
         from grpo_host.plugins import load_plugins
         from grpo_host.training.from_yaml import run_training
         from grpo_host.utils.progress import Reporter
 
         loaded = load_config(folder / "agent.yaml")
         again = "latest" if resume else None
-        code = run_training(loaded, load_plugins(), resume=again, reporter=Reporter(quiet=True))
+        code = run_training(resolve(loaded, load_plugins()), resume=again, reporter=Reporter(quiet=True))
     except BaseException:
         import traceback
 

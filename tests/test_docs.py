@@ -11,7 +11,9 @@ import pytest
 from grpo_host.assembly.tools import make_tools, tool_name
 from grpo_host.checks.check import check
 from grpo_host.config.load import load_config
+from grpo_host.config.resolve import resolve
 from grpo_host.plugins import load_plugins
+from grpo_host.plugins.options import resolve_use
 from grpo_host.plugins.use import PluginUse
 from grpo_sdk import hooks
 from grpo_sdk.testing import make_trajectory
@@ -43,7 +45,7 @@ def test_the_documented_bundle_brings_its_tools() -> None:
     registry = load_plugins(disable=True)
     registry.register(type("Plugin", (), {"grpo_tools": staticmethod(namespace["grpo_tools"])}), "docs")
 
-    tools = make_tools(PluginUse(name="notebook"), registry)
+    tools = make_tools(resolve_use("tool", PluginUse(name="notebook"), registry))
 
     assert [tool_name(tool) for tool in tools] == ["write_note", "read_notes"]
 
@@ -65,7 +67,7 @@ def test_the_examples_are_ready_to_run(
 ) -> None:
     monkeypatch.chdir(tmp_path)
 
-    check(load_config(example), load_plugins()).raise_for_problems()
+    check(resolve(load_config(example), load_plugins())).raise_for_problems()
 
 
 def test_every_hook_is_documented_with_its_arguments() -> None:

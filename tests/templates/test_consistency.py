@@ -14,6 +14,7 @@ from opentelemetry.util.genai import environment_variables as genai_variables
 from grpo_host.checks.check import check
 from grpo_host.cli.group import grpo_host
 from grpo_host.config.load import load_config
+from grpo_host.config.resolve import resolve
 from grpo_host.config.schema import ServingConfig
 from grpo_host.models.embedded import cache_directory
 from grpo_host.plugins import load_plugins
@@ -170,4 +171,4 @@ def test_the_agent_that_is_written_can_be_served_and_trained(deployment: Any) ->
     loaded = load_config(deployment.directory / "agent.yaml")
 
     for purpose in ("chat", "train"):
-        check(loaded, load_plugins(), purpose=purpose).raise_for_problems()
+        check(resolve(loaded, load_plugins()), purpose=purpose).raise_for_problems()

@@ -7,15 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from grpo_host.assembly.tools import build_tools
 from grpo_host.backends.on_demand import OnDemandBackend
-from grpo_host.plugins import Offer, Registry
-from grpo_host.plugins.options import choose
-from grpo_host.plugins.use import BackendUse
+from grpo_host.plugins import Offer
 from grpo_host.rollouts.mixture import Mixture
-from grpo_host.rollouts.scoring import WeightedReward
+from grpo_host.rollouts.scoring import RewardSet, WeightedReward
 from grpo_sdk.backend import Backend, Capability, ModelSpec
 from grpo_sdk.curriculum import Curriculum
 from grpo_sdk.environment import Environment
@@ -25,8 +23,11 @@ from grpo_sdk.strategy import Strategy
 from grpo_sdk.tools import ToolLike
 
 if TYPE_CHECKING:
-    from grpo_host.config.schema import AgentConfig
-    from grpo_host.plugins.use import ModelConfig, PluginUse
+    from grpo_host.config.resolve import ResolvedConfig
+    from grpo_host.plugins import Registry
+    from grpo_host.plugins.options import ResolvedUse
+    from grpo_host.plugins.use import BackendUse, ModelConfig, PluginUse
+    from grpo_host.utils.validation import Location
 
 
 @dataclass(frozen=True)
@@ -45,125 +46,138 @@ class Parts:
     """Those that environments have for themselves, such as a simulated user's."""
 
 
-def build(config: AgentConfig, registry: Registry, *, progress: Callable[[str], None] | None = None) -> Parts:
-    """Make every part.
+def build(resolved: ResolvedConfig, *, progress: Callable[[str], None] | None = None) -> Parts:
+    """Make every part that is not made yet; whoever has them closes them.
 
     ``progress`` is told before a model is downloaded or converted. Raises ``PluginError``,
     ``ConfigError`` or ``ModelError``.
     """
-    strategy = build_strategy(config, registry)
+    strategy = build_strategy(resolved)
     own: list[Backend] = []
 
-    def make(asked: BackendUse) -> Backend:
-        own.append(make_chat_backend(asked, registry, progress=progress))
+    def make(location: Location) -> Backend:
+        own.append(OnDemandBackend(_own_backend(resolved, location, progress=progress)))
         return own[-1]
 
-    environment = build_environment(config, registry, make)
-    return Parts(
-        rewards=build_rewards(config, registry, progress=progress),
-        tools=build_tools(config, registry, strategy),
+    environment = build_environment(resolved, make)
+    parts = Parts(
+        rewards=build_rewards(resolved, progress=progress),
+        tools=build_tools(resolved, strategy),
         strategy=strategy,
         environment=environment,
-        backend=build_backend(config, registry, progress=progress),
+        backend=build_backend(resolved, progress=progress),
         environment_backends=tuple(own),
     )
+    resolved.closing.pop_all()
+    return parts
 
 
 def build_rewards(
-    config: AgentConfig, registry: Registry, *, progress: Callable[[str], None] | None = None
+    resolved: ResolvedConfig, *, progress: Callable[[str], None] | None = None
 ) -> list[WeightedReward]:
-    """The rewards, in their order, each with the backends that it has for itself."""
-    made = []
-    for use in config.rewards:
-        own: list[Backend] = []
-
-        def make(asked: BackendUse, own: list[Backend] = own) -> Backend:
-            own.append(make_chat_backend(asked, registry, progress=progress))
-            return own[-1]
-
-        reward = make_reward(use, registry, make)
-        made.append(
-            WeightedReward(
-                use.label, reward, use.weight, use.seconds, tuple(own), frozenset(use.environments)
-            )
-        )
-    return made
+    """The rewards, in their order, each with the backends that it has for itself, and their models."""
+    rewards = [build_reward(resolved, index) for index in range(len(resolved.config.rewards))]
+    for index, item in enumerate(rewards):
+        location = ("rewards", index)
+        for name, backend in zip(resolved.use(location).backends, item.backends, strict=True):
+            own = (*location, "options", name)
+            if Capability.LOCAL_WEIGHTS in resolved.use(own).offer.capabilities:
+                cast("OnDemandBackend", backend).ask(_own_backend(resolved, own, progress=progress))
+    return rewards
 
 
-def make_reward(
-    use: PluginUse, registry: Registry, make_backend: Callable[[BackendUse], Backend]
-) -> Reward | GroupReward:
-    """One reward; ``make_backend`` makes the backends that its options name."""
-    offer, options = choose("reward", use, registry)
-    for name, value in options.items():
-        if isinstance(value, BackendUse):
-            options[name] = make_backend(value)
-    made = offer.make(**options)
+def build_reward(resolved: ResolvedConfig, index: int) -> WeightedReward:
+    """One reward; the models of its own backends are not looked for yet."""
+    return resolved.once(("rewards", index), lambda: _reward(resolved, index))
+
+
+def _reward(resolved: ResolvedConfig, index: int) -> WeightedReward:
+    location, use = ("rewards", index), resolved.config.rewards[index]
+    chosen = resolved.use(location)
+    own = {
+        name: OnDemandBackend(_own_backend(resolved, (*location, "options", name), find_model=False))
+        for name in chosen.backends
+    }
+    made = chosen.offer.make(**{**chosen.arguments(), **own})
     if not isinstance(made, Reward | GroupReward):
-        raise _wrong(offer, made, "a Reward or a GroupReward")
-    return made
+        raise _wrong(chosen.offer, made, "a Reward or a GroupReward")
+    item = WeightedReward(
+        use.label, made, use.weight, use.seconds, tuple(own.values()), frozenset(use.environments)
+    )
+    resolved.closing.callback(RewardSet([item]).close)
+    return item
 
 
-def build_strategy(config: AgentConfig, registry: Registry) -> Strategy:
+def build_strategy(resolved: ResolvedConfig) -> Strategy:
     """The strategy, or a plain one, with agent.yaml's system prompt after its own."""
-    strategy = Strategy("plain")
-    if config.agent.strategy is not None:
-        offer, options = choose("strategy", config.agent.strategy, registry)
-        strategy = offer.make(**options)
-        if not isinstance(strategy, Strategy):
-            raise _wrong(offer, strategy, "a Strategy")
-    prompts = (strategy.system_prompt, config.agent.system_prompt)
+    strategy = own_strategy(resolved) or Strategy("plain")
+    prompts = (strategy.system_prompt, resolved.config.agent.system_prompt)
     return replace(strategy, system_prompt="\n".join(text for text in prompts if text))
 
 
-def stand_in(use: BackendUse) -> Backend:
-    """What an environment that is only looked at has in place of a model of its own: it loads nothing."""
-    from grpo_sdk.testing.scripted import ScriptedBackend
+def own_strategy(resolved: ResolvedConfig) -> Strategy | None:
+    """The strategy as its plugin makes it, if agent.yaml names one."""
+    named = resolved.config.agent.strategy is not None
+    return _made(resolved, ("agent", "strategy"), Strategy) if named else None
 
-    return ScriptedBackend(ModelSpec(use.model.name))
+
+def build_curriculum(resolved: ResolvedConfig) -> Curriculum | None:
+    """What chooses the tasks of the next step, if anything does."""
+    named = resolved.config.training.curriculum is not None
+    return _made(resolved, ("training", "curriculum"), Curriculum) if named else None
+
+
+def _made(resolved: ResolvedConfig, location: Location, kind: Any) -> Any:
+    def make() -> Any:
+        chosen = resolved.use(location)
+        made = chosen.offer.make(**chosen.arguments())
+        if not isinstance(made, kind):
+            raise _wrong(chosen.offer, made, f"a {kind.__name__}")
+        return made
+
+    return resolved.once(location, make)
 
 
 def build_environment(
-    config: AgentConfig, registry: Registry, make_backend: Callable[[BackendUse], Backend] = stand_in
+    resolved: ResolvedConfig, make_backend: Callable[[Location], Backend] | None = None
 ) -> Callable[[], Environment]:
     """What makes a fresh environment for each episode, or a fresh mixture of them."""
-    if config.environment is not None:
-        return make_environment(config.environment, registry, make_backend)
-    made = {use.label: make_environment(use, registry, make_backend) for use in config.environments}
-    return partial(Mixture, made)
+    made = {
+        use.label: make_environment(resolved, location, make_backend)
+        for location, use in resolved.config.played
+    }
+    return partial(Mixture, made) if resolved.config.environments else next(iter(made.values()))
 
 
 def make_environment(
-    use: PluginUse, registry: Registry, make_backend: Callable[[BackendUse], Backend] = stand_in
+    resolved: ResolvedConfig, location: Location, make_backend: Callable[[Location], Backend] | None = None
 ) -> Callable[[], Environment]:
-    """What makes a fresh environment of the one that ``use`` names.
+    """What makes a fresh environment of the one at ``location``.
 
-    ``make_backend`` makes the backends that its options name: once, for all episodes.
+    ``make_backend`` makes the backends that its options name: once, for all episodes. Without it, the
+    environment is only looked at: in their place are backends that load nothing.
     """
-    offer, options = choose("environment", use, registry)
-    backends = {name: make_backend(value) for name, value in options.items() if isinstance(value, BackendUse)}
-    options = {name: value for name, value in options.items() if name not in backends}
+    chosen = resolved.use(location)
+    backends = {
+        name: make_backend((*location, "options", name)) if make_backend else _stand_in(use)
+        for name, use in chosen.backends.items()
+    }
+    options = {name: value for name, value in chosen.arguments().items() if name not in backends}
 
     def make() -> Environment:
         # Copied: what one episode does to an option's list must not reach the next.
-        made = offer.make(**copy.deepcopy(options), **backends)
+        made = chosen.offer.make(**copy.deepcopy(options), **backends)
         if not isinstance(made, Environment):
-            raise _wrong(offer, made, "an Environment")
+            raise _wrong(chosen.offer, made, "an Environment")
         return made
 
     return make
 
 
-def build_curriculum(config: AgentConfig, registry: Registry | None) -> Curriculum | None:
-    """What chooses the tasks of the next step, if anything does."""
-    use = config.training.curriculum
-    if use is None or registry is None:
-        return None
-    offer, options = choose("curriculum", use, registry)
-    made = offer.make(**options)
-    if not isinstance(made, Curriculum):
-        raise _wrong(offer, made, "a Curriculum")
-    return made
+def _stand_in(use: BackendUse) -> Backend:
+    from grpo_sdk.testing.scripted import ScriptedBackend
+
+    return ScriptedBackend(ModelSpec(use.model.name))
 
 
 def environment_overrides(use: PluginUse, registry: Registry, method: str) -> bool:
@@ -172,46 +186,41 @@ def environment_overrides(use: PluginUse, registry: Registry, method: str) -> bo
     return getattr(factory, method, None) is not getattr(Environment, method)
 
 
-def build_backend(
-    config: AgentConfig, registry: Registry, *, progress: Callable[[str], None] | None = None
-) -> Backend:
+def build_backend(resolved: ResolvedConfig, *, progress: Callable[[str], None] | None = None) -> Backend:
     """The backend, its model resolved to a directory if it loads one itself; not started."""
-    use = config.backend
-    if config.deterministic:
-        use = use.model_copy(update={"options": {**use.options, "deterministic": True}})
-    return _make_backend(use, config.model, registry, progress=progress)
+    config = resolved.config
+    more = {"deterministic": True} if config.deterministic else {}
+    return make_backend(resolved.use(("backend",)), config.model, progress=progress, **more)
 
 
-def make_chat_backend(
-    use: BackendUse,
-    registry: Registry,
+def _own_backend(
+    resolved: ResolvedConfig,
+    location: Location,
     *,
-    resolve: bool = True,
+    find_model: bool = True,
     progress: Callable[[str], None] | None = None,
-) -> OnDemandBackend:
-    """A backend for a plugin's own use: it chats, and starts when first asked.
-
-    Without ``resolve`` its model is not looked for, as is right for a check.
-    """
-    return OnDemandBackend(_make_backend(use, use.model, registry, resolve=resolve, progress=progress))
-
-
-def _make_backend(
-    use: PluginUse,
-    model: ModelConfig,
-    registry: Registry,
-    *,
-    resolve: bool = True,
-    progress: Callable[[str], None] | None,
 ) -> Backend:
-    offer, options = choose("backend", use, registry)
+    """The one that a reward or environment has for itself; the option at ``location`` names it."""
+    model = resolved.backend_use(location).model
+    return make_backend(resolved.use(location), model, find_model=find_model, progress=progress)
+
+
+def make_backend(
+    chosen: ResolvedUse,
+    model: ModelConfig,
+    *,
+    find_model: bool = True,
+    progress: Callable[[str], None] | None = None,
+    **more: Any,
+) -> Backend:
+    """The backend on ``model``; without ``find_model`` it can only be looked at. It is not started."""
     path = hub_id = None
-    if resolve and Capability.LOCAL_WEIGHTS in offer.capabilities:
+    if find_model and Capability.LOCAL_WEIGHTS in chosen.offer.capabilities:
         from grpo_host.models.resolve import resolve_model
 
-        resolved = resolve_model(model.name, progress=progress)
-        path, hub_id = resolved.path, resolved.hub_id
-    made: Backend = offer.make(model_spec(model, path, hub_id), **options)
+        found = resolve_model(model.name, progress=progress)
+        path, hub_id = found.path, found.hub_id
+    made: Backend = chosen.offer.make(model_spec(model, path, hub_id), **{**chosen.arguments(), **more})
     return made
 
 

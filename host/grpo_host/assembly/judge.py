@@ -6,10 +6,11 @@ import os
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
-from grpo_host.assembly.from_yaml import make_chat_backend
+from grpo_host.assembly.from_yaml import make_backend
 from grpo_host.backends.on_demand import OnDemandBackend
 from grpo_host.config.backend_checks import check_backend_option
 from grpo_host.plugins import load_plugins
+from grpo_host.plugins.options import resolve_use
 from grpo_host.plugins.use import BackendUse
 from grpo_sdk.errors import ConfigError
 
@@ -38,11 +39,11 @@ def make_judge(
     use = BackendUse.model_validate(
         {"name": backend, "model": {"name": model, "context": context}, "options": dict(options or {})}
     )
-    registry = registry or load_plugins()
-    kind = cast("type[Backend]", registry.get("backend", use.name).factory)
+    chosen = resolve_use("backend", use, registry or load_plugins())
+    kind = cast("type[Backend]", chosen.offer.factory)
     if complaints := list(check_backend_option(use, kind, ())):
         raise ConfigError(f'the judge "{model}" on {backend}: {"; ".join(c.message for c in complaints)}')
-    return make_chat_backend(use, registry, progress=progress)
+    return OnDemandBackend(make_backend(chosen, use.model, progress=progress))
 
 
 def judge_from_environment(*, registry: Registry | None = None) -> OnDemandBackend:

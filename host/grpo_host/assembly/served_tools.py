@@ -14,8 +14,7 @@ from grpo_sdk.strategy import Strategy
 from grpo_sdk.tools import BoundTool, bind
 
 if TYPE_CHECKING:
-    from grpo_host.config.schema import AgentConfig
-    from grpo_host.plugins import Registry
+    from grpo_host.config.resolve import ResolvedConfig
 
 
 @dataclass(frozen=True)
@@ -41,10 +40,10 @@ class ServedTools:
             await self.environment.close()
 
 
-def served_tools(config: AgentConfig, registry: Registry) -> ServedTools:
-    """The tools of ``config``. Raises ``PluginError`` or ``ConfigError``, also if two have one name."""
-    own = tuple(bind(tool) for tool in build_tools(config, registry, Strategy("all")))
-    environment, theirs = environment_tools(config, registry)
+def served_tools(resolved: ResolvedConfig) -> ServedTools:
+    """The tools of the agent. Raises ``PluginError`` or ``ConfigError``, also if two have one name."""
+    own = tuple(bind(tool) for tool in build_tools(resolved, Strategy("all")))
+    environment, theirs = environment_tools(resolved)
     names = [tool.name for tool in (*own, *theirs)]
     for name in names:
         if names.count(name) > 1:
@@ -55,17 +54,16 @@ def served_tools(config: AgentConfig, registry: Registry) -> ServedTools:
     return ServedTools(own, theirs, environment)
 
 
-def environment_tools(
-    config: AgentConfig, registry: Registry
-) -> tuple[Environment | None, tuple[BoundTool, ...]]:
+def environment_tools(resolved: ResolvedConfig) -> tuple[Environment | None, tuple[BoundTool, ...]]:
     """What the environment offers for serving, and the instance behind it.
 
     An environment that offers nothing is not even made: if an agent is served, the data of its episodes
     need not be.
     """
-    if not any(environment_overrides(use, registry, "serving_tools") for _, use in config.played):
+    config = resolved.config
+    if not any(environment_overrides(use, resolved.registry, "serving_tools") for _, use in config.played):
         return None, ()
-    environment = build_environment(config, registry)()
+    environment = build_environment(resolved)()
     try:
         tools = tuple(bind(tool) for tool in environment.serving_tools())
     except GrpoError:
@@ -77,11 +75,11 @@ def environment_tools(
     return environment, tools
 
 
-def lacks_tools_of_episodes(config: AgentConfig, registry: Registry) -> list[str]:
+def lacks_tools_of_episodes(resolved: ResolvedConfig) -> list[str]:
     """The environments whose episodes have tools that the served agent has to do without."""
     return [
         use.label
-        for _, use in config.played
-        if environment_overrides(use, registry, "tools")
-        and not environment_overrides(use, registry, "serving_tools")
+        for _, use in resolved.config.played
+        if environment_overrides(use, resolved.registry, "tools")
+        and not environment_overrides(use, resolved.registry, "serving_tools")
     ]

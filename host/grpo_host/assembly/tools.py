@@ -3,43 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from grpo_host.backends.event_loop import run_blocking
-from grpo_host.plugins.options import choose
 from grpo_sdk.bundles import LiveBundle, as_bundle, bundle_schemas
 from grpo_sdk.errors import GrpoError, PluginError
 from grpo_sdk.tools import BoundTool, ToolLike, as_tool
 
 if TYPE_CHECKING:
-    from grpo_host.config.schema import AgentConfig
-    from grpo_host.plugins import Registry
-    from grpo_host.plugins.use import PluginUse
-    from grpo_sdk.messages import ToolSchema
+    from grpo_host.config.resolve import ResolvedConfig
+    from grpo_host.plugins.options import ResolvedUse
     from grpo_sdk.strategy import Strategy
 
-_described: dict[tuple[Any, str], list[ToolSchema]] = {}
 
-
-def build_tools(config: AgentConfig, registry: Registry, strategy: Strategy) -> list[ToolLike]:
+def build_tools(resolved: ResolvedConfig, strategy: Strategy) -> list[ToolLike]:
     """The tools of agent.yaml that ``strategy`` may use."""
-    tools = [tool for use in config.agent.tools for tool in make_tools(use, registry)]
+    uses = range(len(resolved.config.agent.tools))
+    tools = [tool for index in uses for tool in tools_of(resolved, index)]
     return [tool for tool in tools if strategy.tools is None or tool_name(tool) in strategy.tools]
 
 
-def make_tools(use: PluginUse, registry: Registry) -> list[ToolLike]:
-    """What ``use`` names: one tool, or those of a bundle. Raises ``PluginError`` or ``ConfigError``."""
-    offer, options = choose("tool", use, registry)
+def tools_of(resolved: ResolvedConfig, index: int) -> list[ToolLike]:
+    """The tools that one item of ``agent.tools`` names. Raises as ``make_tools`` does."""
+    location = ("agent", "tools", index)
+    return resolved.once(location, lambda: make_tools(resolved.use(location)))
+
+
+def make_tools(chosen: ResolvedUse) -> list[ToolLike]:
+    """What is named: one tool, or those of a bundle. Raises ``PluginError`` or ``ConfigError``."""
+    offer, options = chosen.offer, chosen.arguments()
     made = offer.make(**options)
     bundle = as_bundle(made, lambda: offer.make(**options))
     try:
         if bundle is None:
             return [as_tool(tool) for tool in (made if isinstance(made, list | tuple) else [made])]
-        # Several starts of a server, for check, for build and for the run, would be felt.
-        key = (offer.factory, repr(sorted(options.items())))
-        if key not in _described:
-            _described[key] = run_blocking(bundle_schemas(str(offer), bundle))
-        return list(LiveBundle(f'tool "{offer.name}"', bundle, _described[key]).tools)
+        schemas = run_blocking(bundle_schemas(str(offer), bundle))
+        return list(LiveBundle(f'tool "{offer.name}"', bundle, schemas).tools)
     except GrpoError:
         raise
     except (TypeError, ValueError) as problem:

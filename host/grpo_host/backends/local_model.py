@@ -149,12 +149,13 @@ class LocalModel:
         """The backend, which models of the same weights and options share."""
         if isinstance(self._backend, Backend):
             return ThreadedBackend(self._backend)
-        from grpo_host.plugins.options import choose
+        from grpo_host.plugins.options import resolve_use
         from grpo_host.plugins.use import PluginUse
 
         name = _best_backend() if self._backend == AUTO else self._backend
         use = PluginUse(name=name, options=self._options)
-        offer, options = choose("backend", use, self._registry or installed_plugins())
+        found = resolve_use("backend", use, self._registry or installed_plugins())
+        offer, options = found.offer, found.arguments()
         if self._adapter is not None and Capability.ADAPTERS not in offer.capabilities:
             raise CapabilityError(f'the backend "{name}" loads no adapters; choose transformers or vllm')
         resolved = self._resolved(offer)

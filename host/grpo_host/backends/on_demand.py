@@ -58,6 +58,10 @@ class OnDemandBackend(ThreadedBackend):
     """
 
     def __init__(self, inner: Backend) -> None:
+        self.ask(inner)
+
+    def ask(self, inner: Backend) -> None:
+        """From now on, chat with ``inner``. Nobody has asked the one before."""
         if not can_chat(inner):
             raise CapabilityError(f"the backend {type(inner).__name__} can neither chat nor speak token ids")
         super().__init__(inner if Capability.CHAT in inner.capabilities else ChatThroughTokens(inner))

@@ -11,7 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from grpo_host.backends.local_model import AUTO, LocalModel, installed_plugins
 from grpo_host.models.precision import resolve_dtype
 from grpo_host.models.resolve import check_name
-from grpo_host.plugins.options import choose
+from grpo_host.plugins.options import resolve_use
 from grpo_host.plugins.use import PluginUse
 from grpo_host.utils.validation import settings_of
 from grpo_sdk.backend import Backend, Capability, Sampling
@@ -82,7 +82,7 @@ class ModelSettings(BaseModel):
         local = True
         if self.backend != AUTO:
             use = PluginUse(name=self.backend, options=self.backend_options)
-            offer, _ = choose("backend", use, installed_plugins())
+            offer = resolve_use("backend", use, installed_plugins()).offer
             local = Capability.LOCAL_WEIGHTS in offer.capabilities
         try:
             if local and self.model:

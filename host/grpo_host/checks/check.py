@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Literal, cast
 from grpo_host.assembly.from_yaml import (
     build_curriculum,
     build_environment,
+    build_reward,
     build_strategy,
     environment_overrides,
-    make_chat_backend,
+    make_backend,
     make_environment,
-    make_reward,
-    model_spec,
 )
-from grpo_host.assembly.tools import make_tools, tool_name
+from grpo_host.assembly.tools import tool_name, tools_of
 from grpo_host.checks.app import check_app, unused_tools
 from grpo_host.checks.environment import REFUSED_NAME, TOOL_NAME, check_environment, check_tasks
 from grpo_host.checks.model import check_lora
@@ -30,6 +29,7 @@ from grpo_host.config.backend_checks import (
     check_settings,
 )
 from grpo_host.config.problems import InvalidConfigError, Problem
+from grpo_host.config.resolve import plugin_uses
 from grpo_host.config.training_checks import (
     check_context,
     check_dialogues,
@@ -38,17 +38,14 @@ from grpo_host.config.training_checks import (
     check_rewards,
     check_training,
 )
-from grpo_host.config.uses import backend_options, plugin_uses
-from grpo_host.plugins.options import OptionsError, read_options
+from grpo_host.plugins.options import OptionsError
 from grpo_host.utils.stdout import plugins_print_to_stderr
 from grpo_host.utils.validation import Complaint, Location
 from grpo_sdk.environment import HELD_OUT, TRAIN
 from grpo_sdk.errors import GrpoError
 
 if TYPE_CHECKING:
-    from grpo_host.config.load import LoadedConfig
-    from grpo_host.plugins import Kind, Registry
-    from grpo_host.plugins.use import PluginUse
+    from grpo_host.config.resolve import ResolvedConfig
     from grpo_sdk.backend import Backend
 
 Purpose = Literal["train", "eval", "rollout", "chat"]
@@ -73,17 +70,18 @@ class Report:
         return self
 
 
-def check(loaded: LoadedConfig, registry: Registry, *, purpose: Purpose = "train") -> Report:
-    """Check ``loaded`` for ``purpose``.
+def check(resolved: ResolvedConfig, *, purpose: Purpose = "train") -> Report:
+    """Check ``resolved`` for ``purpose``.
 
-    Makes the rewards, tools, strategy and environment once, and resets the environment once.
+    Makes rewards, tools, strategy and curriculum, which ``resolved`` keeps; whoever has it closes them. Makes
+    an environment, resets it once, and closes it.
     """
-    checker = _Checker(loaded, registry, purpose)
+    checker = _Checker(resolved, purpose)
     with plugins_print_to_stderr():
         checker.run()
     ordered = sorted(checker.complaints, key=lambda c: checker.line(c.location))
     return Report(
-        problems=[loaded.origin.problem(complaint) for complaint in ordered],
+        problems=[resolved.origin.problem(complaint) for complaint in ordered],
         tasks={split: len(ids) for split, ids in checker.facts.tasks.items()},
         tools=checker.tools,
         warnings=checker.warnings,
@@ -93,10 +91,10 @@ def check(loaded: LoadedConfig, registry: Registry, *, purpose: Purpose = "train
 class _Checker:
     """One check: what was found so far."""
 
-    def __init__(self, loaded: LoadedConfig, registry: Registry, purpose: Purpose) -> None:
-        self.loaded = loaded
-        self.config = loaded.config
-        self.registry = registry
+    def __init__(self, resolved: ResolvedConfig, purpose: Purpose) -> None:
+        self.resolved = resolved
+        self.config = resolved.config
+        self.registry = resolved.registry
         self.purpose = purpose
         self.training = purpose == "train"
         self.complaints: list[Complaint] = []
@@ -112,7 +110,7 @@ class _Checker:
         """For sorting: overrides first, then by line."""
         from grpo_host.config.source import line_of
 
-        origin = self.loaded.origin
+        origin = self.resolved.origin
         return 0 if origin.override_of(location) else line_of(location, origin.lines)
 
     def run(self) -> None:
@@ -140,12 +138,12 @@ class _Checker:
 
     def _uses(self) -> Iterator[Complaint]:
         """Check that every plugin that is named exists, works, and accepts its options."""
-        for location, kind, use in plugin_uses(self.config):
-            yield from self._use(location, kind, use)
+        for location, _, _ in plugin_uses(self.config):
+            yield from self._use(location)
 
-    def _use(self, location: Location, kind: Kind, use: PluginUse) -> Iterator[Complaint]:
+    def _use(self, location: Location) -> Iterator[Complaint]:
         try:
-            read_options(self.registry.get(kind, use.name), use.options)
+            self.resolved.use(location)
         except OptionsError as error:
             self.bad.add(location)
             for complaint in error.complaints:
@@ -157,31 +155,28 @@ class _Checker:
 
     def _backend_options(self) -> Iterator[Complaint]:
         """Check that the rewards' and environments' own backends exist and can chat."""
-        for location, use in backend_options(self.config, self.registry):
-            found = list(self._use(location, "backend", use))
+        for location in self.resolved.backend_options():
+            found = list(self._use(location))
             if not found:
-                backend = cast("type[Backend]", self.registry.get("backend", use.name).factory)
-                found = list(check_backend_option(use, backend, location))
+                backend = cast("type[Backend]", self.resolved.use(location).offer.factory)
+                found = list(check_backend_option(self.resolved.backend_use(location), backend, location))
             if found:
                 self.bad.add(location[:-2])  # the reward or environment
             yield from found
 
     def _rewards(self) -> Iterator[Complaint]:
-        for index, use in enumerate(self.config.rewards):
+        for index in range(len(self.config.rewards)):
             if ("rewards", index) in self.bad:
                 continue
             try:
-                made = make_reward(
-                    use, self.registry, lambda own: make_chat_backend(own, self.registry, resolve=False)
-                )
-                made.close()
+                build_reward(self.resolved, index)
             except GrpoError as error:
                 yield Complaint(("rewards", index), str(error))
 
     def _curriculum(self) -> Iterator[Complaint]:
         if self.training and ("training", "curriculum") not in self.bad:
             try:
-                build_curriculum(self.config, self.registry)
+                build_curriculum(self.resolved)
             except GrpoError as error:
                 yield Complaint(("training", "curriculum"), str(error))
 
@@ -193,7 +188,7 @@ class _Checker:
             if location in self.bad:
                 continue
             facts = probe_environment(
-                make_environment(use, self.registry),
+                make_environment(self.resolved, location),
                 list(dict.fromkeys(splits)),
                 demonstrations=warm_start,
                 seconds=self.config.agent.limits.probe_seconds,
@@ -209,7 +204,7 @@ class _Checker:
         ):
             return  # it need not even be made
         self.facts = probe_serving_tools(
-            build_environment(self.config, self.registry), seconds=self.config.agent.limits.probe_seconds
+            build_environment(self.resolved), seconds=self.config.agent.limits.probe_seconds
         )
         if self.facts.error is not None:
             yield Complaint(
@@ -219,12 +214,12 @@ class _Checker:
     def _tools(self) -> Iterator[Complaint]:
         """Check that tools can be made, have distinct names, and include those that the strategy uses."""
         made: dict[str, int] = {}
-        for index, use in enumerate(self.config.agent.tools):
+        for index in range(len(self.config.agent.tools)):
             where = ("agent", "tools", index)
             if where in self.bad:
                 continue
             try:
-                names = [tool_name(tool) for tool in make_tools(use, self.registry)]
+                names = [tool_name(tool) for tool in tools_of(self.resolved, index)]
             except GrpoError as error:
                 yield Complaint(where, str(error))
                 continue
@@ -252,7 +247,7 @@ class _Checker:
     def _strategy(self, made: dict[str, int]) -> Iterator[Complaint]:
         where = ("agent", "strategy")
         try:
-            strategy = build_strategy(self.config, self.registry)
+            strategy = build_strategy(self.resolved)
         except GrpoError as error:
             yield Complaint(where, str(error))
             return
@@ -274,14 +269,13 @@ class _Checker:
                 )
 
     def _backend(self) -> Iterator[Complaint]:
-        use = self.config.backend
-        offer = self.registry.get("backend", use.name)
-        backend = cast("type[Backend]", offer.factory)  # the registry takes no others
+        use, chosen = self.config.backend, self.resolved.use(("backend",))
+        backend = cast("type[Backend]", chosen.offer.factory)  # the registry takes no others
         yield from check_capabilities(
             self.config, backend, self.registry, training=self.training, tools=self.tools
         )
         # Another backend on the command line need not honour what the file says for its own.
-        if self.loaded.origin.override_of(("backend",)) is None:
+        if self.resolved.origin.override_of(("backend",)) is None:
             yield from check_settings(self.config.model, use, backend)
         yield from check_installed(self.config, backend, training=self.training)
         yield from check_model(self.config.model, backend)
@@ -289,6 +283,6 @@ class _Checker:
         yield from wrong
         self.warnings += [f"model {self.config.model.name}: {doubt}" for doubt in doubts]
         try:
-            self.backend = offer.make(model_spec(self.config.model, None), **read_options(offer, use.options))
+            self.backend = make_backend(chosen, self.config.model, find_model=False)
         except GrpoError as error:
             yield Complaint(("backend",), str(error))

@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from grpo_host.config.load import LoadedConfig
     from grpo_host.config.overrides import Override
+    from grpo_host.config.resolve import ResolvedConfig
     from grpo_host.plugins import Registry
 
 
 def load_checked(
     path: Path, changes: Sequence[str | Override], registry: Registry, purpose: Any
-) -> LoadedConfig:
-    """agent.yaml with ``changes``, checked for ``purpose``. Raises ``ConfigError``."""
+) -> ResolvedConfig:
+    """agent.yaml with ``changes``, checked for ``purpose``, and what the check has found and made.
+
+    Whoever has it closes that (``closing``). Raises ``ConfigError``.
+    """
     from grpo_host.checks.check import check
     from grpo_host.config.load import load_config
+    from grpo_host.config.resolve import resolve
 
-    loaded = load_config(path, changes, registry)
-    check(loaded, registry, purpose=purpose).raise_for_problems()
-    return loaded
+    resolved = resolve(load_config(path, changes, registry), registry)
+    with ExitStack() as stack:
+        stack.enter_context(resolved.closing)
+        check(resolved, purpose=purpose).raise_for_problems()
+        stack.pop_all()
+    return resolved

@@ -42,13 +42,15 @@ def command(
     """Find what is wrong with an agent.yaml, without loading a model."""
     from grpo_host.checks.check import check
     from grpo_host.config.load import load_config
+    from grpo_host.config.resolve import resolve
     from grpo_host.config.resolved import dump_resolved
 
-    loaded = load_config(agent_yaml, overrides, registry)
-    report = check(loaded, registry, purpose=purpose).raise_for_problems()
+    loaded = resolve(load_config(agent_yaml, overrides, registry), registry)
+    with loaded.closing:
+        report = check(loaded, purpose=purpose).raise_for_problems()
     for warning in report.warnings:
         click.echo(f"warning: {warning}", err=True)
-    click.echo(dump_resolved(loaded, registry) if resolved else _summary(loaded.config, report, purpose))
+    click.echo(dump_resolved(loaded) if resolved else _summary(loaded.config, report, purpose))
 
 
 def _summary(config: AgentConfig, report: Report, purpose: str) -> str:

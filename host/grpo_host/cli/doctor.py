@@ -55,6 +55,7 @@ def _examine(registry: Registry, agent_yaml: Path | None, overrides: tuple[str, 
     from grpo_host.checks.plugin_health import examine_plugins
     from grpo_host.checks.serving_health import examine_database, examine_port
     from grpo_host.config.load import load_config
+    from grpo_host.config.resolve import resolve
     from grpo_host.config.schema import AgentConfig, ServingConfig
     from grpo_host.serving.settings import DATABASE_URL
     from grpo_sdk.errors import GrpoError
@@ -63,9 +64,10 @@ def _examine(registry: Registry, agent_yaml: Path | None, overrides: tuple[str, 
     output, serving = Path(AgentConfig.model_fields["output"].default), ServingConfig()
     if agent_yaml is not None:
         try:
-            loaded = load_config(agent_yaml, overrides, registry)
+            loaded = resolve(load_config(agent_yaml, overrides, registry), registry)
             output, serving = Path(loaded.config.output), loaded.config.serving
-            report = check(loaded, registry)
+            with loaded.closing:
+                report = check(loaded)
         except GrpoError as problem:
             yield Finding("error", str(agent_yaml), str(problem), "mend what it says")
         else:

@@ -84,7 +84,7 @@ def command(
     from grpo_host.utils.quiet import quiet_libraries
 
     quiet_libraries()
-    return run_eval(loaded, registry, resume=resume, out=out, as_json=as_json)
+    return run_eval(loaded, resume=resume, out=out, as_json=as_json)
 
 
 def model_of_run(agent_yaml: Path, overrides: tuple[str, ...], run: str) -> TrainedModel:

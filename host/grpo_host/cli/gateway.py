@@ -38,4 +38,4 @@ def command(agent_yaml: Path, overrides: tuple[str, ...], keys: int, out: Path, 
     from grpo_host.utils.quiet import quiet_libraries
 
     quiet_libraries()
-    return run_gateway(loaded, registry, keys=keys, out=out)
+    return run_gateway(loaded, keys=keys, out=out)

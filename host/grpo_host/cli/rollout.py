@@ -45,4 +45,4 @@ def command(
     from grpo_host.utils.quiet import quiet_libraries
 
     quiet_libraries()
-    return run_rollout(loaded, registry, episodes=episodes, split=split, samples=samples, out=out)
+    return run_rollout(loaded, episodes=episodes, split=split, samples=samples, out=out)

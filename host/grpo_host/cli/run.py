@@ -101,6 +101,7 @@ def command(
     if not is_launched() and (training.world_size > 1 or nnodes > 1 or training.max_restarts):
         if training.world_size % nnodes:
             raise click.UsageError(f"{training.world_size} processes do not divide into {nnodes} machines.")
+        loaded.closing.close()  # each process makes its own
         same = [*plugin_options(context.obj), "run", str(agent_yaml)]
         same += [part for change in overrides for part in ("--set", change)]
         same += ["--resume", resume] if resume else []
@@ -116,7 +117,7 @@ def command(
 
     quiet_libraries()
     try:
-        code = run_training(loaded, registry, resume=run_to_go_on_with() or resume)
+        code = run_training(loaded, resume=run_to_go_on_with() or resume)
     except GrpoError:
         remember_exit(2)
         raise

@@ -39,9 +39,11 @@ def command(trajectories: Path, rewards: Path, out: Path | None, as_json: bool, 
     TRAJECTORIES is a JSONL file or the directory of a run. Nothing is generated.
     """
     from grpo_host.config.load import load_rewards
+    from grpo_host.config.resolve import resolve
     from grpo_host.runs.score import mean, run_score
 
-    scores, counts = run_score(load_rewards(rewards, registry), registry, trajectories, out=out)
+    loaded = resolve(load_rewards(rewards, registry), registry)
+    scores, counts = run_score(loaded, trajectories, out=out)
     rows = {
         name: {"before": mean(found.before), "now": mean(found.now), "change": mean(found.changed)}
         for name, found in scores.items()

@@ -65,6 +65,7 @@ def command(
     ]
     registry = choice.load()
     loaded = load_checked(agent_yaml, changes, registry, "chat")
+    loaded.closing.close()  # a server scores nothing
 
     from grpo_host.plugins.run_hooks import observed_run
     from grpo_host.serving.app import create_app

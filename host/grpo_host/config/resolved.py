@@ -8,45 +8,49 @@ from typing import TYPE_CHECKING, Any, cast
 
 from grpo_host.config.backend_checks import NEEDED, honoured
 from grpo_host.config.references import escape_references
+from grpo_host.config.resolve import ResolvedConfig, plugin_uses
 from grpo_host.config.schema import LabelledUse
 from grpo_host.config.served_sampling import served_sampling
-from grpo_host.config.uses import backend_options, plugin_uses
-from grpo_host.plugins.options import complete_options
 from grpo_host.plugins.reference import file_reference
 
 if TYPE_CHECKING:
-    from grpo_host.config.load import LoadedConfig
     from grpo_host.config.schema import AgentConfig
-    from grpo_host.plugins import Registry
-    from grpo_host.plugins.use import PluginUse
+    from grpo_host.plugins.options import ResolvedUse
     from grpo_host.utils.validation import Location
     from grpo_sdk.backend import Backend
 
 
-def dump_resolved(loaded: LoadedConfig, registry: Registry, *, comments: Iterable[str] = ()) -> str:
+def dump_resolved(
+    resolved: ResolvedConfig, *, comments: Iterable[str] = (), output: str | None = None
+) -> str:
     """The YAML text, ``comments`` on top. ``load_config`` reads it back as the same configuration.
 
-    Plugins are named so that no other that is installed later can be meant.
+    Plugins are named so that no other that is installed later can be meant; ``output`` stands in place of
+    what the file says.
 
     What came from environment variables stays a reference, so that no secret is written. Raises
     ``PluginError`` if a plugin is not there, ``OptionsError`` if options do not fit.
     """
-    values = _values(loaded.config)
-    for location, kind, use in plugin_uses(loaded.config):
-        offer, written = registry.get(kind, use.name), _at(values, location)
-        written["options"] = complete_options(offer, use.options)
+    config, registry = resolved.config, resolved.registry
+    values = _values(config)
+    for location, _, use in plugin_uses(config):
+        found, written = resolved.use(location), _at(values, location)
+        written["options"] = found.complete()
         if not file_reference(use.name):
-            _qualify(written, registry.qualified(offer), use.label if isinstance(use, LabelledUse) else None)
-    values["serving"]["sampling"] = served_sampling(loaded.config).model_dump(mode="json")
-    _leave_out_unused(values["model"], loaded.config.backend, registry)
-    for location, judge in backend_options(loaded.config, registry):
-        offer = registry.get("backend", judge.name)
-        _at(values, location)["options"] = complete_options(offer, judge.options)
-        _qualify(_at(values, location), registry.qualified(offer))
-        _leave_out_unused(_at(values, location)["model"], judge, registry)
+            label = use.label if isinstance(use, LabelledUse) else None
+            _qualify(written, registry.qualified(found.offer), label)
+    values["serving"]["sampling"] = served_sampling(config).model_dump(mode="json")
+    _leave_out_unused(values["model"], resolved.use(("backend",)))
+    for location in resolved.backend_options():
+        found, written = resolved.use(location), _at(values, location)
+        written["options"] = found.complete()
+        _qualify(written, registry.qualified(found.offer))
+        _leave_out_unused(written["model"], found)
     values = escape_references(values)
-    for location, text in loaded.references.items():
+    for location, text in resolved.references.items():
         _put_back(values, location, text)
+    if output is not None:
+        values["output"] = escape_references(output)
     return to_yaml(values, comments)
 
 
@@ -104,11 +108,10 @@ def to_yaml(values: Any, comments: Iterable[str] = ()) -> str:
     return stream.getvalue()
 
 
-def _leave_out_unused(model: dict[str, Any], use: PluginUse, registry: Registry) -> None:
+def _leave_out_unused(model: dict[str, Any], backend: ResolvedUse) -> None:
     """Leave settings out that the backend cannot honour: a check would refuse them there."""
-    backend = cast("type[Backend]", registry.get("backend", use.name).factory)
     for key in NEEDED:
-        if not honoured(key, backend):
+        if not honoured(key, cast("type[Backend]", backend.offer.factory)):
             del model[key]
 
 

@@ -18,9 +18,9 @@ from grpo_sdk.messages import user
 from grpo_sdk.toolbox import Toolbox
 
 if TYPE_CHECKING:
+    from grpo_host.config.resolve import ResolvedConfig
     from grpo_host.config.schema import AgentConfig
     from grpo_host.models.resolve import ResolvedModel
-    from grpo_host.plugins import Registry
     from grpo_host.runs.directory import RunDirectory
     from grpo_sdk.backend import ModelSpec
     from grpo_sdk.environment import Environment
@@ -46,13 +46,13 @@ class Opening:
     """Ids that end an assistant message."""
 
 
-def opening(config: AgentConfig, registry: Registry, tokenizer: Any, model: ModelSpec) -> Opening:
-    """The opening of ``config``'s agent, as ``model`` read it in training.
+def opening(resolved: ResolvedConfig, tokenizer: Any, model: ModelSpec) -> Opening:
+    """The opening of the agent, as ``model`` read it in training.
 
     Raises ``GrpoError`` if its plugins are not there, or the environment fails.
     """
-    strategy = build_strategy(config, registry)
-    make_environment = build_environment(config, registry)
+    config, strategy = resolved.config, build_strategy(resolved)
+    make_environment = build_environment(resolved)
     try:
         limit = config.agent.limits.episode_seconds
         history, tools = asyncio.run(asyncio.wait_for(_begin(make_environment()), limit))
@@ -63,7 +63,7 @@ def opening(config: AgentConfig, registry: Registry, tokenizer: Any, model: Mode
             f'the environment "{config.environment_label}" cannot begin an episode, which tells what the '
             f"model is shown: {type(problem).__name__}: {problem}"
         ) from problem
-    toolbox = Toolbox([*build_tools(config, registry, strategy), *tools])
+    toolbox = Toolbox([*build_tools(resolved, strategy), *tools])
     messages = with_instructions(strategy.instructions, history)
     renderer = find_renderer(tokenizer, model)
     ids = renderer.prompt([*messages, user(_USER)], toolbox.schemas)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from grpo_host.assembly.from_yaml import model_spec
 from grpo_host.config.load import load_config
+from grpo_host.config.resolve import ResolvedConfig, resolve
 from grpo_host.export.card import Opening, model_card, opening
 from grpo_host.models.resolve import ResolvedModel, resolve_model
 from grpo_host.runs.directory import RunDirectory
@@ -49,12 +50,13 @@ def export_run(
         raise RunError(
             f"the run {run.path} trained the whole model and has no adapter; export it with --format merged"
         )
-    config = load_config(run.agent_yaml, registry=registry).config
+    loaded = resolve(load_config(run.agent_yaml, registry=registry), registry)
+    config = loaded.config
     base = resolve_model(config.model.name, progress=say)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with replaced_when_done(target) as partial:
-            _write(partial, run, registry, config, base, model.adapter, format)
+            _write(partial, run, loaded, base, model.adapter, format)
             for file in partial.iterdir():
                 file.chmod(0o644)  # safetensors writes its own for nobody else to read
     except OSError as problem:
@@ -67,8 +69,7 @@ def export_run(
 def _write(
     target: Path,
     run: RunDirectory,
-    registry: Registry,
-    config: AgentConfig,
+    loaded: ResolvedConfig,
     base: ResolvedModel,
     adapter: Path | None,
     format: Format,
@@ -81,11 +82,12 @@ def _write(
         tokenizer = AutoTokenizer.from_pretrained(base.path)
     except (OSError, ValueError) as problem:
         raise ModelError(f"cannot read the tokenizer of {base.path}: {problem}") from problem
+    config = loaded.config
     spec = model_spec(config.model, base.path, base.hub_id)
     if adapter is not None:
         check_adapter(adapter, spec)
     try:
-        shown = opening(config, registry, tokenizer, spec)
+        shown = opening(loaded, tokenizer, spec)
     except GrpoError as problem:
         raise RunError(
             f"{run.agent_yaml}: {problem}. What the model was shown in training belongs into its card: the "

@@ -27,7 +27,7 @@ from grpo_host.agents.tracing import Instruments
 from grpo_host.assembly.agent import limits_from_config
 from grpo_host.assembly.from_yaml import build_strategy
 from grpo_host.assembly.served_tools import ServedTools, served_tools
-from grpo_host.backends.local_model import LocalModel, installed_plugins
+from grpo_host.backends.local_model import LocalModel
 from grpo_host.chat.agent import ChatAgent
 from grpo_host.chat.store import ConflictError, ConversationStore, MemoryStore
 from grpo_host.chat.voice import Voice
@@ -83,19 +83,19 @@ class GrpoAgent(Runnable[Any, Any]):
 
     @classmethod
     def _found(cls, found: NamedModel, store: ConversationStore | None) -> GrpoAgent:
-        if found.config is None:
+        if found.loaded is None:
             raise TypeError("an agent is one of an agent.yaml")
-        strategy = build_strategy(found.config, installed_plugins())
-        served = served_tools(found.config, installed_plugins())
+        config, strategy = found.loaded.config, build_strategy(found.loaded)
+        served = served_tools(found.loaded)
         made = cls(
             found.model,
-            name=found.config.name,
+            name=config.name,
             model_name=found.name,
             store=store,
             strategy=strategy,
             tools=served.of(strategy),
             sampling=found.sampling,
-            limits=limits_from_config(found.config.agent.limits),
+            limits=limits_from_config(config.agent.limits),
         )
         made._served = served
         return made

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
 from grpo_host.assembly.agent import sampling_from_config
 from grpo_host.backends.local_model import AUTO, LocalModel, installed_plugins
-from grpo_host.config.load import load_config
+from grpo_host.config.load import LoadedConfig, load_config
+from grpo_host.config.resolve import ResolvedConfig, resolve
 from grpo_host.config.served_sampling import UNMEASURED, served_sampling
 from grpo_host.langchain.source import BackendSource
 from grpo_host.runs.directory import RunDirectory
@@ -17,9 +17,6 @@ from grpo_host.runs.trained_model import TrainedModel, trained_model
 from grpo_host.utils.paths import expanded
 from grpo_sdk.backend import Backend, Capability, Sampling
 from grpo_sdk.errors import ConfigError, RunError
-
-if TYPE_CHECKING:
-    from grpo_host.config.schema import AgentConfig
 
 
 @dataclass(frozen=True)
@@ -33,8 +30,8 @@ class NamedModel:
     """As it is served."""
     context: int | None = None
     """Tokens; None: not known before it is loaded."""
-    config: AgentConfig | None = None
-    """Of the agent that it is the model of."""
+    loaded: ResolvedConfig | None = None
+    """The agent that it is the model of."""
 
     def source(self) -> BackendSource:
         """What answers a chat model."""
@@ -73,20 +70,20 @@ def find_model(
 
 
 def _of_yaml(path: Path) -> NamedModel:
-    config = load_config(path, registry=installed_plugins()).config
-    adapter = config.model.adapter
-    return _configured(config, TrainedModel(config.model.name, Path(adapter) if adapter else None))
+    loaded = load_config(path, registry=installed_plugins())
+    model = loaded.config.model
+    return _configured(loaded, TrainedModel(model.name, Path(model.adapter) if model.adapter else None))
 
 
 def _of_run(path: Path) -> NamedModel:
     if not (path / "agent.yaml").is_file():
         raise RunError(f"{path} is no directory of a run: it has no agent.yaml; give runs/<agent>/<run>")
     run = RunDirectory(path)
-    config = load_config(run.agent_yaml, registry=installed_plugins()).config
-    return _configured(config, trained_model(run))
+    return _configured(load_config(run.agent_yaml, registry=installed_plugins()), trained_model(run))
 
 
-def _configured(config: AgentConfig, trained: TrainedModel) -> NamedModel:
+def _configured(loaded: LoadedConfig, trained: TrainedModel) -> NamedModel:
+    config = loaded.config
     own = trained.name == config.model.name
     model = LocalModel(
         trained.name,
@@ -105,7 +102,7 @@ def _configured(config: AgentConfig, trained: TrainedModel) -> NamedModel:
         _capabilities(config.backend.name),
         sampling_from_config(served_sampling(config)),
         config.model.context,
-        config,
+        resolve(loaded, installed_plugins()),
     )
 
 

@@ -6,6 +6,8 @@ import inspect
 import math
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
@@ -27,12 +29,59 @@ NOT_OPTIONS: Mapping[Kind, frozenset[str]] = {"backend": frozenset({"model"})}
 """Parameters that the host fills in itself, by kind."""
 
 
-class OptionsError(Exception):
+class OptionsError(ConfigError):
     """Options that do not fit, each with its location below ``options``."""
 
-    def __init__(self, complaints: list[Complaint]) -> None:
-        super().__init__("; ".join(f"{say_location(c.location)}: {c.message}" for c in complaints))
+    def __init__(self, complaints: list[Complaint], of: str = "") -> None:
+        super().__init__(of + "; ".join(f"{say_location(c.location)}: {c.message}" for c in complaints))
         self.complaints = complaints
+
+
+@dataclass(frozen=True)
+class ResolvedUse:
+    """What a plugin offers, and the validated options that a configuration gives it."""
+
+    offer: Offer
+    given: Mapping[str, Any]
+    validated: BaseModel
+
+    @cached_property
+    def options(self) -> dict[str, Any]:
+        """Those that are given, of the right types, without the defaults.
+
+        A backend is still the ``BackendUse`` that describes it.
+        """
+        named = {field.alias: name for name, field in type(self.validated).model_fields.items()}
+        extra = self.validated.model_extra or {}
+        return {
+            key: extra[key] if key in extra else getattr(self.validated, named[key]) for key in self.given
+        }
+
+    @property
+    def backends(self) -> dict[str, BackendUse]:
+        """The options that name a backend of the plugin's own."""
+        return {name: value for name, value in self.options.items() if isinstance(value, BackendUse)}
+
+    def complete(self) -> dict[str, Any]:
+        """The options with every default written out, as YAML can hold them."""
+        complete: dict[str, Any] = {}
+        for name in type(self.validated).model_fields:
+            try:
+                dumped = self.validated.model_dump(mode="json", by_alias=True, include={name}, warnings=False)
+            except PydanticSerializationError:
+                continue  # A default that is an object of the plugin's own: YAML cannot hold it.
+            complete.update(dumped)
+        return {**complete, **(self.validated.model_extra or {})}
+
+    def arguments(self) -> dict[str, Any]:
+        """The options as the factory takes them, embedders among them.
+
+        Raises ``MissingExtraError`` if the factory cannot do without an embedder and none is installed.
+        """
+        return self.options | {
+            name: sentence_embedder() if required else installed_embedder()
+            for name, required in embedder_parameters(self.offer).items()
+        }
 
 
 def options_model(offer: Offer) -> type[BaseModel]:
@@ -107,33 +156,20 @@ def _holds_path(annotation: Any) -> bool:
     return annotation is Path or any(map(_holds_path, get_args(annotation)))
 
 
-def read_options(offer: Offer, given: Mapping[str, Any]) -> dict[str, Any]:
-    """``given`` as the factory takes it: of the right types, without the defaults.
-
-    A backend is still the ``BackendUse`` that describes it. Raises ``OptionsError``.
-    """
-    validated = _validate(offer, given)
-    named = {field.alias: name for name, field in type(validated).model_fields.items()}
-    extra = validated.model_extra or {}
-    return {key: extra[key] if key in extra else getattr(validated, named[key]) for key in given}
+def resolve_use(kind: Kind, use: PluginUse, registry: Registry) -> ResolvedUse:
+    """Who offers what ``use`` names, and its options. Raises ``PluginError``, or ``OptionsError``."""
+    offer = registry.get(kind, use.name)
+    try:
+        return validate_options(offer, use.options)
+    except OptionsError as error:
+        raise OptionsError(error.complaints, f'options of the {kind} "{use.name}": ') from None
 
 
-def complete_options(offer: Offer, given: Mapping[str, Any]) -> dict[str, Any]:
-    """``given`` with every default written out, as YAML can hold it. Raises ``OptionsError``."""
-    validated = _validate(offer, given)
-    complete: dict[str, Any] = {}
-    for name in type(validated).model_fields:
-        try:
-            complete.update(validated.model_dump(mode="json", by_alias=True, include={name}, warnings=False))
-        except PydanticSerializationError:
-            continue  # A default that is an object of the plugin's own: YAML cannot hold it.
-    return {**complete, **(validated.model_extra or {})}
-
-
-def _validate(offer: Offer, given: Mapping[str, Any]) -> BaseModel:
+def validate_options(offer: Offer, given: Mapping[str, Any]) -> ResolvedUse:
+    """``given`` as options of ``offer``. Raises ``OptionsError``."""
     model = options_model(offer)
     try:
-        return model.model_validate(dict(given))
+        return ResolvedUse(offer, given, model.model_validate(dict(given)))
     except ValidationError as problem:
         raise OptionsError(
             complaints_of(problem, given, lambda at: _names_at(model, at), what="option")
@@ -241,19 +277,3 @@ def _must_be_given(offer: Offer, parameter: inspect.Parameter) -> str:
 def _is_scored(offer: Offer, parameter: inspect.Parameter) -> bool:
     """Whether the factory is really a scoring function."""
     return offer.kind == "reward" and parameter.name in ("trajectory", "trajectories")
-
-
-def choose(kind: Kind, use: PluginUse, registry: Registry) -> tuple[Offer, dict[str, Any]]:
-    """Who offers what ``use`` names, and its options as the factory takes them, embedders among them.
-
-    Raises ``PluginError``, ``ConfigError`` if the options do not fit, or ``MissingExtraError`` if the
-    factory cannot do without an embedder and none is installed.
-    """
-    offer = registry.get(kind, use.name)
-    try:
-        options = read_options(offer, use.options)
-    except OptionsError as error:
-        raise ConfigError(f'options of the {kind} "{use.name}": {error}') from None
-    for name, required in embedder_parameters(offer).items():
-        options[name] = sentence_embedder() if required else installed_embedder()
-    return offer, options

@@ -9,15 +9,12 @@ from grpo_host.assembly.from_yaml import build
 from grpo_host.assembly.runtime import Assembly
 
 if TYPE_CHECKING:
-    from grpo_host.config.schema import AgentConfig
-    from grpo_host.plugins import Registry
+    from grpo_host.config.resolve import ResolvedConfig
 
 
-def assemble(
-    config: AgentConfig, registry: Registry, *, progress: Callable[[str], None] | None = None
-) -> Assembly:
-    """Make every part that ``config`` names; the backend is not started yet."""
-    parts = build(config, registry, progress=progress)
+def assemble(resolved: ResolvedConfig, *, progress: Callable[[str], None] | None = None) -> Assembly:
+    """Make every part that is not made yet; the backend is not started."""
+    config, parts = resolved.config, build(resolved, progress=progress)
     if config.agent.runnable is None:
         return Assembly(config, parts)
     from grpo_host.langchain.app_assembly import AppAssembly

@@ -22,15 +22,14 @@ from grpo_sdk.errors import RunError
 
 if TYPE_CHECKING:
     from grpo_host.config.load import LoadedConfig
-    from grpo_host.plugins import Registry
+    from grpo_host.config.resolve import ResolvedConfig
 
 EVALUATIONS = "evaluations"
 """Folder below ``<output>/<agent>/`` in which evaluations are kept."""
 
 
 def run_eval(
-    loaded: LoadedConfig,
-    registry: Registry,
+    loaded: ResolvedConfig,
     *,
     resume: bool = False,
     out: Path | None = None,
@@ -44,15 +43,16 @@ def run_eval(
     config = loaded.config
     reporter = Reporter((sys.stderr or nowhere()) if as_json else None)
     with ExitStack() as stack:
-        directory = _evaluation_directory(loaded, registry, resume=resume, out=out)
+        stack.enter_context(loaded.closing)
+        directory = _evaluation_directory(loaded, resume=resume, out=out)
         stack.callback(directory.release)
         done = list(directory.read_trajectories()) if resume else []
         stack.enter_context(plugins_print_to_stderr())
-        stack.enter_context(observed_run(registry, "eval", config.name, directory.path))
-        assembly = assemble(config, registry, progress=reporter.line)
+        stack.enter_context(observed_run(loaded.registry, "eval", config.name, directory.path))
+        assembly = assemble(loaded, progress=reporter.line)
         agent, loop = start_agent(stack, assembly, reporter)
         tasks = assembly.tasks(config.evaluation.split)[: config.evaluation.episodes]
-        observers = [directory.append_trajectory, registry.notify_episode]
+        observers = [directory.append_trajectory, loaded.registry.notify_episode]
         with reporter.phase("evaluating", len(tasks)) as advance:
             result, _ = loop.run(
                 evaluate(
@@ -70,11 +70,9 @@ def run_eval(
     return int(result.failed == result.episodes)
 
 
-def _evaluation_directory(
-    loaded: LoadedConfig, registry: Registry, *, resume: bool, out: Path | None
-) -> RunDirectory:
+def _evaluation_directory(loaded: ResolvedConfig, *, resume: bool, out: Path | None) -> RunDirectory:
     parent = _parent_of_evaluations(loaded)
-    described = describe_run(loaded, registry)
+    described = describe_run(loaded)
     if resume:
         found = RunDirectory.find(parent, EVALUATIONS, str(out) if out else "latest").acquire()
         if found.agent_yaml.read_text(encoding="utf-8") != described:

@@ -20,11 +20,10 @@ from grpo_sdk.trajectory import StopReason, Task, Trajectory
 
 if TYPE_CHECKING:
     from grpo_host.agents.agent import Agent
-    from grpo_host.config.load import LoadedConfig
-    from grpo_host.plugins import Registry
+    from grpo_host.config.resolve import ResolvedConfig
 
 
-def run_gateway(loaded: LoadedConfig, registry: Registry, *, keys: int, out: Path) -> int:
+def run_gateway(loaded: ResolvedConfig, *, keys: int, out: Path) -> int:
     """Answer at an address and with ``keys`` keys, which are printed, until Ctrl-C or SIGTERM.
 
     What each key was asked is then a trajectory in the new file ``out``, with the tokens that training would
@@ -38,8 +37,9 @@ def run_gateway(loaded: LoadedConfig, registry: Registry, *, keys: int, out: Pat
         raise RunError(f"{out} holds something already; name another --out")
     reporter = Reporter(sys.stderr or nowhere())
     with ExitStack() as stack:
+        stack.enter_context(loaded.closing)
         stack.enter_context(plugins_print_to_stderr())
-        assembly = assemble(loaded.config, registry, progress=reporter.line)
+        assembly = assemble(loaded, progress=reporter.line)
         played, loop = start_agent(stack, assembly, reporter)
         agent = played.agent if isinstance(played, AppAgent) else cast("Agent", played)
         gateway = Gateway()

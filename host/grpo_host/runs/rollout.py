@@ -22,8 +22,7 @@ from grpo_sdk.seeds import derive_seed
 from grpo_sdk.trajectory import Task, Trajectory
 
 if TYPE_CHECKING:
-    from grpo_host.config.load import LoadedConfig
-    from grpo_host.plugins import Registry
+    from grpo_host.config.resolve import ResolvedConfig
 
 
 class _ReaderGone(Exception):  # noqa: N818 - no failure
@@ -31,8 +30,7 @@ class _ReaderGone(Exception):  # noqa: N818 - no failure
 
 
 def run_rollout(
-    loaded: LoadedConfig,
-    registry: Registry,
+    loaded: ResolvedConfig,
     *,
     episodes: int,
     split: str,
@@ -47,12 +45,13 @@ def run_rollout(
     config = loaded.config
     reporter = Reporter(sys.stderr or nowhere())
     with ExitStack() as stack:
+        stack.enter_context(loaded.closing)
         if out and out.is_file() and out.stat().st_size:
             raise RunError(f"{out} holds something already; name another --out")
         standard_output = None if out else _standard_output()
         stack.enter_context(plugins_print_to_stderr())
-        stack.enter_context(observed_run(registry, "rollout", config.name, None))
-        assembly = assemble(config, registry, progress=reporter.line)
+        stack.enter_context(observed_run(loaded.registry, "rollout", config.name, None))
+        assembly = assemble(loaded, progress=reporter.line)
         tasks = _rollout_tasks(assembly, split, episodes, samples)
         file = standard_output or stack.enter_context(_opened(cast("Path", out)))
         agent, loop = start_agent(stack, assembly, reporter)
@@ -74,7 +73,7 @@ def run_rollout(
         )
         spare = len(tasks) * samples - episodes
         requests[-1] = requests[-1][: samples - spare]
-        engine = assembly.engine(agent, [write, registry.notify_episode])
+        engine = assembly.engine(agent, [write, loaded.registry.notify_episode])
         with reporter.phase("episodes", sum(map(len, requests))) as advance:
             try:
                 groups, metrics = loop.run(engine.run(requests, on_episode=lambda _: advance()))

@@ -24,8 +24,7 @@ from grpo_sdk.errors import ConfigError, GrpoError, RunError
 from grpo_sdk.trajectory import Trajectory
 
 if TYPE_CHECKING:
-    from grpo_host.config.load import LoadedConfig
-    from grpo_host.plugins import Registry
+    from grpo_host.config.resolve import ResolvedConfig
 
 TOTAL = "reward"
 """The row of the weighted sum."""
@@ -51,7 +50,7 @@ class Scores:
 
 
 def run_score(
-    loaded: LoadedConfig, registry: Registry, source: Path, *, out: Path | None = None
+    loaded: ResolvedConfig, source: Path, *, out: Path | None = None
 ) -> tuple[dict[str, Scores], dict[str, Any]]:
     """Score the trajectories of ``source``, a file or a run's directory, with the rewards of ``loaded``.
 
@@ -63,14 +62,14 @@ def run_score(
     counts = {"trajectories": 0, "failed": 0, "unscored": 0}
     with ExitStack() as stack:
         stack.enter_context(plugins_print_to_stderr())
+        stack.enter_context(loaded.closing)
         try:
-            rewards = RewardSet(build_rewards(loaded.config, registry, progress=reporter.line))
+            rewards = RewardSet(build_rewards(loaded, progress=reporter.line))
         except GrpoError as problem:
             raise ConfigError(f"{loaded.path}: {problem}") from problem
         loop = LoopThread()
         stack.callback(loop.close)
         stack.callback(lambda: loop.run(rewards.close_backends()))
-        stack.callback(rewards.close)
         write = stack.enter_context(_opened(out)).write if out else lambda _: None
         unscored: list[Trajectory] = []
         with reporter.phase("scoring") as advance:

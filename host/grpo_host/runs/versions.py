@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import platform
-from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from grpo_host.config.load import LoadedConfig
-    from grpo_host.plugins import Registry
+    from grpo_host.config.resolve import ResolvedConfig
 
 RECORDED = (
     "grpo-agent-framework",
@@ -37,18 +35,15 @@ def installed_versions() -> dict[str, str]:
     return found
 
 
-def describe_run(loaded: LoadedConfig, registry: Registry) -> str:
-    """``loaded`` with every default written out, under a head of versions: it can be run again."""
+def describe_run(resolved: ResolvedConfig) -> str:
+    """``resolved`` with every default written out, under a head of versions: it can be run again."""
     from grpo_host.config.resolved import dump_resolved
 
-    # Read again elsewhere, it means the same: the working directory is then another.
-    output = str(Path(loaded.config.output).absolute())
-    references = {at: text for at, text in loaded.references.items() if at != ("output",)}
-    loaded = replace(
-        loaded, config=loaded.config.model_copy(update={"output": output}), references=references
-    )
     head = [f"{name} {number}" for name, number in installed_versions().items()]
-    plugins = sorted({str(plugin) for plugin in registry.plugins})
+    plugins = sorted({str(plugin) for plugin in resolved.registry.plugins})
     return dump_resolved(
-        loaded, registry, comments=["Made with " + ", ".join(head), "Plugins: " + ", ".join(plugins)]
+        resolved,
+        comments=["Made with " + ", ".join(head), "Plugins: " + ", ".join(plugins)],
+        # Read again elsewhere, it means the same: the working directory is then another.
+        output=str(Path(resolved.config.output).absolute()),
     )

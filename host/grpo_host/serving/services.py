@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from grpo_host.config.resolve import resolve
 from grpo_host.serving.access.keys import KeyStore
 from grpo_host.serving.access.rate_limits import RateLimits
 from grpo_host.serving.access.usage import Usage
@@ -69,7 +70,7 @@ class Services:
     ) -> None:
         self.settings = settings
         self.registry = registry
-        self.loaded = loaded
+        self.loaded = resolve(loaded, registry) if loaded else None
         """agent.yaml, if there is one."""
         self.database: AsyncEngine = database.make_engine(settings.database())
         """For every store of the server."""

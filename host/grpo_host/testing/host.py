@@ -57,8 +57,11 @@ class PluginHost:
         """What ``grpo-host check`` finds in ``agent_yaml``. Raises ``ConfigError`` if it cannot be read."""
         from grpo_host.checks.check import check
         from grpo_host.config.load import load_config
+        from grpo_host.config.resolve import resolve
 
-        return check(load_config(agent_yaml, overrides, self.registry), self.registry, purpose=purpose)
+        loaded = resolve(load_config(agent_yaml, overrides, self.registry), self.registry)
+        with loaded.closing:
+            return check(loaded, purpose=purpose)
 
     def play(
         self,
@@ -72,8 +75,7 @@ class PluginHost:
 
         Raises ``GrpoError`` if the file or a part of it is wrong.
         """
-        from grpo_host.checks.check import check
-        from grpo_host.config.load import load_config
+        from grpo_host.checks.load import load_checked
         from grpo_host.config.overrides import Override
         from grpo_host.rollouts.engine import group_requests
         from grpo_host.runs.assembled import assemble
@@ -82,11 +84,11 @@ class PluginHost:
 
         backend = {"name": f"{BUILT_IN}:scripted", "options": {"replies": list(replies)}}
         said = Override(("backend",), backend, "play()")
-        loaded = load_config(agent_yaml, [*overrides, said], self.registry)
-        check(loaded, self.registry, purpose="rollout").raise_for_problems()
+        loaded = load_checked(Path(agent_yaml), [*overrides, said], self.registry, "rollout")
         config = loaded.config
         with ExitStack() as stack:
-            assembly = assemble(config, self.registry)
+            stack.enter_context(loaded.closing)
+            assembly = assemble(loaded)
             tasks = assembly.tasks(split)[:episodes]
             agent, loop = start_agent(stack, assembly, Reporter(sys.stderr))
             requests = group_requests(

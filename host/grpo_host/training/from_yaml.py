@@ -22,14 +22,12 @@ from grpo_host.utils.progress import Reporter
 from grpo_host.utils.stdout import plugins_print_to_stderr
 
 if TYPE_CHECKING:
-    from grpo_host.config.load import LoadedConfig
+    from grpo_host.config.resolve import ResolvedConfig
     from grpo_host.config.schema import AgentConfig
-    from grpo_host.plugins import Registry
 
 
 def run_training(
-    loaded: LoadedConfig,
-    registry: Registry,
+    loaded: ResolvedConfig,
     *,
     resume: str | None = None,
     reporter: Reporter | None = None,
@@ -41,21 +39,22 @@ def run_training(
     for everything a user can act on.
     """
     with ExitStack() as stack:
+        stack.enter_context(loaded.closing)
         ranks = join_ranks(loaded.config.training.world_size)
         stack.callback(leave_ranks, ranks)
         reporter = reporter or Reporter(quiet=not ranks.main)
         directory = open_directory(
-            loaded.config, ranks, reporter, resume=resume, describe=lambda: describe_run(loaded, registry)
+            loaded.config, ranks, reporter, resume=resume, describe=lambda: describe_run(loaded)
         )
         stack.callback(directory.release)
         reporter.line(f"run {directory.path}")
         interrupt = stack.enter_context(Interrupt(ranks).listening(reporter.line))
-        told = registry if ranks.main else None
+        told = loaded.registry if ranks.main else None
         stack.enter_context(observed_run(told, "run", loaded.config.name, directory.path))
         loop = LoopThread()
         stack.callback(loop.close)
-        assembly = assemble(loaded.config, registry, progress=reporter.line)
-        run = TrainingRun(loaded.config, assembly, directory, loop, reporter, interrupt, registry, ranks)
+        assembly = assemble(loaded, progress=reporter.line)
+        run = TrainingRun(loaded.config, assembly, directory, loop, reporter, interrupt, loaded, ranks)
         stack.callback(run.close)
         with suppress(StopTraining), plugins_print_to_stderr():
             run.execute()

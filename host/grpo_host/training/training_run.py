@@ -29,8 +29,8 @@ from grpo_sdk.errors import RunError
 from grpo_sdk.trajectory import Task
 
 if TYPE_CHECKING:
+    from grpo_host.config.resolve import ResolvedConfig
     from grpo_host.config.schema import AgentConfig
-    from grpo_host.plugins import Registry
     from grpo_host.training.early_stopping import EarlyStopping
     from grpo_host.training.policy import Policy
 
@@ -49,7 +49,7 @@ class TrainingRun:
         loop: Runner,
         reporter: Reporter,
         interrupt: Interrupt,
-        registry: Registry | None = None,
+        resolved: ResolvedConfig | None = None,
         ranks: Ranks | None = None,
     ) -> None:
         self.config = config
@@ -58,8 +58,9 @@ class TrainingRun:
         self.loop = loop
         self.reporter = reporter
         self.interrupt = interrupt
-        self.registry = registry
+        self.registry = resolved.registry if resolved else None
         """Its plugins hear of episodes and steps."""
+        self.curriculum = build_curriculum(resolved) if resolved else None
         self.ranks = ranks or Ranks()
         self.policy: Policy | None = None
         self.report: dict[str, Any] = directory.read_report()
@@ -282,7 +283,7 @@ class TrainingRun:
             training.tasks_per_step,
             seed=self.config.seed,
             weights={use.label: use.weight for use in self.config.environments},
-            curriculum=build_curriculum(self.config, self.registry),
+            curriculum=self.curriculum,
         )
         order.begin(first_step, read_state(checkpoint).get("tasks") if checkpoint else None)
         rollouts = GrpoRollouts(

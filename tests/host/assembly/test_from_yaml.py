@@ -10,9 +10,10 @@ from grpo_host.assembly.from_yaml import build, build_environment
 from grpo_host.assembly.runtime import Assembly
 from grpo_host.backends.wrapper import innermost
 from grpo_host.config.load import load_config
+from grpo_host.config.resolve import resolve
 from grpo_host.models.sentence import embedder_available, sentence_embedder
 from grpo_host.plugins import Registry
-from grpo_host.plugins.options import choose
+from grpo_host.plugins.options import resolve_use
 from grpo_host.rollouts.scoring import RewardSet
 from grpo_sdk import (
     Backend,
@@ -148,7 +149,7 @@ def registry():
 @pytest.fixture
 def wired(tmp_path, registry):
     (tmp_path / "agent.yaml").write_text(AGENT)
-    return build(load_config(tmp_path / "agent.yaml").config, registry)
+    return build(resolve(load_config(tmp_path / "agent.yaml"), registry))
 
 
 def test_rewards_have_weight_limit_and_options(wired):
@@ -185,23 +186,23 @@ def test_a_backend_that_loads_a_model_gets_its_directory(tmp_path, registry, mon
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "model.safetensors").write_text("")
     monkeypatch.setattr(Echo, "capabilities", Echo.capabilities | {Capability.LOCAL_WEIGHTS})
-    config = load_config(tmp_path / "agent.yaml", [f"model={tmp_path}"]).config
-    assert build(config, registry).backend.model.path == tmp_path
+    resolved = resolve(load_config(tmp_path / "agent.yaml", [f"model={tmp_path}"]), registry)
+    assert build(resolved).backend.model.path == tmp_path
 
 
 def test_an_agent_without_a_strategy_is_plain(tmp_path, registry):
     (tmp_path / "agent.yaml").write_text(AGENT)
-    config = load_config(tmp_path / "agent.yaml", ["agent.strategy=null"]).config
-    wired = build(config, registry)
+    resolved = resolve(load_config(tmp_path / "agent.yaml", ["agent.strategy=null"]), registry)
+    wired = build(resolved)
     assert (wired.strategy.name, wired.strategy.instructions) == ("plain", "Be kind.")
     assert [tool.name for tool in wired.tools] == ["dice", "coin"]
 
 
 def test_options_that_do_not_fit_are_an_error(tmp_path, registry):
     (tmp_path / "agent.yaml").write_text(AGENT)
-    config = load_config(tmp_path / "agent.yaml", ["rewards[0].options.wrd=x"]).config
+    resolved = resolve(load_config(tmp_path / "agent.yaml", ["rewards[0].options.wrd=x"]), registry)
     with pytest.raises(ConfigError) as error:
-        choose("reward", config.rewards[0], registry)
+        resolve_use("reward", resolved.config.rewards[0], registry)
     assert str(error.value) == (
         'options of the reward "kind": wrd: unknown option "wrd". Did you mean "word"?'
     )
@@ -210,16 +211,16 @@ def test_options_that_do_not_fit_are_an_error(tmp_path, registry):
 @pytest.mark.skipif(not embedder_available(), reason="no sentence model is installed")
 def test_a_factory_that_takes_an_embedder_is_given_the_installed_sentence_model(tmp_path, registry):
     (tmp_path / "agent.yaml").write_text(AGENT)
-    [item] = build(load_config(tmp_path / "agent.yaml", ["rewards=[likeness]"]).config, registry).rewards
+    [item] = build(resolve(load_config(tmp_path / "agent.yaml", ["rewards=[likeness]"]), registry)).rewards
     assert item.reward.given == (sentence_embedder(), sentence_embedder())
 
 
 def test_a_factory_that_needs_an_embedder_is_refused_if_none_is_installed(tmp_path, registry, monkeypatch):
     monkeypatch.setattr("grpo_host.models.sentence.find_spec", lambda name: None)
     (tmp_path / "agent.yaml").write_text(AGENT)
-    config = load_config(tmp_path / "agent.yaml", ["rewards=[likeness]"]).config
+    resolved = resolve(load_config(tmp_path / "agent.yaml", ["rewards=[likeness]"]), registry)
     with pytest.raises(MissingExtraError, match=r"a sentence model needs .*\[embeddings\]"):
-        build(config, registry)
+        build(resolved)
 
 
 JUDGED = "rewards=[{name: judged, options: {judge: {name: judge, model: m, options: {replies: ['0.5']}}}}]"
@@ -227,7 +228,7 @@ JUDGED = "rewards=[{name: judged, options: {judge: {name: judge, model: m, optio
 
 def test_a_rewards_own_backend_starts_when_asked_and_is_closed_with_the_rewards(tmp_path, registry):
     (tmp_path / "agent.yaml").write_text(AGENT)
-    wired = build(load_config(tmp_path / "agent.yaml", [JUDGED]).config, registry)
+    wired = build(resolve(load_config(tmp_path / "agent.yaml", [JUDGED]), registry))
     [backend] = wired.rewards[0].backends
     rewards = RewardSet(wired.rewards)
 
@@ -248,13 +249,13 @@ VISITED = "environment={name: visited, options: {guest: {name: judge, model: m, 
 
 def test_an_environments_own_backend_is_one_for_all_episodes_and_is_closed_with_the_run(tmp_path, registry):
     (tmp_path / "agent.yaml").write_text(AGENT)
-    config = load_config(tmp_path / "agent.yaml", [VISITED]).config
-    wired = build(config, registry)
+    resolved = resolve(load_config(tmp_path / "agent.yaml", [VISITED]), registry)
+    wired = build(resolved)
     [backend] = wired.environment_backends
 
     async def play():
         said = [(await wired.environment().reset(Task("t"), seed=0)).messages for _ in range(2)]
-        await Assembly(config, wired).close()
+        await Assembly(resolved.config, wired).close()
         return said
 
     assert asyncio.run(play()) == [[user("Hi!")]] * 2
@@ -264,6 +265,6 @@ def test_an_environments_own_backend_is_one_for_all_episodes_and_is_closed_with_
 
 def test_an_environment_that_is_only_looked_at_has_a_stand_in_for_its_own_backend(tmp_path, registry):
     (tmp_path / "agent.yaml").write_text(AGENT)
-    environment = build_environment(load_config(tmp_path / "agent.yaml", [VISITED]).config, registry)()
+    environment = build_environment(resolve(load_config(tmp_path / "agent.yaml", [VISITED]), registry))()
     [said] = asyncio.run(environment.reset(Task("t"), seed=0)).messages
     assert said["content"] != "Hi!"

@@ -10,6 +10,7 @@ import pytest
 from grpo_host.assembly.served_tools import lacks_tools_of_episodes, served_tools
 from grpo_host.checks.check import check
 from grpo_host.config.load import load_config
+from grpo_host.config.resolve import resolve
 from grpo_host.plugins import load_plugins
 from grpo_sdk.environment import Environment, Observation, StepResult
 from grpo_sdk.errors import PluginError
@@ -90,7 +91,7 @@ def names(tools):
 
 def test_the_environments_tools_for_serving_come_after_those_of_agent_yaml(load):
     loaded, registry = load("shop", "{tools: [calculator]}")
-    tools = served_tools(loaded.config, registry)
+    tools = served_tools(resolve(loaded, registry))
     assert names(tools.of(Strategy("any"))) == ["calculator", "lookup_order"]
     assert asyncio.run(tools.environments[0].run({"order_id": "K482"})) == "K482 arrives on Monday"
     assert isinstance(tools.environment, Shop)
@@ -98,12 +99,12 @@ def test_the_environments_tools_for_serving_come_after_those_of_agent_yaml(load)
 
 def test_the_environments_tools_are_there_whatever_the_strategy_as_in_an_episode(load):
     loaded, registry = load("shop", "{tools: [calculator]}")
-    assert names(served_tools(loaded.config, registry).of(Strategy("some", tools=()))) == ["lookup_order"]
+    assert names(served_tools(resolve(loaded, registry)).of(Strategy("some", tools=()))) == ["lookup_order"]
 
 
 def test_an_environment_that_offers_none_is_not_even_made(load):
     loaded, registry = load("needs_data", "{tools: [calculator]}")
-    tools = served_tools(loaded.config, registry)
+    tools = served_tools(resolve(loaded, registry))
     assert (names(tools.of(Strategy("any"))), tools.environment) == (["calculator"], None)
 
 
@@ -112,14 +113,14 @@ def test_an_environment_that_offers_none_is_not_even_made(load):
 )
 def test_tools_that_only_episodes_have_are_noticed(load, environment, lacks):
     loaded, registry = load(environment)
-    assert bool(lacks_tools_of_episodes(loaded.config, registry)) is lacks
+    assert bool(lacks_tools_of_episodes(resolve(loaded, registry))) is lacks
 
 
 def test_serving_tools_that_cannot_be_had_are_an_error_with_the_cause(load):
     loaded, registry = load("offline")
     with pytest.raises(PluginError, match=r"offline.*failed: OSError: no connection to the shop"):
-        served_tools(loaded.config, registry)
-    problems = check(loaded, registry, purpose="chat").problems
+        served_tools(resolve(loaded, registry))
+    problems = check(resolve(loaded, registry), purpose="chat").problems
     assert ["serving tools cannot be had: OSError: no connection" in str(p) for p in problems] == [True]
 
 
@@ -127,8 +128,10 @@ def test_two_tools_of_one_name_are_an_error(load, monkeypatch):
     loaded, registry = load("shop", "{tools: [calculator]}")
     monkeypatch.setattr(Shop, "serving_tools", lambda self: [lambda: 1, calculator])
     with pytest.raises(PluginError, match='two tools of the served agent are called "calculator"'):
-        served_tools(loaded.config, registry)
-    assert any("both called" in str(problem) for problem in check(loaded, registry, purpose="chat").problems)
+        served_tools(resolve(loaded, registry))
+    assert any(
+        "both called" in str(problem) for problem in check(resolve(loaded, registry), purpose="chat").problems
+    )
 
 
 def calculator(expression: str) -> str:
@@ -138,5 +141,5 @@ def calculator(expression: str) -> str:
 
 def test_a_check_for_serving_lists_the_environments_tools(load):
     loaded, registry = load("shop", "{tools: [calculator]}")
-    report = check(loaded, registry, purpose="chat")
+    report = check(resolve(loaded, registry), purpose="chat")
     assert (report.tools, report.problems) == (["calculator", "lookup_order"], [])

@@ -10,6 +10,7 @@ import pytest
 from grpo_host.assembly.runtime import Assembly
 from grpo_host.checks.check import check
 from grpo_host.config.load import load_config
+from grpo_host.config.resolve import resolve
 from grpo_host.config.resolved import dump_resolved
 from grpo_host.plugins import Registry, load_plugins
 from grpo_host.rollouts.evaluation import evaluate
@@ -78,7 +79,7 @@ async def played(assembly: Assembly):
 
 
 def test_it_answers_the_agent_and_is_started_once_and_closed_with_the_run(loaded, registry):
-    trajectory = asyncio.run(played(assemble(loaded.config, registry)))
+    trajectory = asyncio.run(played(assemble(resolve(loaded, registry))))
 
     said = [message["content"] for message in trajectory.environment_messages]
     answer = trajectory.policy_messages[0]["content"]
@@ -87,16 +88,16 @@ def test_it_answers_the_agent_and_is_started_once_and_closed_with_the_run(loaded
 
 
 def test_a_check_does_not_start_it(loaded, registry):
-    assert [str(p) for p in check(loaded, registry, purpose="eval").problems] == []
+    assert [str(p) for p in check(resolve(loaded, registry), purpose="eval").problems] == []
     assert Talker.events == []
 
 
 def test_a_backend_that_is_not_there_is_a_problem_where_it_stands(tmp_path, loaded, registry):
     loaded = load_config("agent.yaml", ["environment.options.user.name=talkr"], registry)
-    [problem] = check(loaded, registry, purpose="eval").problems
+    [problem] = check(resolve(loaded, registry), purpose="eval").problems
 
     assert 'environment.options.user.name: no backend "talkr". Did you mean "talker"?' in str(problem)
 
 
 def test_it_is_written_out_with_its_defaults(loaded, registry):
-    assert "context: 4096" in dump_resolved(loaded, registry)
+    assert "context: 4096" in dump_resolved(resolve(loaded, registry))

@@ -17,6 +17,7 @@ from grpo_host.assembly.served_tools import served_tools
 from grpo_host.assembly.tools import build_tools
 from grpo_host.checks.check import check
 from grpo_host.config.load import load_config
+from grpo_host.config.resolve import resolve
 from grpo_host.langchain.agent import GrpoAgent
 from grpo_host.langchain.app import App
 from grpo_host.langchain.app_agent import AppAgent
@@ -173,7 +174,7 @@ def calls(*asked):
 def played(load, tools, backend, episodes=2):
     """The trajectories of episodes as a run plays them, and what was open when they were played."""
     loaded, registry = load(tools)
-    assembly = Assembly(loaded.config, replace(build(loaded.config, registry), backend=backend))
+    assembly = Assembly(loaded.config, replace(build(resolve(loaded, registry)), backend=backend))
 
     async def main():
         opened.clear()
@@ -207,20 +208,22 @@ WRITE_TWICE = (("write_note", '{"text": "one"}'), ("write_note", '{"text": "two"
 )
 def test_one_name_in_agent_yaml_brings_all_tools_of_a_bundle(load, tools, names):
     loaded, registry = load(tools)
-    assert tool_names(build_tools(loaded.config, registry, Strategy("any"))) == names
-    report = check(loaded, registry, purpose="chat")
+    assert tool_names(build_tools(resolve(loaded, registry), Strategy("any"))) == names
+    report = check(resolve(loaded, registry), purpose="chat")
     assert (report.tools, [str(p) for p in report.problems if "tools" in str(p)]) == (names, [])
 
 
 def test_a_strategy_may_use_some_of_a_bundles_tools(load):
     loaded, registry = load("[notebook]")
-    chosen = build_tools(loaded.config, registry, Strategy("reader", tools=("read_notes",)))
+    chosen = build_tools(resolve(loaded, registry), Strategy("reader", tools=("read_notes",)))
     assert tool_names(chosen) == ["read_notes"]
 
 
 def test_a_bundle_that_cannot_be_opened_is_found_by_check(load):
     loaded, registry = load("[broken]")
-    [problem] = [str(p) for p in check(loaded, registry, purpose="chat").problems if "broken" in str(p)]
+    [problem] = [
+        str(p) for p in check(resolve(loaded, registry), purpose="chat").problems if "broken" in str(p)
+    ]
     assert (
         'tool "broken" of local (entry point "notebooks") could not be opened: OSError: no such server'
         in problem
@@ -229,13 +232,13 @@ def test_a_bundle_that_cannot_be_opened_is_found_by_check(load):
 
 def test_two_tools_of_one_name_are_found_by_check_also_within_a_bundle(load):
     loaded, registry = load("[notebook, {name: notebook, options: {limit: 3}}]")
-    problems = [str(p) for p in check(loaded, registry, purpose="chat").problems]
+    problems = [str(p) for p in check(resolve(loaded, registry), purpose="chat").problems]
     assert any('this tool and agent.tools[0] are both called "write_note"' in problem for problem in problems)
 
 
 def test_a_name_that_providers_refuse_is_found_by_check(load):
     loaded, registry = load("[{name: connected, options: {name: my phone}}]")
-    problems = [str(p) for p in check(loaded, registry, purpose="chat").problems]
+    problems = [str(p) for p in check(resolve(loaded, registry), purpose="chat").problems]
     assert any('this tool is called "my phone", which providers refuse' in problem for problem in problems)
 
 
@@ -258,7 +261,7 @@ def test_an_episode_whose_tools_are_lost_is_failed_and_not_scored(load):
 
 def test_a_served_agents_bundle_is_opened_for_an_answer_and_closed_with_it(load):
     loaded, registry = load("[notebook, {name: connected}]")
-    served = served_tools(loaded.config, registry)
+    served = served_tools(resolve(loaded, registry))
     script = calls(*WRITE_TWICE, ("ask", "{}"), ("read_notes", "{}"))
     agent = GrpoAgent(Agent(script), tools=served.of(Strategy("any")))
     opened.clear()
@@ -274,7 +277,7 @@ def test_a_served_agents_bundle_is_opened_for_an_answer_and_closed_with_it(load)
 
 def test_an_app_of_langchains_calls_the_tools_of_its_episode(load):
     loaded, registry = load("[notebook]")
-    tools = tuple(build_tools(loaded.config, registry, Strategy("any")))
+    tools = tuple(build_tools(resolve(loaded, registry), Strategy("any")))
     app = App("test", None, lambda model, tools: create_agent(model, tools), frozenset({"model", "tools"}))
     agent = AppAgent(Agent(calls(*WRITE_TWICE), tools=tools), app)
     opened.clear()

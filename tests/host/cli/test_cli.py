@@ -83,7 +83,7 @@ def called(monkeypatch):
     calls = []
 
     def pretend(target: str) -> None:
-        def call(loaded, registry, **arguments):
+        def call(loaded, **arguments):
             calls.append((target.rpartition(".")[2], loaded, arguments))
             return 7
 
@@ -99,7 +99,7 @@ def trained(monkeypatch):
     """Stands in for training, whose module imports torch."""
     calls = []
     module = type(sys)("grpo_host.training.from_yaml")
-    module.run_training = lambda loaded, registry, **arguments: calls.append((loaded, arguments)) or 0
+    module.run_training = lambda loaded, **arguments: calls.append((loaded, arguments)) or 0
     monkeypatch.setitem(sys.modules, "grpo_host.training.from_yaml", module)
     return calls
 

@@ -11,6 +11,7 @@ import pytest
 
 from grpo_host.checks.check import Report, check
 from grpo_host.config.load import load_config
+from grpo_host.config.resolve import resolve
 from grpo_host.plugins import Registry
 from grpo_sdk import (
     Backend,
@@ -240,7 +241,7 @@ def report(agent_yaml, registry):
     """Checks the shop's agent with overrides."""
 
     def report(*overrides: Any, purpose: Any = "train") -> Report:
-        return check(load_config(agent_yaml, overrides), registry, purpose=purpose)
+        return check(resolve(load_config(agent_yaml, overrides), registry), purpose=purpose)
 
     return report
 

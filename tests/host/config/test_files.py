@@ -9,6 +9,7 @@ import pytest
 from grpo_host.checks.check import check
 from grpo_host.config.load import load_config
 from grpo_host.config.overrides import Override
+from grpo_host.config.resolve import resolve
 from grpo_host.plugins import load_plugins
 from grpo_host.runs.versions import describe_run
 from grpo_sdk.errors import ConfigError
@@ -111,7 +112,7 @@ def test_a_runs_own_agent_yaml_means_the_same_from_anywhere(home, registry, tmp_
     loaded = load_config(path, registry=registry)
     run = tmp_path / "moved" / "agent.yaml"
     run.parent.mkdir()
-    run.write_text(describe_run(loaded, registry))
+    run.write_text(describe_run(resolve(loaded, registry)))
     monkeypatch.delenv("DOCS")
     monkeypatch.chdir("/")
     again = load_config(run, registry=registry).config
@@ -146,7 +147,7 @@ def test_a_run_is_checked_with_its_documents_beside_it(home, registry):
         "name: desk\nmodel: x/y\nbackend: openai\nenvironment: order_desk\nrewards: [task_success]\n"
         "agent: {tools: [{name: knowledge_base, options: {path: docs}}]}\n"
     )
-    report = check(load_config(path, registry=registry), registry, purpose="eval")
+    report = check(resolve(load_config(path, registry=registry), registry), purpose="eval")
     assert [problem for problem in report.problems if "knowledge" in str(problem)] == []
 
 
@@ -158,7 +159,7 @@ def test_an_apps_modules_are_beside_agent_yaml_unless_it_says_where(home, regist
     loaded = load_config(path, registry=registry)
     assert loaded.config.agent.runnable.folder == str(home / "project")
     elsewhere = home / "resolved.yaml"
-    elsewhere.write_text(describe_run(loaded, registry))
+    elsewhere.write_text(describe_run(resolve(loaded, registry)))
     assert load_config(elsewhere, registry=registry).config.agent == loaded.config.agent
     there = load_config(path, ["agent.runnable.folder=apps"], registry=registry)
     assert there.config.agent.runnable.folder == str(Path.cwd() / "apps")

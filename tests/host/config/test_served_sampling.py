@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from grpo_host.config.load import load_config
+from grpo_host.config.resolve import resolve
 from grpo_host.config.resolved import dump_resolved
 from grpo_host.config.schema import ServingSamplingConfig
 from grpo_host.config.served_sampling import filled_up, sampling_of_run, served_sampling
@@ -25,7 +26,7 @@ def test_what_is_said_for_serving_comes_first(agent_yaml):
 
 
 def test_a_resolved_file_says_how_the_agent_is_served(agent_yaml, registry):
-    text = dump_resolved(load_config(agent_yaml, ["sampling.max_tokens=40"]), registry)
+    text = dump_resolved(resolve(load_config(agent_yaml, ["sampling.max_tokens=40"]), registry))
     block = text.split("serving:\n")[1]
     assert "  sampling:\n    max_tokens: 40\n    temperature: 0.0\n    top_p: 1.0\n    top_k: 0\n" in block
 
@@ -33,7 +34,7 @@ def test_a_resolved_file_says_how_the_agent_is_served(agent_yaml, registry):
 def test_a_run_is_known_by_its_own_agent_yaml(agent_yaml, registry, tmp_path):
     loaded = load_config(agent_yaml, ["evaluation.temperature=0.2", "sampling.max_tokens=31"])
     run = tmp_path / "run.yaml"
-    run.write_text(dump_resolved(loaded, registry))
+    run.write_text(dump_resolved(resolve(loaded, registry)))
     assert sampling_of_run(run) == served_sampling(loaded.config)
 
 

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from grpo_host.config.load import load_config
+from grpo_host.config.resolve import resolve
 from grpo_host.plugins import load_plugins
 from grpo_host.runs.directory import RunDirectory
 from grpo_host.runs.versions import describe_run
@@ -82,7 +83,7 @@ def make_run(tmp_path: Path, tiny_model_path: Path, registry, trained):
         run.path.mkdir(parents=True)
         text = AGENT.format(model=model or tiny_model_path, lora=lora, dtype=dtype, temperature=temperature)
         run.agent_yaml.write_text(text)
-        run.agent_yaml.write_text(describe_run(load_config(run.agent_yaml), registry))
+        run.agent_yaml.write_text(describe_run(resolve(load_config(run.agent_yaml), registry)))
         result = run.whole_model if lora == "null" else run.adapter
         shutil.copytree(trained / result.name, result)
         after = {**MEASURED, "success": {"mean": 0.5, "low": 0.34, "high": 0.66}}

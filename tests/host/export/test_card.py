@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
 from grpo_host.config.load import load_config
+from grpo_host.config.resolve import resolve
 from grpo_host.export.card import Opening, model_card, opening
 from grpo_host.models.resolve import ResolvedModel
 from grpo_host.runs.directory import RunDirectory
@@ -111,7 +112,7 @@ def test_the_card_of_an_adapter_loads_it_on_its_base(card):
 
 @pytest.fixture
 def desk(run):
-    return load_config(run.agent_yaml).config
+    return load_config(run.agent_yaml)
 
 
 def registry_of(environment):
@@ -129,10 +130,13 @@ def registry_of(environment):
     return registry
 
 
-def made_up(config):
-    return config.model_copy(
-        update={"environment": config.environment.model_copy(update={"name": "made_up"})}
-    )
+def made_up(loaded, environment, **agent):
+    config = loaded.config
+    changes = {
+        "environment": config.environment.model_copy(update={"name": "made_up"}),
+        "agent": config.agent.model_copy(update=agent),
+    }
+    return resolve(replace(loaded, config=config.model_copy(update=changes)), registry_of(environment))
 
 
 def test_the_opening_is_what_an_episode_shows_the_model(desk, fakes):
@@ -149,7 +153,7 @@ def test_the_opening_is_what_an_episode_shows_the_model(desk, fakes):
 
             return [look_up]
 
-    shown = opening(made_up(desk), registry_of(Shop), fakes.PieceTokenizer(), ModelSpec("tiny"))
+    shown = opening(made_up(desk, Shop), fakes.PieceTokenizer(), ModelSpec("tiny"))
     assert shown.system_prompt == "Use the tools.\nThe shop is open."
     assert shown.tools == ["calculator", "look_up"]
     assert shown.text.startswith("<|im_start|>system\nUse the tools.\nThe shop is open.\nTools:\ncalculator(")
@@ -165,17 +169,10 @@ def test_an_environment_that_cannot_begin_is_named(desk, fakes):
             raise ConnectionError("no database")
 
     with pytest.raises(RunError, match=r'the environment "made_up" cannot begin .* ConnectionError: no data'):
-        opening(made_up(desk), registry_of(Broken), fakes.PieceTokenizer(), ModelSpec("tiny"))
+        opening(made_up(desk, Broken), fakes.PieceTokenizer(), ModelSpec("tiny"))
 
 
 def test_an_agent_without_instructions_has_no_system_prompt(desk, fakes):
-    bare = made_up(desk).model_copy(
-        update={
-            "agent": SimpleNamespace(
-                **dict(desk.agent),
-            )
-        }
-    )
-    bare.agent.system_prompt, bare.agent.tools = "", []
-    shown = opening(bare, registry_of(fakes.Talk), fakes.PieceTokenizer(), ModelSpec("tiny"))
+    bare = made_up(desk, fakes.Talk, system_prompt="", tools=[])
+    shown = opening(bare, fakes.PieceTokenizer(), ModelSpec("tiny"))
     assert (shown.system_prompt, shown.tools) == ("", [])

@@ -14,6 +14,7 @@ from grpo_host.agents.agent import Agent
 from grpo_host.agents.rendering import make_renderer
 from grpo_host.checks.check import check
 from grpo_host.config.load import load_config
+from grpo_host.config.resolve import resolve
 from grpo_host.langchain.app import load_app
 from grpo_host.langchain.app_agent import AppAgent
 from grpo_host.langchain.app_assembly import mapping_from_config
@@ -65,7 +66,7 @@ def test_the_app_imports_nothing_of_ours():
 
 
 def test_a_check_finds_nothing_wrong(loaded):
-    report = check(loaded, load_plugins())
+    report = check(resolve(loaded, load_plugins()))
     about_the_app = [str(problem) for problem in report.problems if "agent" in str(problem).split(": ")[1]]
     assert about_the_app == []
     assert report.warnings == []
@@ -74,7 +75,7 @@ def test_a_check_finds_nothing_wrong(loaded):
 @pytest.mark.parametrize("honest", [True, False])
 def test_an_answer_counts_if_the_app_looked_it_up(loaded, played, honest):
     registry = load_plugins()
-    environment = assemble(loaded.config, registry).parts.environment
+    environment = assemble(resolve(loaded, registry)).parts.environment
     task = environment().tasks("held_out")[0]
     [question] = task.data["questions"]
     value = task.data["orders"][question["order"]][question["field"]]
@@ -96,7 +97,7 @@ def test_an_answer_counts_if_the_app_looked_it_up(loaded, played, honest):
 
 
 def test_a_demonstration_of_the_order_desk_is_played_through_the_app(loaded, played):
-    environment = assemble(loaded.config, load_plugins()).parts.environment()
+    environment = assemble(resolve(loaded, load_plugins())).parts.environment()
     agent = played(str)
     for dialogue in environment.demonstrations("train")[:4]:
         [sequence] = asyncio.run(agent.replay(dialogue, ()))

@@ -8,6 +8,7 @@ from grpo_host.assembly.from_yaml import build_environment, build_rewards, build
 from grpo_host.assembly.tools import build_tools
 from grpo_host.checks.check import check
 from grpo_host.config.load import load_config
+from grpo_host.config.resolve import resolve
 from grpo_host.config.resolved import dump_resolved
 from grpo_host.plugins import load_plugins
 from grpo_sdk.errors import PluginError
@@ -120,7 +121,7 @@ def load(tmp_path, registry):
 
 @pytest.mark.parametrize("name", ["short", "decorated", "Kind", "made", "trl"])
 def test_rewards_of_every_kind_are_taken_from_a_file(load, registry, name):
-    (item,) = build_rewards(load(f"my.py:{name}").config, registry)
+    (item,) = build_rewards(resolve(load(f"my.py:{name}"), registry))
     assert item.name == name
     if name != "trl":
         assert item.reward.score(make_trajectory("Hi.")) == 1.0
@@ -128,17 +129,17 @@ def test_rewards_of_every_kind_are_taken_from_a_file(load, registry, name):
 
 def test_a_function_in_a_file_has_options_and_may_have_another_name(load, registry):
     loaded = load("{name: ./my.py:short, options: {limit: 1}, as: brief}")
-    (item,) = build_rewards(loaded.config, registry)
+    (item,) = build_rewards(resolve(loaded, registry))
     assert item.name == "brief"
     assert item.reward.score(make_trajectory("Hi.")) == 0.0
 
 
 def test_tools_environments_and_strategies_are_taken_from_a_file(load, registry):
-    config = load(strategy="./my.py:brief", environment="{name: ./my.py:Desk, options: {size: 3}}").config
-    strategy = build_strategy(config, registry)
+    loaded = load(strategy="./my.py:brief", environment="{name: ./my.py:Desk, options: {size: 3}}")
+    strategy = build_strategy(resolve(loaded, registry))
     assert strategy.system_prompt == "Be brief."
-    assert [tool.name for tool in build_tools(config, registry, strategy)] == ["lookup"]
-    assert len(build_environment(config, registry)().tasks("train")) == 3
+    assert [tool.name for tool in build_tools(resolve(loaded, registry), strategy)] == ["lookup"]
+    assert len(build_environment(resolve(loaded, registry))().tasks("train")) == 3
 
 
 @pytest.mark.parametrize(
@@ -150,34 +151,32 @@ def test_tools_environments_and_strategies_are_taken_from_a_file(load, registry)
     ],
 )
 def test_a_file_may_name_several_tools_a_bundle_or_what_makes_one(load, registry, tool, names):
-    config = load(tool=tool).config
-    assert [made.name for made in build_tools(config, registry, Strategy("any"))] == names
+    loaded = load(tool=tool)
+    assert [made.name for made in build_tools(resolve(loaded, registry), Strategy("any"))] == names
 
 
 def test_an_environment_class_of_trl_has_the_tasks_of_a_dataset(load, registry, tmp_path):
     (tmp_path / "rows.jsonl").write_text('{"prompt": "Guess."}\n')
-    config = load(
-        environment="{name: ./my.py:Guess, options: {path: rows.jsonl, held_out_share: 0.0}}"
-    ).config
-    made = build_environment(config, registry)()
+    loaded = load(environment="{name: ./my.py:Guess, options: {path: rows.jsonl, held_out_share: 0.0}}")
+    made = build_environment(resolve(loaded, registry))()
     assert [task.data for task in made.tasks("train")] == [{"prompt": "Guess."}]
     assert [tool.__name__ for tool in made.tools()] == ["guess"]
 
 
 def test_one_reward_may_come_twice_under_two_names(load, registry):
     twice = "./my.py:short, {name: ./my.py:short, as: shorter, options: {limit: 1}}"
-    assert [item.name for item in build_rewards(load(twice).config, registry)] == ["short", "shorter"]
-    problems = check(load("./my.py:short, ./my.py:short"), registry).problems
+    assert [item.name for item in build_rewards(resolve(load(twice), registry))] == ["short", "shorter"]
+    problems = check(resolve(load("./my.py:short, ./my.py:short"), registry)).problems
     assert any('the reward "short" is listed twice. Leave one out, or give it' in str(p) for p in problems)
 
 
 def test_a_resolved_agent_yaml_works_from_anywhere(load, registry, tmp_path, monkeypatch):
     (tmp_path / "elsewhere").mkdir()
     resolved = tmp_path / "elsewhere" / "agent.yaml"
-    resolved.write_text(dump_resolved(load(), registry))
+    resolved.write_text(dump_resolved(resolve(load(), registry)))
     monkeypatch.chdir("/")
     again = load_config(resolved, registry=registry)
-    assert build_rewards(again.config, registry)[0].name == "short"
+    assert build_rewards(resolve(again, registry))[0].name == "short"
     assert "as:" not in resolved.read_text()
 
 
@@ -201,7 +200,7 @@ def test_what_agent_yaml_does_not_name_is_never_loaded(load, registry, tmp_path)
 def test_what_is_wrong_with_a_file_is_said_with_its_line(load, registry, tmp_path, reward, said):
     (tmp_path / "bad.py").write_text("x = 1\nx / 0\n")
     (tmp_path / "syntax.py").write_text("def x(:\n")
-    problems = [str(problem) for problem in check(load(reward), registry).problems]
+    problems = [str(problem) for problem in check(resolve(load(reward), registry)).problems]
     assert [p for p in problems if said in p and "agent.yaml:6: rewards[0].name" in p], problems
 
 
@@ -214,10 +213,10 @@ def test_what_is_wrong_with_a_file_is_said_with_its_line(load, registry, tmp_pat
     ],
 )
 def test_what_is_of_another_kind_is_refused(load, registry, settings, said):
-    assert any(said in str(problem) for problem in check(load(**settings), registry).problems)
+    assert any(said in str(problem) for problem in check(resolve(load(**settings), registry)).problems)
 
 
 def test_what_a_file_prints_does_not_mix_with_what_a_command_prints(load, registry, tmp_path, capsys):
     (tmp_path / "loud.py").write_text("print('hello')\ndef x(trajectory): return 1.0\n")
-    build_rewards(load("./loud.py:x").config, registry)
+    build_rewards(resolve(load("./loud.py:x"), registry))
     assert capsys.readouterr().out == ""

@@ -17,11 +17,10 @@ from grpo_host.plugins import Offer, Plugin, Registry
 from grpo_host.plugins.describe import describe
 from grpo_host.plugins.options import (
     OptionsError,
-    complete_options,
     embedder_parameters,
     option_names,
     options_model,
-    read_options,
+    validate_options,
 )
 from grpo_sdk import Backend, Capability, Embedder, ModelSpec, Trajectory, hookimpl, reward
 from grpo_sdk.errors import PluginError
@@ -32,6 +31,14 @@ if TYPE_CHECKING:
 
 def offer(factory: Callable[..., Any], kind: Any = "tool") -> Offer:
     return Offer("thing", kind, factory, Plugin("code", "acme", "1.2"))
+
+
+def read_options(offer: Offer, given: dict[str, Any]) -> dict[str, Any]:
+    return validate_options(offer, given).options
+
+
+def complete_options(offer: Offer, given: dict[str, Any]) -> dict[str, Any]:
+    return validate_options(offer, given).complete()
 
 
 def complaints(factory: Callable[..., Any], **given: Any) -> dict[tuple[str | int, ...], str]:

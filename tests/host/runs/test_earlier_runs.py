@@ -10,6 +10,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from grpo_host.config.load import load_config
+from grpo_host.config.resolve import resolve
 from grpo_host.plugins import load_plugins
 from grpo_host.runs.directory import RunDirectory
 from grpo_host.runs.versions import describe_run
@@ -42,5 +43,5 @@ def test_its_metrics_and_report_come_back(run):
 def test_it_is_gone_on_with(run):
     registry = load_plugins()
     loaded = load_config(run.agent_yaml, ["training.steps=3"], registry)
-    assert go_on(run, describe_run(loaded, registry)) == ["training.steps"]
+    assert go_on(run, describe_run(resolve(loaded, registry))) == ["training.steps"]
     assert YAML(typ="safe").load(run.agent_yaml)["training"]["steps"] == 3

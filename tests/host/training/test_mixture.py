@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from grpo_host.config.load import load_config
+from grpo_host.config.resolve import resolve
 from grpo_host.plugins import load_plugins
 from grpo_host.runs.directory import RunDirectory
 from grpo_host.utils.progress import Reporter
@@ -63,7 +64,12 @@ def trained(text: str, model: Path, path: Path) -> tuple[RunDirectory, list[str]
     with warnings.catch_warnings():
         for text in ("You are using 'rollout_func'", "'pin_memory' argument is set as true"):
             warnings.filterwarnings("ignore", text, UserWarning)
-        assert run_training(load_config(path / "agent.yaml"), load_plugins(), reporter=Heard(quiet=True)) == 0
+        assert (
+            run_training(
+                resolve(load_config(path / "agent.yaml"), load_plugins()), reporter=Heard(quiet=True)
+            )
+            == 0
+        )
     return RunDirectory.find(path / "runs", "mixed"), lines
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from grpo_host.config.load import load_config
+from grpo_host.config.resolve import resolve
 from grpo_host.plugins import load_plugins
 from grpo_host.runs.directory import RunDirectory
 from grpo_host.telemetry.training import NAMES, metric_name
@@ -64,7 +65,7 @@ def trained(
             for text in ("You are using 'rollout_func'", "'pin_memory' argument is set as true"):
                 warnings.filterwarnings("ignore", text, UserWarning)
             status = run_training(
-                load_config(path / "agent.yaml"), load_plugins(), reporter=Reporter(quiet=True)
+                resolve(load_config(path / "agent.yaml"), load_plugins()), reporter=Reporter(quiet=True)
             )
     assert status == 0
     return Trained(collected, RunDirectory.find(path / "runs", "tiny").read_metrics())

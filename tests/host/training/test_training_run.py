@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from grpo_host.config.load import load_config
+from grpo_host.config.resolve import resolve
 from grpo_host.plugins import load_plugins
 from grpo_host.runs.directory import RunDirectory
 from grpo_host.utils.progress import Advance, Reporter
@@ -111,8 +112,7 @@ def runs(heavy: None, tiny_model_path: Path, tmp_path_factory: pytest.TempPathFa
                     damage(RunDirectory.find(path / "runs", "tiny"))
                 with suppress(Crash):
                     run_training(
-                        load_config(path / "agent.yaml"),
-                        load_plugins(),
+                        resolve(load_config(path / "agent.yaml"), load_plugins()),
                         resume=resume,
                         reporter=Meddling(at, meddle),
                     )
@@ -176,5 +176,7 @@ def test_a_model_that_cannot_be_saved_is_refused_before_anything_is_played(
     text = AGENT.format(model=model, save_every=2, output=tmp_path / "runs")
     (tmp_path / "agent.yaml").write_text(text.replace("lora: {dropout: 0.1}", "lora: null"))
     with pytest.raises(RunError, match=r"could not be saved .*`temperature`.* Mend that and begin again"):
-        run_training(load_config(tmp_path / "agent.yaml"), load_plugins(), reporter=Reporter(quiet=True))
+        run_training(
+            resolve(load_config(tmp_path / "agent.yaml"), load_plugins()), reporter=Reporter(quiet=True)
+        )
     assert not list(RunDirectory.find(tmp_path / "runs", "tiny").read_trajectories())

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from uuid import uuid4
 
 from grpo_host.agents.agent import Agent
-from grpo_host.assembly.from_yaml import build_strategy
+from grpo_host.assembly.from_yaml import own_strategy
 from grpo_host.chat.agent import ChatAgent, to_its_end
 from grpo_host.chat.answering import Answer
 from grpo_host.chat.sql_store import SqlStore
@@ -300,9 +300,8 @@ class Chats(Part):
         if asked is not None:
             self._check(asked)
             return self._strategies[asked]
-        if loaded is not None and loaded.config.agent.strategy is not None:
-            own = loaded.config.agent.model_copy(update={"system_prompt": ""})
-            return build_strategy(loaded.config.model_copy(update={"agent": own}), self._services.registry)
+        if loaded is not None and (own := own_strategy(loaded)) is not None:
+            return own
         name = "plain" if loaded is not None else DEFAULT_STRATEGY
         return self._strategies.get(name, Strategy("plain"))
 

@@ -67,17 +67,17 @@ def train(directory: Path, registry: Registry) -> int:
 
     run = RunDirectory(directory)
     wait_until_free(run)
-    if not run.agent_yaml.is_file():
+    begun = run.agent_yaml.is_file()
+    loaded = load_checked(run.agent_yaml if begun else directory / JOB_YAML, (), registry, "train")
+    if not begun:
         from grpo_host.runs.versions import describe_run
 
-        loaded = load_checked(directory / JOB_YAML, (), registry, "train")
-        write_text(run.agent_yaml, describe_run(loaded, registry))
-    loaded = load_checked(run.agent_yaml, (), registry, "train")
+        write_text(run.agent_yaml, describe_run(loaded))
 
     from grpo_host.training.from_yaml import run_training
 
     quiet_libraries()
-    return run_training(loaded, registry, resume=str(directory))
+    return run_training(loaded, resume=str(directory))
 
 
 def wait_until_free(run: RunDirectory, seconds: float = WAIT_SECONDS) -> None:

@@ -7,8 +7,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
 from grpo_host.config.references import escape_references
+from grpo_host.config.resolve import resolve
 from grpo_host.config.resolved import dump_resolved, to_yaml
-from grpo_host.plugins.options import OptionsError, option_names, options_model, read_options
+from grpo_host.plugins.options import OptionsError, option_names, options_model, validate_options
 from grpo_host.plugins.use import PluginUse
 from grpo_host.serving.http.api_error import ApiError
 from grpo_host.serving.jobs.allowed_options import allowed_options, require_small
@@ -55,7 +56,7 @@ class Plan:
         """The server's agent.yaml with every default, as YAML has it."""
         from ruamel.yaml import YAML
 
-        text = dump_resolved(self._loaded, self._registry)
+        text = dump_resolved(resolve(self._loaded, self._registry))
         values: dict[str, Any] = YAML(typ="safe", pure=True).load(text)
         return values
 
@@ -205,7 +206,7 @@ class Plan:
             require_small(option, value, field)
         own, written = self._own(kind, asked.name)
         try:
-            read_options(offer, {**own, **asked.options})
+            validate_options(offer, {**own, **asked.options})
         except OptionsError as problem:
             raise ApiError(422, "invalid_option", f'{kind} "{asked.name}": {problem}', param=field) from None
         use: dict[str, Any] = {"name": asked.name}

@@ -24,7 +24,7 @@ from grpo_host.assembly.served_tools import ServedTools, lacks_tools_of_episodes
 from grpo_host.backends.local_model import AUTO, LocalModel
 from grpo_host.backends.wrapper import BackendWrapper
 from grpo_host.config.served_sampling import UNMEASURED, filled_up, sampling_of_run, served_sampling
-from grpo_host.plugins.options import choose
+from grpo_host.plugins.options import resolve_use
 from grpo_host.plugins.use import ModelConfig, PluginUse
 from grpo_host.runs.directory import RunDirectory
 from grpo_host.serving.http.api_error import ApiError
@@ -79,7 +79,7 @@ class ModelPool(Part):
         self._model = config.model if config else ModelConfig(name=DEFAULT_MODEL, context=2048)
         self._backend = config.backend if config else PluginUse(name=AUTO)
         self._registry = services.registry
-        self.strategy = build_strategy(config, services.registry) if config else Strategy("plain")
+        self.strategy = build_strategy(loaded) if loaded else Strategy("plain")
         """The agent's own."""
         self.limits = limits_from_config(config.agent.limits) if config else AgentLimits()
         self._seconds = config.agent.limits.turn_seconds if config else SILENCE_SECONDS
@@ -89,7 +89,7 @@ class ModelPool(Part):
         self._closing: set[asyncio.Task[None]] = set()
         self._warming: asyncio.Task[None] | None = None
         self._unready: str | None = "loading the model"
-        self.served = served_tools(config, services.registry) if config else ServedTools()
+        self.served = served_tools(loaded) if loaded else ServedTools()
         """All that is open here."""
         self.tools = self.served
         """What agents may call here."""
@@ -98,7 +98,7 @@ class ModelPool(Part):
         self._app = self._served_app(config)
         if self._app is not None:  # they are the app's
             self.tools, self.agents_tools = ServedTools(), ()
-        for name in lacks_tools_of_episodes(config, services.registry) if config else ():
+        for name in lacks_tools_of_episodes(loaded) if loaded else ():
             logger.warning(
                 'the environment "%s" has tools in its episodes and offers none for serving: the served '
                 "agent has to do without. Its serving_tools() would offer them, see docs/plugins.md",
@@ -312,8 +312,8 @@ class _RemoteModel:
         if self._backend is None:
             async with self._starting:
                 if self._backend is None:
-                    offer, options = choose("backend", self._use, self._registry)
-                    made: Backend = offer.make(self._spec, **options)
+                    chosen = resolve_use("backend", self._use, self._registry)
+                    made: Backend = chosen.offer.make(self._spec, **chosen.arguments())
                     await made.start()
                     self._backend = made
         return Agent(self._backend)

@@ -7,6 +7,7 @@ import pytest
 from grpo_host.checks.check import check
 from grpo_host.config.load import load_config
 from grpo_host.config.problems import InvalidConfigError
+from grpo_host.config.resolve import resolve
 from grpo_host.config.resolved import dump_resolved
 
 SHOPS = "[shop, {name: shop, as: store, weight: 2, options: {tools: true}}]"
@@ -20,7 +21,7 @@ def mixed(agent_yaml, registry, tmp_path):
         path = tmp_path / agent_yaml
         text = path.read_text().replace("environment: shop", f"environments: {environments}")
         path.write_text(text)
-        return check(load_config(agent_yaml, overrides), registry, **options)
+        return check(resolve(load_config(agent_yaml, overrides), registry), **options)
 
     return mixed
 
@@ -36,7 +37,7 @@ def test_a_mixture_has_the_tasks_and_the_tools_of_all(mixed):
 def test_a_mixture_is_resolved_and_read_back_as_it_is(mixed, registry, tmp_path):
     mixed()
     loaded = load_config("agent.yaml")
-    text = dump_resolved(loaded, registry)
+    text = dump_resolved(resolve(loaded, registry))
     (tmp_path / "resolved.yaml").write_text(text)
 
     assert "environment:" not in text

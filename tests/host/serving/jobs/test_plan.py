@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from grpo_host.checks.check import check
 from grpo_host.config.load import load_config
+from grpo_host.config.resolve import resolve
 from grpo_host.config.resolved import dump_resolved
 from grpo_host.plugins import Registry
 from grpo_host.serving.http.api_error import ApiError
@@ -87,7 +88,7 @@ GUIDE = {
 def test_a_job_passes_the_checks_of_a_run(plain, registry, tmp_path, fields):
     made = load(plain.make(ask(**fields)), tmp_path)
 
-    assert check(made, registry).problems == []
+    assert check(resolve(made, registry)).problems == []
 
 
 def test_the_servers_model_backend_and_agent_stand(plan, tmp_path):
@@ -140,7 +141,7 @@ def test_every_text_comes_through_as_it_was_sent(plain, registry, tmp_path, text
 
     assert made.config.environment.options["prompts"] == list(dict.fromkeys(texts))
     # What the run writes of it, to be resumed from.
-    (tmp_path / "agent.yaml").write_text(dump_resolved(made, registry))
+    (tmp_path / "agent.yaml").write_text(dump_resolved(resolve(made, registry)))
     options = load_config(tmp_path / "agent.yaml").config.environment.options
     assert options == {**options, **made.config.environment.options}
 
@@ -221,7 +222,7 @@ def test_numbers_by_name_are_allowed(plain, registry, tmp_path):
     weights = {"discovery": 0.5, "safety": 0.5, "empathy": 0.0}
     made = plain.make(ask(rewards=[{"name": "sales", "options": {"weights": weights}}]))
 
-    assert check(load(made, tmp_path), registry).problems == []
+    assert check(resolve(load(made, tmp_path), registry)).problems == []
 
 
 def test_an_agent_on_a_backend_that_cannot_be_trained_takes_no_jobs(registry):
@@ -285,7 +286,7 @@ def test_the_guides_request_trains_and_says_what_its_neural_reward_knows(plain, 
     assert [use.name for use in loaded.config.rewards][-1] == "neural"
     assert loaded.config.rewards[-1].options["unready"] == "neutral"
     assert "learnt from no feedback" in made.notes[0]
-    assert check(loaded, registry).problems == []
+    assert check(resolve(loaded, registry)).problems == []
     assert plain.make(ask()).notes == []
 
 
