@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from grpo_host.assembly.from_yaml import build, build_environment
+from grpo_host.assembly.from_yaml import build, build_environment, build_reward
 from grpo_host.assembly.runtime import Assembly
 from grpo_host.backends.wrapper import innermost
 from grpo_host.config.load import load_config
@@ -242,6 +242,20 @@ def test_a_rewards_own_backend_starts_when_asked_and_is_closed_with_the_rewards(
     assert asyncio.run(score()) == (False, 0.5, True)
     assert innermost(backend).closed == 1
     assert backend.model.context == 4096
+
+
+def test_a_judge_that_was_looked_at_without_its_model_has_it_in_the_run(tmp_path, registry, monkeypatch):
+    (tmp_path / "agent.yaml").write_text(AGENT)
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.safetensors").write_text("")
+    monkeypatch.setattr(Judge, "capabilities", Judge.capabilities | {Capability.LOCAL_WEIGHTS})
+    judged = JUDGED.replace("model: m", f"model: {tmp_path}")
+    resolved = resolve(load_config(tmp_path / "agent.yaml", [judged]), registry)
+    looked_at = build_reward(resolved, 0)
+    assert innermost(looked_at.reward.judge).model.path is None
+    [item] = build(resolved).rewards
+    assert item is looked_at
+    assert innermost(item.reward.judge).model.path == tmp_path
 
 
 VISITED = "environment={name: visited, options: {guest: {name: judge, model: m, options: {replies: [Hi!]}}}}"

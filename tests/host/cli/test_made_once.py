@@ -155,9 +155,8 @@ def short(monkeypatch):
         (["score", str(PLAYED), "--rewards", "agent.yaml"], {"read reward", "read judge"}),
         (["serve", "agent.yaml"], OPTIONS | PARTS),
     ],
-    ids=lambda value: value[0] if isinstance(value, list) else "",
+    ids=["run", "eval", "rollout", "check", "check --resolved", "score", "serve"],
 )
 def test_a_command_reads_each_plugins_options_once_and_makes_it_once(command, once, counts, short):
     found = counts(*command)
-    print(found)
     assert {what: found[what] for what in once} == dict.fromkeys(once, 1)
