@@ -46,6 +46,8 @@ Q = TypeVar("Q", "Select[Any]", "Delete")
 CONNECTIONS = 5
 """How many transactions of a store run at the same time."""
 
+BEGINNING = 100
+"""Characters of a conversation's first words."""
 _HEAD = [column for column in conversations.columns if column is not conversations.c.context]
 
 
@@ -187,6 +189,17 @@ class SqlStore(ConversationStore):
 
         return await self._read(work)
 
+    async def beginnings(self, ids: Sequence[str]) -> dict[str, str]:
+        """The first words of each conversation of ``ids`` that has any."""
+        query = select(_messages.c.conversation_id, _messages.c.body).where(
+            _messages.c.conversation_id.in_(ids), _messages.c.position == 0
+        )
+
+        async def work(connection: AsyncConnection) -> dict[str, str]:
+            return {id: body["content"][:BEGINNING] for id, body in await connection.execute(query)}
+
+        return await self._read(work)
+
     async def delete(self, conversation_id: str) -> bool:
         async def work(connection: AsyncConnection) -> bool:
             gone = await connection.execute(
@@ -196,8 +209,8 @@ class SqlStore(ConversationStore):
 
         return await self._write(work)
 
-    async def ids(self, owner: str, user_id: str | None = None) -> Sequence[str]:
-        """The ids of all conversations of ``owner``, the most recently used first."""
+    async def ids(self, owner: str | None = None, user_id: str | None = None) -> Sequence[str]:
+        """The ids of all conversations of ``owner`` (None: of anybody), the most recently used first."""
         query = _of(select(conversations.c.id), owner, user_id).order_by(conversations.c.updated.desc())
 
         async def work(connection: AsyncConnection) -> list[str]:
@@ -260,8 +273,8 @@ class SqlStore(ConversationStore):
             raise unreachable(self._engine, problem) from problem
 
 
-def _of(query: Q, owner: str, user_id: str | None) -> Q:
-    found = query.where(conversations.c.owner == owner)
+def _of(query: Q, owner: str | None, user_id: str | None) -> Q:
+    found = query if owner is None else query.where(conversations.c.owner == owner)
     return found if user_id is None else found.where(conversations.c.user_id == user_id)
 
 

@@ -307,7 +307,7 @@ def _say_time(seconds: float | None) -> str:
 
 def _with_keys(agent_yaml: Path | None, database: str | None, work: Callable[[KeyStore], Awaitable[T]]) -> T:
     """The result of ``work`` on the keys of the server that the options name."""
-    url = _database(agent_yaml, database)
+    url = database_of(agent_yaml, database)
 
     async def run() -> T:
         from grpo_host.serving.access.keys import KeyStore
@@ -324,7 +324,7 @@ def _with_keys(agent_yaml: Path | None, database: str | None, work: Callable[[Ke
     return asyncio.run(run())
 
 
-def _database(agent_yaml: Path | None, database: str | None) -> str:
+def database_of(agent_yaml: Path | None, database: str | None) -> str:
     import os
 
     from grpo_host.serving.settings import STATE_DIRECTORY, ServerSettings
@@ -340,5 +340,5 @@ def _database(agent_yaml: Path | None, database: str | None) -> str:
     if os.environ.get(STATE_DIRECTORY):
         return ServerSettings.of().database()
     raise click.UsageError(
-        "there is no agent.yaml here: say whose keys with --agent path/to/agent.yaml, or with --database URL"
+        "there is no agent.yaml here: name the server with --agent path/to/agent.yaml, or with --database URL"
     )

@@ -316,6 +316,10 @@ class ServingSamplingConfig(Section):
     top_k: Annotated[int, Field(ge=0)] | None = None
 
 
+TRACE_URL = r"^https?://[^\s]*\{trace_id\}[^\s]*$"
+"""What an address of traces looks like."""
+
+
 class ServingConfig(Section):
     """How the agent is served."""
 
@@ -357,6 +361,8 @@ class ServingConfig(Section):
     """Training jobs that wait; more are refused."""
     drain_seconds: Seconds = 30.0
     """How long requests may take to end after SIGTERM."""
+    trace_url: Annotated[str, Field(pattern=TRACE_URL)] | None = None
+    """Where the trace of a trajectory can be looked at, for /ui: https://jaeger.example.org/trace/{trace_id}"""
     public_metrics: bool = False
     """Whether /metrics may be read without a key."""
 

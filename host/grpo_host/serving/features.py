@@ -8,7 +8,15 @@ from types import ModuleType
 from typing import Any
 
 from grpo_host.serving import jobs, ui
-from grpo_host.serving.api import chat, chat_completions, conversations, responses, websocket
+from grpo_host.serving.api import (
+    chat,
+    chat_completions,
+    conversation_export,
+    conversations,
+    feedback,
+    responses,
+    websocket,
+)
 from grpo_host.serving.http import observability, pages, server_metrics
 from grpo_host.serving.http.endpoint import Endpoint, SocketEndpoint
 from grpo_host.serving.models import pool
@@ -30,7 +38,9 @@ FEATURES = (
     Feature(conversations, part="chat"),
     Feature(chat_completions),
     Feature(responses),
+    Feature(conversation_export),  # before those whose paths end in any conversation's id
     Feature(chat),
+    Feature(feedback),
     Feature(websocket),
     Feature(jobs, part="jobs"),
     Feature(server_metrics),

@@ -29,7 +29,7 @@ class ViewedRuns(Part):
     """The runs of the server's directory, and the API over them, by path."""
 
     def __init__(self, services: Services) -> None:
-        self._viewed = Viewed([services.settings.runs])
+        self._viewed = Viewed([services.settings.runs], services.settings.trace_url)
         self.answers = _answers(self._viewed)
 
     async def close(self) -> None:

@@ -16,6 +16,7 @@ from grpo_host.storage.tables import (
     PLACE,
     claims,
     conversations,
+    feedback,
     jobs,
     keys,
     messages,
@@ -78,6 +79,7 @@ MIGRATIONS: tuple[Migration, ...] = (
     Migration(4, "owners of keys", add_columns(keys.c.owner, keys.c.expires)),
     Migration(5, "usage by owner", create_tables(usage)),
     Migration(6, "idempotency keys", create_tables(claims)),
+    Migration(7, "feedback", create_tables(feedback)),
 )
 """In order; what was released is never changed, only added to."""
 

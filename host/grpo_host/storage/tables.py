@@ -53,6 +53,17 @@ messages = Table(
     Column("created", Double, nullable=False),
 )
 
+feedback = Table(
+    "grpo_feedback",
+    metadata,
+    Column("conversation_id", ForeignKey(conversations.c.id, ondelete="CASCADE"), primary_key=True),
+    Column("position", Integer, primary_key=True),
+    Column("score", Double),
+    Column("correction", Text),
+    Column("model", String(400)),
+    Column("updated", Double, nullable=False),
+)
+
 keys = Table(
     "grpo_keys",
     metadata,

@@ -162,19 +162,21 @@ def group(viewed: ViewedRun, name: str) -> dict[str, Any]:
     }
 
 
-def trajectory(viewed: ViewedRun, tid: str) -> dict[str, Any]:
-    """One trajectory, without its tokens. Raises ``RunError``."""
+def trajectory(viewed: ViewedRun, tid: str, trace_url: str | None = None) -> dict[str, Any]:
+    """One trajectory, without its tokens; ``trace_url``: where traces are shown. Raises ``RunError``."""
     with reading(viewed) as database:
         row = one(database, tid)
         advantages = viewed.advantages
         given = advantages.of(database, [row])
     record = _record(viewed, row)
+    trace = record.get("trace")
     return {
         "trajectory": _without_ledger(record),
         "agents": _agents(record),
         "group": advantages.group(row),
         "advantage": given[tid],
-        "trace_id": record.get("trace"),
+        "trace_id": trace,
+        "trace_url": trace_url.replace("{trace_id}", trace) if trace and trace_url else None,
     }
 
 

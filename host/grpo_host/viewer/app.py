@@ -36,13 +36,15 @@ SAFE = {
 """Headers of every answer."""
 
 
-def create_app(runs_dir: Path | Sequence[Path], token: str | None = None) -> Starlette:
+def create_app(
+    runs_dir: Path | Sequence[Path], token: str | None = None, trace_url: str | None = None
+) -> Starlette:
     """The viewer of the runs in ``runs_dir``.
 
     With ``token``, only who opens ``/?token=...`` on this machine gets in; without, whoever mounts the app
-    asks who comes.
+    asks who comes. ``trace_url``: where a trace can be looked at, with ``{trace_id}`` in it.
     """
-    viewed = Viewed([runs_dir] if isinstance(runs_dir, Path) else runs_dir)
+    viewed = Viewed([runs_dir] if isinstance(runs_dir, Path) else runs_dir, trace_url)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:

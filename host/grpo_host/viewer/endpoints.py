@@ -21,10 +21,11 @@
 - ``api/runs/{id}/groups/{group}``: ``{id, task, step, trajectories: [{as listed, trajectory: the
   record}]}``, the best first
 - ``api/runs/{id}/trajectories/{tid}``: ``{trajectory, agents: [{role, sequences}] or null, group,
-  advantage, trace_id}``
+  advantage, trace_id, trace_url}``
 - ``api/runs/{id}/trajectories/{tid}/tokens``: ``{sequences: [{role, weight, text, id, trained, logprob,
-  entropy, trainer_logprob, ratio, advantage, policy_version, message}]}``: arrays with an entry a token, or
-  null where the run does not know; ``message``: index of the token's message, or -1
+  entropy, trainer_logprob, ratio, advantage, policy_version, message, messages: [{role, text, sampled}]}]}``:
+  arrays with an entry a token, or null where the run does not know; ``message``: index of the token's
+  message, or -1; ``messages``: what the sequence holds, as its agent saw it
 - ``api/compare?a=RUN[:[split/]label]&b=...``: ``{paired: {n, difference, low, high}, tasks: [{task, a: {id,
   reward}, b: {id, reward}, difference}]}``, the largest difference first
 
@@ -173,7 +174,7 @@ class Endpoints:
 
     def trajectory(self, request: Request) -> dict[str, Any]:
         """A trajectory without its tokens."""
-        return api.trajectory(self._asked(request), request.path_params["tid"])
+        return api.trajectory(self._asked(request), request.path_params["tid"], self._viewed.trace_url)
 
     def tokens(self, request: Request) -> dict[str, Any]:
         """A trajectory's tokens."""

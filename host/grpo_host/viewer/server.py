@@ -13,7 +13,14 @@ from grpo_sdk.errors import ConfigError
 ADDRESS = "127.0.0.1"
 
 
-def view(places: Sequence[Path], *, port: int, open_browser: bool, say: Callable[[str], None]) -> None:
+def view(
+    places: Sequence[Path],
+    *,
+    port: int,
+    open_browser: bool,
+    say: Callable[[str], None],
+    trace_url: str | None = None,
+) -> None:
     """Serve until Ctrl-C. Raises ``ConfigError`` if ``port`` is taken; 0 takes a free one."""
     import uvicorn
 
@@ -24,7 +31,7 @@ def view(places: Sequence[Path], *, port: int, open_browser: bool, say: Callable
     try:
         address = f"http://{ADDRESS}:{listener.getsockname()[1]}/?token={token}"
         config = uvicorn.Config(
-            create_app(places, token),
+            create_app(places, token, trace_url),
             log_level="warning",
             access_log=False,  # the first request has the token
             server_header=False,

@@ -86,6 +86,7 @@ def _sequence(
         else [advantage * weight if sampled else None for sampled in mask],
         "policy_version": _sampled(sequence["versions"], mask),
         "message": message_indices(len(ids), sequence.get("spans", ()), messages),
+        "messages": span_messages(ids, mask, sequence.get("spans", ()), tokenizer),
     }
 
 
@@ -110,6 +111,22 @@ def message_indices(
         if message >= len(messages):
             break
         found[span["start"] : span["end"]] = [message] * (span["end"] - span["start"])
+    return found
+
+
+def span_messages(
+    ids: Sequence[int], mask: Sequence[int], spans: Sequence[dict[str, Any]], tokenizer: Any
+) -> list[dict[str, Any]]:
+    """What a sequence holds, message by message, without what a template writes around them."""
+    found = []
+    for span in spans:
+        start, end, role = span["start"], span["end"], span["role"]
+        if tokenizer is None:
+            text = "".join(texts(ids[start:end], None))
+        else:
+            text = tokenizer.decode(ids[start:end], skip_special_tokens=True).strip()
+            text = text.removeprefix(f"{role}\n").strip()
+        found.append({"role": role, "text": text, "sampled": any(mask[start:end])})
     return found
 
 

@@ -45,10 +45,14 @@ class ViewedRun:
 
 
 class Viewed:
-    """What lies in ``places``; nothing else can be named."""
+    """What lies in ``places``; nothing else can be named.
 
-    def __init__(self, places: Sequence[Path]) -> None:
+    ``trace_url`` is where a trace can be looked at, with ``{trace_id}`` in it.
+    """
+
+    def __init__(self, places: Sequence[Path], trace_url: str | None = None) -> None:
         self.places = [place.absolute() for place in places]
+        self.trace_url = trace_url
         self._known: dict[Path, ViewedRun] = {}
         self._by_id: dict[str, ViewedRun] = {}
         self._looked = float("-inf")

@@ -11,7 +11,7 @@ import pytest
 from grpo_host.chat.sql_store import SqlStore
 from grpo_host.chat.store import ConversationRecord
 from grpo_host.serving.access.caller import Scope
-from grpo_host.serving.api import chat
+from grpo_host.serving.api import chat, conversation_export
 from grpo_host.serving.api.conversations import Chats
 from grpo_sdk.messages import assistant, user
 
@@ -36,7 +36,7 @@ def kept(request, serving):
 
     def run(work, **options):
         async def whole():
-            endpoints = chat.endpoints()
+            endpoints = [*conversation_export.endpoints(), *chat.endpoints()]
             async with serving(endpoints=endpoints, database_url=url, **options) as server:
                 services = server.services
                 services.chat = chats = Kept(services)

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import json
 import re
+import time
+from dataclasses import replace
 
 import pytest
 from filelock import FileLock
+from starlette.testclient import TestClient
 
+from grpo_host.cli import main
 from grpo_host.runs.directory import RunDirectory
-from grpo_sdk.trajectory import Trajectory
+from grpo_host.viewer.app import create_app
+from grpo_host.viewer.tokens import span_messages
+from grpo_sdk.trajectory import Ledger, Trajectory
 
 RUN = "20261128-100000-aaaa"
 ONE = f"/api/runs/{RUN}"
@@ -189,6 +195,52 @@ def test_what_the_trainer_recorded_of_tokens_is_shown_where_they_stand(shown, ru
     assert sequence["ratio"] == [None, None, None, 0.9, 0.8, None]
     (other,) = shown.get(f"{ONE}/trajectories/1/t-1/0/tokens")["sequences"]
     assert (other["trainer_logprob"], other["entropy"], other["ratio"]) == (None, None, None)
+
+
+def test_each_agent_has_the_messages_of_its_own_contexts(viewer, make_run, episode) -> None:
+    one = episode("1", "t", 0)
+    [sequence] = one.ledger.sequences
+    roles = [replace(sequence, role=role) for role in ("desk", "search", "desk")]
+    directory = make_run()
+    directory.append_trajectory(replace(one, ledger=Ledger(roles)))
+    viewer.indexed(RUN)
+    answer = viewer.get(f"{ONE}/trajectories/1/t/0")
+    assert answer["agents"] == [{"role": "desk", "sequences": [0, 2]}, {"role": "search", "sequences": [1]}]
+    for found in viewer.get(f"{ONE}/trajectories/1/t/0/tokens")["sequences"]:
+        assert found["messages"] == [
+            {"role": "system", "text": "⟨1⟩", "sampled": False},
+            {"role": "user", "text": "⟨2⟩⟨3⟩", "sampled": False},
+            {"role": "assistant", "text": "⟨4⟩⟨5⟩⟨6⟩", "sampled": True},
+        ]
+
+
+def test_a_message_of_a_lane_is_without_what_the_template_writes_around_it() -> None:
+    class Tokenizer:
+        def decode(self, ids, skip_special_tokens):
+            assert skip_special_tokens
+            return "".join({1: "user\n", 2: "Where?", 3: "\n"}[id] for id in ids)
+
+    span = {"start": 0, "end": 3, "role": "user"}
+    [found] = span_messages([1, 2, 3], [0, 0, 0], [span], Tokenizer())
+    assert found == {"role": "user", "text": "Where?", "sampled": False}
+
+
+def test_a_trajectory_leads_to_its_trace_where_traces_are_shown(output, make_run, episode) -> None:
+    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+    make_run().append_trajectory(replace(episode("1", "t", 0), trace=trace))
+    for template, expected in ((None, None), ("https://traces/{trace_id}?x", f"https://traces/{trace}?x")):
+        with TestClient(create_app(output, trace_url=template)) as client:
+            while (answer := client.get(f"{ONE}/trajectories/1/t/0")).status_code == 503:
+                time.sleep(0.01)
+            answer = answer.json()
+        assert (answer["trace_id"], answer["trace_url"]) == (trace, expected)
+
+
+@pytest.mark.parametrize("wrong", ["javascript:alert({trace_id})", "https://traces/"])
+def test_an_address_that_leads_to_no_trace_is_refused(output, capsys, wrong) -> None:
+    output.mkdir()
+    assert main(["view", str(output), "--trace-url", wrong]) == 2
+    assert "is no http(s) address with {trace_id} in it" in capsys.readouterr().err
 
 
 def test_evaluations_are_compared_task_by_task(shown) -> None:

@@ -27,8 +27,6 @@ Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00]*$")
 
 IdempotencyKey = Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[\x20-\x7e]+$")]
 
-NDJSON = "application/x-ndjson"
-
 CONTEXT_BYTES = 16 * 1024
 
 
@@ -80,6 +78,8 @@ class ChatResponse(BaseModel):
     strategy: str
     tool_runs: list[ToolRun] = []
     """The tools that were called for it."""
+    finish_reason: str | None = None
+    """Why it ended: stop, or length if it was cut."""
 
 
 class ChatEvent(BaseModel):
@@ -89,7 +89,8 @@ class ChatEvent(BaseModel):
     response: str | None = None
     """The whole answer, in the last event."""
     tool_runs: list[ToolRun] | None = None
-    """The tools that were called for it, in the last event."""
+    """The tools that were called for it, in the last event, as is why the answer ended."""
+    finish_reason: str | None = None
     conversation_id: str
     strategy: str
 
@@ -137,6 +138,8 @@ class ConversationHead(BaseModel):
     conversation_id: str
     user_id: str | None
     strategy: str
+    begins: str = ""
+    """The first words, in a list."""
     messages: int
     created: float
     """Unix time, as is ``updated``."""
@@ -195,26 +198,6 @@ def endpoints() -> list[Endpoint]:
             response=Forgotten,
         ),
         Endpoint(
-            "GET",
-            "/api/conversations/export",
-            export_conversations,
-            Scope.CHAT,
-            "All conversations of the caller, one a line",
-            tags=("chat",),
-            query=Whose,
-            content_type=NDJSON,
-        ),
-        Endpoint(
-            "GET",
-            "/api/owners/conversations",
-            export_of_owner,
-            Scope.ADMIN,
-            "All conversations of an owner, one a line",
-            tags=("administration",),
-            query=OwnersConversations,
-            content_type=NDJSON,
-        ),
-        Endpoint(
             "DELETE",
             "/api/owners/conversations",
             forget_of_owner,
@@ -259,6 +242,7 @@ async def chat(call: Call) -> ChatResponse | Response:
         conversation_id=opened.conversation_id,
         strategy=opened.strategy,
         tool_runs=said.tool_runs,
+        finish_reason=said.finish_reason,
     )
     if not opened.replayed:
         return answer
@@ -286,13 +270,15 @@ async def list_conversations(call: Call) -> ConversationList:
     records = await call.services.chat.store.list(
         page.user_id, call.key.owner, limit=page.limit, offset=page.offset
     )
-    return ConversationList(conversations=[ConversationHead(**_head(record)) for record in records])
+    begins = await call.services.chat.store.beginnings([record.id for record in records])
+    heads = [ConversationHead(**_head(record), begins=begins.get(record.id, "")) for record in records]
+    return ConversationList(conversations=heads)
 
 
 async def read_conversation(call: Call) -> Conversation:
     """One, whole."""
     record = await call.services.chat.record(call.path["conversation_id"], call.key)
-    return _whole(record)
+    return whole(record)
 
 
 async def delete_conversation(call: Call) -> Response:
@@ -313,25 +299,8 @@ async def forget_of_owner(call: Call) -> Forgotten:
     return Forgotten(deleted=count)
 
 
-async def export_conversations(call: Call) -> Response:
-    """As newline-delimited JSON, the one last spoken in first."""
-    return _export(call, call.key.owner, call.query.user_id)
-
-
-async def export_of_owner(call: Call) -> Response:
-    """As newline-delimited JSON, the one last spoken in first."""
-    return _export(call, call.query.owner, call.query.user_id)
-
-
-def _export(call: Call, owner: str, user_id: str | None) -> Response:
-    async def lines() -> AsyncIterator[bytes]:
-        async for record in call.services.chat.export(owner, user_id):
-            yield _whole(record).model_dump_json().encode() + b"\n"
-
-    return StreamingResponse(lines(), media_type=NDJSON)
-
-
-def _whole(record: ConversationRecord) -> Conversation:
+def whole(record: ConversationRecord) -> Conversation:
+    """As it is told to its owner."""
     history = [dict(message) for message in record.messages]
     return Conversation(**_head(record), context=record.context, history=history)
 
@@ -359,7 +328,8 @@ async def _events(call: Call, request: ChatRequest) -> AsyncIterator[bytes]:
                     text += piece
                     yield _event(opened, delta=piece)
                 else:
-                    yield _event(opened, response=text, tool_runs=piece.tool_runs)
+                    ended = piece.finish_reason
+                    yield _event(opened, response=text, tool_runs=piece.tool_runs, finish_reason=ended)
     except asyncio.CancelledError:
         if not told or not call.services.admission.cuts():
             raise

@@ -67,6 +67,14 @@ class Said:
 
     text: str
     tool_runs: list[ToolRun]
+    finish_reason: str | None = None
+    """Why it ended: ``length`` if it was cut."""
+
+    @classmethod
+    def of(cls, answer: Answer) -> Said:
+        """What is told of ``answer``."""
+        reason = answer.turns[-1].finish_reason.value if answer.turns else None
+        return cls(answer.text, shown(answer.tools), reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +93,7 @@ class Opened:
         """The whole answer; it and the message are in the store then."""
         with agent_errors():
             answer = await self.agent.answer(*self._asked, sampling=self._sampling, also=self._also)
-        return Said(answer.text, shown(answer.tools))
+        return Said.of(answer)
 
     async def pieces(self) -> AsyncIterator[str | Said]:
         """The answer as it comes, and at the end the whole; it is in the store then."""
@@ -93,7 +101,7 @@ class Opened:
             pieces = self.agent.pieces(*self._asked, sampling=self._sampling, also=self._also)
             async with aclosing(pieces):
                 async for piece in pieces:
-                    yield piece if isinstance(piece, str) else Said(piece.text, shown(piece.tools))
+                    yield piece if isinstance(piece, str) else Said.of(piece)
 
     @property
     def _also(self) -> Callable[[Answer], Any] | None:
@@ -101,9 +109,14 @@ class Opened:
         if keep is None:
             return None
         about = {"conversation_id": self.conversation_id, "strategy": self.strategy}
-        return lambda answer: keep(
-            {**about, "text": answer.text, "tool_runs": [run.model_dump() for run in shown(answer.tools)]}
-        )
+
+        def kept(answer: Answer) -> Any:
+            said = Said.of(answer)
+            runs = [run.model_dump() for run in said.tool_runs]
+            told = {"text": said.text, "tool_runs": runs, "finish_reason": said.finish_reason}
+            return keep({**about, **told})
+
+        return kept
 
     @property
     def _asked(self) -> tuple[str, str, str, bool]:
@@ -135,7 +148,7 @@ class Replayed:
     async def answer(self) -> Said:
         """The same as then."""
         runs = [ToolRun.model_validate(run) for run in self.response["tool_runs"]]
-        return Said(self.response["text"], runs)
+        return Said(self.response["text"], runs, self.response.get("finish_reason"))
 
     async def pieces(self) -> AsyncIterator[str | Said]:
         """The same as then, in one piece."""

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from grpo_rewards.neural.features import answers, feature_rows, last_question
 from grpo_sdk.embedder import Embedder
-from grpo_sdk.messages import Message
+from grpo_sdk.errors import ConfigError
+from grpo_sdk.messages import Message, as_messages
 from grpo_sdk.seeds import derive_seed
 
 if TYPE_CHECKING:
@@ -60,6 +64,36 @@ class Buffer:
                 context,
             )
         )
+
+
+def checked(turns: Sequence[Mapping[str, Any]], reward_score: float) -> tuple[list[Message], float]:
+    """The conversation and its score. Raises ``ValueError`` if they are none."""
+    messages = as_messages(turns)
+    if not any(message["role"] == "assistant" for message in messages):
+        raise ValueError("neural: there is no message of the assistant in the feedback's turns")
+    score = float(reward_score)
+    if not (math.isfinite(score) and 0.0 <= score <= 1.0):
+        raise ValueError(f"neural: the feedback's score is {reward_score}; give a number from 0 to 1")
+    return messages, score
+
+
+def read_feedback(path: Path) -> Iterator[tuple[list[Message], float, dict[str, Any]]]:
+    """Each line of ``path``: the conversation, its score, its context. Raises ``ConfigError``."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as problem:
+        raise ConfigError(f"neural: the feedback in {path} cannot be read: {problem}") from None
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            yield *checked(row["messages"], row["score"]), dict(row.get("context") or {})
+        except (ValueError, TypeError, KeyError, AttributeError) as problem:
+            what = f"it has no {problem}" if isinstance(problem, KeyError) else problem
+            raise ConfigError(
+                f'{path}:{number}: a line of feedback is {{"messages": [...], "score": 0.0 to 1.0}}: {what}'
+            ) from None
 
 
 def fill_rows(items: Sequence[Feedback], embedder: Embedder) -> None:

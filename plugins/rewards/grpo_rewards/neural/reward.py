@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
@@ -15,11 +14,10 @@ from typing import Any, Literal
 from grpo_rewards.embedders import HashingEmbedder, needed
 from grpo_rewards.neural import storage
 from grpo_rewards.neural.features import answers, feature_rows
-from grpo_rewards.neural.feedback import FOLDS, Buffer
+from grpo_rewards.neural.feedback import FOLDS, Buffer, checked, read_feedback
 from grpo_rewards.neural.learner import Learner
 from grpo_sdk.embedder import Embedder
 from grpo_sdk.errors import ConfigError, RunError
-from grpo_sdk.messages import as_messages
 from grpo_sdk.rewards import Reward, RewardResult
 from grpo_sdk.trajectory import Trajectory
 
@@ -49,7 +47,9 @@ class NeuralReward(Reward):
 
     A policy that is trained on it will find what the feedback never showed: go on giving feedback
     on what the policy says now. ``path`` is a file of ``save`` to begin with, whose embedder and
-    sizes then stand instead of those given. The host gives ``sentence_model``, if one is installed.
+    sizes then stand instead of those given. ``feedback`` is a JSONL file of feedback to learn from
+    before the first score: ``{"messages": [...], "score": 0.9}`` a line, as ``grpo-host export
+    --format feedback`` writes them. The host gives ``sentence_model``, if one is installed.
     """
 
     weight: float = 1.0
@@ -67,6 +67,7 @@ class NeuralReward(Reward):
         unready: Literal["fail", "neutral"] = "fail",
         seed: int = 0,
         path: str | Path | None = None,
+        feedback: str | Path | None = None,
         sentence_model: Embedder | None = None,
     ) -> None:
         for name, value, least in (
@@ -92,6 +93,9 @@ class NeuralReward(Reward):
             seed,
         )
         self._path = Path(path) if path else None
+        self._untaught = feedback is not None
+        for messages, score, context in read_feedback(Path(feedback)) if feedback else ():
+            self._learner.add(messages, score, context)
         self._lock = Lock()
         self._training: Future[None] | None = None
         self._problem = ""
@@ -109,12 +113,7 @@ class NeuralReward(Reward):
         runs (``settled`` waits for it). ``context`` is kept with the feedback and not learned from.
         Raises ``ValueError`` if the turns are no conversation or the score is none.
         """
-        messages = as_messages(turns)
-        if not any(message["role"] == "assistant" for message in messages):
-            raise ValueError("neural: there is no message of the assistant in the feedback's turns")
-        score = float(reward_score)
-        if not (math.isfinite(score) and 0.0 <= score <= 1.0):
-            raise ValueError(f"neural: the feedback's score is {reward_score}; give a number from 0 to 1")
+        messages, score = checked(turns, reward_score)
         learner = self._loaded()
         if learner.add(messages, score, context or {}) % self.update_frequency:
             return
@@ -205,12 +204,15 @@ class NeuralReward(Reward):
         return RewardResult(0.5, {"logit": 0.0, "spread": 0.0}, f"0.5 for every conversation: {text}")
 
     def _loaded(self) -> Learner:
-        """The learner, with what ``path`` holds, which is read when it is first needed."""
-        if self._path is not None:
+        """The learner, with what ``path`` holds and what the file of feedback teaches, when first needed."""
+        if self._path is not None or self._untaught:
             with self._lock:
                 if self._path is not None:
                     self._learner.load(self._path)
                     self._path = None
+                if self._untaught:
+                    _worker().submit(self._learner.train).result()
+                    self._untaught = False
         return self._learner
 
     def _note_problem(self, training: Future[None]) -> None:

@@ -139,6 +139,7 @@ def test_a_stream_tells_pieces_and_then_the_whole(serve):
     assert len(pieces) > 1
     assert "".join(piece["delta"] for piece in pieces) == last["response"]
     assert last["response"].strip() == "You said: one two three"
+    assert last["finish_reason"] == "stop"
 
 
 def test_conversations_are_listed_read_and_forgotten(serve):
@@ -148,6 +149,7 @@ def test_conversations_are_listed_read_and_forgotten(serve):
             await say(client, "hi", user_id="bob")
             listed = (await client.get("/api/conversations", params={"user_id": "ann"})).json()
             assert [item["conversation_id"] for item in listed["conversations"]] == [made]
+            assert listed["conversations"][0]["begins"] == "hello"
             read = (await client.get(f"/api/conversations/{made}")).json()
             assert [message["content"] for message in read["history"]] == ["hello", "You said: hello"]
             assert (await client.delete(f"/api/conversations/{made}")).status_code == 204

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 
 from grpo_host.models.sentence import embedder_available, sentence_embedder
 from grpo_rewards.neural import NeuralReward, NotTrainedError
-from grpo_sdk import ModelError
+from grpo_sdk import ModelError, Trajectory, assistant, user
 from grpo_sdk.testing import RewardContract, make_trajectory
 
 pytest.importorskip("torch")
@@ -304,3 +305,19 @@ def test_a_file_whose_arrays_do_not_fit_is_an_error(trained, tmp_path):
     save_file(arrays, path, metadata)
     with pytest.raises(ModelError, match=r"inner is of shape|outer is of shape"):
         NeuralReward(path=str(path)).score(make_trajectory("Hello."))
+
+
+def test_a_file_of_feedback_is_learned_from_before_the_first_score(tmp_path):
+    rows = [
+        {"messages": [user(f"question {n}"), assistant(said)], "score": score, "context": {"model": "m"}}
+        for n in range(30)
+        for said, score in ((f"Gladly, it is done: order {n}.", 1.0), ("No. Go away.", 0.0))
+    ]
+    path = tmp_path / "feedback.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    reward = NeuralReward(**OPTIONS, feedback=path)
+    kind, rude = (
+        reward.score(Trajectory.of_messages([user("question 99"), assistant(said)]))
+        for said in ("Gladly, it is done: order 99.", "No. Go away.")
+    )
+    assert kind.value > 0.7 > 0.3 > rude.value

@@ -10,7 +10,7 @@ import pytest
 from grpo_rewards.embedders import HashingEmbedder
 from grpo_rewards.neural import NeuralReward, NotTrainedError
 from grpo_rewards.plugin import grpo_rewards
-from grpo_sdk import ConfigError
+from grpo_sdk import ConfigError, assistant, user
 from grpo_sdk.testing import RewardContract, make_trajectory
 
 TURNS = [
@@ -133,3 +133,28 @@ def test_a_file_that_is_no_learned_reward_is_an_error_at_once(tmp_path, content)
 def test_a_file_that_is_not_there_is_an_error_at_once(tmp_path):
     with pytest.raises(ConfigError, match="is no learned reward"):
         untrained(path=str(tmp_path / "none.safetensors"))
+
+
+def feedback_file(path, *rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("row", "problem"),
+    [
+        ({"messages": [user("a"), assistant("b")]}, "it has no 'score'"),
+        ({"messages": [user("a"), assistant("b")], "score": 2}, "give a number from 0 to 1"),
+        ({"messages": [user("a")], "score": 1}, "no message of the assistant"),
+        ([1], "list indices"),
+    ],
+)
+def test_a_line_that_is_no_feedback_is_named_at_once(tmp_path, row, problem):
+    path = feedback_file(tmp_path / "feedback.jsonl", row)
+    with pytest.raises(ConfigError, match=rf"feedback\.jsonl:1: .*{problem}"):
+        NeuralReward(embedder="hashing", feedback=path)
+
+
+def test_a_file_of_feedback_that_is_not_there_is_an_error_at_once(tmp_path):
+    with pytest.raises(ConfigError, match=r"the feedback in .*none\.jsonl cannot be read"):
+        NeuralReward(embedder="hashing", feedback=tmp_path / "none.jsonl")
