@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -101,6 +102,12 @@ def explain(error: ErrorDetails, known: Sequence[str], *, what: str = "key") -> 
         return f"this {what} is missing"
     if kind == "value_error":
         return str(context.get("error", error["msg"]))
+    if kind == "literal_error":
+        # pydantic lists values as Python writes them.
+        words = {"True": "true", "False": "false", "None": "null"}
+        context = {
+            "expected": re.sub(r"(?<!')\b(True|False|None)\b", lambda m: words[m[0]], context["expected"])
+        }
     sentence = _SENTENCES.get(kind)
     return sentence.format(**context) if sentence else error["msg"]
 

@@ -26,6 +26,9 @@ from grpo_sdk import (
 )
 from grpo_sdk.blocking import call_blocking
 
+UNREADABLE = "Invalid response object"
+"""What LiteLLM says, with a traceback and as an error of the server, where its own reader fails."""
+
 _running = 0
 """Number of started backends in this process: they share LiteLLM's connections, which the last one closes."""
 
@@ -176,6 +179,11 @@ class LiteLLMBackend(Backend):
         said = " ".join(str(problem).split())[:300]
         if isinstance(problem, errors.ContextWindowExceededError):
             return TooLongError(f"{where}: {said}", status=400)
+        if UNREADABLE in said:
+            return ProviderError(
+                f"{where}: LiteLLM cannot read the answer, whose fields are of other kinds than OpenAI's. "
+                "The backend openai can, with the server's address as base_url"
+            )
         advice = "Look at the provider's status"
         for kind, words in (
             (errors.AuthenticationError, "Check api_key, or the provider's environment variable"),

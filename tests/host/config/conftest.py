@@ -41,6 +41,12 @@ class Servers(Engine):
     capabilities = Engine.capabilities | {Capability.ADAPTER_SYNC}
 
 
+class Alone(Engine):
+    """Works in one process."""
+
+    capabilities = Engine.capabilities - {Capability.RANKS}
+
+
 class Remote(Backend):
     """Chats, without tools."""
 
@@ -179,6 +185,7 @@ class Shopkeeper:
         return {
             "engine": Engine,
             "servers": Servers,
+            "alone": Alone,
             "remote": Remote,
             "mute": Mute,
             "unready": Unready,

@@ -182,6 +182,14 @@ def test_tasks_of_a_step_must_divide_into_processes(problems):
     assert problems("training.world_size=2") == []
 
 
+def test_a_backend_that_cannot_be_one_of_several_is_refused(problems):
+    assert problems("backend=alone") == []
+    assert problems("backend=alone", "training.world_size=2") == [
+        '--set backend: backend.name: the backend "alone" does not work in one of several ranks. Use '
+        "vllm_server or transformers there, or set training.world_size to 1"
+    ]
+
+
 def test_a_backend_that_takes_adapters_alone_trains_no_whole_model(problems):
     assert problems("backend.name=servers") == []
     assert problems("backend.name=servers", "training.lora=null") == [
@@ -400,7 +408,7 @@ def test_training_needs_a_trainable_backend(problems):
     assert problems("backend=remote", purpose="eval") == []
     assert problems("backend=remote") == [
         '--set backend: backend.name: the backend "remote" cannot be trained with: '
-        "it has no logprobs, token_ids, weight_sync. Backends that have: engine, servers"
+        "it has no logprobs, token_ids, weight_sync. Backends that have: alone, engine, servers"
     ]
 
 

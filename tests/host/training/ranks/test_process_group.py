@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from grpo_host.plugins import load_plugins
 from grpo_host.runs.directory import RunDirectory
 from grpo_host.training.ranks.process_group import (
     Ranks,
@@ -18,6 +19,7 @@ from grpo_host.training.ranks.process_group import (
     python_module,
 )
 from grpo_sdk import ConfigError
+from grpo_sdk.backend import Capability
 
 AGENT = """\
 name: tiny
@@ -152,6 +154,12 @@ def test_only_rank_0_is_the_main_one():
     assert [Ranks(rank, 2).main for rank in (0, 1)] == [True, False]
 
 
+def test_the_backends_say_which_of_them_work_in_one_of_several_ranks():
+    offers = load_plugins().offers("backend")
+    able = {offer.name for offer in offers if Capability.RANKS in offer.factory.capabilities}
+    assert able == {"transformers", "vllm_server"}
+
+
 def run_directory(tmp_path: Path) -> RunDirectory:
     return RunDirectory.find(tmp_path / "runs", "tiny")
 
@@ -275,17 +283,3 @@ def test_a_rank_that_is_killed_costs_its_step_alone(agent_yaml, tmp_path):
     for weight, expected in whole.items():
         # A step that was lost or doubled moves every weight; what shares a batch rounds a few otherwise.
         assert abs(killed[weight] - expected).mean() < 1e-5, weight
-
-
-def test_more_processes_than_tasks_a_step_is_refused(agent_yaml):
-    path = agent_yaml(3)
-    done = subprocess.run(python_module("grpo_host.cli", "check", str(path)), capture_output=True, text=True)
-    assert done.returncode == 2
-    assert "2 tasks a step do not divide into 3 processes" in done.stderr
-
-
-def test_a_backend_that_cannot_be_one_of_several_is_refused(agent_yaml):
-    command = python_module("grpo_host.cli", "check", str(agent_yaml(2)), "--set", "backend=vllm")
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 2
-    assert 'the backend "vllm" does not work in one of several ranks' in done.stderr
