@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from grpo_host.config.files import locate_files
 from grpo_host.config.overrides import Override, apply_override, parse_override
@@ -16,7 +16,7 @@ from grpo_host.config.references import resolve_references
 from grpo_host.config.schema import AgentConfig
 from grpo_host.config.source import line_of, read_source
 from grpo_host.utils.paths import expanded
-from grpo_host.utils.validation import Complaint, Location, complaints_of, say_location
+from grpo_host.utils.validation import Complaint, Location, complaints_of, say_location, section_in
 from grpo_sdk.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
@@ -137,18 +137,8 @@ def _loaded(
 def _complaints(problem: ValidationError, values: Any) -> list[Complaint]:
     return [
         Complaint(c.location, _elsewhere(c.message, str(c.location[-1])) or c.message)
-        for c in complaints_of(problem, values, _keys_at)
+        for c in complaints_of(problem, values, AgentConfig)
     ]
-
-
-def _keys_at(location: Location) -> list[str]:
-    model: Any = AgentConfig
-    for step in location:
-        if isinstance(step, int):
-            continue
-        known = model.model_fields if _is_section(model) else {}
-        model = _section_in(known[step].annotation) if step in known else None
-    return [f.alias or name for name, f in model.model_fields.items()] if _is_section(model) else []
 
 
 def _elsewhere(message: str, key: str) -> str:
@@ -162,8 +152,8 @@ def _elsewhere(message: str, key: str) -> str:
         for attribute, info in model.model_fields.items():
             name = info.alias or attribute
             places.setdefault(name, f"{prefix}{name}")
-            below = _section_in(info.annotation)
-            if _is_section(below) and below.__name__ not in ("PluginUse", "RewardUse"):
+            below = section_in(info.annotation)
+            if below is not None and below.__name__ not in ("PluginUse", "RewardUse"):
                 pending.append((f"{prefix}{name}.", below))
     if key in places:
         return f'unknown key "{key}" here. Did you mean "{places[key]}"?'
@@ -172,14 +162,3 @@ def _elsewhere(message: str, key: str) -> str:
         return ""
     near = hint.split('"')[1]
     return f'unknown key "{key}". Did you mean "{places[near]}"?'
-
-
-def _section_in(annotation: Any) -> Any:
-    """The section that a field holds, alone, optional or in a list."""
-    if _is_section(annotation):
-        return annotation
-    return next((found for a in get_args(annotation) if (found := _section_in(a))), None)
-
-
-def _is_section(value: Any) -> bool:
-    return isinstance(value, type) and issubclass(value, BaseModel)

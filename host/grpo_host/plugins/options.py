@@ -20,7 +20,7 @@ from grpo_host.models.sentence import installed_embedder, sentence_embedder
 from grpo_host.plugins.record import Kind, Offer
 from grpo_host.plugins.registry import Registry
 from grpo_host.plugins.use import BackendUse, Numbers, PluginUse
-from grpo_host.utils.validation import Complaint, Location, complaints_of, say_location
+from grpo_host.utils.validation import Complaint, complaints_of, say_location
 from grpo_sdk.backend import Backend
 from grpo_sdk.embedder import Embedder
 from grpo_sdk.errors import ConfigError, PluginError
@@ -141,11 +141,6 @@ def _written(value: Any) -> Any:
     return value
 
 
-def option_names(model: type[BaseModel]) -> list[str]:
-    """The names in agent.yaml of ``model``'s options."""
-    return [field.alias or name for name, field in model.model_fields.items()]
-
-
 def path_options(offer: Offer) -> frozenset[str]:
     """The options that are a ``Path``, or several: files that agent.yaml names relative to itself."""
     found = {p.name for p in _parameters(offer) if _holds_path(_annotation(p, offer.factory))}
@@ -171,25 +166,7 @@ def validate_options(offer: Offer, given: Mapping[str, Any]) -> ResolvedUse:
     try:
         return ResolvedUse(offer, given, model.model_validate(dict(given)))
     except ValidationError as problem:
-        raise OptionsError(
-            complaints_of(problem, given, lambda at: _names_at(model, at), what="option")
-        ) from None
-
-
-def _names_at(model: type[BaseModel], location: Location) -> list[str]:
-    """The keys that may stand at ``location`` within the options."""
-    here: Any = model
-    for step in location:
-        fields = here.model_fields.items()
-        annotation = next((f.annotation for name, f in fields if step in (name, f.alias)), None)
-        here = next((a for a in (annotation, *get_args(annotation)) if _is_section(a)), None)
-        if here is None:
-            return []
-    return option_names(here)
-
-
-def _is_section(annotation: Any) -> bool:
-    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+        raise OptionsError(complaints_of(problem, given, model, what="option")) from None
 
 
 def _as_written(annotation: Any, offer: Offer) -> Any:

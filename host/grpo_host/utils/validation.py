@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from grpo_sdk.errors import ConfigError, did_you_mean
 
@@ -49,31 +49,42 @@ def config_error(
     section: type[BaseModel], problem: ValidationError, values: Mapping[str, Any]
 ) -> ConfigError:
     """pydantic's errors about the settings of ``section`` in words."""
-    known = list(section.model_fields)
-    complaints = complaints_of(problem, values, lambda _: known, what="setting")
+    complaints = complaints_of(problem, values, section, what="setting")
     return ConfigError("; ".join(f"{say_location(c.location)}: {c.message}" for c in complaints))
 
 
 def complaints_of(
-    problem: ValidationError,
-    values: Any,
-    known: Callable[[Location], Sequence[str]],
-    *,
-    what: str = "key",
+    problem: ValidationError, values: Any, model: type[BaseModel], *, what: str = "key"
 ) -> list[Complaint]:
-    """pydantic's errors at the places that ``values`` has; members of a union in one sentence.
-
-    ``known`` gives the keys that may stand in the mapping at a location.
-    """
+    """pydantic's errors of ``model``, at the places of ``values``; members of a union in one sentence."""
     merged: dict[Location, list[str]] = {}
     for error in problem.errors(include_url=False):
         location = error["loc"]
         if error["type"] not in ("missing", "extra_forbidden"):
             location = _existing(location, values)
-        merged.setdefault(location, []).append(explain(error, known(location[:-1]), what=what))
+        merged.setdefault(location, []).append(explain(error, keys_at(model, location[:-1]), what=what))
     return [
         Complaint(location, ", or ".join(dict.fromkeys(messages))) for location, messages in merged.items()
     ]
+
+
+def keys_at(model: type[BaseModel], location: Location) -> list[str]:
+    """The keys that may stand at ``location`` within what ``model`` describes."""
+    here: type[BaseModel] | None = model
+    for step in location:
+        if here is not None and not isinstance(step, int):
+            fields = here.model_fields.items()
+            here = section_in(next((f.annotation for name, f in fields if step in (name, f.alias)), None))
+    return [] if here is None else [field.alias or name for name, field in here.model_fields.items()]
+
+
+def section_in(annotation: Any) -> type[BaseModel] | None:
+    """The section that a field holds, alone, optional or in a list."""
+    from pydantic import BaseModel
+
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for a in get_args(annotation) if (found := section_in(a))), None)
 
 
 def _existing(location: Location, values: Any) -> Location:

@@ -18,10 +18,10 @@ from grpo_host.plugins.describe import describe
 from grpo_host.plugins.options import (
     OptionsError,
     embedder_parameters,
-    option_names,
     options_model,
     validate_options,
 )
+from grpo_host.utils.validation import keys_at
 from grpo_sdk import Backend, Capability, Embedder, ModelSpec, Trajectory, hookimpl, reward
 from grpo_sdk.errors import PluginError
 
@@ -51,7 +51,7 @@ def search(*, path: Path, limit: int = 3, words: tuple[str, ...] = ("a", "b")) -
 
 
 def test_parameters_are_options():
-    assert option_names(options_model(offer(search))) == ["path", "limit", "words"]
+    assert keys_at(options_model(offer(search)), ()) == ["path", "limit", "words"]
 
 
 def test_given_options_get_their_types_and_defaults_are_left_to_the_factory():
@@ -129,7 +129,7 @@ def test_a_decorated_reward_has_the_options_of_its_function():
     def short(trajectory: Unknown, *, limit: int = 200) -> float:
         return float(limit)
 
-    assert option_names(options_model(offer(short, "reward"))) == ["limit"]
+    assert keys_at(options_model(offer(short, "reward")), ()) == ["limit"]
     assert read_options(offer(short, "reward"), {"limit": "7"}) == {"limit": 7}
 
 
@@ -155,7 +155,7 @@ def test_a_backends_model_is_no_option():
             super().__init__(model)
 
     assert complete_options(offer(Echo, "backend"), {}) == {"url": "http://localhost"}
-    assert option_names(options_model(offer(lambda model="m": None))) == ["model"]
+    assert keys_at(options_model(offer(lambda model="m": None)), ()) == ["model"]
 
 
 def test_any_keyword_is_taken_where_the_factory_takes_any():
@@ -184,7 +184,7 @@ def test_a_type_that_only_a_type_checker_sees_accepts_anything():
 def test_what_yaml_cannot_write_is_no_option():
     def factory(*, key: Callable[[str], str] | None = None, on: re.Match[str] | None = None) -> None: ...
 
-    assert option_names(options_model(offer(factory))) == []
+    assert keys_at(options_model(offer(factory)), ()) == []
 
 
 NOTHING = object()
@@ -231,14 +231,14 @@ def test_a_reward_gets_its_own_backend_described():
 def test_only_rewards_have_backends_of_their_own():
     def tool(*, helper: Backend | None = None) -> None: ...
 
-    assert option_names(options_model(offer(tool, "tool"))) == []
+    assert keys_at(options_model(offer(tool, "tool")), ()) == []
 
 
 def test_an_embedder_is_no_option_of_agent_yaml():
     def reward(*, meaning: Embedder, other: Embedder | None = None, size: int = 1) -> None: ...
 
     found = offer(reward, "reward")
-    assert option_names(options_model(found)) == ["size"]
+    assert keys_at(options_model(found), ()) == ["size"]
     assert embedder_parameters(found) == {"meaning": True, "other": False}
 
 

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any, cast
 from grpo_host.config.references import escape_references
 from grpo_host.config.resolve import resolve
 from grpo_host.config.resolved import dump_resolved, to_yaml
-from grpo_host.plugins.options import OptionsError, option_names, options_model, validate_options
+from grpo_host.plugins.options import OptionsError, options_model, validate_options
 from grpo_host.plugins.use import PluginUse
 from grpo_host.serving.http.api_error import ApiError
 from grpo_host.serving.jobs.allowed_options import allowed_options, require_small
 from grpo_host.serving.jobs.record import JobPlan
 from grpo_host.serving.jobs.request import COMPUTATIONAL, NamedUse, TrainRequest
+from grpo_host.utils.validation import keys_at
 from grpo_sdk.backend import TRAINABLE, Backend
 from grpo_sdk.errors import GrpoError
 
@@ -158,7 +159,7 @@ class Plan:
         return [{**use, "weight": 1 / len(uses)} for use in uses]
 
     def _takes_expected(self, reward: str) -> bool:
-        return EXPECTED in option_names(options_model(self._registry.get("reward", reward)))
+        return EXPECTED in keys_at(options_model(self._registry.get("reward", reward)), ())
 
     def _sampling(self, request: TrainRequest) -> dict[str, Any]:
         # The policy gradient is biased unless samples come from the whole distribution.
