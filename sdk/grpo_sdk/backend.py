@@ -44,6 +44,9 @@ class Capability(StrEnum):
     STRUCTURED = "structured"
     """Samples nothing but what ``Sampling.grammar`` (with TOKEN_IDS), or ``tool_choice`` and ``json_schema``
     (with CHAT) allow. LOGPROBS are then those of the distribution that is left."""
+    PARTS = "parts"
+    """Sends images and files of messages to its model (with CHAT); for others a message with ``parts`` is an
+    error."""
     LOCAL_WEIGHTS = "local_weights"
     """Loads the model from a local directory: the host resolves ``ModelSpec.path`` for it."""
     RANKS = "ranks"

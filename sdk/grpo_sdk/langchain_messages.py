@@ -23,7 +23,20 @@ from langchain_core.messages import ToolCall as LangChainToolCall
 from langchain_core.messages.ai import UsageMetadata
 
 from grpo_sdk.errors import ConfigError
-from grpo_sdk.messages import Message, Role, ToolCall, assistant, system, tool_call, user, whole_text
+from grpo_sdk.messages import (
+    ContentPart,
+    Message,
+    Role,
+    ToolCall,
+    assistant,
+    content_of,
+    image_part,
+    system,
+    text_part,
+    tool_call,
+    user,
+    whole_text,
+)
 
 ARGUMENTS = "sampled_arguments"
 """In ``additional_kwargs``: call id → the arguments as the model wrote them, where not as ``json.dumps``."""
@@ -50,7 +63,8 @@ _ROLES: dict[str, Role] = {
 def to_messages(messages: Sequence[BaseMessage]) -> list[Message]:
     """``messages`` as agents have them.
 
-    Raises ``ConfigError`` that names the first message that holds something else than text and tool calls.
+    Raises ``ConfigError`` that names the first message that holds something else than text, tool calls and,
+    if a person says it, images and files.
     """
     names: dict[str, str] = {}
     return [_to_message(index, message, names) for index, message in enumerate(messages)]
@@ -106,7 +120,8 @@ def _from_message(message: Message) -> BaseMessage:
         case "system":
             return SystemMessage(content, name=name)
         case _:
-            return HumanMessage(content, name=name)
+            shown: Any = content_of(message)
+            return HumanMessage(shown, name=name)
 
 
 def _to_message(index: int, message: BaseMessage, names: dict[str, str]) -> Message:
@@ -116,6 +131,8 @@ def _to_message(index: int, message: BaseMessage, names: dict[str, str]) -> Mess
         names.update({call["id"]: call["function"]["name"] for call in calls})
         said = assistant(_text(message, where, skipped=_CALLS | _THOUGHTS), calls)
         return _named(said, message.name)
+    if isinstance(message, HumanMessage) and isinstance(message.content, list):
+        return _named(user([_as_part(part, where) for part in message.content]), message.name)
     text = _text(message, where)
     if isinstance(message, ToolMessage):
         name = message.name or names.get(message.tool_call_id, "tool")
@@ -144,6 +161,25 @@ def _text(message: BaseMessage, where: str, skipped: Collection[str] = ()) -> st
     return whole_text("".join(_part(part, where, skipped) for part in content))
 
 
+def _as_part(part: Any, where: str) -> ContentPart:
+    """OpenAI's parts as they are, LangChain's standard blocks as OpenAI's, all else as text."""
+    match part:
+        case {"type": "image_url", "image_url": str(url)} | {"type": "image", "url": str(url)}:
+            return image_part(url)
+        case {"type": "image_url", "image_url": {"url": str()}}:
+            return {"type": "image_url", "image_url": part["image_url"]}
+        case {"type": "image", "base64": str(data), "mime_type": str(kind)}:
+            return image_part(f"data:{kind};base64,{data}")
+        case {"type": "file", "file": {"file_id": str()} | {"file_data": str()} as reference}:
+            return {"type": "file", "file": reference}
+        case {"type": "image" | "file", "file_id": str(name)}:
+            return {"type": "file", "file": {"file_id": name}}
+        case {"type": "file", "base64": str(data), "mime_type": str(kind)}:
+            name = part.get("filename", "file")
+            return {"type": "file", "file": {"file_data": f"data:{kind};base64,{data}", "filename": name}}
+    return text_part(_part(part, where, ()))
+
+
 def _part(part: Any, where: str, skipped: Collection[str]) -> str:
     if isinstance(part, str):
         return part
@@ -156,7 +192,8 @@ def _part(part: Any, where: str, skipped: Collection[str]) -> str:
     if kind == "json" and "json" in part:  # of a tool's answer
         return _dumped(part["json"])
     raise ConfigError(
-        f'{where} has content of the type "{kind}", and this model reads text only; leave it out'
+        f'{where} has content of the type "{kind}", which no model here reads; leave it out. A person may '
+        "say text, images and files, others text"
     )
 
 

@@ -1,4 +1,8 @@
-"""Chat messages: OpenAI-style dicts, the form that chat templates, vLLM, LiteLLM and TRL share."""
+"""Chat messages: OpenAI-style dicts, the form that chat templates, vLLM, LiteLLM and TRL share.
+
+``content`` is always a text, so that rewards and environments can read it. A message that is more than
+text (an image, a file) has ``parts`` too; a backend with the capability ``parts`` is sent these.
+"""
 
 from __future__ import annotations
 
@@ -30,6 +34,57 @@ class ToolCall(TypedDict):
     """Name of the tool, and arguments as a JSON text."""
 
 
+class TextPart(TypedDict):
+    """A text within a message that has other parts."""
+
+    type: Literal["text"]
+    """Always ``text``."""
+    text: str
+    """What it says."""
+
+
+class ImageUrl(TypedDict):
+    """Where an image is."""
+
+    url: str
+    """An ``https:`` or a ``data:`` URL."""
+    detail: NotRequired[Literal["auto", "low", "high"]]
+    """How closely the model looks, if the provider knows this."""
+
+
+class ImagePart(TypedDict):
+    """An image, by reference."""
+
+    type: Literal["image_url"]
+    """Always ``image_url``."""
+    image_url: ImageUrl
+    """Where it is."""
+
+
+class FileReference(TypedDict):
+    """A file that the provider holds, or its content as a ``data:`` URL; one of the two."""
+
+    file_id: NotRequired[str]
+    """Of a file that was uploaded to the provider."""
+    file_data: NotRequired[str]
+    """A ``data:`` URL."""
+    filename: NotRequired[str]
+    """With ``file_data``: its name."""
+
+
+class FilePart(TypedDict):
+    """A file, by reference."""
+
+    type: Literal["file"]
+    """Always ``file``."""
+    file: FileReference
+    """Which one."""
+
+
+ContentPart = TextPart | ImagePart | FilePart
+"""One of OpenAI's content parts."""
+
+
 class Message(TypedDict):
     """One message of a conversation."""
 
@@ -37,6 +92,8 @@ class Message(TypedDict):
     """Who speaks."""
     content: str
     """The text; empty if an assistant only calls tools."""
+    parts: NotRequired[list[ContentPart]]
+    """All that is said, in order, if it is more than text; ``content`` is then what is text of it."""
     name: NotRequired[str]
     """Of a tool message: the tool's name."""
     tool_calls: NotRequired[list[ToolCall]]
@@ -73,9 +130,36 @@ def system(content: str) -> Message:
     return {"role": "system", "content": whole_text(content)}
 
 
-def user(content: str) -> Message:
-    """A user message."""
-    return {"role": "user", "content": whole_text(content)}
+def user(content: str | Sequence[ContentPart]) -> Message:
+    """A user message: a text, or parts. Raises ``ValueError`` for a part that is none."""
+    if isinstance(content, str):
+        return {"role": "user", "content": whole_text(content)}
+    return as_messages([{"role": "user", "content": list(content)}])[0]
+
+
+def image_part(url: str) -> ImagePart:
+    """An image at ``url``, an ``https:`` or a ``data:`` URL, as part of a user message."""
+    return {"type": "image_url", "image_url": {"url": url}}
+
+
+def text_part(text: str) -> TextPart:
+    """A text as part of a user message."""
+    return {"type": "text", "text": text}
+
+
+def content_of(message: Message) -> str | list[ContentPart]:
+    """What OpenAI's protocol calls the content of ``message``: its parts if it has any, else its text."""
+    return message.get("parts") or message["content"]
+
+
+def on_the_wire(messages: Sequence[Message]) -> list[dict[str, Any]]:
+    """``messages`` as OpenAI's protocol has them, with their parts as content."""
+    return [
+        {**{key: value for key, value in message.items() if key != "parts"}, "content": content_of(message)}
+        if "parts" in message
+        else dict(message)
+        for message in messages
+    ]
 
 
 def assistant(content: str, tool_calls: list[ToolCall] | None = None) -> Message:
@@ -104,9 +188,9 @@ def tool_call(name: str, arguments: str, call_id: str) -> ToolCall:
 def as_messages(messages: Sequence[Mapping[str, Any]]) -> list[Message]:
     """Copy ``messages`` from elsewhere; each copy has a known role and its content as a text.
 
-    Content that is None (an assistant that only calls tools) becomes an empty text, and what is no
-    character in a text U+FFFD. Raises
-    ``ValueError`` that names the first message that is none.
+    Content that is None (an assistant that only calls tools) becomes an empty text, what is no character in
+    a text U+FFFD, and a list of parts ``parts``, or a text if they are nothing else. Raises ``ValueError``
+    that names the first message that is none.
     """
     if isinstance(messages, str | Mapping):
         raise ValueError(f"messages are a list of dicts with role and content, not {messages!r:.80}")
@@ -122,6 +206,29 @@ def _as_message(index: int, message: Any) -> Message:
         raise ValueError(f"{where} has the role {role!r:.40}; roles are system, user, assistant and tool")
     if content is None and role == "assistant":
         content = ""
+    parts = message.get("parts") or (content if isinstance(content, list) else None)
+    if parts is not None:
+        read = [_as_part(where, part) for part in parts]
+        content = "".join(part["text"] for part in read if part["type"] == "text")
+        known: dict[str, Any] = {key: value for key, value in message.items() if key != "parts"}
+        if any(part["type"] != "text" for part in read):
+            known["parts"] = read
+        return cast("Message", {**known, "role": role, "content": content})
     if not isinstance(content, str):
         raise ValueError(f"{where} has the content {content!r:.80}, which is no text")
     return cast("Message", {**message, "role": role, "content": whole_text(content)})
+
+
+def _as_part(where: str, part: Any) -> ContentPart:
+    kind = part.get("type") if isinstance(part, Mapping) else None
+    match part:
+        case {"type": "text", "text": str(said)}:
+            return {"type": "text", "text": whole_text(said)}
+        case {"type": "image_url", "image_url": {"url": str()}}:
+            return {"type": "image_url", "image_url": dict(part["image_url"])}  # type: ignore[typeddict-item]
+        case {"type": "file", "file": {"file_id": str()} | {"file_data": str()}}:
+            return {"type": "file", "file": dict(part["file"])}  # type: ignore[typeddict-item]
+    raise ValueError(
+        f"{where} has a part of the type {kind!r:.40} that cannot be read ({part!r:.80}); parts are text, "
+        'image_url with {"url": ...} and file with {"file_id": ...} or {"file_data": ...}'
+    )

@@ -13,7 +13,8 @@ from langchain_core.messages import (
 )
 
 from grpo_sdk import ConfigError, assistant, tool_call
-from grpo_sdk.langchain_messages import to_ai_message, to_messages
+from grpo_sdk.langchain_messages import from_messages, to_ai_message, to_messages
+from grpo_sdk.messages import image_part
 
 
 def test_each_kind_of_message_has_its_role_and_its_text():
@@ -100,8 +101,6 @@ def test_parts_of_a_content_are_its_text():
 @pytest.mark.parametrize(
     "part",
     [
-        {"type": "image", "url": "http://x/y.png"},
-        {"type": "image_url", "image_url": {"url": "http://x/y.png"}},
         {"type": "audio", "base64": "", "mime_type": "audio/wav"},
         {"type": "reasoning", "reasoning": "only an assistant's is left out"},
     ],
@@ -110,6 +109,40 @@ def test_parts_of_a_content_are_its_text():
 def test_what_is_no_text_is_refused_by_its_place_and_type(part):
     with pytest.raises(ConfigError, match=rf'message 1 \(human\) has content of the type "{part["type"]}"'):
         to_messages([SystemMessage("x"), HumanMessage([part])])
+
+
+@pytest.mark.parametrize(
+    ("part", "read"),
+    [
+        ({"type": "image", "url": "http://x/y.png"}, image_part("http://x/y.png")),
+        ({"type": "image_url", "image_url": "http://x/y.png"}, image_part("http://x/y.png")),
+        ({"type": "image_url", "image_url": {"url": "http://x/y.png"}}, image_part("http://x/y.png")),
+        (
+            {"type": "image", "base64": "R0k=", "mime_type": "image/gif"},
+            image_part("data:image/gif;base64,R0k="),
+        ),
+        ({"type": "file", "file": {"file_id": "f1"}}, {"type": "file", "file": {"file_id": "f1"}}),
+        ({"type": "file", "file_id": "f1"}, {"type": "file", "file": {"file_id": "f1"}}),
+        (
+            {"type": "file", "base64": "JVBE", "mime_type": "application/pdf"},
+            {
+                "type": "file",
+                "file": {"file_data": "data:application/pdf;base64,JVBE", "filename": "file"},
+            },
+        ),
+    ],
+)
+def test_images_and_files_of_a_person_are_parts_and_go_back_as_such(part, read):
+    [message] = to_messages([HumanMessage(["What is this?", part], name="Ada")])
+    assert message["content"] == "What is this?"
+    assert message["parts"] == [{"type": "text", "text": "What is this?"}, read]
+    assert from_messages([message]) == [HumanMessage(message["parts"], name="Ada")]
+
+
+@pytest.mark.parametrize("kind", [SystemMessage, AIMessage])
+def test_an_image_that_no_person_shows_is_refused(kind):
+    with pytest.raises(ConfigError, match='content of the type "image"'):
+        to_messages([kind([{"type": "image", "url": "http://x/y.png"}])])
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from grpo_sdk import assistant, derive_seed, system, tool_call, tool_result, user
 from grpo_sdk.errors import GrpoError, MissingExtraError, did_you_mean
-from grpo_sdk.messages import as_messages
+from grpo_sdk.messages import as_messages, image_part, on_the_wire, text_part
 from grpo_sdk.seeds import global_generators_kept
 from grpo_sdk.strategy import Strategy
 
@@ -111,6 +111,28 @@ def test_what_is_no_character_is_replaced(text, whole):
 @given(st.text(alphabet=st.characters(), max_size=9))
 def test_any_text_of_a_message_can_be_encoded(text):
     user(text)["content"].encode()
+
+
+def test_a_message_with_an_image_has_its_text_as_content_and_goes_out_in_parts():
+    shown = [text_part("What is "), image_part("https://example.org/cat.png"), text_part("this?")]
+    message = user(shown)
+    assert message == {"role": "user", "content": "What is this?", "parts": shown}
+    assert on_the_wire([message]) == [{"role": "user", "content": shown}]
+    assert as_messages([message]) == [message]
+    assert as_messages(on_the_wire([message])) == [message]
+
+
+def test_parts_that_are_texts_are_a_text():
+    assert user([text_part("a"), text_part("b")]) == user("ab")
+
+
+@pytest.mark.parametrize(
+    "part",
+    ["text", {"type": "audio"}, {"type": "text"}, {"type": "image_url", "image_url": {}}, {"type": "file"}],
+)
+def test_a_part_that_cannot_be_read_is_named(part):
+    with pytest.raises(ValueError, match=r"message 0 has a part of the type .* that cannot be read"):
+        user([part])
 
 
 def drawn_after(seed, work):

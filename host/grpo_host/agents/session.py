@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from grpo_host.agents.call_ids import call_ids, identified
 from grpo_host.agents.rendering import Renderer
 from grpo_host.agents.rendering.call_syntax import call_syntax
-from grpo_host.agents.rendering.constraints import check_constraints, make_grammar
+from grpo_host.agents.rendering.constraints import check_constraints, check_parts, make_grammar
 from grpo_host.agents.reply import OnText, Reply
 from grpo_host.models.resolve import end_ids
 from grpo_sdk.backend import Backend, Capability, ChatReply, FinishReason, Sampling, TokenReply
@@ -52,6 +52,7 @@ class Session(ABC):
         """
         self.messages.extend(new)
         check_constraints(self._backend, sampling, self.tools)
+        check_parts(self._backend, self.messages)
         reply = await self._generate(new, sampling, on_text)
         calls = reply.message.get("tool_calls", [])
         if not sampling.parallel_tool_calls and len(calls) > 1:

@@ -10,10 +10,10 @@ import json
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
 
-from grpo_sdk.messages import Message, ToolCall, assistant, system, user
+from grpo_sdk.messages import ContentPart, Message, ToolCall, assistant, system, user
 
 Text = Annotated[str, Field(max_length=1_000_000)]
 Name = Annotated[str, Field(min_length=1, max_length=200)]
@@ -65,8 +65,39 @@ class RefusalPart(Heard):
     refusal: Text
 
 
+class ImageUrl(Heard):
+    url: Annotated[str, Field(min_length=1, max_length=20_000_000)]
+    """An ``https:`` or a ``data:`` URL. It goes to the model's provider; this server fetches nothing."""
+    detail: Literal["auto", "low", "high"] | None = None
+
+
+class ImagePart(Heard):
+    type: Literal["image_url"]
+    image_url: ImageUrl
+
+
+class FileReference(Heard):
+    file_id: Name | None = None
+    file_data: Annotated[str, Field(max_length=20_000_000)] | None = None
+    filename: Name | None = None
+
+    @model_validator(mode="after")
+    def _names_one(self) -> FileReference:
+        if self.file_id is None and self.file_data is None:
+            raise PydanticCustomError("no_file", "file_id or file_data says which file")
+        return self
+
+
+class FilePart(Heard):
+    type: Literal["file"]
+    file: FileReference
+
+
 Part = Annotated[TextPart | RefusalPart, Field(discriminator="type")]
 Content = Text | Annotated[list[Part], Field(max_length=100)]
+SeenPart = Annotated[TextPart | RefusalPart | ImagePart | FilePart, Field(discriminator="type")]
+SeenContent = Text | Annotated[list[SeenPart], Field(max_length=100)]
+"""What a person may say: images and files are for models whose backend takes them."""
 
 
 def _as_json(value: str | dict[str, Any] | None) -> str:
@@ -104,12 +135,14 @@ class SystemMessage(Heard):
 
 class UserMessage(Heard):
     role: Literal["user"]
-    content: Content
+    content: SeenContent
     name: Name | None = None
     """Who speaks, where a conversation has several users."""
 
     def message(self, names: dict[str, str]) -> Message:
-        return _named(user(text_of(self.content)), self.name)
+        if isinstance(self.content, str):
+            return _named(user(self.content), self.name)
+        return _named(user([_content_part(part) for part in self.content]), self.name)
 
 
 class AssistantMessage(Heard):
@@ -157,6 +190,20 @@ def text_of(content: str | Sequence[TextPart | RefusalPart] | None) -> str:
     if content is None or isinstance(content, str):
         return content or ""
     return "".join(part.text if isinstance(part, TextPart) else part.refusal for part in content)
+
+
+def _content_part(part: TextPart | RefusalPart | ImagePart | FilePart) -> ContentPart:
+    match part:
+        case TextPart() | RefusalPart():
+            return {"type": "text", "text": text_of([part])}
+        case ImagePart():
+            return {"type": "image_url", "image_url": _said(part.image_url)}
+        case FilePart():
+            return {"type": "file", "file": _said(part.file)}
+
+
+def _said(model: BaseModel) -> Any:
+    return model.model_dump(exclude_none=True)
 
 
 def _named(message: Message, name: str | None) -> Message:

@@ -43,7 +43,7 @@ class LangChainBackend(Backend):
     settings that the model does not take: any of max_tokens, temperature, top_p, top_k, stop and seed.
     """
 
-    capabilities = frozenset({Capability.CHAT, Capability.TOOLS, Capability.STREAMING})
+    capabilities = frozenset({Capability.CHAT, Capability.TOOLS, Capability.STREAMING, Capability.PARTS})
     requires: ClassVar[tuple[str, ...]] = ("langchain",)
     extra: ClassVar[str] = "langchain"
 

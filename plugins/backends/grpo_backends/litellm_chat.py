@@ -25,6 +25,7 @@ from grpo_sdk import (
     ToolSchema,
 )
 from grpo_sdk.blocking import call_blocking
+from grpo_sdk.messages import on_the_wire
 
 UNREADABLE = "Invalid response object"
 """What LiteLLM says, with a traceback and as an error of the server, where its own reader fails."""
@@ -41,7 +42,15 @@ class LiteLLMBackend(Backend):
     server's error or a broken connection. ``concurrency`` bounds the calls under way.
     """
 
-    capabilities = frozenset({Capability.CHAT, Capability.TOOLS, Capability.STREAMING, Capability.STRUCTURED})
+    capabilities = frozenset(
+        {
+            Capability.CHAT,
+            Capability.TOOLS,
+            Capability.STREAMING,
+            Capability.STRUCTURED,
+            Capability.PARTS,
+        }
+    )
     requires: ClassVar[tuple[str, ...]] = ("litellm",)
     extra: ClassVar[str] = "litellm"
 
@@ -141,7 +150,7 @@ class LiteLLMBackend(Backend):
                 try:
                     return await litellm.acompletion(
                         model=self.model.name,
-                        messages=list(messages),
+                        messages=on_the_wire(messages),
                         **settings,
                         stream=stream,
                         timeout=self.timeout,

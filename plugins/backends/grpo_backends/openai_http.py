@@ -39,7 +39,15 @@ class OpenAIChatBackend(Backend):
     request, and so do the proxies of the environment (``HTTPS_PROXY``, ``NO_PROXY``, …).
     """
 
-    capabilities = frozenset({Capability.CHAT, Capability.TOOLS, Capability.STREAMING, Capability.STRUCTURED})
+    capabilities = frozenset(
+        {
+            Capability.CHAT,
+            Capability.TOOLS,
+            Capability.STREAMING,
+            Capability.STRUCTURED,
+            Capability.PARTS,
+        }
+    )
     provider: ClassVar[str] = "openai"
     """Its name in spans."""
 

@@ -11,6 +11,7 @@ from grpo_backends.replies import Pieces, read_reply
 from grpo_backends.retries import passing
 from grpo_backends.structured import constraints
 from grpo_sdk import ChatReply, GrpoError, Message, Sampling, ToolSchema
+from grpo_sdk.messages import on_the_wire
 
 
 def request_body(
@@ -21,7 +22,7 @@ def request_body(
     settings: Mapping[str, Any],
 ) -> bytes:
     """The JSON of a request. Settings that not every server knows are sent only if they are set."""
-    body: dict[str, Any] = {"model": model, "messages": messages}
+    body: dict[str, Any] = {"model": model, "messages": on_the_wire(messages)}
     if sampling.top_k > 0:
         body["top_k"] = sampling.top_k
     if sampling.stop:

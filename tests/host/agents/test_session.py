@@ -20,6 +20,8 @@ from grpo_sdk import (
     tool_result,
     user,
 )
+from grpo_sdk.errors import CapabilityError
+from grpo_sdk.messages import image_part
 from grpo_sdk.testing import ScriptedBackend
 from grpo_sdk.tools import MALFORMED_CALL, as_tool, tool_schema
 
@@ -465,3 +467,25 @@ def test_whatever_is_said_each_answer_has_a_span_of_its_own(fakes, spoken, heard
         assert not any(
             any(sequence.mask[span.start : span.end]) for span in sequence.spans if span.role != "assistant"
         )
+
+
+def test_an_image_is_refused_by_a_backend_that_reads_text_alone():
+    async def main():
+        session = ChatSession(ScriptedBackend(script=["A cat."]), [], ())
+        with pytest.raises(
+            CapabilityError, match=r"messages\[0\] has a part of the type image_url, and Scri"
+        ):
+            await session.respond([user([image_part("https://example.org/cat.png")])], Sampling())
+
+    asyncio.run(main())
+
+
+def test_an_image_is_shown_to_a_backend_that_takes_it():
+    async def main():
+        backend = ScriptedBackend(script=lambda messages, tools: messages[0]["parts"][0]["image_url"]["url"])
+        backend.capabilities |= {Capability.PARTS}
+        session = ChatSession(backend, [], ())
+        reply = await session.respond([user([image_part("https://example.org/cat.png")])], Sampling())
+        assert reply.message["content"] == "https://example.org/cat.png"
+
+    asyncio.run(main())

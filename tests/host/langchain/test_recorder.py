@@ -130,12 +130,21 @@ def test_the_recorder_keeps_nothing_of_a_run_that_is_over(path):
     assert not recorder._tools
 
 
-def test_a_picture_is_said_not_to_be_kept(path):
-    picture = HumanMessage([{"type": "image_url", "image_url": {"url": "data:image/png;base64,AA"}}])
-    Model(messages=iter([AIMessage("A cat.")])).invoke([picture], {"callbacks": [TrajectoryRecorder(path)]})
+def test_a_picture_is_kept_as_a_part_of_the_message(path):
+    picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA"}}
+    question = HumanMessage(["What is it?", picture])
+    Model(messages=iter([AIMessage("A cat.")])).invoke([question], {"callbacks": [TrajectoryRecorder(path)]})
+    [trajectory] = recorded(path)
+    assert [message["content"] for message in trajectory.messages] == ["What is it?", "A cat."]
+    assert trajectory.messages[0]["parts"][1] == picture
+
+
+def test_a_recording_is_said_not_to_be_kept(path):
+    sound = HumanMessage([{"type": "audio", "base64": "AA", "mime_type": "audio/wav"}])
+    Model(messages=iter([AIMessage("A cat.")])).invoke([sound], {"callbacks": [TrajectoryRecorder(path)]})
     [trajectory] = recorded(path)
     assert [message["content"] for message in trajectory.messages] == ["A cat."]
-    assert "image" in trajectory.outcome["unread"]
+    assert "audio" in trajectory.outcome["unread"]
 
 
 def test_what_cannot_be_written_does_not_fail_the_app(path, caplog):

@@ -14,6 +14,7 @@ from grpo_backends.errors import ProviderError
 from grpo_backends.openai_http import OpenAIChatBackend
 from grpo_sdk import ChatReply, ContextOverflowError, ModelSpec, Sampling, user
 from grpo_sdk.backend import Backend, Capability
+from grpo_sdk.messages import image_part, text_part
 
 TOOL: Any = {
     "type": "function",
@@ -39,7 +40,8 @@ def ask(make: Make, serve: Any, *answers: Any, options: Any = None, **call: Any)
             await backend.start()
             try:
                 call.setdefault("sampling", Sampling())
-                reply: Any = await backend.chat(ASK, **call)
+                call.setdefault("messages", ASK)
+                reply: Any = await backend.chat(**call)
             except Exception as problem:  # the test says which
                 reply = problem
             finally:
@@ -55,6 +57,12 @@ def test_an_answer_comes_back_with_its_usage(make, chat_server, protocol) -> Non
     assert (reply.finish_reason, reply.prompt_tokens, reply.completion_tokens) == ("stop", 11, 7)
     assert server.requests[0]["model"] == "mock"
     assert server.requests[0]["messages"] == [{"role": "user", "content": "Hi"}]
+
+
+def test_images_are_sent_as_openais_content(make, chat_server, protocol) -> None:
+    shown = [text_part("What is this?"), image_part("https://example.org/cat.png")]
+    _, server = ask(make, chat_server, protocol.completion(), messages=[user(shown)])
+    assert server.requests[0]["messages"] == [{"role": "user", "content": shown}]
 
 
 def test_sampling_settings_are_sent(make, chat_server, protocol) -> None:

@@ -11,7 +11,7 @@ from grpo_host.agents.rendering.call_syntax import Format, call_syntax, sequence
 from grpo_host.agents.rendering.schema_limits import check_schema, enforceable
 from grpo_sdk.backend import Backend, Capability, Sampling, Tokenizer
 from grpo_sdk.errors import CapabilityError, ConfigError, did_you_mean
-from grpo_sdk.messages import ToolSchema
+from grpo_sdk.messages import Message, ToolSchema
 from grpo_sdk.schemas import object_schema
 
 
@@ -34,6 +34,19 @@ def check_constraints(backend: Backend, sampling: Sampling, tools: Sequence[Tool
         )
     if sampling.json_schema is not None and Capability.TOKEN_IDS in backend.capabilities:
         check_schema(sampling.json_schema)  # others enforce it themselves
+
+
+def check_parts(backend: Backend, messages: Sequence[Message]) -> None:
+    """Raise ``CapabilityError`` if a message is more than text and ``backend`` reads text alone."""
+    if Capability.PARTS in backend.capabilities:
+        return
+    for index, message in enumerate(messages):
+        if other := [part["type"] for part in message.get("parts", ()) if part["type"] != "text"]:
+            raise CapabilityError(
+                f"messages[{index}] has a part of the type {other[0]}, and {type(backend).__name__} reads "
+                "text alone; leave it out, or take a backend with the capability parts: openai, litellm or "
+                "langchain, with a model that can see"
+            )
 
 
 def make_grammar(

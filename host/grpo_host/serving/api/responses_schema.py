@@ -25,8 +25,10 @@ class MessageItem(Heard):
     content: Content
 
     def said(self) -> Message:
-        make = {"user": user, "assistant": assistant}.get(self.role, system)
-        return make(text_of(self.content))
+        text = text_of(self.content)
+        if self.role == "user":
+            return user(text)
+        return assistant(text) if self.role == "assistant" else system(text)
 
 
 class FunctionCallItem(Heard):

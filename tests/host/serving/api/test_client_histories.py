@@ -146,7 +146,25 @@ def test_a_tools_nulls_and_notes_are_dropped(serve):
     ("message", "fields", "param", "said"),
     [
         ({"content": 3}, {}, "messages[0].content", "give a text, or give a list"),
-        ({"content": [{"type": "image_url", "image_url": {}}]}, {}, "messages[0].content[0].type", "'text'"),
+        (
+            {"content": [{"type": "image_url", "image_url": {}}]},
+            {},
+            "messages[0].content[0].image_url.url",
+            "",
+        ),
+        (
+            {"content": [{"type": "image_url", "image_url": {"url": "https://x/y.png"}}]},
+            {},
+            None,
+            "messages[0] has a part of the type image_url, and",
+        ),
+        (
+            {"content": [{"type": "file", "file": {}}]},
+            {},
+            "messages[0].content[0].file",
+            "file_id or file_data",
+        ),
+        ({"content": [{"type": "input_audio"}]}, {}, "messages[0].content[0].type", "'text'"),
         ({"role": "robot"}, {}, "messages[0].role", "'user'"),
         ({"role": None}, {}, "messages[0].role", "'user'"),
         ({"role": "assistant", "function_call": {"name": "f"}}, {}, "messages[0].function_call", "null"),
