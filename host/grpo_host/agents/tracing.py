@@ -37,6 +37,41 @@ SERVED: ContextVar[Served | None] = ContextVar("grpo_served", default=None)
 """In the context of one answer of a server."""
 
 
+@dataclass(slots=True)
+class Recording:
+    """A trajectory that is being recorded."""
+
+    id: str
+    outer: Recording | None = None
+    """Of whoever called what it records."""
+    over: bool = False
+
+
+_RECORDING: ContextVar[Recording | None] = ContextVar("grpo_recording", default=None)
+
+
+def begin_recording(id: str) -> Recording:
+    """What happens in this context is recorded in the trajectory ``id``, until the recording is ``over``.
+
+    Its end may come in another context: callbacks of LangChain's are called in tasks of their own.
+    """
+    recording = Recording(id, _live(_RECORDING.get()))
+    _RECORDING.set(recording)
+    return recording
+
+
+def current_trajectory() -> str | None:
+    """Id of the trajectory in which what happens in this context is recorded."""
+    live = _live(_RECORDING.get())
+    return live.id if live is not None else None
+
+
+def _live(recording: Recording | None) -> Recording | None:
+    while recording is not None and recording.over:
+        recording = recording.outer
+    return recording
+
+
 class Talk(Protocol):
     """What is watched: a ``grpo_host.agents.agent.Conversation``."""
 

@@ -182,10 +182,10 @@ class DialogueDatabase:
             return self._index
 
 
-def read_demonstrations(source: Source) -> list[list[Message]]:
+def read_demonstrations(source: Source) -> list[Dialogue]:
     """The dialogues of ``source`` that show an answer. Raises ``ConfigError`` if there are none."""
     with DialogueDatabase(source, embedder=None) as database:
-        found = database.demonstrations()
+        found = [dialogue for dialogue in database if dialogue.can_be_imitated]
         if not found:
             raise ConfigError(
                 f"{source}: none of its {len(database)} dialogues shows what to answer. "

@@ -19,6 +19,7 @@ from langchain_core.runnables import Runnable, RunnableConfig
 from grpo_host.agents.agent import Agent, TurnLimitError
 from grpo_host.agents.model_calls import ModelCalls, comparable
 from grpo_host.agents.reply import OnText
+from grpo_host.agents.tracing import current_trajectory
 from grpo_host.langchain.app import App
 from grpo_host.langchain.chat import ChatGrpo
 from grpo_host.langchain.episode_source import EpisodeSource
@@ -26,8 +27,8 @@ from grpo_host.langchain.mapping import answer_of, mapped, messages_of, resumed_
 from grpo_host.langchain.replay import ReplayedCalls, replayed_tools, turns_of
 from grpo_host.langchain.telling import Telling
 from grpo_host.langchain.tool_watch import ToolWatch
-from grpo_sdk.backend import Backend, Sampling
-from grpo_sdk.errors import ConfigError
+from grpo_sdk.backend import Backend, FinishReason, Sampling
+from grpo_sdk.errors import ConfigError, ContextOverflowError
 from grpo_sdk.messages import Message, assistant
 from grpo_sdk.tools import ToolLike, as_tool
 from grpo_sdk.trajectory import Ledger, Task, TokenSequence, Turn
@@ -182,6 +183,8 @@ class AppConversation:
             "configurable": {"thread_id": self._thread},
             "callbacks": [ToolWatch(calls)],
         }
+        if trajectory := current_trajectory():
+            self._config["metadata"] = {"grpo_trajectory": trajectory}  # for who traces the app
 
     @property
     def turns(self) -> list[Turn]:
@@ -210,7 +213,7 @@ class AppConversation:
 
         ``on_text`` is told what the app's model says as it comes, and the answer at last.
         Raises ``TurnLimitError`` if it uses up its model calls or LangGraph's steps, ``TurnTimeoutError``,
-        and what the app raises.
+        ``ContextOverflowError`` if it fails of an answer that was cut, and what else the app raises.
         """
         if get_llm_cache() is not None:
             raise ConfigError(
@@ -244,9 +247,13 @@ class AppConversation:
             await asyncio.wait({running, stopped}, return_when=asyncio.FIRST_COMPLETED)
             if not stopped.done():
                 return running.result()
-        except RecursionError as problem:
+        except Exception as problem:
             if _is_graph_recursion(problem):
                 raise TurnLimitError(str(problem)) from problem
+            if self.turns and self.turns[-1].finish_reason == FinishReason.LENGTH:  # no fault of the app
+                raise ContextOverflowError(
+                    f"max_tokens cut the model's answer, of which the app makes nothing: {problem}"
+                ) from problem
             raise
         finally:
             running.cancel()
@@ -313,6 +320,6 @@ def _checkpointer(runnable: Runnable[Any, Any]) -> Any:
     return keeper if hasattr(keeper, "adelete_thread") else None  # True: that of the graph around it
 
 
-def _is_graph_recursion(problem: RecursionError) -> bool:
+def _is_graph_recursion(problem: Exception) -> bool:
     errors = sys.modules.get("langgraph.errors")
     return errors is not None and isinstance(problem, errors.GraphRecursionError)

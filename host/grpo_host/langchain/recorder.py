@@ -21,6 +21,7 @@ from langchain_core.outputs import ChatGeneration, LLMResult
 from opentelemetry.trace import format_trace_id, get_current_span
 
 from grpo_host.agents.model_calls import comparable
+from grpo_host.agents.tracing import Recording, begin_recording
 from grpo_host.utils.atomic import write_text
 from grpo_host.utils.paths import expanded
 from grpo_sdk.backend import FinishReason
@@ -50,6 +51,7 @@ class _Run:
     name: str
     data: dict[str, Any]
     trace: str | None
+    recording: Recording
     began: float = field(default_factory=time.time)
     started: float = field(default_factory=time.perf_counter)
     inner: set[UUID] = field(default_factory=set)
@@ -66,7 +68,8 @@ class TrajectoryRecorder(BaseCallbackHandler):
     """Appends each run of an app that calls a chat model to ``path``, one JSON line a run.
 
     Give it as a callback: ``app.invoke(given, {"callbacks": [TrajectoryRecorder("runs.jsonl")]})``. The
-    run's id in LangChain is the trajectory's; the metadata of the call are the data of its task. Nothing is
+    run's id in LangChain is the trajectory's, and stands on the spans of our models and agents within it as
+    ``grpo.trajectory``; the metadata of the call are the data of its task. Nothing is
     trained from it: hosted models tell no token ids. ``grpo-host score`` takes the file, and a warm start
     imitates it. What a person thought is added later by ``add_feedback``. It never fails the app: what
     cannot be recorded is logged. Any number of threads and processes may append to one file.
@@ -152,13 +155,17 @@ class TrajectoryRecorder(BaseCallbackHandler):
         with self._lock:
             run = self._runs.get(told["parent_run_id"]) if told.get("parent_run_id") else None
             if run is None:
-                span = get_current_span().get_span_context()
+                span = get_current_span()
+                traced = span.get_span_context().is_valid
                 run = _Run(
                     run_id,
                     str(told.get("name") or (serialized or {}).get("name") or ""),
                     _data(told.get("metadata") or {}),
-                    format_trace_id(span.trace_id) if span.is_valid else None,
+                    format_trace_id(span.get_span_context().trace_id) if traced else None,
+                    begin_recording(str(run_id)),
                 )
+                if traced:
+                    span.set_attribute("grpo.trajectory", str(run_id))
             run.inner.add(run_id)
             self._runs[run_id] = run
             return run
@@ -178,6 +185,7 @@ class TrajectoryRecorder(BaseCallbackHandler):
                 return
             for inner in run.inner:
                 self._runs.pop(inner, None)
+            run.recording.over = True
         if not run.turns:
             return  # no chat model answered
         try:
@@ -229,8 +237,8 @@ def _lock_of(path: Path) -> Path:
 
 
 def _data(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """What the app said of the call; LangChain's and LangGraph's own words are left out."""
-    own = ("ls_", "lc_", "langgraph_", "__")
+    """What the app said of the call; words of LangChain's, LangGraph's and our own are left out."""
+    own = ("ls_", "lc_", "langgraph_", "grpo_", "__")
     said = {key: value for key, value in metadata.items() if not key.startswith(own)}
     kept: dict[str, Any] = json.loads(json.dumps(said, default=str))
     return kept

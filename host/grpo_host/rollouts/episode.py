@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from grpo_host.agents.agent import TurnLimitError, TurnTimeoutError
+from grpo_host.agents.tracing import begin_recording
 from grpo_host.plugins.failures import PluginFailure, blamed, described, log_once
 from grpo_sdk.backend import Backend, Sampling
 from grpo_sdk.blocking import settled
@@ -133,6 +134,7 @@ async def run_episode(
     stop, error = StopReason.ERROR, None
     environment: Environment | None = None
     tools = EpisodeTools()
+    recorded = begin_recording(request.id)
     try:
         async with tools:
             with Deadline(seconds):
@@ -154,6 +156,7 @@ async def run_episode(
         error = described(problem)
         log_once("an episode", f"an episode failed: {error}", problem)
     finally:
+        recorded.over = True
         if environment is not None:
             if status == "truncated":
                 progress.outcome = _late_outcome(environment, progress)

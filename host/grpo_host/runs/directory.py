@@ -62,6 +62,11 @@ class RunDirectory:
         return self.path / "tokens.jsonl"
 
     @property
+    def demonstrations(self) -> Path:
+        """Which dialogues or trajectories a warm start imitated: their ids, and their traces."""
+        return self.path / "demonstrations.jsonl"
+
+    @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
 
@@ -154,6 +159,13 @@ class RunDirectory:
             logger.warning("%s is damaged, and what it said is lost: %s", self.report, problem)
             return {}
         return value if isinstance(value, dict) else {}
+
+    def write_demonstrations(self, imitated: Iterable[Mapping[str, Any]]) -> None:
+        """Say in demonstrations.jsonl which dialogues are imitated, unless there are none."""
+        lines = [json.dumps(item, ensure_ascii=False) + "\n" for item in imitated]
+        if lines:
+            with kept_if_full(self.demonstrations):
+                write_text(self.demonstrations, "".join(lines))
 
     def append_metrics(self, values: Mapping[str, Any]) -> None:
         """Append a line to metrics.jsonl."""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from grpo_host.agents.reply import OnText
-from grpo_host.agents.tracing import SERVED, ModelCall, Talk
+from grpo_host.agents.tracing import SERVED, ModelCall, Talk, current_trajectory
 from grpo_host.backends.wrapper import innermost
 from grpo_host.telemetry import content, providers
 from grpo_host.telemetry.metered import MeteredCalls
@@ -78,7 +78,7 @@ class AgentInstruments:
             request_model=conversation.backend.model.name,
             conversation_id=conversation.id,
         )
-        span.attributes.update(_served_attributes())
+        span.attributes.update(_context_attributes())
         if self._captures:
             span.system_instruction = content.instructions(conversation.messages)
             span.input_messages = content.inputs(new)
@@ -119,7 +119,7 @@ class AgentInstruments:
             server_port=port,
             conversation_id=conversation_id,
         )
-        span.attributes.update(_served_attributes())
+        span.attributes.update(_context_attributes())
         if (served := SERVED.get()) is not None:
             span.attributes["gen_ai.agent.name"] = served.agent
             span.response_id = served.response_id
@@ -146,7 +146,7 @@ class AgentInstruments:
             tool_type="function",
             agent_name=_agent_name(conversation),
         )
-        span.attributes.update(_served_attributes())
+        span.attributes.update(_context_attributes())
         span.tool_call_id = call["id"]
         if self._captures:
             span.arguments = call["function"]["arguments"]
@@ -218,11 +218,11 @@ def _agent_name(conversation: Talk) -> str:
     return conversation.agent_name if served is None else served.agent
 
 
-def _served_attributes() -> dict[str, str]:
-    """The attributes for whom a server answers, and with which trained weights."""
-    if (served := SERVED.get()) is None:
-        return {}
-    known = {"grpo.owner": served.owner, "grpo.run": served.run, "grpo.adapter": served.adapter}
+def _context_attributes() -> dict[str, str]:
+    """The trajectory that keeps it; for whom a server answers, and with which trained weights."""
+    known = {"grpo.trajectory": current_trajectory()}
+    if (served := SERVED.get()) is not None:
+        known |= {"grpo.owner": served.owner, "grpo.run": served.run, "grpo.adapter": served.adapter}
     return {name: value for name, value in known.items() if value}
 
 

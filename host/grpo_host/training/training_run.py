@@ -234,9 +234,14 @@ class TrainingRun:
             with self._timed("warm_start"):
                 sequences = []
                 for environment in demonstrating(self.assembly.parts.environment(), settings):
-                    dialogues = demonstrations(environment, settings, seed=self.config.seed)
+                    imitated = demonstrations(environment, settings, seed=self.config.seed)
                     tools = self.loop.run(sample_tools(environment))
+                    dialogues = [demonstration.messages for demonstration in imitated]
                     sequences += self.loop.run(tokenize(agent, dialogues, tools))
+                    if self.ranks.main:
+                        self.directory.write_demonstrations(
+                            {"id": item.id, "trace": item.trace} for item in imitated if item.id
+                        )
                 self._report(warm_start_demonstrations=len(sequences))
                 with self.reporter.phase("warm start", silent=True) as advance:
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +27,30 @@ from grpo_sdk.trajectory import TokenSequence
 logger = logging.getLogger(__name__)
 
 
-def demonstrations(environment: Environment, settings: WarmStartConfig, *, seed: int) -> list[list[Message]]:
+@dataclass(frozen=True, slots=True)
+class Demonstration:
+    """A conversation to imitate."""
+
+    messages: list[Message]
+    id: str | None = None
+    """Of the dialogue or trajectory that it is; None: it is the environment's."""
+    trace: str | None = None
+    """Of that trajectory."""
+
+
+def demonstrations(environment: Environment, settings: WarmStartConfig, *, seed: int) -> list[Demonstration]:
     """What to imitate, shuffled, at most ``settings.max_demonstrations``.
 
     The dialogues of ``settings``, or the demonstrations of the environment's training split. Raises
     ``ConfigError`` if there are none.
     """
     if settings.dialogues is not None:
-        found = read_demonstrations(settings.dialogues)
+        found = [
+            Demonstration(item.conversation, item.id, item.metadata.get("trace"))
+            for item in read_demonstrations(settings.dialogues)
+        ]
     else:
-        found = list(environment.demonstrations("train"))
+        found = [Demonstration(messages) for messages in environment.demonstrations("train")]
     if not found:
         raise ConfigError(
             f"training.warm_start: the environment {type(environment).__name__} has no "

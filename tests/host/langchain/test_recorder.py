@@ -185,4 +185,4 @@ def test_a_line_that_is_no_trajectory_is_named(path):
 def test_a_warm_start_can_imitate_what_was_recorded(path):
     ask(app_of(calls(), AIMessage("It is packed.")), path)
     [dialogue] = read_demonstrations(path)
-    assert json.dumps(dialogue[2]).count("lookup") == 1
+    assert json.dumps(dialogue.messages[2]).count("lookup") == 1

@@ -27,7 +27,8 @@ def found(heavy, fakes):
 
     def found(*, own=True, seed=0, **settings):
         environment = Shown() if own else fakes.Talk()
-        return demonstrations(environment, WarmStartConfig(**settings), seed=seed)
+        imitated = demonstrations(environment, WarmStartConfig(**settings), seed=seed)
+        return [demonstration.messages for demonstration in imitated]
 
     return found
 
