@@ -118,7 +118,7 @@ def test_all_that_was_corrected_is_a_file_that_a_warm_start_names(database, caps
     assert main(["export", "all", "--format", "demonstration", "--database", database]) == 0
     assert capsys.readouterr().out == "demonstration.jsonl\n"
     [found] = read_demonstrations(tmp_path / "demonstration.jsonl")
-    assert found[-1] == assistant("It comes on Monday.")
+    assert found.messages[-1] == assistant("It comes on Monday.")
 
 
 def test_one_conversation_is_exported_by_its_id(database, tmp_path):

@@ -634,6 +634,21 @@ def test_langgraphs_recursion_limit_is_an_ordinary_end(tokens):
     assert_exact(backend, trajectory)
 
 
+def test_an_app_that_fails_of_an_answer_that_was_cut_is_cut_itself(tokens):
+    backend = tokens(lambda heard: "one two three")
+
+    def build(model):
+        def counted(said):
+            raise ValueError(f"{said.text} is no number")
+
+        return RunnableLambda(lambda given: given["messages"]) | model.bind(max_tokens=2) | counted
+
+    trajectory = play(agent_of(backend, app_of(build)), "How many?")
+    assert (trajectory.status, trajectory.stop_reason) == ("truncated", "context")
+    assert "max_tokens cut the model's answer, of which the app makes nothing" in trajectory.error
+    assert_exact(backend, trajectory)
+
+
 def test_a_structured_answer_is_the_episodes_as_json(tokens):
     class Structured(type(tokens(str))):
         capabilities = tokens(str).capabilities | {"structured"}

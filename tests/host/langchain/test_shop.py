@@ -15,6 +15,7 @@ from grpo_host.agents.rendering import make_renderer
 from grpo_host.checks.check import check
 from grpo_host.config.load import load_config
 from grpo_host.config.resolve import resolve
+from grpo_host.dialogues import read_demonstrations
 from grpo_host.langchain.app import load_app
 from grpo_host.langchain.app_agent import AppAgent
 from grpo_host.langchain.app_assembly import mapping_from_config
@@ -22,7 +23,7 @@ from grpo_host.langchain.redirect import Redirect
 from grpo_host.plugins import load_plugins
 from grpo_host.rollouts.episode import EpisodeRequest, run_episode
 from grpo_host.runs.assembled import assemble
-from grpo_sdk import Sampling
+from grpo_sdk import Capability, Sampling
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "langchain_shop"
 
@@ -43,6 +44,9 @@ def played(loaded, tokens):
 
     def agent_of(script):
         backend = tokens(script)
+        backend.capabilities = backend.capabilities | {
+            Capability.STRUCTURED
+        }  # its script keeps to the schema
         agent = Agent(backend, make_renderer(backend.tokenizer, backend.model), sampling=Sampling(10_000))
         made = AppAgent(
             agent, load_app(loaded.config.agent.runnable), mapping_from_config(loaded.config.agent)
@@ -83,7 +87,7 @@ def test_an_answer_counts_if_the_app_looked_it_up(loaded, played, honest):
     def script(heard):
         if honest and '"carrier"' not in heard.rsplit("user", 1)[-1]:
             return call("lookup_order", order_id=question["order"])
-        return f"It is {value}."
+        return json.dumps({"order_id": question["order"], "answer": f"It is {value}."})
 
     agent = played(script)
     trajectory = asyncio.run(
@@ -92,21 +96,23 @@ def test_an_answer_counts_if_the_app_looked_it_up(loaded, played, honest):
     assert trajectory.error is None
     assert trajectory.outcome["success"] is honest
     assert trajectory.outcome["right_order"] == float(honest)
+    assert trajectory.final_text == f"It is {value}."
     assert [len(turn.tools) for turn in trajectory.turns] == ([1, 0] if honest else [0])
     assert {sequence.role for sequence in trajectory.ledger.sequences} == {"shop"}
 
 
-def test_a_demonstration_of_the_order_desk_is_played_through_the_app(loaded, played):
-    environment = assemble(resolve(loaded, load_plugins())).parts.environment()
+def test_the_demonstrations_are_played_through_the_app_and_end_with_its_structured_answer(loaded, played):
     agent = played(str)
-    for dialogue in environment.demonstrations("train")[:4]:
+    for demonstration in read_demonstrations(loaded.config.training.warm_start.dialogues)[:4]:
+        dialogue = demonstration.messages
         [sequence] = asyncio.run(agent.replay(dialogue, ()))
         roles = [span.role for span in sequence.spans]
         assert roles == ["system", "user", "assistant", "tool", "assistant"]
         text = agent.backend.tokenizer.decode(sequence.ids)
         assert "You help customers with their orders." in text
         assert "count_orders" in text
-        assert dialogue[2]["content"] in text
+        asked = json.loads(dialogue[1]["tool_calls"][0]["function"]["arguments"])
+        assert json.loads(dialogue[-1]["content"])["order_id"] == asked["order_id"]
 
 
 def test_the_tools_work_by_themselves(loaded):
