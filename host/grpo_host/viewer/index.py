@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import orjson
 from filelock import FileLock, Timeout
 
 from grpo_host.models.embedded import cache_directory
@@ -46,7 +47,16 @@ INSERT INTO words (words, rank) VALUES ('hashsize', 16777216);
 CREATE INDEX by_tid ON trajectories (tid);
 CREATE INDEX by_step ON trajectories (label, task);
 """
-_INSERT = "INSERT INTO trajectories VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+# A batch is one statement each, for which sqlite3 lets go of the interpreter's lock once: with a statement a
+# row, a row would wait for the lock that the thread which parses holds.
+_INSERT = (
+    "INSERT INTO trajectories SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, "
+    "value ->> 5, value ->> 6, value ->> 7, value ->> 8, value ->> 9, value ->> 10, value ->> 11, "
+    "value ->> 12, value ->> 13, value ->> 14, value ->> 15, value ->> 16, value ->> 17, value ->> 18 "
+    "FROM json_each(?)"
+)
+_TEXTS = "INSERT INTO texts SELECT key + ?, value FROM json_each(?)"
+_WORDS = "INSERT INTO words (rowid, text) SELECT id, text FROM texts WHERE id > ?"
 _COUNT_TOOL = (
     "INSERT INTO tools VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
     "calls = calls + excluded.calls, errors = errors + excluded.errors"
@@ -205,23 +215,23 @@ class Index:
     ) -> int:
         """Add a batch of lines; where it ends in the file."""
         (last,) = database.execute("SELECT coalesce(max(id), 0) FROM trajectories").fetchone()
-        rows, texts = [], []
+        first, rows, texts = last, [], []
         tools: dict[tuple[str, int | None, str], list[int]] = {}
         for offset, length, found in batch:
             if found is None:
                 continue
             last += 1
             rows.append((last, *found.values, number, offset, length))
-            texts.append((last, found.text))
+            texts.append(found.text)
             for name, failed in found.tools:
                 counts = tools.setdefault((found.label, found.step, name), [0, 0])
                 counts[0] += 1
                 counts[1] += failed
         end = batch[-1][0] + batch[-1][1]
         with database:
-            database.executemany(_INSERT, rows)
-            database.executemany("INSERT INTO texts VALUES (?, ?)", texts)
-            database.executemany("INSERT INTO words (rowid, text) VALUES (?, ?)", texts)
+            database.execute(_INSERT, (orjson.dumps(rows).decode(),))
+            database.execute(_TEXTS, (first + 1, orjson.dumps(texts).decode()))
+            database.execute(_WORDS, (first,))
             database.executemany(_COUNT_TOOL, [(*key, *counts) for key, counts in tools.items()])
             database.execute(
                 "UPDATE files SET offset = ?, head = coalesce(?, head) WHERE id = ?", (end, head, number)
