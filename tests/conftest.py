@@ -76,6 +76,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: rank.get(item.path, len(rank)))
 
 
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    """Async tests run on asyncio: vLLM, httpx's transports and much of ours know no other."""
+    return "asyncio"
+
+
 async def wait_until(holds: Callable[[], object], seconds: float = 120.0) -> None:
     """Return as soon as ``holds()``, however slow the machine is; fail after ``seconds``."""
     ends = time.monotonic() + seconds

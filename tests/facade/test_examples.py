@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import re
 import subprocess
@@ -52,9 +51,9 @@ def test_a_model_that_is_not_there_is_one_line_and_status_2() -> None:
     assert "Traceback" not in done.stdout + done.stderr
 
 
-def test_the_shops_tools_answer_what_the_model_asks() -> None:
-    assert json.loads(asyncio.run(shop.lookup_order("#k111")))["status"] == "delayed"
-    assert json.loads(asyncio.run(shop.lookup_order("7"))) == {"error": "order not found"}
+async def test_the_shops_tools_answer_what_the_model_asks() -> None:
+    assert json.loads(await shop.lookup_order("#k111"))["status"] == "delayed"
+    assert json.loads(await shop.lookup_order("7")) == {"error": "order not found"}
     assert "30 days" in shop.search_help("How to return a lamp")
 
 

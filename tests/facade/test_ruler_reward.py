@@ -38,7 +38,7 @@ def test_a_judge_that_is_given_judges_in_any_number_of_event_loops():
     assert reward.weight == 0.3
 
 
-def test_rulers_on_the_same_server_share_verdicts():
+async def test_rulers_on_the_same_server_share_verdicts():
     cache = MemoryCache()
     group = [make_trajectory("I will send a new one."), make_trajectory("No.")]
     made = []
@@ -46,8 +46,8 @@ def test_rulers_on_the_same_server_share_verdicts():
         judge = ScriptedBackend(replies=[ANSWER])
         judge.base_url = "http://judge.example"
         made.append(create_customer_service_ruler(judge=judge, cache=cache))
-        asyncio.run(made[-1].score_group(group))
-        asyncio.run(made[-1].aclose())
+        await made[-1].score_group(group)
+        await made[-1].aclose()
     assert [reward.usage.cached > 0 for reward in made] == [False, True]
 
 

@@ -154,7 +154,7 @@ def test_the_contract_skips_what_is_not_announced():
         Contract.teardown_class()
 
 
-def test_replies_follow_the_turns_and_the_last_is_repeated():
+async def test_replies_follow_the_turns_and_the_last_is_repeated():
     async def ask() -> list[str]:
         backend = ScriptedBackend(replies=["one", "two"])
         said = list(ASKED)
@@ -163,28 +163,25 @@ def test_replies_follow_the_turns_and_the_last_is_repeated():
         assert backend.calls == 3
         return [message["content"] for message in said[1:]]
 
-    assert asyncio.run(ask()) == ["one", "two", "two"]
+    assert await ask() == ["one", "two", "two"]
 
 
-def test_a_script_sees_the_conversation_and_the_tools():
+async def test_a_script_sees_the_conversation_and_the_tools():
     def script(messages, tools):
         return json.dumps([len(messages), len(tools)])
 
-    reply = asyncio.run(ScriptedBackend(script=script).chat(ASKED, Sampling(), [{}, {}]))
+    reply = await ScriptedBackend(script=script).chat(ASKED, Sampling(), [{}, {}])
     assert reply.message["content"] == "[1, 2]"
 
 
-def test_a_tool_call_is_the_finish_reason():
+async def test_a_tool_call_is_the_finish_reason():
     said = assistant("", [tool_call("f", "{}", "c")])
-    reply = asyncio.run(ScriptedBackend(replies=[said]).chat(ASKED, Sampling()))
+    reply = await ScriptedBackend(replies=[said]).chat(ASKED, Sampling())
     assert reply.finish_reason == "tool_calls"
 
 
-def test_a_stream_is_words_and_the_reply():
-    async def collect():
-        return [item async for item in ScriptedBackend(replies=["a b"]).stream(ASKED, Sampling())]
-
-    *words, last = asyncio.run(collect())
+async def test_a_stream_is_words_and_the_reply():
+    *words, last = [item async for item in ScriptedBackend(replies=["a b"]).stream(ASKED, Sampling())]
     assert "".join(words).strip() == "a b"
     assert isinstance(last, ChatReply)
 
@@ -194,9 +191,9 @@ def test_a_script_without_replies_is_refused():
         ScriptedBackend(replies=[])
 
 
-def test_a_refusal_names_the_backend_and_what_it_can_do():
+async def test_a_refusal_names_the_backend_and_what_it_can_do():
     with pytest.raises(CapabilityError, match="ScriptedBackend has no weight_sync; it can: chat, seed"):
-        asyncio.run(ScriptedBackend().update_weights([], version=1))
+        await ScriptedBackend().update_weights([], version=1)
 
 
 def test_a_reply_takes_the_text_of_a_finish_reason_and_no_other():
@@ -236,10 +233,10 @@ CALL = tool_call("weather", "{}", "call_1")
         ("Hi", {"json_schema": {}}, "says 'Hi', which is no JSON"),
     ],
 )
-def test_a_structured_script_that_does_not_do_what_it_was_asked_is_an_error(reply, asked, said):
+async def test_a_structured_script_that_does_not_do_what_it_was_asked_is_an_error(reply, asked, said):
     backend = ScriptedBackend(replies=[reply], structured=True)
     with pytest.raises(ValueError, match=said):
-        asyncio.run(backend.chat(ASKED, Sampling(**asked)))
+        await backend.chat(ASKED, Sampling(**asked))
 
 
 class TestStructuredScript(BackendContract):

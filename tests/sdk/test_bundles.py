@@ -57,84 +57,66 @@ async def said(live: LiveBundle, name: str, **arguments) -> str:
     return message["content"]
 
 
-def test_the_tools_of_a_bundle_are_known_before_it_is_used():
-    async def main():
-        shop = Shop()
-        live = await shop.live()
-        assert [tool.name for tool in live.tools] == ["put", "count"]
-        assert (shop.opened, shop.closed) == (0, 0)
-
-    asyncio.run(main())
+async def test_the_tools_of_a_bundle_are_known_before_it_is_used():
+    shop = Shop()
+    live = await shop.live()
+    assert [tool.name for tool in live.tools] == ["put", "count"]
+    assert (shop.opened, shop.closed) == (0, 0)
 
 
-def test_each_episode_has_tools_of_its_own_and_they_are_closed_at_its_end():
-    async def main():
-        shop = Shop()
-        live = await shop.live()
+async def test_each_episode_has_tools_of_its_own_and_they_are_closed_at_its_end():
+    shop = Shop()
+    live = await shop.live()
 
-        async def episode(*items: str) -> str:
-            async with EpisodeTools():
-                for item in items:
-                    await said(live, "put", item=item)
-                return await said(live, "count")
-
-        assert await asyncio.gather(episode("kettle"), episode("pan", "cup")) == ["1", "2"]
-        assert (shop.opened, shop.closed) == (2, 2)
-
-    asyncio.run(main())
-
-
-def test_an_episode_that_calls_no_tool_opens_nothing():
-    async def main():
-        shop = Shop()
-        await shop.live()
+    async def episode(*items: str) -> str:
         async with EpisodeTools():
-            pass
-        assert shop.opened == 0
-
-    asyncio.run(main())
-
-
-def test_a_bundle_per_run_is_opened_once_and_shared_by_its_episodes():
-    async def main():
-        shop = Shop("run")
-        live = await shop.live()
-        await live.start()
-        for item in ("kettle", "pan"):
-            async with EpisodeTools():
+            for item in items:
                 await said(live, "put", item=item)
-        assert await said(live, "count") == "2"
-        assert (shop.opened, shop.closed) == (1, 0)
-        await live.close()
-        assert shop.closed == 1
+            return await said(live, "count")
 
-    asyncio.run(main())
+    assert await asyncio.gather(episode("kettle"), episode("pan", "cup")) == ["1", "2"]
+    assert (shop.opened, shop.closed) == (2, 2)
 
 
-def test_an_answer_outside_of_an_episode_has_tools_of_its_own():
-    async def main():
-        shop = Shop()
-        live = await shop.live()
-        async with tools_of_answer():
-            async with tools_of_answer():  # within it, nothing new
-                await said(live, "put", item="kettle")
-            assert await said(live, "count") == "1"
-        async with tools_of_answer():
-            assert await said(live, "count") == "0"
-
-    asyncio.run(main())
+async def test_an_episode_that_calls_no_tool_opens_nothing():
+    shop = Shop()
+    await shop.live()
+    async with EpisodeTools():
+        pass
+    assert shop.opened == 0
 
 
-def test_a_tool_of_an_episode_that_is_called_outside_of_one_says_so():
-    async def main():
-        live = await Shop().live()
-        assert "this call belongs to none" in await said(live, "count")
+async def test_a_bundle_per_run_is_opened_once_and_shared_by_its_episodes():
+    shop = Shop("run")
+    live = await shop.live()
+    await live.start()
+    for item in ("kettle", "pan"):
+        async with EpisodeTools():
+            await said(live, "put", item=item)
+    assert await said(live, "count") == "2"
+    assert (shop.opened, shop.closed) == (1, 0)
+    await live.close()
+    assert shop.closed == 1
 
-    asyncio.run(main())
+
+async def test_an_answer_outside_of_an_episode_has_tools_of_its_own():
+    shop = Shop()
+    live = await shop.live()
+    async with tools_of_answer():
+        async with tools_of_answer():  # within it, nothing new
+            await said(live, "put", item="kettle")
+        assert await said(live, "count") == "1"
+    async with tools_of_answer():
+        assert await said(live, "count") == "0"
+
+
+async def test_a_tool_of_an_episode_that_is_called_outside_of_one_says_so():
+    live = await Shop().live()
+    assert "this call belongs to none" in await said(live, "count")
 
 
 @pytest.mark.parametrize("kind", ["function", "coroutine", "context"])
-def test_a_bundle_is_opened_by_a_function_a_coroutine_or_a_context_manager(kind):
+async def test_a_bundle_is_opened_by_a_function_a_coroutine_or_a_context_manager(kind):
     def tool() -> str:
         """Say hello."""
         return "hello"
@@ -148,12 +130,9 @@ def test_a_bundle_is_opened_by_a_function_a_coroutine_or_a_context_manager(kind)
 
     bundle = ToolBundle({"function": lambda: [tool], "coroutine": coroutine, "context": context}[kind])
 
-    async def main():
-        live = LiveBundle("hello", bundle, await bundle_schemas("hello", bundle))
-        assert await said(live, "tool") == "hello"
-        await live.close()
-
-    asyncio.run(main())
+    live = LiveBundle("hello", bundle, await bundle_schemas("hello", bundle))
+    assert await said(live, "tool") == "hello"
+    await live.close()
 
 
 def test_a_factory_may_itself_be_a_coroutine_or_a_context_manager():
@@ -169,7 +148,7 @@ def test_a_factory_may_itself_be_a_coroutine_or_a_context_manager():
     assert as_bundle(len, len) is None
 
 
-def test_opening_and_closing_happen_in_one_task():
+async def test_opening_and_closing_happen_in_one_task():
     tasks = []
 
     @asynccontextmanager
@@ -182,34 +161,25 @@ def test_opening_and_closing_happen_in_one_task():
         """Say nothing."""
         return ""
 
-    async def main():
-        bundle = ToolBundle(context)
-        await bundle_schemas("one", bundle)
-
-    asyncio.run(main())
+    bundle = ToolBundle(context)
+    await bundle_schemas("one", bundle)
     assert tasks[0] is tasks[1]
 
 
-def test_a_bundle_that_cannot_be_opened_is_named_with_the_cause():
+async def test_a_bundle_that_cannot_be_opened_is_named_with_the_cause():
     async def broken():
         raise OSError("no such server")
 
-    async def main():
-        with pytest.raises(PluginError, match='tool "shop" could not be opened: OSError: no such server'):
-            await bundle_schemas('tool "shop"', ToolBundle(broken))
-
-    asyncio.run(main())
+    with pytest.raises(PluginError, match='tool "shop" could not be opened: OSError: no such server'):
+        await bundle_schemas('tool "shop"', ToolBundle(broken))
 
 
-def test_opening_has_a_time_limit():
-    async def main():
-        with pytest.raises(PluginError, match=r"could not be opened: it took more than 0.02 s"):
-            await bundle_schemas("slow", ToolBundle(lambda: asyncio.sleep(9), seconds=0.02))
-
-    asyncio.run(main())
+async def test_opening_has_a_time_limit():
+    with pytest.raises(PluginError, match=r"could not be opened: it took more than 0.02 s"):
+        await bundle_schemas("slow", ToolBundle(lambda: asyncio.sleep(9), seconds=0.02))
 
 
-def test_opening_does_not_count_as_time_of_the_call():
+async def test_opening_does_not_count_as_time_of_the_call():
     async def slow():
         await asyncio.sleep(0.1)
         return [tool]
@@ -218,54 +188,45 @@ def test_opening_does_not_count_as_time_of_the_call():
         """Say hello."""
         return "hello"
 
-    async def main():
-        bundle = ToolBundle(slow)
-        live = LiveBundle("slow", bundle, await bundle_schemas("slow", bundle))
-        [(message, _)] = await Toolbox(live.tools, ToolLimits(seconds=0.05)).run([tool_call("tool", "", "c")])
-        assert message["content"] == "hello"
-        await live.close()
-
-    asyncio.run(main())
+    bundle = ToolBundle(slow)
+    live = LiveBundle("slow", bundle, await bundle_schemas("slow", bundle))
+    [(message, _)] = await Toolbox(live.tools, ToolLimits(seconds=0.05)).run([tool_call("tool", "", "c")])
+    assert message["content"] == "hello"
+    await live.close()
 
 
-def test_two_tools_of_one_name_are_refused():
+async def test_two_tools_of_one_name_are_refused():
     def tool() -> str:
         """Say hello."""
         return "hello"
 
-    async def main():
-        with pytest.raises(PluginError, match='two of its tools are called "tool"'):
-            await bundle_schemas("twice", ToolBundle(lambda: [tool, tool]))
-
-    asyncio.run(main())
+    with pytest.raises(PluginError, match='two of its tools are called "tool"'):
+        await bundle_schemas("twice", ToolBundle(lambda: [tool, tool]))
 
 
-def test_a_tool_that_two_episodes_would_share_is_refused():
+async def test_a_tool_that_two_episodes_would_share_is_refused():
     def shared() -> str:
         """Say hello."""
         return "hello"
 
-    async def main():
-        bundle = ToolBundle(lambda: [shared], per="episode")
-        live = LiveBundle("shared", bundle, await bundle_schemas("shared", bundle))
+    bundle = ToolBundle(lambda: [shared], per="episode")
+    live = LiveBundle("shared", bundle, await bundle_schemas("shared", bundle))
 
-        async def episode(others: asyncio.Event) -> str:
-            async with EpisodeTools():
-                answer = await said(live, "shared")
-                others.set()
-                await both.wait()
-                return answer
+    async def episode(others: asyncio.Event) -> str:
+        async with EpisodeTools():
+            answer = await said(live, "shared")
+            others.set()
+            await both.wait()
+            return answer
 
-        first, both = asyncio.Event(), asyncio.Event()
-        one = asyncio.create_task(episode(first))
-        await first.wait()
-        answers = await asyncio.gather(one, episode(both))
-        assert answers[0] == "hello"
-        assert 'gave the same tool "shared" to two episodes' in answers[1]
-        async with EpisodeTools():  # the others have ended
-            assert await said(live, "shared") == "hello"
-
-    asyncio.run(main())
+    first, both = asyncio.Event(), asyncio.Event()
+    one = asyncio.create_task(episode(first))
+    await first.wait()
+    answers = await asyncio.gather(one, episode(both))
+    assert answers[0] == "hello"
+    assert 'gave the same tool "shared" to two episodes' in answers[1]
+    async with EpisodeTools():  # the others have ended
+        assert await said(live, "shared") == "hello"
 
 
 class Fragile:
@@ -295,33 +256,27 @@ async def fragile(times: int) -> tuple[Fragile, LiveBundle]:
     return made, live
 
 
-def test_a_lost_bundle_is_opened_again_for_the_next_call():
-    async def main():
-        made, live = await fragile(1)
-        async with EpisodeTools() as first:
-            assert await said(live, "ask") == "Error: ToolsLostError: the server died"
-        async with EpisodeTools() as second:
-            assert await said(live, "ask") == "well"
-        assert first.problem == "fragile is gone: the server died"
-        assert second.problem is None
-        assert made.opened == 2
-        await live.close()
-
-    asyncio.run(main())
+async def test_a_lost_bundle_is_opened_again_for_the_next_call():
+    made, live = await fragile(1)
+    async with EpisodeTools() as first:
+        assert await said(live, "ask") == "Error: ToolsLostError: the server died"
+    async with EpisodeTools() as second:
+        assert await said(live, "ask") == "well"
+    assert first.problem == "fragile is gone: the server died"
+    assert second.problem is None
+    assert made.opened == 2
+    await live.close()
 
 
-def test_a_bundle_is_opened_again_only_so_often_without_an_answer():
-    async def main():
-        made, live = await fragile(99)
-        answers = [await said(live, "ask") for _ in range(RESTARTS + 3)]
-        assert made.opened == RESTARTS + 1
-        assert f"fragile is gone: the server died; it was opened {RESTARTS} times again" in answers[-1]
-        await live.close()
-
-    asyncio.run(main())
+async def test_a_bundle_is_opened_again_only_so_often_without_an_answer():
+    made, live = await fragile(99)
+    answers = [await said(live, "ask") for _ in range(RESTARTS + 3)]
+    assert made.opened == RESTARTS + 1
+    assert f"fragile is gone: the server died; it was opened {RESTARTS} times again" in answers[-1]
+    await live.close()
 
 
-def test_a_bundle_that_ends_by_itself_is_noticed(caplog):
+async def test_a_bundle_that_ends_by_itself_is_noticed(caplog):
     gone = asyncio.Event()
 
     @asynccontextmanager
@@ -339,22 +294,19 @@ def test_a_bundle_that_ends_by_itself_is_noticed(caplog):
         await gone.wait()
         raise OSError("connection reset")
 
-    async def main():
-        bundle = ToolBundle(context)
-        live = LiveBundle("server", bundle, [TOOL])
-        assert await said(live, "ask") == "well"
-        gone.set()
-        await asyncio.sleep(0.01)
-        gone.clear()
-        assert await said(live, "ask") == "well"
-        await live.close()
-
     TOOL = {"type": "function", "function": {"name": "ask", "description": "Ask.", "parameters": {}}}
-    asyncio.run(main())
+    bundle = ToolBundle(context)
+    live = LiveBundle("server", bundle, [TOOL])
+    assert await said(live, "ask") == "well"
+    gone.set()
+    await asyncio.sleep(0.01)
+    gone.clear()
+    assert await said(live, "ask") == "well"
+    await live.close()
     assert "server is gone: OSError: connection reset" in caplog.text
 
 
-def test_what_closing_raises_or_takes_too_long_is_logged_and_stops_nothing(caplog, monkeypatch):
+async def test_what_closing_raises_or_takes_too_long_is_logged_and_stops_nothing(caplog, monkeypatch):
     monkeypatch.setattr(bundles_module, "CLOSE_SECONDS", 0.05)
 
     @asynccontextmanager
@@ -368,17 +320,14 @@ def test_what_closing_raises_or_takes_too_long_is_logged_and_stops_nothing(caplo
         await asyncio.sleep(9)
 
     with caplog.at_level(logging.WARNING):
-        assert asyncio.run(bundle_schemas("raises", ToolBundle(raises))) == []
-        assert asyncio.run(bundle_schemas("hangs", ToolBundle(hangs))) == []
+        assert await bundle_schemas("raises", ToolBundle(raises)) == []
+        assert await bundle_schemas("hangs", ToolBundle(hangs)) == []
     assert "raises: closing it failed: OSError: cannot close" in caplog.text
     assert "hangs did not close within 0.05 s" in caplog.text
 
 
-def test_a_bundle_that_lost_a_tool_says_which_it_has():
-    async def main():
-        shop = Shop("run")
-        live = LiveBundle("shop", shop.bundle, [{"type": "function", "function": {"name": "pay"}}])
-        assert 'shop offers no "pay" any more; it has: put, count' in await said(live, "pay")
-        await live.close()
-
-    asyncio.run(main())
+async def test_a_bundle_that_lost_a_tool_says_which_it_has():
+    shop = Shop("run")
+    live = LiveBundle("shop", shop.bundle, [{"type": "function", "function": {"name": "pay"}}])
+    assert 'shop offers no "pay" any more; it has: put, count' in await said(live, "pay")
+    await live.close()

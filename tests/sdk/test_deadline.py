@@ -8,61 +8,55 @@ import pytest
 from grpo_sdk.deadline import Deadline
 
 
-def test_what_takes_longer_ends_in_a_timeout():
-    async def scenario():
-        with pytest.raises(TimeoutError), Deadline(0.01) as limit:
-            await asyncio.sleep(5)
-        assert limit.expired()
-        await asyncio.sleep(0)  # nothing of the cancellation is left
-        assert asyncio.current_task().cancelling() == 0
-
-    asyncio.run(scenario())
+async def test_what_takes_longer_ends_in_a_timeout():
+    with pytest.raises(TimeoutError), Deadline(0.01) as limit:
+        await asyncio.sleep(5)
+    assert limit.expired()
+    await asyncio.sleep(0)  # nothing of the cancellation is left
+    assert asyncio.current_task().cancelling() == 0
 
 
-def test_what_is_quicker_goes_on():
+async def test_what_is_quicker_goes_on():
     async def scenario():
         with Deadline(5) as limit:
             await asyncio.sleep(0)
         return limit.expired()
 
-    assert not asyncio.run(scenario())
+    assert not await scenario()
 
 
-def test_the_outer_of_two_is_the_one_that_expires():
+async def test_the_outer_of_two_is_the_one_that_expires():
     async def scenario():
         with pytest.raises(TimeoutError), Deadline(0.01) as outer, Deadline(5) as inner:
             await asyncio.sleep(5)
         return outer.expired(), inner.expired()
 
-    assert asyncio.run(scenario()) == (True, False)
+    assert await scenario() == (True, False)
 
 
-def test_a_cancellation_from_outside_stays_one():
-    async def scenario():
-        async def work():
-            with Deadline(5):
-                await asyncio.sleep(5)
+async def test_a_cancellation_from_outside_stays_one():
+    async def work():
+        with Deadline(5):
+            await asyncio.sleep(5)
 
-        task = asyncio.create_task(work())
-        await asyncio.sleep(0)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-
-    asyncio.run(scenario())
+    task = asyncio.create_task(work())
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
 
 
-def test_the_blocks_own_timeout_error_is_told_apart():
+async def test_the_blocks_own_timeout_error_is_told_apart():
     async def scenario():
         limit = Deadline(5)
         with pytest.raises(TimeoutError, match="mine"), limit:
             raise TimeoutError("mine")
         return limit.expired()
 
-    assert not asyncio.run(scenario())
+    assert not await scenario()
 
 
-def test_a_deadline_may_be_given_more_time_when_it_is_up():
+async def test_a_deadline_may_be_given_more_time_when_it_is_up():
     asked = []
 
     async def work():
@@ -75,7 +69,7 @@ def test_a_deadline_may_be_given_more_time_when_it_is_up():
 
     began = time.monotonic()
     with pytest.raises(TimeoutError):
-        asyncio.run(work())
+        await work()
     assert len(asked) == 3
     assert time.monotonic() - began > 0.14
 
@@ -94,20 +88,20 @@ async def awaits_what_was_cancelled():
     ("block", "said"),
     [(leaves, "SystemExit: 3"), (awaits_what_was_cancelled, "it awaited something that was cancelled")],
 )
-def test_what_would_end_its_callers_too_is_an_error_of_the_block(block, said):
+async def test_what_would_end_its_callers_too_is_an_error_of_the_block(block, said):
     async def scenario():
         with pytest.raises(RuntimeError, match=said), Deadline(5):
             await block()
         return "goes on"
 
-    assert asyncio.run(scenario()) == "goes on"
+    assert await scenario() == "goes on"
 
 
-def test_a_cancellation_from_outside_is_not_taken_for_the_blocks_own():
+async def test_a_cancellation_from_outside_is_not_taken_for_the_blocks_own():
     async def work():
         asyncio.current_task().cancel()  # as a signal's handler would, just before
         with Deadline(5):
             await asyncio.sleep(5)
 
     with pytest.raises(asyncio.CancelledError):
-        asyncio.run(work())
+        await work()

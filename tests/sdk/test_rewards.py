@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import inspect
 from typing import ClassVar
@@ -196,7 +195,7 @@ def test_the_contract_finds_a_group_reward_that_drops_one():
     ids=["number", "result"],
 )
 @pytest.mark.parametrize("coroutine", [False, True])
-def test_a_conversation_can_be_scored_outside_of_an_episode(scored, coroutine):
+async def test_a_conversation_can_be_scored_outside_of_an_episode(scored, coroutine):
     class Given(Reward):
         if coroutine:
 
@@ -209,7 +208,7 @@ def test_a_conversation_can_be_scored_outside_of_an_episode(scored, coroutine):
                 return scored(trajectory)
 
     said = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
-    result = asyncio.run(score_messages(Given(), said, {"topic": "orders"}))
+    result = await score_messages(Given(), said, {"topic": "orders"})
     assert isinstance(result, RewardResult)
     assert result.value == 1.0
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import asyncio
 import json
 from enum import Enum
 from typing import Any
@@ -158,10 +157,10 @@ def remote(schema: dict[str, Any]) -> StructuredTool:
         {"properties": {"a": {"$ref": "#"}}}, {"properties": {"a": {"type": ["integer", "null"]}}},
     ],
 )  # fmt: skip
-def test_a_tool_of_another_server_is_taken_whatever_its_schema(schema):
+async def test_a_tool_of_another_server_is_taken_whatever_its_schema(schema):
     box = Toolbox([remote(schema)])
     assert box.schemas[0]["function"]["parameters"] == object_schema(schema)
-    [(message, run)] = asyncio.run(box.run([tool_call("remote", '{"a": 1}', "c")]))
+    [(message, run)] = await box.run([tool_call("remote", '{"a": 1}', "c")])
     assert (message["content"], run.error) == ('{"a": 1}', None)
 
 

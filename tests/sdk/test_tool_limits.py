@@ -14,21 +14,21 @@ from grpo_sdk.toolbox import Toolbox
 from grpo_sdk.tools import ToolLimits
 
 
-def call(tools: Any, *calls: tuple[str, Any], limits: ToolLimits | None = None):
+async def call(tools: Any, *calls: tuple[str, Any], limits: ToolLimits | None = None):
     asked = [
         tool_call(name, arguments if isinstance(arguments, str) else json.dumps(arguments), f"call_{number}")
         for number, (name, arguments) in enumerate(calls)
     ]
-    return asyncio.run(Toolbox(tools, limits).run(asked))
+    return await Toolbox(tools, limits).run(asked)
 
 
-def one(tools: Any, name: str, arguments: Any, limits: ToolLimits | None = None):
-    [(message, run)] = call(tools, (name, arguments), limits=limits)
+async def one(tools: Any, name: str, arguments: Any, limits: ToolLimits | None = None):
+    [(message, run)] = await call(tools, (name, arguments), limits=limits)
     return message["content"], run
 
 
 @pytest.mark.parametrize("kind", ["sync", "async"])
-def test_a_hanging_tool_is_given_up(kind):
+async def test_a_hanging_tool_is_given_up(kind):
     over = threading.Event()
 
     def hang() -> str:
@@ -42,24 +42,24 @@ def test_a_hanging_tool_is_given_up(kind):
         return "late"
 
     function = hang if kind == "sync" else hang_async
-    content, run = one([function], function.__name__, {}, ToolLimits(seconds=0.05))
+    content, run = await one([function], function.__name__, {}, ToolLimits(seconds=0.05))
     over.set()
     assert content == "Error: no answer within 0.05 s"
     assert run.error == "no answer within 0.05 s"
 
 
-def test_a_huge_output_is_cut_and_marked():
+async def test_a_huge_output_is_cut_and_marked():
     def flood() -> str:
         """Flood."""
         return "x" * 10_000_000
 
-    content, run = one([flood], "flood", {}, ToolLimits(output_chars=100))
+    content, run = await one([flood], "flood", {}, ToolLimits(output_chars=100))
     assert content == "x" * 100 + "\n[9999900 characters left out]"
     assert run.truncated
     assert run.error is None
 
 
-def test_parallel_calls_are_answered_in_their_order():
+async def test_parallel_calls_are_answered_in_their_order():
     ended = []
 
     async def wait(place: int) -> int:
@@ -69,13 +69,13 @@ def test_parallel_calls_are_answered_in_their_order():
         ended.append(place)
         return place
 
-    answers = call([wait], *[("wait", {"place": place}) for place in range(3)])
+    answers = await call([wait], *[("wait", {"place": place}) for place in range(3)])
     assert ended == [2, 1, 0]
     assert [message["content"] for message, _ in answers] == ["0", "1", "2"]
     assert [message["tool_call_id"] for message, _ in answers] == ["call_0", "call_1", "call_2"]
 
 
-def test_no_more_calls_run_at_once_than_allowed():
+async def test_no_more_calls_run_at_once_than_allowed():
     running = most = 0
 
     async def work() -> int:
@@ -87,11 +87,11 @@ def test_no_more_calls_run_at_once_than_allowed():
         running -= 1
         return most
 
-    call([work], *[("work", {})] * 10, limits=ToolLimits(parallel=3))
+    await call([work], *[("work", {})] * 10, limits=ToolLimits(parallel=3))
     assert most == 3
 
 
-def test_cancellation_goes_through():
+async def test_cancellation_goes_through():
     async def forever() -> str:
         """Never end."""
         await asyncio.sleep(60)
@@ -107,14 +107,14 @@ def test_cancellation_goes_through():
             return True
         return False
 
-    assert asyncio.run(cancel())
+    assert await cancel()
 
 
-def test_a_tool_that_leaves_the_program_does_not():
+async def test_a_tool_that_leaves_the_program_does_not():
     async def leave() -> str:
         """Leave."""
         raise SystemExit(3)
 
-    text, run = one([leave], "leave", {})
+    text, run = await one([leave], "leave", {})
     assert text == "Error: RuntimeError: SystemExit: 3"
     assert run.error == "RuntimeError: SystemExit: 3"

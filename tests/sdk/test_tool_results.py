@@ -81,22 +81,22 @@ def test_what_no_model_can_be_shown_is_an_error_in_words(value, words):
         tool_text(value)
 
 
-def answer(made, arguments: str = "{}"):
-    [(message, run)] = asyncio.run(Toolbox([made]).run([tool_call(Toolbox([made]).names[0], arguments, "c")]))
+async def answer(made, arguments: str = "{}"):
+    [(message, run)] = await Toolbox([made]).run([tool_call(Toolbox([made]).names[0], arguments, "c")])
     return message["content"], run.error
 
 
-def test_an_object_is_an_error_of_its_call_alone():
+async def test_an_object_is_an_error_of_its_call_alone():
     def look() -> object:
         """Look."""
         return object()
 
-    text, error = answer(look)
+    text, error = await answer(look)
     assert text == f"Error: {error}"
     assert "an object of the class object" in error
 
 
-def test_a_plain_function_that_gives_a_coroutine_is_awaited():
+async def test_a_plain_function_that_gives_a_coroutine_is_awaited():
     async def later() -> str:
         return "done"
 
@@ -104,7 +104,7 @@ def test_a_plain_function_that_gives_a_coroutine_is_awaited():
         """Start it."""
         return later()
 
-    assert answer(start) == ("done", None)
+    assert await answer(start) == ("done", None)
 
 
 def fails(order: int) -> str:
@@ -120,9 +120,9 @@ def fails(order: int) -> str:
         (lambda problem: f"sorry: {problem}", "sorry: no order 3"),
     ],
 )
-def test_handle_tool_error_says_what_the_model_is_answered(how, text):
+async def test_handle_tool_error_says_what_the_model_is_answered(how, text):
     made = StructuredTool.from_function(fails, handle_tool_error=how)
-    assert answer(made, '{"order": 3}') == (text, text)  # and the record says that it is an error
+    assert await answer(made, '{"order": 3}') == (text, text)  # and the record says that it is an error
 
 
 @pytest.mark.parametrize(
@@ -133,44 +133,44 @@ def test_handle_tool_error_says_what_the_model_is_answered(how, text):
         (lambda e: f"{e.error_count()} bad", "1 bad"),
     ],
 )
-def test_handle_validation_error_says_what_the_model_is_answered(how, text):
+async def test_handle_validation_error_says_what_the_model_is_answered(how, text):
     made = StructuredTool.from_function(fails, handle_validation_error=how)
-    assert answer(made, '{"order": "x"}') == (text, text)
+    assert await answer(made, '{"order": "x"}') == (text, text)
 
 
-def test_without_a_handler_a_tools_exception_is_answered_with_its_type():
-    assert (
-        answer(StructuredTool.from_function(fails), '{"order": 3}')[0] == "Error: ToolException: no order 3"
-    )
+async def test_without_a_handler_a_tools_exception_is_answered_with_its_type():
+    assert (await answer(StructuredTool.from_function(fails), '{"order": 3}'))[
+        0
+    ] == "Error: ToolException: no order 3"
 
 
-def test_a_handled_error_of_a_tool_with_artifacts_is_an_error_too():
+async def test_a_handled_error_of_a_tool_with_artifacts_is_an_error_too():
     @tool(response_format="content_and_artifact")
     def both() -> tuple[str, list[int]]:
         """Give both."""
         raise ToolException("nothing there")
 
     both.handle_tool_error = True
-    assert answer(both) == ("nothing there", "nothing there")
+    assert await answer(both) == ("nothing there", "nothing there")
 
 
-def test_a_tool_that_is_only_async_works():
+async def test_a_tool_that_is_only_async_works():
     async def slow(order: int) -> dict[str, int]:
         await asyncio.sleep(0)
         return {"order": order}
 
     schema = {"type": "object", "properties": {"order": {"type": "integer"}}, "required": ["order"]}
     made = StructuredTool(name="slow", description="Look.", args_schema=schema, coroutine=slow)
-    assert answer(made, '{"order": 3}') == ('{"order": 3}', None)
+    assert await answer(made, '{"order": 3}') == ('{"order": 3}', None)
 
 
-def test_a_bound_tool_is_a_tool_for_langchain():
+async def test_a_bound_tool_is_a_tool_for_langchain():
     schema = {"type": "object", "properties": {"order": {"type": "integer"}}, "required": ["order"]}
     bound = bind(StructuredTool(name="slow", description="Look.", args_schema=schema, coroutine=_echo))
     foreign = type(bound)(bound.name, bound.schema, bound.run)
     made = as_tool(foreign, name="mine")
     assert (made.name, made.description, made.args) == ("mine", "Look.", schema["properties"])
-    assert asyncio.run(made.ainvoke({"order": 3})) == '{"order": 3}'
+    assert await made.ainvoke({"order": 3}) == '{"order": 3}'
 
 
 async def _echo(**arguments):

@@ -43,35 +43,35 @@ class Shout(BaseTool):
         return text.upper()
 
 
-def call(tools: Any, *calls: tuple[str, Any], limits: ToolLimits | None = None):
+async def call(tools: Any, *calls: tuple[str, Any], limits: ToolLimits | None = None):
     asked = [
         tool_call(name, arguments if isinstance(arguments, str) else json.dumps(arguments), f"call_{number}")
         for number, (name, arguments) in enumerate(calls)
     ]
-    return asyncio.run(Toolbox(tools, limits).run(asked))
+    return await Toolbox(tools, limits).run(asked)
 
 
-def one(tools: Any, name: str, arguments: Any, limits: ToolLimits | None = None):
-    [(message, run)] = call(tools, (name, arguments), limits=limits)
+async def one(tools: Any, name: str, arguments: Any, limits: ToolLimits | None = None):
+    [(message, run)] = await call(tools, (name, arguments), limits=limits)
     return message["content"], run
 
 
-def test_functions_coroutines_and_base_tools_are_all_tools():
+async def test_functions_coroutines_and_base_tools_are_all_tools():
     tools = [add, greet, Shout()]
-    assert one(tools, "add", {"a": 1})[0] == "3"
-    assert one(tools, "greet", {"name": "Ann"})[0] == "Hello Ann"
-    assert one(tools, "shout", {"text": "hi"})[0] == "HI"
+    assert (await one(tools, "add", {"a": 1}))[0] == "3"
+    assert (await one(tools, "greet", {"name": "Ann"}))[0] == "Hello Ann"
+    assert (await one(tools, "shout", {"text": "hi"}))[0] == "HI"
     assert Toolbox(tools).names == ["add", "greet", "shout"]
 
 
-def test_a_decorated_tool_is_taken_as_it_is():
+async def test_a_decorated_tool_is_taken_as_it_is():
     @tool
     def double(x: int) -> int:
         """Double a number."""
         return 2 * x
 
     assert as_tool(double) is double
-    assert one([double], "double", {"x": 4})[0] == "8"
+    assert (await one([double], "double", {"x": 4}))[0] == "8"
 
 
 def test_a_docstring_in_google_style_describes_the_arguments():
@@ -98,7 +98,6 @@ class OrderPapers(BaseRetriever):
         return [Document(f"{query}: paid"), Document(f"{query}: sent")]
 
 
-@pytest.mark.asyncio
 async def test_a_retriever_is_a_tool_that_is_asked_for_texts():
     box = Toolbox([OrderPapers(), bind(OrderPapers(), name="papers")])
 
@@ -119,7 +118,7 @@ def test_two_tools_of_one_name_are_refused():
         Toolbox([add, add])
 
 
-def test_bound_methods_keep_their_own_state():
+async def test_bound_methods_keep_their_own_state():
     class Counter:
         def __init__(self, start: int) -> None:
             self.value = start
@@ -130,12 +129,12 @@ def test_bound_methods_keep_their_own_state():
             return self.value
 
     first, second = Counter(0), Counter(100)
-    assert one([first.count], "count", {"by": 1})[0] == "1"
-    assert one([second.count], "count", {"by": 1})[0] == "101"
-    assert one([first.count], "count", {"by": 1})[0] == "2"
+    assert (await one([first.count], "count", {"by": 1}))[0] == "1"
+    assert (await one([second.count], "count", {"by": 1}))[0] == "101"
+    assert (await one([first.count], "count", {"by": 1}))[0] == "2"
 
 
-def test_closures_of_one_function_keep_their_own_values():
+async def test_closures_of_one_function_keep_their_own_values():
     def made(value: int):
         def reveal() -> int:
             """Reveal the value."""
@@ -143,14 +142,14 @@ def test_closures_of_one_function_keep_their_own_values():
 
         return reveal
 
-    assert [one([made(n)], "reveal", {})[0] for n in (1, 2)] == ["1", "2"]
+    assert [(await one([made(n)], "reveal", {}))[0] for n in (1, 2)] == ["1", "2"]
 
 
-def test_an_unknown_tool_is_answered_with_the_known_ones():
-    content, run = one([add, greet], "ad", {})
+async def test_an_unknown_tool_is_answered_with_the_known_ones():
+    content, run = await one([add, greet], "ad", {})
     assert content == 'Error: no tool "ad"; the tools are: add, greet'
     assert run.error == 'no tool "ad"; the tools are: add, greet'
-    assert one([], "x", {})[0] == 'Error: no tool "x"; the tools are: none'
+    assert (await one([], "x", {}))[0] == 'Error: no tool "x"; the tools are: none'
 
 
 @pytest.mark.parametrize(
@@ -162,50 +161,50 @@ def test_an_unknown_tool_is_answered_with_the_known_ones():
         ({"a": "x"}, "invalid arguments for add: a: Input should be a valid integer"),
     ],
 )
-def test_invalid_arguments_are_explained_to_the_model(arguments, message):
-    content, run = one([add], "add", arguments)
+async def test_invalid_arguments_are_explained_to_the_model(arguments, message):
+    content, run = await one([add], "add", arguments)
     assert content.startswith(f"Error: {message}")
     assert run.error is not None
 
 
-def test_empty_arguments_are_no_arguments():
+async def test_empty_arguments_are_no_arguments():
     def now() -> str:
         """Tell the time."""
         return "noon"
 
-    assert one([now], "now", "")[0] == "noon"
+    assert (await one([now], "now", ""))[0] == "noon"
 
 
-def test_invalid_arguments_of_a_base_tool_are_explained_too():
-    content, run = one([Shout()], "shout", {})
+async def test_invalid_arguments_of_a_base_tool_are_explained_too():
+    content, run = await one([Shout()], "shout", {})
     assert run.error
     assert content.startswith("Error: ")
 
 
-def test_an_exception_is_an_answer():
+async def test_an_exception_is_an_answer():
     def fail(x: int) -> int:
         """Fail."""
         raise KeyError("gone")
 
-    content, run = one([fail], "fail", {"x": 1})
+    content, run = await one([fail], "fail", {"x": 1})
     assert content == "Error: KeyError: 'gone'"
     assert run.error == "KeyError: 'gone'"
 
 
-def test_a_stop_iteration_does_not_end_the_loop():
+async def test_a_stop_iteration_does_not_end_the_loop():
     def fail() -> int:
         """Fail."""
         raise StopIteration
 
-    assert "StopIteration" in one([fail], "fail", {})[0]
+    assert "StopIteration" in (await one([fail], "fail", {}))[0]
 
 
-def test_one_failing_call_leaves_the_others_alone():
-    answers = call([add], ("add", {"a": 1}), ("nope", {}), ("add", {"a": 2}))
+async def test_one_failing_call_leaves_the_others_alone():
+    answers = await call([add], ("add", {"a": 1}), ("nope", {}), ("add", {"a": 2}))
     assert [run.error is None for _, run in answers] == [True, False, True]
 
 
-def test_injected_arguments_are_not_shown_to_the_model():
+async def test_injected_arguments_are_not_shown_to_the_model():
     @tool
     def greet_user(text: str, user: Annotated[str, InjectedToolArg] = "nobody") -> str:
         """Greet the user."""
@@ -213,27 +212,27 @@ def test_injected_arguments_are_not_shown_to_the_model():
 
     properties = tool_schema(greet_user)["function"]["parameters"]["properties"]
     assert list(properties) == ["text"]
-    assert one([greet_user], "greet_user", {"text": "Hi"})[0] == "Hi nobody"
+    assert (await one([greet_user], "greet_user", {"text": "Hi"}))[0] == "Hi nobody"
 
 
-def test_a_pydantic_argument_arrives_as_a_model():
+async def test_a_pydantic_argument_arrives_as_a_model():
     def show(point: Point) -> str:
         """Show a point."""
         return type(point).__name__ + str(point.x)
 
     made = StructuredTool.from_function(show)
-    assert one([made], "show", {"point": {"x": 3}})[0] == "Point3"
+    assert (await one([made], "show", {"point": {"x": 3}}))[0] == "Point3"
 
 
 @pytest.mark.parametrize(
     ("value", "text"), [({"a": "é"}, '{"a": "é"}'), ([1, None], "[1, null]"), (None, "null")]
 )
-def test_values_become_json(value, text):
+async def test_values_become_json(value, text):
     def give() -> Any:
         """Give it."""
         return value
 
-    assert one([give], "give", {})[0] == text
+    assert (await one([give], "give", {}))[0] == text
 
 
 def test_an_extended_toolbox_leaves_the_first_as_it_was():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 
 import pytest
@@ -32,22 +31,22 @@ def group(*texts, **data):
     return [dataclasses.replace(make_trajectory(text), task=Task("t", data)) for text in texts]
 
 
-def score(function, trajectories):
-    return asyncio.run(trl_reward(function)().score_group(trajectories))
+async def score(function, trajectories):
+    return await trl_reward(function)().score_group(trajectories)
 
 
-def test_a_reward_function_is_given_the_columns_of_the_tasks():
-    assert score(matches, group("4", "5", answer="4")) == [1.0, 0.0]
+async def test_a_reward_function_is_given_the_columns_of_the_tasks():
+    assert await score(matches, group("4", "5", answer="4")) == [1.0, 0.0]
 
 
-def test_a_coroutine_is_awaited():
+async def test_a_coroutine_is_awaited():
     async def later(completions, **_):
         return length(completions)
 
-    assert score(later, group("a", "b")) == [1.0, 1.0]
+    assert await score(later, group("a", "b")) == [1.0, 1.0]
 
 
-def test_prompts_end_and_completions_begin_at_the_policys_first_word():
+async def test_prompts_end_and_completions_begin_at_the_policys_first_word():
     seen = {}
 
     def look(prompts, completions, completion_ids):
@@ -56,18 +55,18 @@ def test_prompts_end_and_completions_begin_at_the_policys_first_word():
 
     (item,) = group("Hello.")
     ledger = Ledger([TokenSequence([5, 6, 7], [0, 1, 1], [0.0, -1.0, -1.0], [-1, 0, 0])])
-    score(look, [dataclasses.replace(item, ledger=ledger)])
+    await score(look, [dataclasses.replace(item, ledger=ledger)])
     assert [m["role"] for m in seen["prompts"][0]] == ["user"]
     assert seen["completions"] == [[{"role": "assistant", "content": "Hello."}]]
     assert seen["ids"] == [[6, 7]]
 
 
-def test_none_is_no_score():
+async def test_none_is_no_score():
     def nothing(completions):
         return [None for _ in completions]
 
     with pytest.raises(ValueError, match="nothing gave None: it is to score every completion"):
-        score(nothing, group("a"))
+        await score(nothing, group("a"))
 
 
 def test_a_reward_function_of_trl_is_known_by_its_parameters():
@@ -119,7 +118,7 @@ class TestTrlEnvironment(EnvironmentContract):
         return TrlEnvironment(Guess(), Rows())
 
 
-def test_an_environment_class_gives_its_methods_as_tools_and_its_reward():
+async def test_an_environment_class_gives_its_methods_as_tools_and_its_reward():
     async def play():
         made = TrlEnvironment(Guess(), Rows())
         opening = await made.reset(made.tasks("train")[1], seed=0)
@@ -128,10 +127,10 @@ def test_an_environment_class_gives_its_methods_as_tools_and_its_reward():
         assert (tool.__name__, tool(1)) == ("guess", "right")
         return await made.step(assistant("Done."))
 
-    assert asyncio.run(play()) == StepResult(done=True, reward=1.0)
+    assert await play() == StepResult(done=True, reward=1.0)
 
 
-def test_what_no_text_can_show_is_refused():
+async def test_what_no_text_can_show_is_refused():
     class Picture(Guess):
         def reset(self, **columns):
             return [{"type": "image"}]
@@ -141,4 +140,4 @@ def test_what_no_text_can_show_is_refused():
         await made.reset(made.tasks("train")[0], seed=0)
 
     with pytest.raises(ValueError, match="only a text can be shown to the model here"):
-        asyncio.run(play())
+        await play()

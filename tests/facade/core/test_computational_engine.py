@@ -42,40 +42,40 @@ def make(agent=None, environment=None, reward=length, **options):
     )
 
 
-def iterate(engine, prompts=PROMPTS):
-    return asyncio.run(engine.train_iteration(prompts))
+async def iterate(engine, prompts=PROMPTS):
+    return await engine.train_iteration(prompts)
 
 
-def test_each_prompt_is_an_episode_that_is_scored():
-    result = iterate(make(num_workers=4))
+async def test_each_prompt_is_an_episode_that_is_scored():
+    result = await iterate(make(num_workers=4))
     assert [t.messages[0]["content"] for t in result["trajectories"]] == PROMPTS
     assert result["rewards"] == [len(f"Response to: {prompt}") / 100 for prompt in PROMPTS]
     assert result["average_reward"] == pytest.approx(sum(result["rewards"]) / 3)
     assert result["parts"]["environment"] == 0.5
 
 
-def test_an_agent_that_only_responds_is_not_updated():
-    result = iterate(make())
+async def test_an_agent_that_only_responds_is_not_updated():
+    result = await iterate(make())
     assert result["updated"] is False
     assert "loss" not in result
 
 
-def test_without_a_reward_function_the_environments_rewards_count():
-    assert iterate(make(reward=None))["average_reward"] == 0.5
+async def test_without_a_reward_function_the_environments_rewards_count():
+    assert (await iterate(make(reward=None)))["average_reward"] == 0.5
 
 
-def test_prompts_may_differ_in_number_from_call_to_call():
+async def test_prompts_may_differ_in_number_from_call_to_call():
     async def main():
         engine = make()
         return [len((await engine.train_iteration(PROMPTS[:n]))["rewards"]) for n in (3, 1, 2)]
 
-    assert asyncio.run(main()) == [3, 1, 2]
+    assert await main() == [3, 1, 2]
 
 
-def test_metrics_tell_workers_throughput_and_failures():
+async def test_metrics_tell_workers_throughput_and_failures():
     engine = make(num_workers=4)
     assert engine.get_metrics()["engine_metrics"]["trajectories_per_second"] == 0
-    iterate(engine)
+    await iterate(engine)
     metrics = engine.get_metrics()
     assert metrics["active_workers"] == 4
     assert metrics["iterations"] == 1
@@ -84,7 +84,7 @@ def test_metrics_tell_workers_throughput_and_failures():
     assert metrics["engine_metrics"]["failed"] == 0
 
 
-def test_the_rate_is_that_of_the_last_iterations_and_not_of_all():
+async def test_the_rate_is_that_of_the_last_iterations_and_not_of_all():
     class WarmsUp(MyEnvironment):
         seconds = 1.0
 
@@ -92,16 +92,13 @@ def test_the_rate_is_that_of_the_last_iterations_and_not_of_all():
             await asyncio.sleep(WarmsUp.seconds)
             return {"reward": 0.5, "done": True}
 
-    async def main():
-        engine = make(environment=WarmsUp())
+    engine = make(environment=WarmsUp())
+    await engine.train_iteration(PROMPTS)
+    slow = engine.get_metrics()["engine_metrics"]
+    WarmsUp.seconds = 0.0
+    for _ in range(RECENT):
         await engine.train_iteration(PROMPTS)
-        slow = engine.get_metrics()["engine_metrics"]
-        WarmsUp.seconds = 0.0
-        for _ in range(RECENT):
-            await engine.train_iteration(PROMPTS)
-        return slow, engine.get_metrics()["engine_metrics"]
-
-    slow, now = asyncio.run(main())
+    now = engine.get_metrics()["engine_metrics"]
     assert slow["trajectories_per_second"] == slow["episodes"] / slow["seconds"]
     assert now["episodes"] == 3 * (1 + RECENT)
     recent = now["seconds"] - slow["seconds"]
@@ -109,12 +106,12 @@ def test_the_rate_is_that_of_the_last_iterations_and_not_of_all():
     assert now["trajectories_per_second"] > now["episodes"] / now["seconds"]
 
 
-def test_answers_are_judged_in_groups_where_a_reward_compares_them():
+async def test_answers_are_judged_in_groups_where_a_reward_compares_them():
     class Rank(GroupReward):
         def score_group(self, trajectories):
             return [RewardResult(index, {"rank": index}) for index, _ in enumerate(trajectories)]
 
-    result = iterate(make(reward=Rank(), group_size=3), PROMPTS[:2])
+    result = await iterate(make(reward=Rank(), group_size=3), PROMPTS[:2])
     assert result["rewards"] == [0, 1, 2, 0, 1, 2]
     assert result["parts"]["rank/rank"] == 1
 
@@ -132,18 +129,15 @@ class Counted(MyEnvironment):
         return {"reward": 1.0, "done": True}
 
 
-def test_computation_is_scaled_while_it_runs():
-    async def main():
-        engine = make(environment=Counted(), num_workers=2)
-        running = asyncio.create_task(engine.train_iteration(["Hi"] * 12))
-        await asyncio.sleep(0.01)
-        assert Counted.most == engine.get_metrics()["busy_workers"] == 2
-        assert engine.scale_computation(2.0) == 4
-        await running
-        assert Counted.most == 4
-        assert engine.scale_computation(0.01) == 1
-
-    asyncio.run(main())
+async def test_computation_is_scaled_while_it_runs():
+    engine = make(environment=Counted(), num_workers=2)
+    running = asyncio.create_task(engine.train_iteration(["Hi"] * 12))
+    await asyncio.sleep(0.01)
+    assert Counted.most == engine.get_metrics()["busy_workers"] == 2
+    assert engine.scale_computation(2.0) == 4
+    await running
+    assert Counted.most == 4
+    assert engine.scale_computation(0.01) == 1
 
 
 @pytest.mark.parametrize("factor", [0, -1, math.inf, math.nan])
@@ -152,14 +146,14 @@ def test_a_factor_that_makes_no_sense_is_refused(factor):
         make().scale_computation(factor)
 
 
-def test_a_failed_episode_is_counted_and_told_and_leaves_the_others():
+async def test_a_failed_episode_is_counted_and_told_and_leaves_the_others():
     class Moody(MyAgent):
         async def generate_response(self, prompt):
             if "billing" in prompt:
                 raise OSError("no answer")
             return "yes"
 
-    result = iterate(make(agent=Moody()))
+    result = await iterate(make(agent=Moody()))
     assert result["failed"] == 1
     ((error, count),) = result["errors"].items()
     assert (error.partition(" (")[0], count) == ("OSError: no answer", 1)
@@ -167,31 +161,31 @@ def test_a_failed_episode_is_counted_and_told_and_leaves_the_others():
     assert result["average_reward"] == pytest.approx(0.03)
 
 
-def test_an_iteration_without_one_score_has_no_average():
+async def test_an_iteration_without_one_score_has_no_average():
     def broken(turns, context):
         raise KeyError("tone")
 
-    result = iterate(make(reward=broken))
+    result = await iterate(make(reward=broken))
     assert math.isnan(result["average_reward"])
     ((error, count),) = result["errors"].items()
     assert (error.partition(" (")[0], count) == ("broken: KeyError: 'tone'", 3)
 
 
-def test_an_environment_of_the_sdk_poses_its_own_tasks():
+async def test_an_environment_of_the_sdk_poses_its_own_tasks():
     def one(trajectory):
         return 1.0
 
     engine = make(environment=ArithmeticEnvironment(train_tasks=4), reward=one)
     first, second, *_ = ArithmeticEnvironment(train_tasks=4).tasks("train")
-    assert iterate(engine, [first.id, second])["average_reward"] == 1.0
+    assert (await iterate(engine, [first.id, second]))["average_reward"] == 1.0
     with pytest.raises(ConfigError, match="none has the id 'Hello'; give tasks, or their ids such as"):
-        iterate(engine, ["Hello"])
+        await iterate(engine, ["Hello"])
 
 
 @pytest.mark.parametrize("prompts", [[], "Hello"])
-def test_prompts_are_a_list(prompts):
+async def test_prompts_are_a_list(prompts):
     with pytest.raises(ConfigError, match="give a list of at least one prompt"):
-        iterate(make(), prompts)
+        await iterate(make(), prompts)
 
 
 def test_an_unknown_setting_is_refused():
@@ -208,31 +202,28 @@ def test_what_is_no_agent_is_refused_when_the_engine_is_made():
         make(agent="gpt2")
 
 
-def test_what_cannot_be_trained_is_neither_trained_nor_saved_silently(tmp_path):
+async def test_what_cannot_be_trained_is_neither_trained_nor_saved_silently(tmp_path):
     with pytest.raises(CapabilityError, match="RespondingBackend cannot be trained with"):
-        iterate(make(train=True))
+        await iterate(make(train=True))
     with pytest.raises(CapabilityError, match="there is nothing to save"):
-        asyncio.run(make().save(tmp_path))
+        await make().save(tmp_path)
 
 
 @pytest.mark.model
 @pytest.mark.filterwarnings("ignore:You are using 'rollout_func':UserWarning")
 @pytest.mark.filterwarnings("ignore:'pin_memory' argument is set as true:UserWarning")
-def test_an_agent_that_can_be_trained_is_updated_and_goes_on_chatting(heavy, tiny_model_path, tmp_path):
+async def test_an_agent_that_can_be_trained_is_updated_and_goes_on_chatting(heavy, tiny_model_path, tmp_path):
     def even(trajectory):
         ids = [i for s in trajectory.ledger.sequences for i, m in zip(s.ids, s.mask, strict=True) if m]
         return sum(i % 2 == 0 for i in ids) / len(ids)
 
-    async def main():
-        config = {"model_type": str(tiny_model_path), "backend": "transformers", "max_tokens": 8}
-        async with MultiTurnAgent(config) as agent, make(agent=agent, reward=even) as engine:
-            results = [await engine.train_iteration(PROMPTS[:count]) for count in (3, 2)]
-            context = await agent.start_conversation()
-            answer = await agent.generate_multiturn_response(context.conversation_id, "Hello")
-            await engine.save(tmp_path / "adapter")
-            return results, answer, engine.get_metrics()
-
-    results, answer, metrics = asyncio.run(main())
+    config = {"model_type": str(tiny_model_path), "backend": "transformers", "max_tokens": 8}
+    async with MultiTurnAgent(config) as agent, make(agent=agent, reward=even) as engine:
+        results = [await engine.train_iteration(PROMPTS[:count]) for count in (3, 2)]
+        context = await agent.start_conversation()
+        answer = await agent.generate_multiturn_response(context.conversation_id, "Hello")
+        await engine.save(tmp_path / "adapter")
+        metrics = engine.get_metrics()
     assert [result["updated"] for result in results] == [True, True]
     assert [len(result["rewards"]) for result in results] == [24, 16], "groups of eight"
     assert all(result["grad_norm"] > 0 and "loss" in result for result in results)

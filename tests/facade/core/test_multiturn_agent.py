@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import subprocess
 import sys
@@ -12,7 +11,6 @@ from typing import Any
 import pytest
 
 from grpo_agent_framework.core.multiturn_agent import DialogueDatabase, MultiTurnAgent
-from grpo_host.agents.agent import Agent
 from grpo_host.backends.local_model import LocalModel
 from grpo_host.chat.store import MemoryStore
 from grpo_sdk import ConfigError, Message, Sampling, assistant, tool_call
@@ -26,7 +24,7 @@ def scripted(script: Any = None, **config: Any) -> dict[str, Any]:
     return {"backend": ScriptedBackend(script=script), **config}
 
 
-def test_the_guides_conversation() -> None:
+async def test_the_guides_conversation() -> None:
     shown: list[list[Message]] = []
 
     def script(messages: list[Message], tools: Any) -> str:
@@ -45,14 +43,11 @@ def test_the_guides_conversation() -> None:
         ),
     )
 
-    async def talk() -> tuple[str, str]:
-        context = await agent.start_conversation(user_id="u", initial_context={"topic": "returns"})
-        answer = await agent.generate_multiturn_response(
-            context.conversation_id, "Hi, I need help with my order", strategy="customer_service"
-        )
-        return context.conversation_id, answer
-
-    conversation_id, answer = asyncio.run(talk())
+    context = await agent.start_conversation(user_id="u", initial_context={"topic": "returns"})
+    answer = await agent.generate_multiturn_response(
+        context.conversation_id, "Hi, I need help with my order", strategy="customer_service"
+    )
+    conversation_id = context.conversation_id
     assert answer == "Of course."
     system = shown[0][0]["content"]
     assert system.startswith("You are a customer service agent.")
@@ -61,20 +56,17 @@ def test_the_guides_conversation() -> None:
     assert [c.conversation_id for c in agent.get_active_conversations()] == [conversation_id]
     summary = agent.get_conversation_summary(conversation_id)
     assert (summary["user_id"], summary["turns"], summary["last_response"]) == ("u", 1, "Of course.")
-    asyncio.run(agent.close())
+    await agent.close()
 
 
-def test_a_summary_can_be_asked_for_inside_of_an_event_loop() -> None:
-    async def talk() -> dict[str, Any]:
-        async with MultiTurnAgent(scripted()) as agent:
-            context = await agent.start_conversation()
-            return agent.get_conversation_summary(context.conversation_id)
-
-    summary = asyncio.run(talk())
+async def test_a_summary_can_be_asked_for_inside_of_an_event_loop() -> None:
+    async with MultiTurnAgent(scripted()) as agent:
+        context = await agent.start_conversation()
+        summary = agent.get_conversation_summary(context.conversation_id)
     assert (summary["turns"], summary["last_response"], summary["strategy"]) == (0, None, "plain")
 
 
-def test_registered_tools_are_used_by_themselves() -> None:
+async def test_registered_tools_are_used_by_themselves() -> None:
     def script(messages: list[Message], tools: list[Any]) -> Message | str:
         if messages[-1]["role"] == "tool":
             return messages[-1]["content"]
@@ -91,26 +83,26 @@ def test_registered_tools_are_used_by_themselves() -> None:
             tools = agent.get_conversation_summary(context.conversation_id)["tools_used"]
             return f"{answer} by {tools}"
 
-    assert asyncio.run(talk()) == "Found: VPN by ['search_knowledge_base']"
+    assert await talk() == "Found: VPN by ['search_knowledge_base']"
 
 
-def test_an_answer_is_streamed() -> None:
+async def test_an_answer_is_streamed() -> None:
     async def talk() -> list[str]:
         async with MultiTurnAgent(scripted()) as agent:
             context = await agent.start_conversation()
             stream = agent.stream_multiturn_response(context.conversation_id, "a b")
             return [piece async for piece in stream]
 
-    assert asyncio.run(talk()) == ["to", " a", " b"]
+    assert await talk() == ["to", " a", " b"]
 
 
-def test_a_text_is_answered_without_a_conversation_left() -> None:
+async def test_a_text_is_answered_without_a_conversation_left() -> None:
     store = MemoryStore()
     agent = MultiTurnAgent(scripted(), store=store)
-    assert asyncio.run(agent.generate_response("Hi")) == "to Hi"
+    assert await agent.generate_response("Hi") == "to Hi"
     assert agent.get_active_conversations() == []
-    assert not asyncio.run(store.list())
-    asyncio.run(agent.close())
+    assert not await store.list()
+    await agent.close()
 
 
 def test_limits_can_be_changed_while_it_lives() -> None:
@@ -124,16 +116,13 @@ def test_limits_can_be_changed_while_it_lives() -> None:
         agent.context_compression_threshold = 60
 
 
-def test_the_settings_reach_the_host() -> None:
+async def test_the_settings_reach_the_host() -> None:
     config = scripted(
         temperature=0.2, max_tokens=99, top_p=0.9, top_k=5, stop=["\n"], system_prompt="Be kind."
     )
 
-    async def ready() -> Agent:
-        async with MultiTurnAgent(config, max_tool_rounds=3) as agent:
-            return await agent.ready()
-
-    agent = asyncio.run(ready())
+    async with MultiTurnAgent(config, max_tool_rounds=3) as agent:
+        agent = await agent.ready()
     assert agent.sampling == Sampling(99, 0.2, 0.9, 5, ("\n",))
     assert (agent.limits.turns, agent.strategy.instructions) == (3, "Be kind.")
 
@@ -214,16 +203,16 @@ def test_a_part_that_is_none_is_refused_at_once(parts: dict[str, Any], message: 
         MultiTurnAgent(**parts)
 
 
-def test_debug_mode_logs_what_is_said(caplog: pytest.LogCaptureFixture) -> None:
+async def test_debug_mode_logs_what_is_said(caplog: pytest.LogCaptureFixture) -> None:
     logger = logging.getLogger("grpo_host.chat")
     before = logger.level
     agent = MultiTurnAgent(scripted(), debug_mode=True)
     try:
-        assert asyncio.run(agent.generate_response("A secret")) == "to A secret"
+        assert await agent.generate_response("A secret") == "to A secret"
     finally:
         logger.setLevel(before)
     assert "A secret" in caplog.text
-    asyncio.run(agent.close())
+    await agent.close()
 
 
 def test_importing_it_loads_nothing_heavy() -> None:
@@ -238,7 +227,7 @@ def test_importing_it_loads_nothing_heavy() -> None:
 @pytest.mark.model
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_the_embedded_model_talks_under_the_name_of_an_alias(
+async def test_the_embedded_model_talks_under_the_name_of_an_alias(
     model_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GRPO_MODEL_ALIASES", "gpt2=smollm2-135m")
@@ -255,15 +244,15 @@ def test_the_embedded_model_talks_under_the_name_of_an_alias(
         return [piece async for piece in agent.stream_multiturn_response(conversation_id, message)]
 
     # Each in an event loop of its own.
-    first, second = asyncio.run(begin()), asyncio.run(begin())
-    whole = asyncio.run(agent.generate_multiturn_response(first, "What is the capital of France?"))
-    cached = asyncio.run(stream(second, "What is the capital of France?"))
+    first, second = await begin(), await begin()
+    whole = await agent.generate_multiturn_response(first, "What is the capital of France?")
+    cached = await stream(second, "What is the capital of France?")
     assert "Paris" in whole
     assert (cached, cache.hits) == ([whole], 1)
-    pieces = asyncio.run(stream(first, "Count from one to five."))
+    pieces = await stream(first, "Count from one to five.")
     assert len(pieces) > 3
     assert agent.get_conversation_summary(first)["last_response"] == "".join(pieces)
-    asyncio.run(agent.close())
+    await agent.close()
     assert not [thread for thread in threading.enumerate() if thread.name == "grpo-model"]
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 
 from grpo_agent_framework.rewards import multi_objective_reward as guide
@@ -71,15 +69,15 @@ def test_components_are_rewards_that_carry_their_weight():
 
 
 @pytest.mark.parametrize("index", range(6))
-def test_a_component_scores_messages(index):
+async def test_a_component_scores_messages(index):
     component = components()[index]
-    result = asyncio.run(component.compute_reward(TURNS))
+    result = await component.compute_reward(TURNS)
     assert result.score == result.value == component.score(make_trajectory(TURNS)).value > 0.2
 
 
-def test_messages_are_scored_with_parts_and_explanation():
+async def test_messages_are_scored_with_parts_and_explanation():
     reward = guide.MultiObjectiveRewardFunction(components=components(), weight=0.5)
-    result = asyncio.run(reward.compute_reward(TURNS, context={"topic": "orders"}))
+    result = await reward.compute_reward(TURNS, context={"topic": "orders"})
     assert 0.5 < result.score <= 1.0
     assert set(result.parts) == {
         "empathy",
@@ -92,6 +90,6 @@ def test_messages_are_scored_with_parts_and_explanation():
     assert len(result.explanation.splitlines()) == 6
 
 
-def test_what_is_no_message_is_an_error():
+async def test_what_is_no_message_is_an_error():
     with pytest.raises(ValueError, match="message 0 has the role 'bot'"):
-        asyncio.run(guide.create_sales_reward().compute_reward([{"role": "bot", "content": "Hi"}]))
+        await guide.create_sales_reward().compute_reward([{"role": "bot", "content": "Hi"}])

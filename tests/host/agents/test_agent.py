@@ -173,17 +173,13 @@ def test_ten_megabytes_of_tool_output_are_cut():
     assert conversation.turns[0].tools[0].truncated
 
 
-def test_the_turn_limit_counts_model_calls_and_keeps_what_was_said():
+async def test_the_turn_limit_counts_model_calls_and_keeps_what_was_said():
     backend = ScriptedBackend(replies=[calls(("look_up", '{"order": "A"}'))])
     agent = Agent(backend, tools=(look_up,), limits=AgentLimits(turns=3))
 
-    async def run():
-        conversation = agent.open()
-        with pytest.raises(TurnLimitError):
-            await conversation.act([user("Hi")])
-        return conversation
-
-    conversation = asyncio.run(run())
+    conversation = agent.open()
+    with pytest.raises(TurnLimitError):
+        await conversation.act([user("Hi")])
     assert backend.calls == len(conversation.turns) == 3
     assert [m["role"] for m in conversation.session.messages] == ["user", *["assistant", "tool"] * 3]
 

@@ -47,14 +47,11 @@ def make(fakes):
     return make
 
 
-def playing(agent, play, **options):
+async def playing(agent, play, **options):
     """What ``play`` gives, which is given the calls of an episode."""
 
-    async def run():
-        calls = ModelCalls(agent, policy_version=3, **options)
-        return calls, await play(calls)
-
-    return asyncio.run(run())
+    calls = ModelCalls(agent, policy_version=3, **options)
+    return calls, await play(calls)
 
 
 def sampled(calls):
@@ -76,7 +73,7 @@ def assert_exact(agent, calls):
     assert sorted(sampled(calls)) == sorted(log)
 
 
-def test_a_call_that_goes_on_from_an_earlier_one_extends_its_ids(make):
+async def test_a_call_that_goes_on_from_an_earlier_one_extends_its_ids(make):
     agent = make(CALL, "It is here.", "Bye.")
 
     async def play(calls):
@@ -89,7 +86,7 @@ def test_a_call_that_goes_on_from_an_earlier_one_extends_its_ids(make):
         said.append(user("Thanks!"))
         await calls.respond(said, TOOLS)
 
-    calls, _ = playing(agent, play)
+    calls, _ = await playing(agent, play)
     assert_exact(agent, calls)
     [sequence] = calls.ledger(spans=True).sequences
     roles = ["system", "user", "assistant", "tool", "assistant", "user", "assistant"]
@@ -99,7 +96,7 @@ def test_a_call_that_goes_on_from_an_earlier_one_extends_its_ids(make):
     assert set(sequence.versions) == {-1, 3}
 
 
-def test_arguments_that_were_written_anew_are_the_same_call(make):
+async def test_arguments_that_were_written_anew_are_the_same_call(make):
     agent = make(CALL, "It is here.")
 
     async def play(calls):
@@ -108,13 +105,13 @@ def test_arguments_that_were_written_anew_are_the_same_call(make):
         again = tool_call("lookup", '{ "order" :"A12"}', call["id"])
         await calls.respond([*said, assistant("", [again]), tool_result(again, "here")], TOOLS)
 
-    calls, _ = playing(agent, play)
+    calls, _ = await playing(agent, play)
     assert len(calls.ledger().sequences) == 1
     assert_exact(agent, calls)
 
 
 @pytest.mark.parametrize("change", ["history", "arguments", "call id", "tools", "role"])
-def test_a_call_that_does_not_go_on_has_a_sequence_of_its_own(make, change):
+async def test_a_call_that_does_not_go_on_has_a_sequence_of_its_own(make, change):
     agent = make(CALL, "It is here.")
 
     async def play(calls):
@@ -132,12 +129,12 @@ def test_a_call_that_does_not_go_on_has_a_sequence_of_its_own(make, change):
             said, () if change == "tools" else TOOLS, role="judge" if change == "role" else "desk"
         )
 
-    calls, _ = playing(agent, play)
+    calls, _ = await playing(agent, play)
     assert len(calls.ledger().sequences) == 2
     assert_exact(agent, calls)
 
 
-def test_a_history_that_goes_on_twice_is_extended_once(make):
+async def test_a_history_that_goes_on_twice_is_extended_once(make):
     agent = make("One.", "Two.", "Three.")
 
     async def play(calls):
@@ -146,12 +143,12 @@ def test_a_history_that_goes_on_twice_is_extended_once(make):
         await calls.respond([*said, user("Go on.")])
         await calls.respond([*said, user("And then?")])
 
-    calls, _ = playing(agent, play)
+    calls, _ = await playing(agent, play)
     assert len(calls.ledger().sequences) == 2
     assert_exact(agent, calls)
 
 
-def test_calls_at_the_same_time_share_no_sequence(make):
+async def test_calls_at_the_same_time_share_no_sequence(make):
     agent = make("One.", "Two.", "Three.")
 
     async def play(calls):
@@ -159,12 +156,12 @@ def test_calls_at_the_same_time_share_no_sequence(make):
         said.append((await calls.respond(said)).message)
         await asyncio.gather(*(calls.respond([*said, user("Go on.")]) for _ in range(3)))
 
-    calls, _ = playing(agent, play)
+    calls, _ = await playing(agent, play)
     assert len(calls.ledger().sequences) == 3
     assert_exact(agent, calls)
 
 
-def test_a_call_that_failed_has_no_tokens_and_is_asked_again(make):
+async def test_a_call_that_failed_has_no_tokens_and_is_asked_again(make):
     agent = make("One.", ProviderError("gone"), "Two.")
 
     async def play(calls):
@@ -178,7 +175,7 @@ def test_a_call_that_failed_has_no_tokens_and_is_asked_again(make):
         agent.backend._replies = ("Two.",)
         await calls.respond([*said, user("Go on.")])
 
-    calls, _ = playing(agent, play)
+    calls, _ = await playing(agent, play)
     assert len(calls.ledger().sequences) == 1
     assert_exact(agent, calls)
     assert [message["content"] for message in calls.messages] == ["Count.", "One.", "Go on.", "Two."]
@@ -205,7 +202,7 @@ def slow(fakes):
     return Slow
 
 
-def test_an_answer_that_was_cut_short_is_kept_apart_and_not_trained(make, slow):
+async def test_an_answer_that_was_cut_short_is_kept_apart_and_not_trained(make, slow):
     agent = make("One.", "Two.", cls=slow)
     agent.backend.thinks = False
 
@@ -224,7 +221,7 @@ def test_an_answer_that_was_cut_short_is_kept_apart_and_not_trained(make, slow):
         agent.backend.thinks = False
         await calls.respond([*said, user("Go on.")], role="desk")
 
-    calls, _ = playing(agent, play)
+    calls, _ = await playing(agent, play)
     kept, cut = calls.ledger(spans=True).sequences
     assert (kept.weight, cut.weight) == (1.0, 0.0)
     assert kept.role == cut.role == "desk"
@@ -236,7 +233,7 @@ def test_an_answer_that_was_cut_short_is_kept_apart_and_not_trained(make, slow):
     assert [message["content"] for message in calls.messages] == ["Count.", "One.", "Go on.", "Two."]
 
 
-def test_an_app_that_ignores_the_limit_of_calls_is_told_so_again_and_again(make):
+async def test_an_app_that_ignores_the_limit_of_calls_is_told_so_again_and_again(make):
     agent = make("One.", turns=2)
 
     async def play(calls):
@@ -247,11 +244,11 @@ def test_an_app_that_ignores_the_limit_of_calls_is_told_so_again_and_again(make)
                 await calls.respond([user("Count.")])
         assert isinstance(calls.stopped.exception(), TurnLimitError)
 
-    calls, _ = playing(agent, play)
+    calls, _ = await playing(agent, play)
     assert len(agent.backend.calls) == len(calls.turns) == 2
 
 
-def test_a_call_that_takes_too_long_ends_the_episode(make, slow):
+async def test_a_call_that_takes_too_long_ends_the_episode(make, slow):
     agent = make("One.", cls=slow, seconds=0.01)
 
     async def play(calls):
@@ -260,12 +257,12 @@ def test_a_call_that_takes_too_long_ends_the_episode(make, slow):
         with pytest.raises(TurnTimeoutError):
             await calls.respond([user("Again.")])
 
-    calls, _ = playing(agent, play)
+    calls, _ = await playing(agent, play)
     [cut] = calls.ledger().sequences
     assert cut.weight == 0.0
 
 
-def test_calls_are_seeded_one_by_one_and_their_own_sampling_is_kept(make):
+async def test_calls_are_seeded_one_by_one_and_their_own_sampling_is_kept(make):
     agent = make("One.", "Two.")
 
     def brief(sampling):
@@ -275,16 +272,16 @@ def test_calls_are_seeded_one_by_one_and_their_own_sampling_is_kept(make):
         for _ in range(2):
             await calls.respond([user("Count.")], adjust=brief)
 
-    playing(agent, play, seed=5)
+    await playing(agent, play, seed=5)
     first = [call.sampling for call in agent.backend.calls]
     assert [sampling.max_tokens for sampling in first] == [7, 7]
     assert first[0].seed != first[1].seed
     agent.backend.calls.clear()
-    playing(agent, play, seed=5)
+    await playing(agent, play, seed=5)
     assert [call.sampling.seed for call in agent.backend.calls] == [sampling.seed for sampling in first]
 
 
-def test_each_role_has_its_weight(make):
+async def test_each_role_has_its_weight(make):
     agent = make("One.", "Two.")
     weights = {"desk": 0.5, "judge": 0.0}
 
@@ -292,22 +289,22 @@ def test_each_role_has_its_weight(make):
         for role in weights:
             await calls.respond([user("Count.")], role=role)
 
-    calls, _ = playing(agent, play, weight=weights.__getitem__)
+    calls, _ = await playing(agent, play, weight=weights.__getitem__)
     assert {item.role: item.weight for item in calls.ledger().sequences} == weights
 
 
-def test_a_backend_without_token_ids_has_no_ledger():
+async def test_a_backend_without_token_ids_has_no_ledger():
     async def play(calls):
         said = [user("Hello")]
         said.append((await calls.respond(said)).message)
         await calls.respond([*said, user("And?")])
 
-    calls, _ = playing(Agent(ScriptedBackend(replies=["One.", "Two."])), play)
+    calls, _ = await playing(Agent(ScriptedBackend(replies=["One.", "Two."])), play)
     assert calls.ledger() is None
     assert [message["content"] for message in calls.messages] == ["Hello", "One.", "And?", "Two."]
 
 
-def test_the_calls_of_an_episode_are_known_in_its_context_alone(make):
+async def test_the_calls_of_an_episode_are_known_in_its_context_alone(make):
     agent = make("One.")
     failures: list[Exception] = []
 
@@ -328,7 +325,7 @@ def test_the_calls_of_an_episode_are_known_in_its_context_alone(make):
             thread.join()
         bare()
 
-    playing(agent, play)
+    await playing(agent, play)
     assert len(failures) == 2
 
 

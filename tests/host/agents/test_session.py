@@ -36,13 +36,10 @@ CALL = '<tool_call>{"name": "lookup", "arguments": {"order": "A12"}}</tool_call>
 BROKEN = '<tool_call>{"name": "lookup", "arguments": </tool_call>'
 
 
-def converse(session, *turns, max_tokens=10_000):
+async def converse(session, *turns, max_tokens=10_000):
     """Let ``session`` answer each of ``turns``, which are lists of messages."""
 
-    async def run():
-        return [await session.respond(turn, Sampling(max_tokens=max_tokens)) for turn in turns]
-
-    return asyncio.run(run())
+    return [await session.respond(turn, Sampling(max_tokens=max_tokens)) for turn in turns]
 
 
 def token_session(fakes, *replies, tools=(), tokenizer=None, context=100_000, messages=(), version=3):
@@ -93,9 +90,9 @@ HEARD = st.lists(
     heard=st.lists(HEARD, min_size=5, max_size=5),
     max_tokens=st.integers(1, 40),
 )
-def test_what_was_sampled_is_only_ever_extended(fakes, spoken, heard, max_tokens):
+async def test_what_was_sampled_is_only_ever_extended(fakes, spoken, heard, max_tokens):
     backend, session = token_session(fakes, *spoken, tools=TOOLS, messages=[system("Be kind.")])
-    converse(session, *heard[: len(spoken)], max_tokens=max_tokens)
+    await converse(session, *heard[: len(spoken)], max_tokens=max_tokens)
     assert_exact(backend, session)
 
 
@@ -108,18 +105,18 @@ def test_what_was_sampled_is_only_ever_extended(fakes, spoken, heard, max_tokens
     heard=st.lists(HEARD, min_size=4, max_size=4),
     max_tokens=st.integers(1, 30),
 )
-def test_a_real_tokenizer_is_only_ever_extended(fakes, smollm_tokenizer, spoken, heard, max_tokens):
+async def test_a_real_tokenizer_is_only_ever_extended(fakes, smollm_tokenizer, spoken, heard, max_tokens):
     backend, session = token_session(fakes, *spoken, tools=TOOLS, tokenizer=smollm_tokenizer)
-    converse(session, *heard[: len(spoken)], max_tokens=max_tokens)
+    await converse(session, *heard[: len(spoken)], max_tokens=max_tokens)
     assert_exact(backend, session)
 
 
-def test_ids_that_spell_a_text_in_another_way_stay_as_sampled(fakes):
+async def test_ids_that_spell_a_text_in_another_way_stay_as_sampled(fakes):
     tokenizer = fakes.PieceTokenizer()
     letters = [tokenizer.LETTERS + ord(letter) for letter in "hello"]
     assert tokenizer.encode("hello") != letters
     backend, session = token_session(fakes, [*letters, tokenizer.eos_token_id])
-    replies = converse(session, [user("Hi")], [user("And?")])
+    replies = await converse(session, [user("Hi")], [user("And?")])
     assert replies[0].message == assistant("hello")
     assert letters == [i for i, m in zip(*ids_and_mask(session), strict=True) if m][: len(letters)]
     assert_exact(backend, session)
@@ -130,9 +127,9 @@ def ids_and_mask(session):
     return sequence.ids, sequence.mask
 
 
-def test_a_completion_that_was_cut_is_ended_by_an_unsampled_token(fakes):
+async def test_a_completion_that_was_cut_is_ended_by_an_unsampled_token(fakes):
     backend, session = token_session(fakes, "hello hello hello")
-    first, _ = converse(session, [user("Hi")], [user("And?")], max_tokens=4)
+    first, _ = await converse(session, [user("Hi")], [user("And?")], max_tokens=4)
     assert first.finish_reason == "length"
     end = len(backend.calls[0].prompt) + 4
     ids, mask = ids_and_mask(session)
@@ -140,9 +137,9 @@ def test_a_completion_that_was_cut_is_ended_by_an_unsampled_token(fakes):
     assert_exact(backend, session)
 
 
-def test_tool_calls_are_parsed_and_malformed_ones_are_kept(fakes):
+async def test_tool_calls_are_parsed_and_malformed_ones_are_kept(fakes):
     _, session = token_session(fakes, f"Wait. {CALL}", BROKEN, "Done.", tools=TOOLS)
-    good, bad, done = converse(
+    good, bad, done = await converse(
         session, [user("Where is A12?")], [tool_result(tool_call("lookup", "{}", "c"), "x")], [user("?")]
     )
     assert (good.finish_reason, bad.finish_reason) == ("tool_calls", "stop")
@@ -152,27 +149,27 @@ def test_tool_calls_are_parsed_and_malformed_ones_are_kept(fakes):
     assert done.message == assistant("Done.")
 
 
-def test_without_tools_a_call_is_only_text(fakes):
+async def test_without_tools_a_call_is_only_text(fakes):
     _, session = token_session(fakes, CALL)
-    [reply] = converse(session, [user("Hi")])
+    [reply] = await converse(session, [user("Hi")])
     assert reply.message == assistant(CALL)
 
 
-def test_the_renderers_stop_ids_and_the_room_left_are_asked_for(fakes):
+async def test_the_renderers_stop_ids_and_the_room_left_are_asked_for(fakes):
     backend, session = token_session(fakes, "hello", context=60)
-    converse(session, [user("Hi")])
+    await converse(session, [user("Hi")])
     prompt = len(backend.calls[0].prompt)
     assert backend.calls[0].sampling.stop_token_ids == (1,)
     assert backend.calls[0].sampling.max_tokens == 60 - prompt
 
 
-def test_a_prompt_longer_than_the_context_says_what_to_do(fakes):
+async def test_a_prompt_longer_than_the_context_says_what_to_do(fakes):
     backend, session = token_session(fakes, "hello", context=20)
     with pytest.raises(
         ContextOverflowError,
         match=r"the conversation takes \d+ tokens, and the context has 20; raise model.context or shorten",
     ):
-        converse(session, [user("Hi there")])
+        await converse(session, [user("Hi there")])
     assert backend.calls == []
     [sequence] = session.ledger().sequences
     assert sequence.sampled == 0
@@ -183,10 +180,10 @@ def numbered(messages):
     return "".join(f"<|im_start|>{i} {m['role']}\n{m['content']}<|im_end|>\n" for i, m in enumerate(messages))
 
 
-def test_a_template_that_rewrites_history_forks_and_keeps_what_was_sampled(fakes):
+async def test_a_template_that_rewrites_history_forks_and_keeps_what_was_sampled(fakes):
     tokenizer = fakes.PieceTokenizer(numbered)
     backend, session = token_session(fakes, "hello", "order", tokenizer=tokenizer)
-    converse(session, [user("Hi")], [user("And?")])
+    await converse(session, [user("Hi")], [user("And?")])
     ledger = session.ledger()
     assert ledger.forks == 1
     for call, sequence in zip(backend.calls, ledger.sequences, strict=True):
@@ -199,12 +196,12 @@ def test_a_template_that_rewrites_history_forks_and_keeps_what_was_sampled(fakes
 @pytest.mark.parametrize(
     "said", [assistant("Done."), assistant("", [tool_call("lookup", '{"order": "A"}', "c")])]
 )
-def test_a_replayed_demonstration_has_the_ids_of_an_episode_that_said_the_same(fakes, said):
+async def test_a_replayed_demonstration_has_the_ids_of_an_episode_that_said_the_same(fakes, said):
     tokenizer = fakes.PieceTokenizer()
     renderer = TemplateRenderer(tokenizer)
     heard = [[user("Hi")], [tool_result(tool_call("lookup", "{}", "c"), "42"), user("And?")]]
     backend, sampled = token_session(fakes, renderer.completion(said), tools=TOOLS)
-    converse(sampled, *heard)
+    await converse(sampled, *heard)
     replayed = TokenSession(backend, renderer, [], TOOLS, policy_version=3)
     for new in heard:
         replayed.replay(new, said)
@@ -215,7 +212,7 @@ def test_a_replayed_demonstration_has_the_ids_of_an_episode_that_said_the_same(f
     assert roles == [message["role"] for message in sampled.messages]
 
 
-def test_as_many_logprobs_as_ids_are_asked_of_a_backend(fakes):
+async def test_as_many_logprobs_as_ids_are_asked_of_a_backend(fakes):
     class Careless(fakes.TokenBackend):
         async def generate(self, prompt, sampling):
             return dataclasses.replace(await super().generate(prompt, sampling), logprobs=[-1.0])
@@ -223,20 +220,20 @@ def test_as_many_logprobs_as_ids_are_asked_of_a_backend(fakes):
     tokenizer = fakes.PieceTokenizer()
     session = TokenSession(Careless(tokenizer, "hello"), TemplateRenderer(tokenizer), [], ())
     with pytest.raises(ValueError, match="the backend gave 1 log-probs for 3 sampled ids"):
-        converse(session, [user("Hi")])
+        await converse(session, [user("Hi")])
 
 
-def test_a_backend_that_samples_nothing_does_not_break_the_ledger(fakes):
+async def test_a_backend_that_samples_nothing_does_not_break_the_ledger(fakes):
     backend, session = token_session(fakes, [], "hello")
-    converse(session, [user("Hi")], [user("Hi?")])
+    await converse(session, [user("Hi")], [user("Hi?")])
     assert_exact(backend, session)
 
 
-def test_a_chat_backend_is_spoken_to_in_messages(fakes):
+async def test_a_chat_backend_is_spoken_to_in_messages(fakes):
     backend = ScriptedBackend(replies=["One.", "Two."])
     session = open_session(backend, None, [system("Be kind.")], ())
     assert isinstance(session, ChatSession)
-    replies = converse(session, [user("Hi")], [user("And?")])
+    replies = await converse(session, [user("Hi")], [user("And?")])
     assert [reply.message["content"] for reply in replies] == ["One.", "Two."]
     assert session.messages == [
         system("Be kind."), user("Hi"), assistant("One."), user("And?"), assistant("Two."),
@@ -252,9 +249,9 @@ def test_token_ids_are_spoken_wherever_the_backend_can(fakes):
     assert isinstance(open_session(ScriptedBackend(), TemplateRenderer(tokenizer), [], ()), ChatSession)
 
 
-def test_a_reply_says_what_it_took(fakes):
+async def test_a_reply_says_what_it_took(fakes):
     backend, session = token_session(fakes, "hello")
-    [reply] = converse(session, [user("Hi")])
+    [reply] = await converse(session, [user("Hi")])
     sampled: TokenReply = backend.calls[0].reply
     assert (reply.prompt_tokens, reply.completion_tokens) == (len(backend.calls[0].prompt), len(sampled.ids))
     assert reply.finish_reason == "stop"
@@ -329,10 +326,10 @@ def test_a_chat_backend_streams_where_it_can(monkeypatch, streams):
     assert session.messages[-1] == reply.message == assistant("One two.")
 
 
-def test_an_answer_that_failed_can_be_asked_for_again(fakes):
+async def test_an_answer_that_failed_can_be_asked_for_again(fakes):
     tokenizer = fakes.PieceTokenizer()
     backend, session = token_session(fakes, "hello", tokenizer=tokenizer)
-    converse(session, [user("Hi")])
+    await converse(session, [user("Hi")])
 
     async def fail(prompt, sampling):
         raise RuntimeError("down")
@@ -340,28 +337,28 @@ def test_an_answer_that_failed_can_be_asked_for_again(fakes):
     works, backend.generate = backend.generate, fail
     for new in ([user("And?")], []):
         with pytest.raises(RuntimeError, match="down"):
-            converse(session, new)
+            await converse(session, new)
     backend.generate = works
-    converse(session, [user("Well?")])
+    await converse(session, [user("Well?")])
     assert_exact(backend, session)
     said = [user("Hi"), assistant("hello"), user("And?"), user("Well?")]
     assert tokenizer.decode(backend.calls[1].prompt) == fakes.chatml(said) + "<|im_start|>assistant\n"
     assert [message["content"] for message in session.messages] == ["Hi", "hello", "And?", "Well?", "hello"]
 
 
-def test_a_failed_answer_after_a_fork_forks_once(fakes):
+async def test_a_failed_answer_after_a_fork_forks_once(fakes):
     tokenizer = fakes.PieceTokenizer(numbered)
     backend, session = token_session(fakes, "hello", tokenizer=tokenizer)
-    converse(session, [user("Hi")])
+    await converse(session, [user("Hi")])
 
     async def fail(prompt, sampling):
         raise RuntimeError("down")
 
     works, backend.generate = backend.generate, fail
     with pytest.raises(RuntimeError, match="down"):
-        converse(session, [user("And?")])
+        await converse(session, [user("And?")])
     backend.generate = works
-    converse(session, [])
+    await converse(session, [])
     ledger = session.ledger()
     assert ledger.forks == 1
     assert [sequence.sampled for sequence in ledger.sequences] == [3, 3]
@@ -371,27 +368,27 @@ def ids_of(session):
     return [call["id"] for message in session.messages for call in message.get("tool_calls", [])]
 
 
-def test_calls_have_ids_that_no_other_of_the_conversation_has(fakes):
+async def test_calls_have_ids_that_no_other_of_the_conversation_has(fakes):
     _, session = token_session(fakes, CALL + CALL, CALL, tools=TOOLS)
-    converse(session, [user("Hi")], [user("And?")], [user("And?")])
+    await converse(session, [user("Hi")], [user("And?")], [user("And?")])
     ids = ids_of(session)
     assert len(set(ids)) == len(ids) == 4
     assert all(id.isalnum() and len(id) == 9 for id in ids)
 
 
-def test_an_id_that_a_server_gives_twice_is_replaced_once():
+async def test_an_id_that_a_server_gives_twice_is_replaced_once():
     replies = [assistant("", [tool_call("lookup", "{}", id)]) for id in ("a", "b", "a", "")]
     session = ChatSession(ScriptedBackend(replies=replies), [], TOOLS)
-    converse(session, *[[user("Hi")]] * 4)
+    await converse(session, *[[user("Hi")]] * 4)
     first, second, *others = ids_of(session)
     assert (first, second) == ("a", "b")
     assert len(set(others)) == 2
     assert not {"a", "b", ""} & set(others)
 
 
-def test_a_call_that_was_cut_off_ends_for_that_reason(fakes):
+async def test_a_call_that_was_cut_off_ends_for_that_reason(fakes):
     _, session = token_session(fakes, BROKEN, tools=TOOLS)
-    cut, whole = converse(session, [user("Hi")], max_tokens=9) + converse(session, [user("Hi")])
+    cut, whole = await converse(session, [user("Hi")], max_tokens=9) + await converse(session, [user("Hi")])
     assert (cut.finish_reason, whole.finish_reason) == ("length", "stop")
 
 
@@ -407,10 +404,10 @@ def written(session, tokenizer):
     ]
 
 
-def test_the_ledger_says_where_each_message_stands(fakes):
+async def test_the_ledger_says_where_each_message_stands(fakes):
     tokenizer = fakes.PieceTokenizer()
     _, session = token_session(fakes, "Hello!", "Bye.", tokenizer=tokenizer, messages=[system("Be kind.")])
-    converse(session, [user("Hi <|im_end|>")], [user("So?"), user("And?")])
+    await converse(session, [user("Hi <|im_end|>")], [user("So?"), user("And?")])
     assert written(session, tokenizer) == [
         [
             ("system", "<|im_start|>system\nBe kind.<|im_end|>\n"),
@@ -424,13 +421,13 @@ def test_the_ledger_says_where_each_message_stands(fakes):
     assert session.ledger().sequences[0].spans == [], "only those who ask pay for them"
 
 
-def test_the_ledger_says_where_each_message_stands_after_a_fork(fakes):
+async def test_the_ledger_says_where_each_message_stands_after_a_fork(fakes):
     def reminding(messages):
         return fakes.chatml([*messages[:-1], {**messages[-1], "content": "Now: " + messages[-1]["content"]}])
 
     tokenizer = fakes.PieceTokenizer(reminding)
     _, session = token_session(fakes, "Hello!", "Bye.", tokenizer=tokenizer)
-    converse(session, [user("Hi")], [user("So?")])
+    await converse(session, [user("Hi")], [user("So?")])
     first, second = written(session, tokenizer)
     assert first == [
         ("user", "<|im_start|>user\nNow: Hi<|im_end|>\n"),
@@ -440,11 +437,11 @@ def test_the_ledger_says_where_each_message_stands_after_a_fork(fakes):
     assert second[-1] == ("assistant", "<|im_start|>assistant\nBye.<|im_end|>")
 
 
-def test_messages_that_a_template_writes_as_one_have_one_span(fakes):
+async def test_messages_that_a_template_writes_as_one_have_one_span(fakes):
     tokenizer = fakes.PieceTokenizer()
     _, session = token_session(fakes, CALL + CALL, "Both.", tools=TOOLS, tokenizer=tokenizer)
     results = [tool_result(tool_call("lookup", "{}", f"call_{n}"), text) for n, text in enumerate("ab")]
-    converse(session, [user("Hi")], results)
+    await converse(session, [user("Hi")], results)
     [spans] = written(session, tokenizer)
     assert [role for role, _ in spans] == ["user", "assistant", "tool", "assistant"]
     assert "a" in spans[2][1]
@@ -457,9 +454,9 @@ def test_messages_that_a_template_writes_as_one_have_one_span(fakes):
     heard=st.lists(HEARD, min_size=4, max_size=4),
     max_tokens=st.integers(1, 40),
 )
-def test_whatever_is_said_each_answer_has_a_span_of_its_own(fakes, spoken, heard, max_tokens):
+async def test_whatever_is_said_each_answer_has_a_span_of_its_own(fakes, spoken, heard, max_tokens):
     _, session = token_session(fakes, *spoken, tools=TOOLS, messages=[system("Be kind.")])
-    converse(session, *heard[: len(spoken)], max_tokens=max_tokens)
+    await converse(session, *heard[: len(spoken)], max_tokens=max_tokens)
     for sequence in session.ledger(spans=True).sequences:
         said = {span.end for span in sequence.spans if span.role == "assistant"}
         ends = [n for n, on in enumerate(sequence.mask, 1) if on and sequence.mask[n : n + 1] != [1]]

@@ -10,7 +10,7 @@ import pytest
 from grpo_host.agents.streaming import astreamed
 
 
-def test_what_is_told_from_any_thread_comes_before_the_result_and_in_order():
+async def test_what_is_told_from_any_thread_comes_before_the_result_and_in_order():
     async def ask(on_text):
         on_text("a")
         await asyncio.to_thread(on_text, "b")
@@ -20,24 +20,21 @@ def test_what_is_told_from_any_thread_comes_before_the_result_and_in_order():
     async def scenario():
         return [piece async for piece in astreamed(ask)]
 
-    assert asyncio.run(scenario()) == ["a", "b", "c", 3]
+    assert await scenario() == ["a", "b", "c", 3]
 
 
-def test_what_fails_is_raised_behind_what_was_told():
+async def test_what_fails_is_raised_behind_what_was_told():
     async def ask(on_text):
         on_text("a")
         raise LookupError("gone")
 
-    async def scenario():
-        told = astreamed(ask)
-        assert await anext(told) == "a"
-        with pytest.raises(LookupError, match="gone"):
-            await anext(told)
-
-    asyncio.run(scenario())
+    told = astreamed(ask)
+    assert await anext(told) == "a"
+    with pytest.raises(LookupError, match="gone"):
+        await anext(told)
 
 
-def test_leaving_half_way_ends_the_answer_before_it_returns():
+async def test_leaving_half_way_ends_the_answer_before_it_returns():
     ended = []
 
     async def ask(on_text):
@@ -48,9 +45,6 @@ def test_leaving_half_way_ends_the_answer_before_it_returns():
             await asyncio.sleep(0)
             ended.append(True)
 
-    async def scenario():
-        async with aclosing(astreamed(ask)) as told:
-            assert await anext(told) == "a"
-        assert ended == [True]
-
-    asyncio.run(scenario())
+    async with aclosing(astreamed(ask)) as told:
+        assert await anext(told) == "a"
+    assert ended == [True]

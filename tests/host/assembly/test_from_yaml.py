@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 
 from grpo_host.assembly.from_yaml import build, build_environment, build_reward
@@ -226,7 +224,7 @@ def test_a_factory_that_needs_an_embedder_is_refused_if_none_is_installed(tmp_pa
 JUDGED = "rewards=[{name: judged, options: {judge: {name: judge, model: m, options: {replies: ['0.5']}}}}]"
 
 
-def test_a_rewards_own_backend_starts_when_asked_and_is_closed_with_the_rewards(tmp_path, registry):
+async def test_a_rewards_own_backend_starts_when_asked_and_is_closed_with_the_rewards(tmp_path, registry):
     (tmp_path / "agent.yaml").write_text(AGENT)
     wired = build(resolve(load_config(tmp_path / "agent.yaml", [JUDGED]), registry))
     [backend] = wired.rewards[0].backends
@@ -239,7 +237,7 @@ def test_a_rewards_own_backend_starts_when_asked_and_is_closed_with_the_rewards(
         await rewards.close_backends()
         return before, scored.reward, after
 
-    assert asyncio.run(score()) == (False, 0.5, True)
+    assert await score() == (False, 0.5, True)
     assert innermost(backend).closed == 1
     assert backend.model.context == 4096
 
@@ -261,7 +259,9 @@ def test_a_judge_that_was_looked_at_without_its_model_has_it_in_the_run(tmp_path
 VISITED = "environment={name: visited, options: {guest: {name: judge, model: m, options: {replies: [Hi!]}}}}"
 
 
-def test_an_environments_own_backend_is_one_for_all_episodes_and_is_closed_with_the_run(tmp_path, registry):
+async def test_an_environments_own_backend_is_one_for_all_episodes_and_is_closed_with_the_run(
+    tmp_path, registry
+):
     (tmp_path / "agent.yaml").write_text(AGENT)
     resolved = resolve(load_config(tmp_path / "agent.yaml", [VISITED]), registry)
     wired = build(resolved)
@@ -272,13 +272,13 @@ def test_an_environments_own_backend_is_one_for_all_episodes_and_is_closed_with_
         await Assembly(resolved.config, wired).close()
         return said
 
-    assert asyncio.run(play()) == [[user("Hi!")]] * 2
+    assert await play() == [[user("Hi!")]] * 2
     assert innermost(backend).calls == 2
     assert innermost(backend).closed == 1
 
 
-def test_an_environment_that_is_only_looked_at_has_a_stand_in_for_its_own_backend(tmp_path, registry):
+async def test_an_environment_that_is_only_looked_at_has_a_stand_in_for_its_own_backend(tmp_path, registry):
     (tmp_path / "agent.yaml").write_text(AGENT)
     environment = build_environment(resolve(load_config(tmp_path / "agent.yaml", [VISITED]), registry))()
-    [said] = asyncio.run(environment.reset(Task("t"), seed=0)).messages
+    [said] = (await environment.reset(Task("t"), seed=0)).messages
     assert said["content"] != "Hi!"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from textwrap import dedent
 
 import pytest
@@ -89,11 +88,11 @@ def names(tools):
     return [tool.name for tool in tools]
 
 
-def test_the_environments_tools_for_serving_come_after_those_of_agent_yaml(load):
+async def test_the_environments_tools_for_serving_come_after_those_of_agent_yaml(load):
     loaded, registry = load("shop", "{tools: [calculator]}")
     tools = served_tools(resolve(loaded, registry))
     assert names(tools.of(Strategy("any"))) == ["calculator", "lookup_order"]
-    assert asyncio.run(tools.environments[0].run({"order_id": "K482"})) == "K482 arrives on Monday"
+    assert await tools.environments[0].run({"order_id": "K482"}) == "K482 arrives on Monday"
     assert isinstance(tools.environment, Shop)
 
 

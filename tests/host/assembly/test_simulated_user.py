@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import ClassVar
 
 import pytest
@@ -78,8 +77,8 @@ async def played(assembly: Assembly):
         await assembly.close()
 
 
-def test_it_answers_the_agent_and_is_started_once_and_closed_with_the_run(loaded, registry):
-    trajectory = asyncio.run(played(assemble(resolve(loaded, registry))))
+async def test_it_answers_the_agent_and_is_started_once_and_closed_with_the_run(loaded, registry):
+    trajectory = await played(assemble(resolve(loaded, registry)))
 
     said = [message["content"] for message in trajectory.environment_messages]
     answer = trajectory.policy_messages[0]["content"]

@@ -171,24 +171,21 @@ def calls(*asked):
     return ScriptedBackend(script=script)
 
 
-def played(load, tools, backend, episodes=2):
+async def played(load, tools, backend, episodes=2):
     """The trajectories of episodes as a run plays them, and what was open when they were played."""
     loaded, registry = load(tools)
     assembly = Assembly(loaded.config, replace(build(resolve(loaded, registry)), backend=backend))
 
-    async def main():
-        opened.clear()
-        agent = await assembly.start()
-        runs = [
-            run_episode(agent, Talk, EpisodeRequest(Task("t")), environment_name="talk", seconds=20)
-            for _ in range(episodes)
-        ]
-        try:
-            return await asyncio.gather(*runs), list(opened)
-        finally:
-            await assembly.close()
-
-    return asyncio.run(main())
+    opened.clear()
+    agent = await assembly.start()
+    runs = [
+        run_episode(agent, Talk, EpisodeRequest(Task("t")), environment_name="talk", seconds=20)
+        for _ in range(episodes)
+    ]
+    try:
+        return await asyncio.gather(*runs), list(opened)
+    finally:
+        await assembly.close()
 
 
 def tool_names(tools):
@@ -242,24 +239,26 @@ def test_a_name_that_providers_refuse_is_found_by_check(load):
     assert any('this tool is called "my phone", which providers refuse' in problem for problem in problems)
 
 
-def test_each_episode_of_a_run_has_tools_of_its_own(load):
-    trajectories, meanwhile = played(load, "[notebook]", calls(*WRITE_TWICE))
+async def test_each_episode_of_a_run_has_tools_of_its_own(load):
+    trajectories, meanwhile = await played(load, "[notebook]", calls(*WRITE_TWICE))
     assert [t.messages[-1]["content"] for t in trajectories] == ["2", "2"]
     assert sorted(meanwhile) == ["+episode", "+episode", "-episode", "-episode"]
 
 
-def test_a_bundle_per_run_is_open_from_the_runs_start_to_its_end(load):
-    trajectories, meanwhile = played(load, "[{name: notebook, options: {per: run}}]", calls(*WRITE_TWICE))
+async def test_a_bundle_per_run_is_open_from_the_runs_start_to_its_end(load):
+    trajectories, meanwhile = await played(
+        load, "[{name: notebook, options: {per: run}}]", calls(*WRITE_TWICE)
+    )
     assert sorted(t.messages[-1]["content"] for t in trajectories) == ["3", "4"]
     assert (meanwhile, opened) == (["+run"], ["+run", "-run"])
 
 
-def test_an_episode_whose_tools_are_lost_is_failed_and_not_scored(load):
-    [trajectory], _ = played(load, "[dying]", calls(("ask_server", "{}")), episodes=1)
+async def test_an_episode_whose_tools_are_lost_is_failed_and_not_scored(load):
+    [trajectory], _ = await played(load, "[dying]", calls(("ask_server", "{}")), episodes=1)
     assert (trajectory.status, trajectory.error) == ("failed", 'tool "dying" is gone: the server died')
 
 
-def test_a_served_agents_bundle_is_opened_for_an_answer_and_closed_with_it(load):
+async def test_a_served_agents_bundle_is_opened_for_an_answer_and_closed_with_it(load):
     loaded, registry = load("[notebook, {name: connected}]")
     served = served_tools(resolve(loaded, registry))
     script = calls(*WRITE_TWICE, ("ask", "{}"), ("read_notes", "{}"))
@@ -272,22 +271,22 @@ def test_a_served_agents_bundle_is_opened_for_an_answer_and_closed_with_it(load)
         await served.close()
         return said.text, before
 
-    assert asyncio.run(main()) == ("one / two", ["+episode", "-episode"])
+    assert await main() == ("one / two", ["+episode", "-episode"])
 
 
-def test_an_app_of_langchains_calls_the_tools_of_its_episode(load):
+async def test_an_app_of_langchains_calls_the_tools_of_its_episode(load):
     loaded, registry = load("[notebook]")
     tools = tuple(build_tools(resolve(loaded, registry), Strategy("any")))
     app = App("test", None, lambda model, tools: create_agent(model, tools), frozenset({"model", "tools"}))
     agent = AppAgent(Agent(calls(*WRITE_TWICE), tools=tools), app)
     opened.clear()
     run = run_episode(agent, Talk, EpisodeRequest(Task("t")), environment_name="talk", seconds=20)
-    trajectory = asyncio.run(run)
+    trajectory = await run
     assert (trajectory.error, trajectory.messages[-1]["content"]) == (None, "2")
     assert opened == ["+episode", "-episode"]
 
 
-def test_a_run_whose_tools_cannot_be_opened_does_not_start(load):
+async def test_a_run_whose_tools_cannot_be_opened_does_not_start(load):
     server["up"] = True
     with pytest.raises(PluginError, match='tool "moody" could not be opened: OSError: the server is down'):
-        played(load, "[moody]", ScriptedBackend())
+        await played(load, "[moody]", ScriptedBackend())

@@ -151,16 +151,16 @@ def test_it_speaks_in_one_event_loop_after_another():
     asyncio.run(model.close())
 
 
-def test_a_load_that_failed_is_tried_again(registry, directory):
+async def test_a_load_that_failed_is_tried_again(registry, directory):
     model = LocalModel(str(directory), backend="counted", options={"broken": True}, registry=registry)
     for _ in range(2):
         with pytest.raises(ModelError, match="no weights"):
-            asyncio.run(model.start())
+            await model.start()
     assert Counted.starts == 1  # of a backend made anew
-    asyncio.run(model.close())
+    await model.close()
 
 
-def test_one_caller_who_gives_up_does_not_stop_the_load_for_others(registry, directory):
+async def test_one_caller_who_gives_up_does_not_stop_the_load_for_others(registry, directory):
     model = LocalModel(str(directory), backend="counted", registry=registry)
 
     async def ask():
@@ -170,17 +170,17 @@ def test_one_caller_who_gives_up_does_not_stop_the_load_for_others(registry, dir
         hasty.cancel()
         return await patient
 
-    assert asyncio.run(ask())[0]
-    asyncio.run(model.close())
+    assert (await ask())[0]
+    await model.close()
 
 
-def test_a_closed_model_starts_again(registry, directory):
+async def test_a_closed_model_starts_again(registry, directory):
     model = LocalModel(str(directory), backend="counted", registry=registry)
     for _ in range(2):
-        asyncio.run(model.start())
+        await model.start()
         assert Counted.starts == 1  # of the new backend
-        asyncio.run(model.close())
-    asyncio.run(model.close())
+        await model.close()
+    await model.close()
 
 
 def test_the_context_is_no_longer_than_the_models(registry, directory):
@@ -197,17 +197,17 @@ def test_the_context_is_no_longer_than_the_models(registry, directory):
         context(context=301)
 
 
-def test_an_unknown_backend_and_unknown_options_are_named(registry, directory):
+async def test_an_unknown_backend_and_unknown_options_are_named(registry, directory):
     with pytest.raises(PluginError, match=r'no backend "conted".*Did you mean "counted"'):
-        asyncio.run(LocalModel("any", backend="conted", registry=registry).start())
+        await LocalModel("any", backend="conted", registry=registry).start()
     model = LocalModel(str(directory), backend="counted", options={"speed": 1}, registry=registry)
     with pytest.raises(ConfigError, match='options of the backend "counted": speed'):
-        asyncio.run(model.start())
+        await model.start()
 
 
-def test_a_model_that_cannot_be_had_says_what_can(registry):
+async def test_a_model_that_cannot_be_had_says_what_can(registry):
     with pytest.raises(ModelError, match=r'model "./none" cannot be had.*Here are: smollm2-135m'):
-        asyncio.run(LocalModel("./none", backend="counted", registry=registry).start())
+        await LocalModel("./none", backend="counted", registry=registry).start()
 
 
 def test_making_one_loads_nothing_heavy():
@@ -219,10 +219,10 @@ def test_making_one_loads_nothing_heavy():
     assert result.stdout.strip() == "[]", result.stderr
 
 
-def test_an_adapter_is_refused_where_the_backend_loads_none(tmp_path):
+async def test_an_adapter_is_refused_where_the_backend_loads_none(tmp_path):
     model = LocalModel("any", backend="scripted", adapter=tmp_path)
     with pytest.raises(CapabilityError, match='the backend "scripted" loads no adapters'):
-        asyncio.run(model.start())
+        await model.start()
 
 
 def test_backends_of_ones_own_never_share_an_identity():

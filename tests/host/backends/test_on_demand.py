@@ -18,15 +18,12 @@ CALL = '<tool_call>{"name": "weather", "arguments": {"city": "Paris"}}</tool_cal
 ASKED = [system("Be brief."), user("hello")]
 
 
-def ask(backend: Backend, *messages, tools=(), sampling=Sampling()):  # noqa: B008
-    async def ask():
-        try:
-            await backend.start()
-            return await backend.chat(list(messages) or ASKED, sampling, tools)
-        finally:
-            await backend.close()
-
-    return asyncio.run(ask())
+async def ask(backend: Backend, *messages, tools=(), sampling=Sampling()):  # noqa: B008
+    try:
+        await backend.start()
+        return await backend.chat(list(messages) or ASKED, sampling, tools)
+    finally:
+        await backend.close()
 
 
 class TestOnDemand(BackendContract):
@@ -36,9 +33,9 @@ class TestOnDemand(BackendContract):
         return OnDemandBackend(ScriptedBackend())
 
 
-def test_a_token_backend_chats(fakes):
+async def test_a_token_backend_chats(fakes):
     tokens = fakes.TokenBackend(fakes.PieceTokenizer(), "the order")
-    reply = ask(ChatThroughTokens(tokens))
+    reply = await ask(ChatThroughTokens(tokens))
     assert reply.message == {"role": "assistant", "content": "the order"}
     [call] = tokens.calls
     prompt = tokens.tokenizer.decode(call.prompt)
@@ -46,21 +43,21 @@ def test_a_token_backend_chats(fakes):
     assert (reply.prompt_tokens, reply.completion_tokens) == (len(call.prompt), len(call.reply.ids))
 
 
-def test_a_token_backend_calls_tools(fakes):
-    reply = ask(ChatThroughTokens(fakes.TokenBackend(fakes.PieceTokenizer(), CALL)), tools=[WEATHER])
+async def test_a_token_backend_calls_tools(fakes):
+    reply = await ask(ChatThroughTokens(fakes.TokenBackend(fakes.PieceTokenizer(), CALL)), tools=[WEATHER])
     [call] = reply.message["tool_calls"]
     assert (call["function"]["name"], reply.finish_reason) == ("weather", "tool_calls")
 
 
-def test_an_answer_that_is_cut_off_says_so(fakes):
+async def test_an_answer_that_is_cut_off_says_so(fakes):
     backend = ChatThroughTokens(fakes.TokenBackend(fakes.PieceTokenizer(), "the order"))
-    assert ask(backend, sampling=Sampling(max_tokens=1)).finish_reason == "length"
+    assert (await ask(backend, sampling=Sampling(max_tokens=1))).finish_reason == "length"
 
 
-def test_a_conversation_that_is_too_long_for_the_context_is_refused(fakes):
+async def test_a_conversation_that_is_too_long_for_the_context_is_refused(fakes):
     tokens = fakes.TokenBackend(fakes.PieceTokenizer(), "no", context=10)
     with pytest.raises(ContextOverflowError):
-        ask(ChatThroughTokens(tokens))
+        await ask(ChatThroughTokens(tokens))
 
 
 def test_a_backend_that_chats_needs_no_rendering():
@@ -68,10 +65,10 @@ def test_a_backend_that_chats_needs_no_rendering():
         ChatThroughTokens(ScriptedBackend())
 
 
-def test_a_token_backend_chats_on_demand(fakes):
+async def test_a_token_backend_chats_on_demand(fakes):
     backend = OnDemandBackend(fakes.TokenBackend(fakes.PieceTokenizer(), "the order"))
     assert backend.capabilities == {Capability.CHAT, Capability.TOOLS}
-    assert ask(backend).message["content"] == "the order"
+    assert (await ask(backend)).message["content"] == "the order"
 
 
 def test_a_backend_that_cannot_chat_is_refused():
@@ -100,20 +97,17 @@ class Slow(ScriptedBackend):
         self.closed += 1
 
 
-def test_it_starts_once_for_many_callers():
+async def test_it_starts_once_for_many_callers():
     slow = Slow(0.02)
     backend = OnDemandBackend(slow)
 
-    async def many():
-        await asyncio.gather(*(backend.chat(ASKED, Sampling()) for _ in range(20)))
-        await backend.close()
-
     assert not backend.started
-    asyncio.run(many())
+    await asyncio.gather(*(backend.chat(ASKED, Sampling()) for _ in range(20)))
+    await backend.close()
     assert (slow.starts, slow.calls, slow.closed) == (1, 20, 1)
 
 
-def test_a_caller_that_gives_up_does_not_end_the_start():
+async def test_a_caller_that_gives_up_does_not_end_the_start():
     slow = Slow(0.1)
     backend = OnDemandBackend(slow)
 
@@ -124,11 +118,11 @@ def test_a_caller_that_gives_up_does_not_end_the_start():
         await backend.close()
         return reply
 
-    assert asyncio.run(impatient()).message["content"] == "ready"
+    assert (await impatient()).message["content"] == "ready"
     assert slow.starts == 1
 
 
-def test_a_start_that_failed_is_tried_again():
+async def test_a_start_that_failed_is_tried_again():
     slow = Slow(failures=1)
     backend = OnDemandBackend(slow)
 
@@ -139,7 +133,7 @@ def test_a_start_that_failed_is_tried_again():
         await backend.close()
         return reply
 
-    assert asyncio.run(again()).message["content"] == "ready"
+    assert (await again()).message["content"] == "ready"
 
 
 def test_one_event_loop_after_another_may_ask():
@@ -149,9 +143,9 @@ def test_one_event_loop_after_another_may_ask():
     assert [reply.message["content"] for reply in replies] == ["ready"] * 3
 
 
-def test_closing_what_never_started_closes_nothing():
+async def test_closing_what_never_started_closes_nothing():
     slow = Slow()
-    asyncio.run(OnDemandBackend(slow).close())
+    await OnDemandBackend(slow).close()
     assert slow.closed == 0
 
 
@@ -168,11 +162,11 @@ def test_a_backend_that_nobody_holds_any_more_is_closed():
 
 
 @pytest.mark.model
-def test_the_embedded_model_chats_on_demand(model_path):
+async def test_the_embedded_model_chats_on_demand(model_path):
     from grpo_backends.transformers_engine import TransformersBackend
 
     spec = ModelSpec("smollm2-135m", path=model_path, context=512)
     backend = OnDemandBackend(TransformersBackend(spec))
     question = user("What is the capital of France? Answer with one word.")
-    reply = ask(backend, question, sampling=Sampling(max_tokens=12, temperature=0.0))
+    reply = await ask(backend, question, sampling=Sampling(max_tokens=12, temperature=0.0))
     assert "Paris" in reply.message["content"]

@@ -50,7 +50,7 @@ def test_a_conversation_goes_on(chat):
 
 
 @pytest.mark.slow
-def test_conversations_do_not_mix_and_each_is_in_order():
+async def test_conversations_do_not_mix_and_each_is_in_order():
     """1,000 at once, in each three messages that do not wait for one another."""
 
     def script(messages, tools):
@@ -67,26 +67,20 @@ def test_conversations_do_not_mix_and_each_is_in_order():
         assert [m["content"] for m in history if m["role"] == "user"] == said
         return answers
 
-    async def all_at_once():
-        return await asyncio.gather(*(talk(number) for number in range(1000)))
-
-    answers = asyncio.run(all_at_once())
+    answers = await asyncio.gather(*(talk(number) for number in range(1000)))
     for n, given in enumerate(answers):
         assert given == [f"{n}.0", f"{n}.0 then {n}.1", f"{n}.0 then {n}.1 then {n}.2"]
     assert not agent._turns._waiting
 
 
-def test_a_conversation_outlives_the_agent_with_its_store(tmp_path):
-    async def first():
-        store = SqlStore.sqlite(tmp_path / "chats.db")
-        agent = ChatAgent(Agent(ScriptedBackend()), store=store)
-        context = await agent.start_conversation("ann", {"topic": "shoes"}, strategy="sales")
-        await agent.respond(context.conversation_id, "Hi")
-        await store.close()
-        return context.conversation_id
-
+async def test_a_conversation_outlives_the_agent_with_its_store(tmp_path):
     seen = []
-    conversation_id = asyncio.run(first())
+    store = SqlStore.sqlite(tmp_path / "chats.db")
+    agent = ChatAgent(Agent(ScriptedBackend()), store=store)
+    context = await agent.start_conversation("ann", {"topic": "shoes"}, strategy="sales")
+    await agent.respond(context.conversation_id, "Hi")
+    await store.close()
+    conversation_id = context.conversation_id
 
     async def second():
         store = SqlStore.sqlite(tmp_path / "chats.db")
@@ -95,7 +89,7 @@ def test_a_conversation_outlives_the_agent_with_its_store(tmp_path):
         await store.close()
         return answer
 
-    assert asyncio.run(second()) == "Yes."
+    assert await second() == "Yes."
     assert "sales consultant" in seen[0][0]["content"]
     assert "topic: shoes" in seen[0][0]["content"]
     assert [m["content"] for m in seen[0][1:]] == ["Hi", "Hello! How can I help you?", "And?"]
@@ -349,28 +343,25 @@ def test_what_was_shown_is_not_taken_back(chat):
         talk.stream("Hi")
 
 
-def test_two_agents_on_one_store_lose_nothing(tmp_path):
-    async def work():
-        stores = [SqlStore.sqlite(tmp_path / "chats.db") for _ in range(2)]
-        script = lambda messages, tools: f"to {messages[-1]['content']}"  # noqa: E731
-        agents = [ChatAgent(Agent(ScriptedBackend(script=script)), store=store) for store in stores]
-        context = await agents[0].start_conversation()
+async def test_two_agents_on_one_store_lose_nothing(tmp_path):
+    stores = [SqlStore.sqlite(tmp_path / "chats.db") for _ in range(2)]
+    script = lambda messages, tools: f"to {messages[-1]['content']}"  # noqa: E731
+    agents = [ChatAgent(Agent(ScriptedBackend(script=script)), store=store) for store in stores]
+    context = await agents[0].start_conversation()
 
-        async def say(agent, text):
-            while True:
-                try:
-                    return await agent.respond(context.conversation_id, text)
-                except ConflictError:
-                    await asyncio.sleep(0)
+    async def say(agent, text):
+        while True:
+            try:
+                return await agent.respond(context.conversation_id, text)
+            except ConflictError:
+                await asyncio.sleep(0)
 
-        said = [f"{agent}.{number}" for agent in range(2) for number in range(10)]
-        await asyncio.gather(*(say(agents[int(text[0])], text) for text in said))
-        history = await agents[0].history(context.conversation_id)
-        for store in stores:
-            await store.close()
-        return said, [m["content"] for m in history]
-
-    said, kept = asyncio.run(work())
+    said = [f"{agent}.{number}" for agent in range(2) for number in range(10)]
+    await asyncio.gather(*(say(agents[int(text[0])], text) for text in said))
+    history = await agents[0].history(context.conversation_id)
+    for store in stores:
+        await store.close()
+    kept = [m["content"] for m in history]
     assert sorted(kept[::2]) == sorted(said)
     assert kept[1::2] == [f"to {text}" for text in kept[::2]]
 
@@ -488,9 +479,9 @@ def test_the_agent_behind_it_is_the_hosts(chat):
     assert asyncio.run(conversation.act([user("Hi")]))["content"] == "to Hi"
 
 
-def test_an_agent_given_lends_its_strategy_tools_and_sampling(chat):
+async def test_an_agent_given_lends_its_strategy_tools_and_sampling(chat):
     own = Agent(ScriptedBackend(), strategy=Strategy("own", "Mine."), tools=(look_up,), sampling=Sampling(7))
-    agent = asyncio.run(ChatAgent(own).ready())
+    agent = await ChatAgent(own).ready()
     assert (agent.strategy.name, agent.tools[0].name, agent.sampling) == ("own", "look_up", Sampling(7))
 
 
@@ -561,7 +552,7 @@ def test_only_deterministic_answers_are_used_again(chat, cache, options, calls):
     assert len(talk.shown) == calls
 
 
-def test_a_token_model_is_asked_once_until_its_weights_change(fakes):
+async def test_a_token_model_is_asked_once_until_its_weights_change(fakes):
     class Trained(fakes.TokenBackend):
         async def update_weights(self, weights, *, version):
             pass
@@ -575,15 +566,12 @@ def test_a_token_model_is_asked_once_until_its_weights_change(fakes):
         context = await agent.start_conversation()
         return await agent.respond(context.conversation_id, "Hi")
 
-    assert [asyncio.run(say()) for _ in range(2)] == ["hello", "hello"]
+    assert [await say() for _ in range(2)] == ["hello", "hello"]
     assert len(backend.calls) == 1
 
-    async def train():
-        await (await agent.ready()).backend.update_weights([], version=1)
-
-    asyncio.run(train())
-    assert asyncio.run(say()) == "order"
-    asyncio.run(agent.close())
+    await (await agent.ready()).backend.update_weights([], version=1)
+    assert await say() == "order"
+    await agent.close()
 
 
 def test_results_of_tools_marked_cacheable_are_used_again(chat):
@@ -667,7 +655,7 @@ def test_a_failure_of_a_cacheable_tool_is_not_kept(chat):
     assert len(seen) == 2
 
 
-def test_an_agent_that_is_not_closed_frees_its_model():
+async def test_an_agent_that_is_not_closed_frees_its_model():
     class Closing(ScriptedBackend):
         closed = False
 
@@ -675,7 +663,7 @@ def test_an_agent_that_is_not_closed_frees_its_model():
             Closing.closed = True
 
     agent = ChatAgent(LocalModel("any", backend=Closing()))
-    backend = asyncio.run(agent.ready()).backend
+    backend = (await agent.ready()).backend
     thread = backend._engine.thread._thread
     del agent, backend
     gc.collect()

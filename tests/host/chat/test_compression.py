@@ -50,7 +50,9 @@ CALLS = [tool_call("look_up", '{"order": "A"}', "c0"), tool_call("look_up", '{"o
     policy=st.sampled_from(["summarise", "drop"]),
 )
 @pytest.mark.slow
-def test_no_conversation_loses_what_matters_or_leaves_its_budget(said, tokens, turns, threshold, policy):
+async def test_no_conversation_loses_what_matters_or_leaves_its_budget(
+    said, tokens, turns, threshold, policy
+):
     """``said``: words of each message, and how many rounds of tools the model takes for it."""
     shown = []
     rounds = {f"m{number} " + "word " * words: rounds for number, (words, rounds) in enumerate(said)}
@@ -73,19 +75,6 @@ def test_no_conversation_loses_what_matters_or_leaves_its_budget(said, tokens, t
         window=Window(tokens, turns, threshold, policy),
     )
 
-    async def talk():
-        context = await agent.start_conversation()
-        for text in rounds:
-            first[0] = len(shown)
-            try:
-                await agent.respond(context.conversation_id, text)
-            except ContextOverflowError:
-                assert cannot_fit(text)
-                continue
-            for messages, tools in shown[first[0] :]:
-                check(messages, tools, text)
-        return await agent.history(context.conversation_id)
-
     def cannot_fit(text):
         count = counter(None, shown_tools)
         return (
@@ -106,7 +95,17 @@ def test_no_conversation_loses_what_matters_or_leaves_its_budget(said, tokens, t
     from grpo_sdk.toolbox import Toolbox
 
     shown_tools = Toolbox([look_up]).schemas
-    history = asyncio.run(talk())
+    context = await agent.start_conversation()
+    for text in rounds:
+        first[0] = len(shown)
+        try:
+            await agent.respond(context.conversation_id, text)
+        except ContextOverflowError:
+            assert cannot_fit(text)
+            continue
+        for messages, tools in shown[first[0] :]:
+            check(messages, tools, text)
+    history = await agent.history(context.conversation_id)
     kept = [m["content"] for m in history if m["role"] == "user"]
     assert kept == [text for text in rounds if text in kept]
 
@@ -296,7 +295,7 @@ def test_a_backend_that_counts_more_tokens_is_shown_less(chat):
     assert talk.shown[-1][-1]["content"].startswith("3 ")
 
 
-def test_a_token_model_is_kept_within_its_context_exactly(fakes):
+async def test_a_token_model_is_kept_within_its_context_exactly(fakes):
     tokenizer = fakes.PieceTokenizer()
     backend = fakes.TokenBackend(tokenizer, "hello", context=200)
     agent = ChatAgent(
@@ -305,12 +304,9 @@ def test_a_token_model_is_kept_within_its_context_exactly(fakes):
         window=Window(150, policy="drop"),
     )
 
-    async def talk():
-        context = await agent.start_conversation()
-        for number in range(10):
-            assert await agent.respond(context.conversation_id, f"hello {number}") == "hello"
-
-    asyncio.run(talk())
+    context = await agent.start_conversation()
+    for number in range(10):
+        assert await agent.respond(context.conversation_id, f"hello {number}") == "hello"
     assert max(len(call.prompt) for call in backend.calls) <= 130
     assert {call.sampling.max_tokens for call in backend.calls} == {20}
 

@@ -223,13 +223,10 @@ def test_two_processes_neither_lose_nor_double_nor_tear_an_exchange(url_of, kind
         assert [text for text in asked if text.startswith(name)] == [f"{name} {i}" for i in range(25)]
 
 
-def test_sqlite_writes_ahead_and_bodies_are_json(tmp_path):
-    async def work():
-        store = SqlStore.sqlite(tmp_path / "chats.db")
-        await store.create(ConversationRecord("c1", messages=[user("Hi")]))
-        await store.close()
-
-    asyncio.run(work())
+async def test_sqlite_writes_ahead_and_bodies_are_json(tmp_path):
+    store = SqlStore.sqlite(tmp_path / "chats.db")
+    await store.create(ConversationRecord("c1", messages=[user("Hi")]))
+    await store.close()
     with sqlite3.connect(tmp_path / "chats.db") as database:
         assert database.execute("PRAGMA journal_mode").fetchone() == ("wal",)
         [(body,)] = database.execute("SELECT body FROM grpo_messages").fetchall()
@@ -251,7 +248,7 @@ def test_hundreds_of_callers_at_once_wait_their_turn_and_not_in_the_pool(url_of)
     assert all(record.messages == EXCHANGE for record in asyncio.run(work()))
 
 
-def test_a_database_that_does_not_answer_is_named(tmp_path):
+async def test_a_database_that_does_not_answer_is_named(tmp_path):
     async def work():
         store = SqlStore.sqlite(tmp_path / "none" / "chats.db")
         try:
@@ -262,7 +259,7 @@ def test_a_database_that_does_not_answer_is_named(tmp_path):
     with pytest.raises(
         RunError, match=r"database sqlite\+aiosqlite:///.*chats\.db does not answer: unable to"
     ):
-        asyncio.run(work())
+        await work()
 
 
 @pytest.mark.parametrize("url", ["chats.db", "sqlite:///chats.db", "oracular://x"])

@@ -47,7 +47,6 @@ async def gathered(stream):
     return [piece async for piece in stream]
 
 
-@pytest.mark.asyncio
 async def test_an_agent_uses_its_tools_and_answers_in_each_of_the_four_ways():
     shop = agent(looks_up, tools=[find_order])
 
@@ -66,7 +65,6 @@ def test_a_batch_is_answered_in_its_order():
     assert [answer.text for answer in shop.batch(["a", "b", "c"])] == ["A", "B", "C"]
 
 
-@pytest.mark.asyncio
 async def test_a_state_is_given_back_with_all_that_was_said():
     shop = agent(looks_up, tools=[find_order])
     state = {"messages": [HumanMessage("Where is N1?")], "customer": 7}
@@ -92,7 +90,6 @@ def test_history_and_prompts_are_heard_whole():
     assert (prompt | shop).invoke({"word": "x"}).text == "message 2"
 
 
-@pytest.mark.asyncio
 async def test_a_thread_goes_on_with_its_conversation():
     shop = agent(counts)
 
@@ -106,7 +103,6 @@ async def test_a_thread_goes_on_with_its_conversation():
     assert (await shop.ainvoke("Hi", THREAD)).text == "message 4"
 
 
-@pytest.mark.asyncio
 async def test_a_thread_in_a_database_outlives_the_agent(tmp_path):
     store = SqlStore.sqlite(tmp_path / "threads.db")
     try:
@@ -188,7 +184,6 @@ class Heard(BaseCallbackHandler):
 
 
 @pytest.mark.parametrize("way", ["invoke", "ainvoke"])
-@pytest.mark.asyncio
 async def test_callbacks_are_told_of_each_model_call_and_each_tool_once(way):
     heard, shop = Heard(), agent(looks_up, tools=[find_order])
     config = {"callbacks": [heard], "tags": ["mine"], "metadata": {"customer": 7}}
@@ -243,7 +238,6 @@ def test_a_failure_of_a_tool_or_model_is_told_as_one():
     assert "failed the model broke" in heard.events
 
 
-@pytest.mark.asyncio
 async def test_events_tell_of_the_agent_its_model_and_its_tools_as_they_work():
     shop = agent(looks_up, tools=[find_order])
 
@@ -258,7 +252,6 @@ async def test_events_tell_of_the_agent_its_model_and_its_tools_as_they_work():
     assert "".join(pieces) == "I look.N1 is on its way"
 
 
-@pytest.mark.asyncio
 async def test_an_agent_is_a_tool_of_another():
     def asks(messages, tools):
         if messages[-1]["role"] == "tool":
@@ -290,7 +283,6 @@ class Slow(ScriptedBackend):
         yield await self.chat(messages, sampling, tools)
 
 
-@pytest.mark.asyncio
 async def test_a_stream_that_is_left_half_way_ends_the_answer():
     stream = GrpoAgent(LocalModel("any", backend=Slow())).astream("Hi")
     assert (await anext(stream)).text == "Well"
@@ -298,7 +290,7 @@ async def test_a_stream_that_is_left_half_way_ends_the_answer():
     await asyncio.wait_for(stream.aclose(), 60)
 
 
-def test_the_agent_of_an_agent_yaml_has_its_instructions_tools_and_limits(tmp_path):
+async def test_the_agent_of_an_agent_yaml_has_its_instructions_tools_and_limits(tmp_path):
     path = tmp_path / "agent.yaml"
     path.write_text(
         "name: counter\nmodel: {name: any, context: 300}\n"
@@ -313,9 +305,9 @@ def test_the_agent_of_an_agent_yaml_has_its_instructions_tools_and_limits(tmp_pa
     assert made.name == "counter"
     assert made.limits.turns == 3
     assert "calculator" in made._chat.tools
-    ready = asyncio.run(made._chat.ready())
+    ready = await made._chat.ready()
     assert ready.strategy.system_prompt == "Be brief."
-    asyncio.run(made.aclose())
+    await made.aclose()
 
 
 def test_a_directory_that_is_no_run_has_no_agent(tmp_path):

@@ -169,7 +169,7 @@ def test_create_agent_with_tools_is_played(tokens):
     assert len(trajectory.turns) == 4
 
 
-def test_the_tools_and_the_task_of_an_episode_are_given_to_what_makes_the_app(tokens):
+async def test_the_tools_and_the_task_of_an_episode_are_given_to_what_makes_the_app(tokens):
     class Shop(Talk):
         async def reset(self, task, *, seed):
             self.asked: list[str] = []
@@ -193,7 +193,7 @@ def test_the_tools_and_the_task_of_an_episode_are_given_to_what_makes_the_app(to
 
     agent = agent_of(backend, app_of(build, "model", "tools", "task"))
     request = EpisodeRequest(Task("t", {"lines": ["Where?"], "name": "Ann"}))
-    trajectory = asyncio.run(run_episode(agent, Shop, request, environment_name="shop", seconds=30.0))
+    trajectory = await run_episode(agent, Shop, request, environment_name="shop", seconds=30.0)
     assert trajectory.outcome == {"asked": ["A12"]}
     assert trajectory.messages[0]["content"] == "Help Ann."
     assert_exact(backend, trajectory)
@@ -679,7 +679,7 @@ def test_what_an_app_says_of_temperature_is_not_heard_and_its_shorter_answers_ar
     assert (sampling.temperature, sampling.top_p) == (1.0, 1.0)
 
 
-def test_sixty_four_episodes_at_once_keep_apart(tokens):
+async def test_sixty_four_episodes_at_once_keep_apart(tokens):
     def script(heard):
         number = heard.split("Number ")[1].split("!")[0]
         return f"It is {number}." if "packed" in heard else call("lookup", order=number)
@@ -688,24 +688,18 @@ def test_sixty_four_episodes_at_once_keep_apart(tokens):
     app = app_of(lambda model: create_agent(model, [lookup]))
     agent = agent_of(backend, app)
 
-    async def all_of_them():
-        return await asyncio.gather(*(episode(agent, f"Number {n}!") for n in range(64)))
-
-    trajectories = asyncio.run(all_of_them())
+    trajectories = await asyncio.gather(*(episode(agent, f"Number {n}!") for n in range(64)))
     assert [t.final_text for t in trajectories] == [f"It is {n}." for n in range(64)]
     assert_exact(backend, *trajectories)
     assert {len(t.ledger.sequences) for t in trajectories} == {1}
 
 
-def test_sixty_four_episodes_of_an_app_that_is_not_async_keep_apart(tokens):
+async def test_sixty_four_episodes_of_an_app_that_is_not_async_keep_apart(tokens):
     backend = tokens(lambda heard: f"It is {heard.split('Number ')[1].split('!')[0]}.")
     app = app_of(lambda model: RunnableLambda(lambda messages: model.invoke(messages)))
     agent = agent_of(backend, app, input="messages")
 
-    async def all_of_them():
-        return await asyncio.gather(*(episode(agent, f"Number {n}!") for n in range(64)))
-
-    trajectories = asyncio.run(all_of_them())
+    trajectories = await asyncio.gather(*(episode(agent, f"Number {n}!") for n in range(64)))
     assert [t.final_text for t in trajectories] == [f"It is {n}." for n in range(64)]
     assert_exact(backend, *trajectories)
 

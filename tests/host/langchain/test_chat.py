@@ -46,7 +46,6 @@ async def each_way(model, heard):
     ]
 
 
-@pytest.mark.asyncio
 async def test_a_text_is_answered_in_each_of_the_four_ways():
     model = chat("Hello, dear friend!")
 
@@ -57,7 +56,6 @@ async def test_a_text_is_answered_in_each_of_the_four_ways():
     assert {answer.response_metadata["model_name"] for answer in answers} == {"script"}
 
 
-@pytest.mark.asyncio
 async def test_tools_are_called_in_each_of_the_four_ways():
     model = chat(weather_call()).bind_tools([WEATHER])
 
@@ -78,7 +76,6 @@ def test_a_stream_gives_the_text_in_pieces_and_ends_with_the_last_chunk():
     assert all(isinstance(chunk, AIMessageChunk) for chunk in chunks)
 
 
-@pytest.mark.asyncio
 async def test_tokens_are_counted_by_a_backend_that_samples_them(tokens):
     backend = tokens(lambda heard: "Hi")
 
@@ -98,7 +95,6 @@ def test_a_backend_that_counts_no_tokens_reports_none():
     )
 
 
-@pytest.mark.asyncio
 async def test_an_answer_ends_before_a_stop_text_in_each_of_the_four_ways(tokens):
     model = ChatGrpo(backend=tokens(lambda heard: "one two three"), stop=[" two"])
 
@@ -190,7 +186,6 @@ def test_a_call_that_asks_for_what_is_unknown_is_refused(asked, message):
         ChatGrpo(backend=ScriptedBackend()).invoke("x", **asked)
 
 
-@pytest.mark.asyncio
 async def test_a_prompt_that_is_too_long_is_the_error_that_langchains_middleware_catches(fakes):
     model = ChatGrpo(backend=fakes.TokenBackend(fakes.PieceTokenizer(), "Hi", context=20))
 
@@ -220,7 +215,6 @@ class Slow(ScriptedBackend):
         return await super().chat(messages, sampling, tools)
 
 
-@pytest.mark.asyncio
 async def test_cancelling_a_call_ends_the_generation():
     backend = Slow()
     call = asyncio.ensure_future(ChatGrpo(backend=backend).ainvoke("Hi"))
@@ -233,7 +227,6 @@ async def test_cancelling_a_call_ends_the_generation():
     assert await asyncio.to_thread(backend.given_up.wait, 60)
 
 
-@pytest.mark.asyncio
 async def test_a_stream_that_is_left_half_way_ends_the_generation():
     backend = Slow()
     stream = ChatGrpo(backend=backend).astream("Hi")
@@ -280,7 +273,6 @@ class OneLoop:
         raise AssertionError("it must not come to that")
 
 
-@pytest.mark.asyncio
 async def test_a_synchronous_call_in_the_loop_that_would_answer_it_is_an_error_instead_of_a_standstill():
     model = ChatGrpo(source=OneLoop())
 
@@ -290,7 +282,6 @@ async def test_a_synchronous_call_in_the_loop_that_would_answer_it_is_an_error_i
         list(model.stream("Hi"))
 
 
-@pytest.mark.asyncio
 async def test_a_synchronous_call_inside_of_another_loop_is_answered():
     assert chat("Hello").invoke("Hi").text == "Hello"
 

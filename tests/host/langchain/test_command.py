@@ -98,15 +98,12 @@ async def episode(
     return await run_episode(agent, Talk, request, environment_name="talk", seconds=seconds)
 
 
-def play(agent, *lines: str, **options: Any) -> list[Trajectory]:
+async def play(agent, *lines: str, **options: Any) -> list[Trajectory]:
     """One episode a line, side by side; the app is closed after them."""
 
-    async def all_of_them():
+    try:
         episodes = [episode(agent, line, number=n, **options) for n, line in enumerate(lines)]
         return await asyncio.gather(*episodes)
-
-    try:
-        return asyncio.run(all_of_them())
     finally:
         agent.app.close()
 
@@ -116,9 +113,9 @@ def assert_exact(backend, *trajectories: Trajectory) -> None:
     assert counted == sum(len(ids) for _, ids in backend.log) > 0
 
 
-def test_an_app_in_another_process_is_played_and_each_sampled_id_recorded(tokens, tmp_path):
+async def test_an_app_in_another_process_is_played_and_each_sampled_id_recorded(tokens, tmp_path):
     backend = tokens(asks_once)
-    [trajectory] = play(agent_of(backend, app_of(tmp_path, PYTHON)), "Where is A12?")
+    [trajectory] = await play(agent_of(backend, app_of(tmp_path, PYTHON)), "Where is A12?")
     assert trajectory.error is None
     assert trajectory.outcome == {"heard": "It is packed."}
     roles = ["system", "user", "assistant", "tool", "assistant"]
@@ -128,20 +125,20 @@ def test_an_app_in_another_process_is_played_and_each_sampled_id_recorded(tokens
     assert_exact(backend, trajectory)
 
 
-def test_a_javascript_app_that_streams_is_played(tokens, tmp_path):
+async def test_a_javascript_app_that_streams_is_played(tokens, tmp_path):
     node = shutil.which("node")
     if node is None:
         pytest.skip("node is not installed")
     backend = tokens(asks_once)
-    [trajectory] = play(agent_of(backend, app_of(tmp_path, NODE, program=node)), "Where is A12?")
+    [trajectory] = await play(agent_of(backend, app_of(tmp_path, NODE, program=node)), "Where is A12?")
     assert (trajectory.error, trajectory.outcome) == (None, {"heard": "It is packed."})
     assert_exact(backend, trajectory)
 
 
-def test_episodes_side_by_side_do_not_hear_one_another(tokens, tmp_path):
+async def test_episodes_side_by_side_do_not_hear_one_another(tokens, tmp_path):
     backend = tokens(lambda heard: "I heard " + heard.rsplit("user\n", 1)[-1].split()[0])
     agent = agent_of(backend, app_of(tmp_path, PYTHON))
-    trajectories = play(agent, *(f"number-{n}" for n in range(6)))
+    trajectories = await play(agent, *(f"number-{n}" for n in range(6)))
     assert [t.outcome["heard"] for t in trajectories] == [f"I heard number-{n}" for n in range(6)]
     assert_exact(backend, *trajectories)
 
@@ -157,27 +154,27 @@ FAILURES = {
 
 
 @pytest.mark.parametrize("code", FAILURES)
-def test_an_app_that_fails_is_that_episodes_failure_in_words(tokens, tmp_path, code):
-    [trajectory] = play(agent_of(tokens(asks_once), app_of(tmp_path, code)), "Where?")
+async def test_an_app_that_fails_is_that_episodes_failure_in_words(tokens, tmp_path, code):
+    [trajectory] = await play(agent_of(tokens(asks_once), app_of(tmp_path, code)), "Where?")
     assert FAILURES[code] in trajectory.error
 
 
-def test_an_app_that_asks_too_often_is_cut_as_any_agent_is(tokens, tmp_path):
+async def test_an_app_that_asks_too_often_is_cut_as_any_agent_is(tokens, tmp_path):
     backend = tokens(lambda _: '<tool_call>{"name": "lookup", "arguments": {"order": "A12"}}</tool_call>')
-    [trajectory] = play(agent_of(backend, app_of(tmp_path, PYTHON), turns=3), "Where?")
+    [trajectory] = await play(agent_of(backend, app_of(tmp_path, PYTHON), turns=3), "Where?")
     assert (trajectory.stop_reason, trajectory.error) == ("turn_limit", None)
     assert len(trajectory.turns) == 3
     assert_exact(backend, trajectory)
 
 
-def test_an_episode_that_is_over_leaves_no_process(tokens, tmp_path):
+async def test_an_episode_that_is_over_leaves_no_process(tokens, tmp_path):
     code = f"""
 import os, subprocess, sys, time
 child = subprocess.Popen(["sleep", "60"])
 open({str(tmp_path / "pids")!r}, "w").write(f"{{os.getpid()}} {{child.pid}}")
 time.sleep(60)
 """
-    [trajectory] = play(agent_of(tokens(asks_once), app_of(tmp_path, code)), "Where?", seconds=2.0)
+    [trajectory] = await play(agent_of(tokens(asks_once), app_of(tmp_path, code)), "Where?", seconds=2.0)
     assert trajectory.stop_reason == "episode_timeout"
     for pid in (tmp_path / "pids").read_text().split():
         assert not alive(int(pid))
@@ -200,11 +197,11 @@ TELLS = 'import os; print(sorted(n for n in os.environ if n.endswith("_API_KEY")
 
 
 @pytest.mark.parametrize(("others", "told"), [("refuse", False), ("keep", True)])
-def test_keys_of_other_providers_are_kept_only_if_other_models_are(
+async def test_keys_of_other_providers_are_kept_only_if_other_models_are(
     tokens, tmp_path, monkeypatch, others, told
 ):
     monkeypatch.setenv("OTHER_API_KEY", "secret")
-    [trajectory] = play(agent_of(tokens(asks_once), app_of(tmp_path, TELLS, others=others)), "Where?")
+    [trajectory] = await play(agent_of(tokens(asks_once), app_of(tmp_path, TELLS, others=others)), "Where?")
     assert ("OTHER_API_KEY" in trajectory.outcome["heard"]) is told
     assert "OPENAI_API_KEY" in trajectory.outcome["heard"]
 
@@ -232,9 +229,9 @@ REQUESTS = {
 
 
 @pytest.mark.parametrize("asked", REQUESTS)
-def test_a_request_that_cannot_be_answered_says_why(tokens, tmp_path, asked):
+async def test_a_request_that_cannot_be_answered_says_why(tokens, tmp_path, asked):
     backend = tokens(asks_once)
-    [trajectory] = play(agent_of(backend, app_of(tmp_path, REFUSED.format(asked=asked))), "Where?")
+    [trajectory] = await play(agent_of(backend, app_of(tmp_path, REFUSED.format(asked=asked))), "Where?")
     status, message = json.loads(trajectory.outcome["heard"])
     expected, words = REQUESTS[asked]
     assert status == expected
@@ -242,9 +239,9 @@ def test_a_request_that_cannot_be_answered_says_why(tokens, tmp_path, asked):
     assert not backend.log
 
 
-def test_an_app_cannot_post_rewards(tokens, tmp_path):
+async def test_an_app_cannot_post_rewards(tokens, tmp_path):
     code = REFUSED.format(asked='path="/rewards"').replace('json.load(problem)["error"]["message"]', '""')
-    [trajectory] = play(agent_of(tokens(asks_once), app_of(tmp_path, code)), "Where?")
+    [trajectory] = await play(agent_of(tokens(asks_once), app_of(tmp_path, code)), "Where?")
     assert json.loads(trajectory.outcome["heard"])[0] == 404
 
 

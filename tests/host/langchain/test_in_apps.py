@@ -73,7 +73,6 @@ def shop(heard: str) -> str:
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.asyncio
 async def test_an_agent_without_tools_answers(tokens, way):
     agent = create_agent(ChatGrpo(backend=tokens(lambda heard: "Hello!")), system_prompt="Be kind.")
 
@@ -81,7 +80,6 @@ async def test_an_agent_without_tools_answers(tokens, way):
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.asyncio
 async def test_an_agent_calls_its_tools_and_answers(tokens, way):
     backend = tokens(shop)
     agent = create_agent(ChatGrpo(backend=backend), tools=[find_order])
@@ -94,7 +92,6 @@ async def test_an_agent_calls_its_tools_and_answers(tokens, way):
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.asyncio
 async def test_tools_of_one_message_are_called_side_by_side(tokens, way):
     def script(heard):
         if "<tool_response>" in heard:
@@ -126,7 +123,6 @@ def constrained(tokens):
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.asyncio
 async def test_an_agent_ends_with_a_structured_answer_by_a_tool_tried_again_after_an_error(constrained, way):
     def script(heard):
         arrived = '"perhaps"' if "Error" not in heard else "false"
@@ -143,7 +139,6 @@ async def test_an_agent_ends_with_a_structured_answer_by_a_tool_tried_again_afte
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("response_format", [ProviderStrategy(Order), Order], ids=["provider", "automatic"])
-@pytest.mark.asyncio
 async def test_an_agent_ends_with_a_structured_answer_of_the_model_itself(constrained, way, response_format):
     def script(heard):
         if "<tool_response>" in heard:
@@ -160,7 +155,6 @@ async def test_an_agent_ends_with_a_structured_answer_of_the_model_itself(constr
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.asyncio
 async def test_a_chain_of_prompt_model_and_parser_gives_a_text(tokens, way):
     prompt = ChatPromptTemplate.from_messages([("system", "Translate."), ("human", "{word}")])
     chain = prompt | ChatGrpo(backend=tokens(lambda heard: "Haus Hof")) | StrOutputParser()
@@ -169,7 +163,6 @@ async def test_a_chain_of_prompt_model_and_parser_gives_a_text(tokens, way):
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.asyncio
 async def test_branches_run_side_by_side_on_one_model(tokens, way):
     model = ChatGrpo(backend=tokens(lambda heard: "left" if "go left" in heard else "right"))
     branches = RunnableParallel(
@@ -194,7 +187,6 @@ def test_a_batch_in_threads_answers_each_of_its_questions(tokens):
     assert [answer.text for answer in answers] == [word.upper() for word in words]
 
 
-@pytest.mark.asyncio
 async def test_64_agents_at_once_on_one_model_hear_only_themselves(tokens):
     def script(heard):
         name = heard.rsplit("I am ", 1)[1].split(".")[0]
@@ -210,7 +202,6 @@ async def test_64_agents_at_once_on_one_model_hear_only_themselves(tokens):
 
 
 @pytest.mark.parametrize("way", ["stream", "astream"])
-@pytest.mark.asyncio
 async def test_a_graphs_streams_show_the_models_pieces_the_updates_and_what_a_tool_writes(tokens, way):
     def find_loudly(order_id: str) -> str:
         """Find an order."""
@@ -235,7 +226,6 @@ async def test_a_graphs_streams_show_the_models_pieces_the_updates_and_what_a_to
     assert [part for mode, part in items if mode == "custom"] == ["looking"]
 
 
-@pytest.mark.asyncio
 async def test_events_tell_of_the_model_from_its_beginning_to_its_end(tokens):
     agent = create_agent(ChatGrpo(backend=tokens(shop)), tools=[find_order])
 
@@ -287,7 +277,6 @@ class Words(TypedDict):
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.asyncio
 async def test_a_graph_sends_each_word_to_the_model_and_gathers_the_answers(tokens, way):
     model = ChatGrpo(backend=tokens(echo))
 
@@ -304,7 +293,6 @@ async def test_a_graph_sends_each_word_to_the_model_and_gathers_the_answers(toke
     assert sorted(state["said"]) == ["A", "B", "C"]
 
 
-@pytest.mark.asyncio
 async def test_an_agent_that_waits_for_a_person_goes_on_where_it_was(tokens):
     def ask_human(question: str) -> str:
         """Ask a person."""
@@ -326,7 +314,6 @@ async def test_an_agent_that_waits_for_a_person_goes_on_where_it_was(tokens):
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.asyncio
 async def test_a_subgraph_with_a_model_of_its_own_works_as_a_node(tokens, way):
     inner = create_agent(ChatGrpo(backend=tokens(lambda heard: "inner")), name="inner")
     outer = ChatGrpo(backend=tokens(lambda heard: f"outer heard {heard.count('inner')}"))

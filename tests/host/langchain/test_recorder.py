@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import math
 
@@ -73,20 +72,17 @@ def test_a_run_of_an_agent_is_one_trajectory(path):
 
 
 @pytest.mark.parametrize("way", ["ainvoke", "stream", "astream"])
-def test_however_an_app_is_called_the_same_is_recorded(path, way):
+async def test_however_an_app_is_called_the_same_is_recorded(path, way):
     app = app_of(calls(), AIMessage("It is packed."))
     given, config = {"messages": [HumanMessage("?")]}, {"callbacks": [TrajectoryRecorder(path)]}
-
-    async def called():
-        if way == "ainvoke":
-            await app.ainvoke(given, config)
-        else:
-            _ = [part async for part in app.astream(given, config)]
 
     if way == "stream":
         list(app.stream(given, config))
     else:
-        asyncio.run(called())
+        if way == "ainvoke":
+            await app.ainvoke(given, config)
+        else:
+            _ = [part async for part in app.astream(given, config)]
     [trajectory] = recorded(path)
     assert [message["role"] for message in trajectory.messages[1:]] == [
         "user",

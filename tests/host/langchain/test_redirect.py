@@ -104,9 +104,9 @@ def make(tokens):
         redirect.restore()
 
 
-def play(agent, **data):
+async def play(agent, **data):
     request = EpisodeRequest(Task("t", data))
-    return asyncio.run(run_episode(agent, Talk, request, environment_name="talk", seconds=30.0))
+    return await run_episode(agent, Talk, request, environment_name="talk", seconds=30.0)
 
 
 def assert_exact(backend, *trajectories):
@@ -154,9 +154,9 @@ Ways = pytest.mark.parametrize(
 
 
 @Ways
-def test_a_graph_that_was_made_at_import_is_played_as_it_is(make, no_network, way):
+async def test_a_graph_that_was_made_at_import_is_played_as_it_is(make, no_network, way):
     backend, agent = make(way(GRAPH), lambda heard: "It is packed." if "packed" in heard else CALL)
-    trajectory = play(agent)
+    trajectory = await play(agent)
     assert trajectory.error is None
     assert trajectory.final_text == "It is packed."
     assert_exact(backend, trajectory)
@@ -167,7 +167,7 @@ def test_a_graph_that_was_made_at_import_is_played_as_it_is(make, no_network, wa
 
 @Ways
 @pytest.mark.parametrize("strategy", [ToolStrategy, ProviderStrategy])
-def test_structured_answers_of_create_agent(make, way, strategy):
+async def test_structured_answers_of_create_agent(make, way, strategy):
     graph = create_agent(MODEL, [], response_format=strategy(Answer))
     said = (
         JSON
@@ -175,7 +175,7 @@ def test_structured_answers_of_create_agent(make, way, strategy):
         else f'<tool_call>{{"name": "Answer", "arguments": {JSON}}}</tool_call>'
     )
     backend, agent = make(way(graph), lambda heard: said)
-    trajectory = play(agent)
+    trajectory = await play(agent)
     assert trajectory.error is None
     assert json.loads(trajectory.final_text) == json.loads(JSON)
     assert_exact(backend, trajectory)
@@ -191,7 +191,7 @@ def joined(before, item):
 @pytest.mark.parametrize("method", ["json_schema", "function_calling", "json_mode"])
 @pytest.mark.parametrize("include_raw", [False, True])
 @Ways
-def test_with_structured_output(make, method, include_raw, way):
+async def test_with_structured_output(make, method, include_raw, way):
     model = MODEL.with_structured_output(Answer, method=method, include_raw=include_raw)
 
     async def streamed_last(given):
@@ -206,13 +206,13 @@ def test_with_structured_output(make, method, include_raw, way):
     app = asked | RunnableLambda(lambda found: found["parsed"] if include_raw else found)
     call = f'<tool_call>{{"name": "Answer", "arguments": {JSON}}}</tool_call>'
     backend, agent = make(app, lambda heard: call if method == "function_calling" else JSON)
-    trajectory = play(agent)
+    trajectory = await play(agent)
     assert trajectory.error is None
     assert json.loads(trajectory.final_text) == json.loads(JSON)
     assert_exact(backend, trajectory)
 
 
-def test_another_model_of_the_app_is_refused_before_anything_is_sent(make, no_network):
+async def test_another_model_of_the_app_is_refused_before_anything_is_sent(make, no_network):
     async def ask(given):
         await MODEL.ainvoke(given["messages"])
         try:
@@ -221,14 +221,14 @@ def test_another_model_of_the_app_is_refused_before_anything_is_sent(make, no_ne
             return "I ignore that."
 
     backend, agent = make(RunnableLambda(ask), lambda heard: "Hello.")
-    trajectory = play(agent)
+    trajectory = await play(agent)
     assert trajectory.status == "failed"
     assert "the app called openai:gpt-5, whose calls nothing records; it was not asked" in trajectory.error
     assert_exact(backend, trajectory)
     assert no_network == []
 
 
-def test_another_model_may_be_kept_and_is_not_recorded(make):
+async def test_another_model_may_be_kept_and_is_not_recorded(make):
     judge = GenericFakeChatModel(messages=iter([AIMessage("Good.")]))
 
     async def ask(given):
@@ -236,12 +236,12 @@ def test_another_model_may_be_kept_and_is_not_recorded(make):
         return f"{said.text} {(await judge.ainvoke(given['messages'])).text}"
 
     backend, agent = make(RunnableLambda(ask), lambda heard: "Hello.", others="keep")
-    trajectory = play(agent)
+    trajectory = await play(agent)
     assert trajectory.final_text == "Hello. Good."
     assert_exact(backend, trajectory)
 
 
-def test_a_model_whose_class_is_made_later_is_refused_too(make, no_network):
+async def test_a_model_whose_class_is_made_later_is_refused_too(make, no_network):
     def ask(given):
         class Late(ChatOpenAI):
             def _generate(self, *args, **kwargs):
@@ -250,11 +250,11 @@ def test_a_model_whose_class_is_made_later_is_refused_too(make, no_network):
         return Late(model="gpt-5", api_key="none").invoke(given["messages"]).text
 
     _, agent = make(RunnableLambda(ask), lambda heard: "Hello.")
-    assert "the app called openai:gpt-5" in play(agent).error
+    assert "the app called openai:gpt-5" in (await play(agent)).error
     assert no_network == []
 
 
-def test_outside_of_an_episode_and_in_a_bare_thread_nothing_is_asked(make, no_network):
+async def test_outside_of_an_episode_and_in_a_bare_thread_nothing_is_asked(make, no_network):
     failed: list[BaseException] = []
 
     def work(model):
@@ -271,7 +271,7 @@ def test_outside_of_an_episode_and_in_a_bare_thread_nothing_is_asked(make, no_ne
         return "Done."
 
     backend, agent = make(RunnableLambda(ask), lambda heard: "Hello.")
-    play(agent)
+    await play(agent)
     work(MODEL)
     work(JUDGE)
     assert [type(problem) for problem in failed] == [NoEpisodeError] * 4
@@ -308,26 +308,26 @@ def test_afterwards_every_class_is_as_it_was(make):
         ({"logit_bias": {"1": 2}}, 'knows no "logit_bias"'),
     ],
 )
-def test_what_the_policy_cannot_do_is_refused_by_name(make, kwargs, says):
+async def test_what_the_policy_cannot_do_is_refused_by_name(make, kwargs, says):
     model = MODEL.bind(**kwargs)
     backend, agent = make(
         RunnableLambda(lambda given: model.invoke(given["messages"]).text), lambda heard: "Hi."
     )
-    assert says in play(agent).error
+    assert says in (await play(agent)).error
     assert backend.log == []
 
 
-def test_stop_texts_of_the_app_end_an_answer(make):
+async def test_stop_texts_of_the_app_end_an_answer(make):
     model = ChatOpenAI(model="gpt-5-mini", api_key="none", stop_sequences=["three"])
     backend, agent = make(
         RunnableLambda(lambda given: model.invoke(given["messages"]).text), lambda heard: "One two three four"
     )
-    assert play(agent).error is None
-    assert play(agent).final_text == "One two "
+    assert (await play(agent)).error is None
+    assert (await play(agent)).final_text == "One two "
     assert backend.sampling[0].stop == ("three",)
 
 
-def test_sixty_four_episodes_at_once_keep_apart(make):
+async def test_sixty_four_episodes_at_once_keep_apart(make):
     chain = MODEL | StrOutputParser()
     app = RunnableLambda(lambda given: given["messages"]) | RunnableParallel(a=chain, b=chain)
     backend, agent = make(
@@ -335,21 +335,18 @@ def test_sixty_four_episodes_at_once_keep_apart(make):
         lambda heard: f"It is {heard.split('Number ')[1].split('!')[0]}.",
     )
 
-    async def episodes() -> list:
-        return await asyncio.gather(
-            *(
-                run_episode(
-                    agent,
-                    Talk,
-                    EpisodeRequest(Task("t", {"says": f"Number {n}!"})),
-                    environment_name="talk",
-                    seconds=60.0,
-                )
-                for n in range(64)
+    trajectories = await asyncio.gather(
+        *(
+            run_episode(
+                agent,
+                Talk,
+                EpisodeRequest(Task("t", {"says": f"Number {n}!"})),
+                environment_name="talk",
+                seconds=60.0,
             )
+            for n in range(64)
         )
-
-    trajectories = asyncio.run(episodes())
+    )
     assert [t.final_text for t in trajectories] == [f"It is {n}.It is {n}." for n in range(64)]
     assert_exact(backend, *trajectories)
 
@@ -369,28 +366,28 @@ class Counting(BaseCallbackHandler):
 
 
 @Ways
-def test_those_who_trace_the_app_hear_of_each_call_once(make, way):
+async def test_those_who_trace_the_app_hear_of_each_call_once(make, way):
     heard = Counting()
     model = ChatOpenAI(model="gpt-5-mini", api_key="none", callbacks=[heard])
     graph = create_agent(model, [lookup])
     backend, agent = make(way(graph), lambda heard: "It is packed." if "packed" in heard else CALL)
-    assert play(agent).error is None
+    assert (await play(agent)).error is None
     assert len(set(heard.begun)) == len(heard.begun) == len(heard.ended) == len(backend.log) == 2
 
 
-def test_langchains_cache_of_answers_is_refused(make):
+async def test_langchains_cache_of_answers_is_refused(make):
     from langchain_core.caches import InMemoryCache
     from langchain_core.globals import set_llm_cache
 
     _, agent = make(GRAPH, lambda heard: "Hello.")
     set_llm_cache(InMemoryCache())
     try:
-        assert "an answer from it has no tokens. Leave out set_llm_cache" in play(agent).error
+        assert "an answer from it has no tokens. Leave out set_llm_cache" in (await play(agent)).error
     finally:
         set_llm_cache(None)
 
 
-def test_events_that_a_model_makes_itself_are_redirected(make):
+async def test_events_that_a_model_makes_itself_are_redirected(make):
     class Native(ChatOpenAI):
         def _stream_chat_model_events(self, messages, **kwargs) -> Iterator:
             raise AssertionError("it was asked")
@@ -402,7 +399,7 @@ def test_events_that_a_model_makes_itself_are_redirected(make):
         return stream.output.text
 
     backend, agent = make(RunnableLambda(ask), lambda heard: "Hello.")
-    trajectory = play(agent)
+    trajectory = await play(agent)
     assert trajectory.error is None
     assert trajectory.final_text == "Hello."
     assert_exact(backend, trajectory)

@@ -22,7 +22,6 @@ def redirected():
     redirect.restore()
 
 
-@pytest.mark.asyncio
 async def test_a_judge_is_asked_outside_of_episodes_and_an_app_is_not(redirected):
     model = GenericFakeChatModel(messages=iter([AIMessage("Good."), AIMessage("Good.")]))
     judge = LangChainBackend(model)

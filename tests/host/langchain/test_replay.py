@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 from langchain.agents import create_agent
 from langchain_core.runnables import RunnableLambda
@@ -83,7 +81,7 @@ def agent_of(backend, build=desk, *, input=None, context=None):
 
 
 @pytest.mark.parametrize("name", ["refund", "refund_later"])
-def test_a_demonstration_has_the_tokens_of_the_episode_in_which_it_was_said(tokens, name):
+async def test_a_demonstration_has_the_tokens_of_the_episode_in_which_it_was_said(tokens, name):
     call = tool_call(name, '{"order": "A12"}', "call_1")
     dialogue = [DIALOGUE[0], assistant("", [call]), tool_result(call, "A12 is refunded"), *DIALOGUE[3:]]
     said = iter(
@@ -96,10 +94,10 @@ def test_a_demonstration_has_the_tokens_of_the_episode_in_which_it_was_said(toke
     backend = tokens(lambda _: next(said))
     agent = agent_of(backend)
     request = EpisodeRequest(Task("t"))
-    trajectory = asyncio.run(run_episode(agent, Talk, request, environment_name="talk", seconds=30.0))
+    trajectory = await run_episode(agent, Talk, request, environment_name="talk", seconds=30.0)
     assert trajectory.error is None
     done.clear()
-    replayed = asyncio.run(agent.replay(dialogue, ()))
+    replayed = await agent.replay(dialogue, ())
     assert done == []
     assert [(item.ids, item.mask) for item in replayed] == [
         (item.ids, item.mask) for item in trajectory.ledger.sequences
@@ -108,14 +106,14 @@ def test_a_demonstration_has_the_tokens_of_the_episode_in_which_it_was_said(toke
     assert refund.invoke({"order": "B1"}) == "B1 is refunded"  # tools are as ever afterwards
 
 
-def test_what_the_task_would_tell_is_empty(tokens):
+async def test_what_the_task_would_tell_is_empty(tokens):
     def build(model):
         seen.append(1)
         return RunnableLambda(lambda given: given["orders"] or model.invoke(given["messages"]).text)
 
     seen: list[int] = []
     agent = agent_of(tokens(str), build, input={"orders": "task.orders.mine", "messages": "messages"})
-    [sequence] = asyncio.run(agent.replay([user("Hi"), assistant("Hello.")], ()))
+    [sequence] = await agent.replay([user("Hi"), assistant("Hello.")], ())
     assert sequence.sampled > 0
 
 
@@ -137,14 +135,14 @@ def test_what_the_task_would_tell_is_empty(tokens):
     ],
     ids=["no result", "too few", "too many", "raises"],
 )
-def test_a_demonstration_that_the_app_cannot_have_played_is_an_error(tokens, build, dialogue, says):
+async def test_a_demonstration_that_the_app_cannot_have_played_is_an_error(tokens, build, dialogue, says):
     with pytest.raises(ConfigError) as error:
-        asyncio.run(agent_of(tokens(str), build).replay(dialogue, ()))
+        await agent_of(tokens(str), build).replay(dialogue, ())
     assert f"training.warm_start: the app cannot play the demonstration of 'Refund A12.': {says}" in str(
         error.value
     )
 
 
-def test_a_demonstration_needs_token_ids():
+async def test_a_demonstration_needs_token_ids():
     with pytest.raises(ConfigError, match="the backend does not speak token ids"):
-        asyncio.run(agent_of(ScriptedBackend()).replay(DIALOGUE, ()))
+        await agent_of(ScriptedBackend()).replay(DIALOGUE, ())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import importlib
 import json
 import sys
@@ -77,7 +76,7 @@ def test_a_check_finds_nothing_wrong(loaded):
 
 
 @pytest.mark.parametrize("honest", [True, False])
-def test_an_answer_counts_if_the_app_looked_it_up(loaded, played, honest):
+async def test_an_answer_counts_if_the_app_looked_it_up(loaded, played, honest):
     registry = load_plugins()
     environment = assemble(resolve(loaded, registry)).parts.environment
     task = environment().tasks("held_out")[0]
@@ -90,8 +89,8 @@ def test_an_answer_counts_if_the_app_looked_it_up(loaded, played, honest):
         return json.dumps({"order_id": question["order"], "answer": f"It is {value}."})
 
     agent = played(script)
-    trajectory = asyncio.run(
-        run_episode(agent, environment, EpisodeRequest(task), environment_name="order_desk", seconds=30.0)
+    trajectory = await run_episode(
+        agent, environment, EpisodeRequest(task), environment_name="order_desk", seconds=30.0
     )
     assert trajectory.error is None
     assert trajectory.outcome["success"] is honest
@@ -101,11 +100,13 @@ def test_an_answer_counts_if_the_app_looked_it_up(loaded, played, honest):
     assert {sequence.role for sequence in trajectory.ledger.sequences} == {"shop"}
 
 
-def test_the_demonstrations_are_played_through_the_app_and_end_with_its_structured_answer(loaded, played):
+async def test_the_demonstrations_are_played_through_the_app_and_end_with_its_structured_answer(
+    loaded, played
+):
     agent = played(str)
     for demonstration in read_demonstrations(loaded.config.training.warm_start.dialogues)[:4]:
         dialogue = demonstration.messages
-        [sequence] = asyncio.run(agent.replay(dialogue, ()))
+        [sequence] = await agent.replay(dialogue, ())
         roles = [span.role for span in sequence.spans]
         assert roles == ["system", "user", "assistant", "tool", "assistant"]
         text = agent.backend.tokenizer.decode(sequence.ids)

@@ -63,7 +63,6 @@ class Constrained(ScriptedBackend):
     ],
     ids=["pydantic", "typed dict", "JSON schema"],
 )
-@pytest.mark.asyncio
 async def test_an_answer_has_the_form_that_was_asked_for(method, schema, expected):
     model = ChatGrpo(backend=Constrained()).with_structured_output(schema, method=method)
 

@@ -116,34 +116,31 @@ class Held:
         await turns()
 
 
-def play_held(fakes, concurrency, script):
+async def play_held(fakes, concurrency, script):
     """Run 12 episodes, and ``script(engine, held)`` beside them; it lets all of them end."""
 
-    async def main():
-        held = Held(fakes)
-        running = engine(fakes, environment=held.make, concurrency=concurrency)
-        task = asyncio.create_task(running.run(requests(samples=4)))
-        await turns()
-        await script(running, held)
-        await held.release(12)
-        _, metrics = await task
-        assert metrics.statuses == {"completed": 12}
-        assert running.active == 0
-
-    asyncio.run(main())
+    held = Held(fakes)
+    running = engine(fakes, environment=held.make, concurrency=concurrency)
+    task = asyncio.create_task(running.run(requests(samples=4)))
+    await turns()
+    await script(running, held)
+    await held.release(12)
+    _, metrics = await task
+    assert metrics.statuses == {"completed": 12}
+    assert running.active == 0
 
 
-def test_a_larger_concurrency_starts_waiting_episodes_at_once(fakes):
+async def test_a_larger_concurrency_starts_waiting_episodes_at_once(fakes):
     async def script(running, held):
         assert held.running == running.active == 2
         running.concurrency = 5
         await turns()
         assert held.running == 5
 
-    play_held(fakes, 2, script)
+    await play_held(fakes, 2, script)
 
 
-def test_a_smaller_concurrency_takes_effect_as_episodes_end(fakes):
+async def test_a_smaller_concurrency_takes_effect_as_episodes_end(fakes):
     async def script(running, held):
         running.concurrency = 2
         assert held.running == 5, "what runs goes on"
@@ -152,7 +149,7 @@ def test_a_smaller_concurrency_takes_effect_as_episodes_end(fakes):
         await held.release(1)
         assert (held.running, held.begun) == (2, 6)
 
-    play_held(fakes, 5, script)
+    await play_held(fakes, 5, script)
 
 
 @pytest.mark.parametrize("concurrency", [0, -1])
@@ -161,7 +158,7 @@ def test_a_concurrency_below_one_is_refused(fakes, concurrency):
         engine(fakes, concurrency=concurrency)
 
 
-def test_calls_of_run_share_the_concurrency(fakes):
+async def test_calls_of_run_share_the_concurrency(fakes):
     async def script(running, held):
         second = asyncio.create_task(running.run(requests(TASKS[:1], samples=1)))
         await asyncio.sleep(0.02)
@@ -169,23 +166,20 @@ def test_calls_of_run_share_the_concurrency(fakes):
         second.cancel()
         await asyncio.gather(second, return_exceptions=True)
 
-    play_held(fakes, 3, script)
+    await play_held(fakes, 3, script)
 
 
-def test_an_observer_that_raises_leaves_every_place_free(fakes):
+async def test_an_observer_that_raises_leaves_every_place_free(fakes):
     """Also those of episodes that were cancelled before they began."""
 
     def full(trajectory):
         raise OSError("full")
 
-    async def main():
-        running = engine(fakes, observers=[full], concurrency=3)
-        for _ in range(20):
-            with pytest.raises(OSError, match="full"):
-                await running.run(requests(samples=4))
-        assert running.active == 0
-
-    asyncio.run(main())
+    running = engine(fakes, observers=[full], concurrency=3)
+    for _ in range(20):
+        with pytest.raises(OSError, match="full"):
+            await running.run(requests(samples=4))
+    assert running.active == 0
 
 
 def test_episodes_share_the_backend_without_lockstep(fakes):
@@ -281,23 +275,20 @@ def test_one_failing_episode_leaves_its_siblings(fakes):
     assert all(environment.events[-1] == "close" for environment in made)
 
 
-def test_cancellation_closes_every_environment(fakes):
+async def test_cancellation_closes_every_environment(fakes):
     events: list[str] = []
 
-    async def main():
-        running = engine(
-            fakes,
-            backend=ScriptedBackend(latency=60),
-            environment=lambda: fakes.Talk(events=events),
-            concurrency=4,
-        )
-        task = asyncio.create_task(running.run(requests()))
-        await asyncio.sleep(0.05)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-
-    asyncio.run(main())
+    running = engine(
+        fakes,
+        backend=ScriptedBackend(latency=60),
+        environment=lambda: fakes.Talk(events=events),
+        concurrency=4,
+    )
+    task = asyncio.create_task(running.run(requests()))
+    await asyncio.sleep(0.05)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
     assert len([event for event in events if event.startswith("reset")]) == 4
     assert events.count("close") == 4
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import json
 import statistics
@@ -27,12 +26,10 @@ def engine(fakes, events, score=lambda t: 1.0):
     )
 
 
-def evaluated(fakes, *, done=(), score=lambda t: 1.0, on_episode=lambda: None):
+async def evaluated(fakes, *, done=(), score=lambda t: 1.0, on_episode=lambda: None):
     events: list[str] = []
-    result, played = asyncio.run(
-        evaluate(
-            engine(fakes, events, score), TASKS, seed=3, split="held_out", done=done, on_episode=on_episode
-        )
+    result, played = await evaluate(
+        engine(fakes, events, score), TASKS, seed=3, split="held_out", done=done, on_episode=on_episode
     )
     return result, played, [event.removeprefix("reset ") for event in events if event != "close"]
 
@@ -66,9 +63,9 @@ def test_a_share_has_wilsons_interval():
     assert Interval.of_share([]) is None
 
 
-def test_each_task_is_played_once_and_summed_up(fakes):
+async def test_each_task_is_played_once_and_summed_up(fakes):
     advanced = []
-    result, played, reset = evaluated(
+    result, played, reset = await evaluated(
         fakes, score=lambda t: float(t.task.id < "t3"), on_episode=lambda: advanced.append(1)
     )
     assert sorted(reset) == [task.id for task in TASKS]
@@ -80,31 +77,31 @@ def test_each_task_is_played_once_and_summed_up(fakes):
     assert json.loads(json.dumps(result.as_dict()))["reward"]["mean"] == 0.5
 
 
-def test_what_is_done_is_not_played_again(fakes):
+async def test_what_is_done_is_not_played_again(fakes):
     done = [rewarded(0.0, "t1"), rewarded(0.0, "t4"), rewarded(0.0, "elsewhere")]
-    result, played, reset = evaluated(fakes, done=done)
+    result, played, reset = await evaluated(fakes, done=done)
     assert sorted(reset) == ["t0", "t2", "t3", "t5"]
     assert [t.task.id for t in played] == [task.id for task in TASKS]
     assert result.episodes == 6
     assert result.reward.mean == pytest.approx(4 / 6)
 
 
-def test_what_failed_is_played_again(fakes):
+async def test_what_failed_is_played_again(fakes):
     failed = make_trajectory("x", task=Task("t1"), status="failed")
-    result, _, reset = evaluated(fakes, done=[failed])
+    result, _, reset = await evaluated(fakes, done=[failed])
     assert "t1" in reset
     assert result.failed == 0
 
 
-def test_what_has_no_reward_is_played_again(fakes):
+async def test_what_has_no_reward_is_played_again(fakes):
     unscored = dataclasses.replace(rewarded(None, "t1"), rewards={"r": RewardRecord(None, error="late")})
-    result, _, reset = evaluated(fakes, done=[unscored])
+    result, _, reset = await evaluated(fakes, done=[unscored])
     assert "t1" in reset
     assert result.failed == 0
 
 
-def test_a_finished_evaluation_plays_nothing(fakes):
-    result, _, reset = evaluated(fakes, done=[rewarded(0.5, task.id) for task in TASKS])
+async def test_a_finished_evaluation_plays_nothing(fakes):
+    result, _, reset = await evaluated(fakes, done=[rewarded(0.5, task.id) for task in TASKS])
     assert reset == []
     assert result.reward == Interval(0.5, 0.5, 0.5)
 

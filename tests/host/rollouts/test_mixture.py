@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -87,9 +86,9 @@ def engine(*rewards: WeightedReward) -> RolloutEngine:
     )
 
 
-def played(*rewards: WeightedReward) -> Any:
+async def played(*rewards: WeightedReward) -> Any:
     tasks = mixture().tasks("held_out")
-    return asyncio.run(evaluate(engine(*rewards), tasks, seed=0, split="held_out"))
+    return await evaluate(engine(*rewards), tasks, seed=0, split="held_out")
 
 
 def test_a_split_takes_the_environments_in_turn() -> None:
@@ -101,8 +100,8 @@ def test_a_split_takes_the_environments_in_turn() -> None:
     ]
 
 
-def test_an_episode_is_played_with_its_environments_own_task_and_instructions() -> None:
-    _, trajectories = played()
+async def test_an_episode_is_played_with_its_environments_own_task_and_instructions() -> None:
+    _, trajectories = await played()
 
     assert {(item.environment, item.messages[0]["content"]) for item in trajectories} == {
         ("sums", "You know 2 + 2?."),
@@ -110,7 +109,7 @@ def test_an_episode_is_played_with_its_environments_own_task_and_instructions() 
     }
 
 
-def test_an_episode_has_its_environments_tools_and_closes_it() -> None:
+async def test_an_episode_has_its_environments_tools_and_closes_it() -> None:
     made: list[Asks] = []
 
     def sums() -> Asks:
@@ -125,12 +124,12 @@ def test_an_episode_has_its_environments_tools_and_closes_it() -> None:
         await mixed.close()
         return names
 
-    assert asyncio.run(episode()) == ["add"]
+    assert await episode() == ["add"]
     assert made[-1].closed
 
 
-def test_an_evaluation_tells_the_environments_apart() -> None:
-    evaluation, _ = played()
+async def test_an_evaluation_tells_the_environments_apart() -> None:
+    evaluation, _ = await played()
 
     assert {
         name: (of.episodes, of.reward.mean, of.success.mean) for name, of in evaluation.kinds.items()
@@ -141,9 +140,9 @@ def test_an_evaluation_tells_the_environments_apart() -> None:
     assert "\n  trivia: reward 0.000" in str(evaluation)
 
 
-def test_a_reward_of_one_environment_does_not_fail_the_others_episodes() -> None:
+async def test_a_reward_of_one_environment_does_not_fail_the_others_episodes() -> None:
     of_trivia = WeightedReward("facts", Forgetful(), environments=frozenset({"trivia"}))
-    evaluation, _ = played(WeightedReward("success", Success()), of_trivia)
+    evaluation, _ = await played(WeightedReward("success", Success()), of_trivia)
 
     assert evaluation.failed == 0
     assert evaluation.parts == {"success": 0.75, "facts": 0.5}

@@ -86,30 +86,27 @@ def variants(path):
     }
 
 
-def test_nothing_but_the_public_list_answers_without_a_key(app):
+async def test_nothing_but_the_public_list_answers_without_a_key(app):
     handled = []
 
-    async def work():
-        async with app.router.lifespan_context(app):
-            await app.state.services.keys.create("someone", ["chat"])
-            app.state.services.keys.forget()
-            paths = {filled(route.path) for route in app.routes} | {
-                "/",
-                "/nothing",
-                "/docs.html",
-                "/static/x",
-            }
-            for method, path in itertools.product(METHODS, paths):
-                for variant in variants(path):
-                    status = await ask(app, method, variant)
-                    meant = unquote(variant.split("?")[0])
-                    if (("GET" if method == "HEAD" else method), meant) in PUBLIC:
-                        assert status in (200, 307, 503), (method, variant, status)
-                    else:
-                        assert status in (401, 404), (method, variant, status)
-                    handled.append(status)
-
-    asyncio.run(work())
+    async with app.router.lifespan_context(app):
+        await app.state.services.keys.create("someone", ["chat"])
+        app.state.services.keys.forget()
+        paths = {filled(route.path) for route in app.routes} | {
+            "/",
+            "/nothing",
+            "/docs.html",
+            "/static/x",
+        }
+        for method, path in itertools.product(METHODS, paths):
+            for variant in variants(path):
+                status = await ask(app, method, variant)
+                meant = unquote(variant.split("?")[0])
+                if (("GET" if method == "HEAD" else method), meant) in PUBLIC:
+                    assert status in (200, 307, 503), (method, variant, status)
+                else:
+                    assert status in (401, 404), (method, variant, status)
+                handled.append(status)
     assert len(handled) > 1000
 
 
@@ -164,18 +161,15 @@ async def ask(app, method, target):
         "localhost\tx",
     ],
 )
-def test_the_host_header_neither_opens_nor_leads_anywhere(app, host):
-    async def work():
-        async with app.router.lifespan_context(app):
-            await app.state.services.keys.create("someone", ["chat"])
-            transport = httpx.ASGITransport(app)
-            async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
-                answer = await client.get("/api/conversations", headers={"host": host})
-                assert answer.status_code in (400, 401)
-                assert "location" not in answer.headers
-                assert not host or host not in answer.text
-
-    asyncio.run(work())
+async def test_the_host_header_neither_opens_nor_leads_anywhere(app, host):
+    async with app.router.lifespan_context(app):
+        await app.state.services.keys.create("someone", ["chat"])
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+            answer = await client.get("/api/conversations", headers={"host": host})
+            assert answer.status_code in (400, 401)
+            assert "location" not in answer.headers
+            assert not host or host not in answer.text
 
 
 @pytest.mark.parametrize(
@@ -193,16 +187,13 @@ def test_the_host_header_neither_opens_nor_leads_anywhere(app, host):
         (["*"], "whatever", 200),
     ],
 )
-def test_which_names_the_server_goes_by(serving, allowed, host, status):
-    async def work():
-        async with serving(allowed_hosts=allowed) as server:
-            assert (await server.client.get("/docs", headers={"host": host})).status_code == status
-            assert (await server.client.get("/health/ready", headers={"host": host})).status_code == 200
-
-    asyncio.run(work())
+async def test_which_names_the_server_goes_by(serving, allowed, host, status):
+    async with serving(allowed_hosts=allowed) as server:
+        assert (await server.client.get("/docs", headers={"host": host})).status_code == status
+        assert (await server.client.get("/health/ready", headers={"host": host})).status_code == 200
 
 
-def test_a_connection_from_elsewhere_may_use_any_name_unless_told_otherwise(serving):
+async def test_a_connection_from_elsewhere_may_use_any_name_unless_told_otherwise(serving):
     """It needs a key whatever its name; the guide's server does not know where uvicorn listens."""
 
     async def work(**options):
@@ -211,8 +202,8 @@ def test_a_connection_from_elsewhere_may_use_any_name_unless_told_otherwise(serv
             async with httpx.AsyncClient(transport=transport, base_url="http://192.0.2.1") as client:
                 return (await client.get("/docs", headers={"host": "agent.example"})).status_code
 
-    assert asyncio.run(work()) == 200
-    assert asyncio.run(work(allowed_hosts=["other.example"])) == 400
+    assert await work() == 200
+    assert await work(allowed_hosts=["other.example"]) == 400
 
 
 def test_over_a_real_socket_it_is_the_same(app):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import sys
@@ -193,12 +192,9 @@ def without_seconds(runs):
     return runs
 
 
-def test_openais_api_calls_the_agents_tools_and_tells_which(serve):
-    async def scenario():
-        async with serve() as client:
-            return await ask(client, "look K482")
-
-    completion = asyncio.run(scenario())
+async def test_openais_api_calls_the_agents_tools_and_tells_which(serve):
+    async with serve() as client:
+        completion = await ask(client, "look K482")
     message = completion.choices[0].message
     assert message.content == "It arrives on Monday."
     assert (message.tool_calls, completion.choices[0].finish_reason) == (None, "stop")
@@ -206,7 +202,7 @@ def test_openais_api_calls_the_agents_tools_and_tells_which(serve):
     assert completion.usage.completion_tokens == 4
 
 
-def test_a_stream_of_openais_api_tells_the_tools_in_its_last_piece(serve):
+async def test_a_stream_of_openais_api_tells_the_tools_in_its_last_piece(serve):
     async def scenario():
         async with (
             serve() as client,
@@ -218,7 +214,7 @@ def test_a_stream_of_openais_api_tells_the_tools_in_its_last_piece(serve):
                 pass
             return await stream.get_final_completion()
 
-    message = asyncio.run(scenario()).choices[0].message
+    message = (await scenario()).choices[0].message
     assert message.content == "Let me see.\n\nIt arrives on " + "x" * 40 + "."
     assert [(run["index"], run["arguments"]) for run in message.tool_runs] == [
         (0, '{"order_id": "K482"}'),
@@ -226,12 +222,9 @@ def test_a_stream_of_openais_api_tells_the_tools_in_its_last_piece(serve):
     ]
 
 
-def test_a_long_result_is_cut_and_a_failure_is_told(serve):
-    async def scenario():
-        async with serve() as client:
-            return (await ask(client, "look K483 K000")).choices[0].message.tool_runs
-
-    long, failed = asyncio.run(scenario())
+async def test_a_long_result_is_cut_and_a_failure_is_told(serve):
+    async with serve() as client:
+        long, failed = (await ask(client, "look K483 K000")).choices[0].message.tool_runs
     assert long["result"] == "x" * MOST_CHARACTERS + f"\n[{3000 - MOST_CHARACTERS} characters left out]"
     assert (failed["ok"], failed["result"]) == (False, "Error: LookupError: the shop has burnt down")
 
@@ -246,19 +239,19 @@ def test_a_long_result_is_cut_and_a_failure_is_told(serve):
         ({"tools": [{"type": "function", "function": {"name": "weather"}}]}, "weather"),
     ],
 )
-def test_the_agents_tools_are_offered_where_the_caller_brings_none(serve, options, seen):
+async def test_the_agents_tools_are_offered_where_the_caller_brings_none(serve, options, seen):
     async def scenario():
         async with serve() as client:
             return (await ask(client, "tools?", **options)).choices[0].message.content
 
-    assert asyncio.run(scenario()) == seen
+    assert await scenario() == seen
 
 
 CALL = '<tool_call>{"name": "lookup_order", "arguments": {"order_id": "K482"}}</tool_call>'
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_model_that_samples_tokens_calls_the_tools_and_only_its_answers_logprobs_are_told(
+async def test_a_model_that_samples_tokens_calls_the_tools_and_only_its_answers_logprobs_are_told(
     serve, speak, stream
 ):
     speak(CALL, "Monday")
@@ -273,7 +266,7 @@ def test_a_model_that_samples_tokens_calls_the_tools_and_only_its_answers_logpro
             text = "".join(chunk.delta.content or "" for chunk in chunks)
             return text, chunks[-1].delta.tool_runs, chunks[-1].logprobs
 
-    text, runs, logprobs = asyncio.run(scenario())
+    text, runs, logprobs = await scenario()
     assert text == "Monday"
     assert [(run["name"], run["arguments"], run["result"]) for run in runs] == [
         ("lookup_order", '{"order_id": "K482"}', "Monday")
@@ -281,19 +274,16 @@ def test_a_model_that_samples_tokens_calls_the_tools_and_only_its_answers_logpro
     assert "".join(token.token for token in logprobs.content) == "Monday<|im_end|>"
 
 
-def test_what_cannot_be_read_as_a_call_is_told_without_an_internal_name(serve, speak):
+async def test_what_cannot_be_read_as_a_call_is_told_without_an_internal_name(serve, speak):
     speak("<tool_call>oops</tool_call>", "Sorry")
 
-    async def scenario():
-        async with serve(backend="tokens") as client:
-            return (await ask(client, "look K482")).choices[0].message.tool_runs
-
-    (run,) = asyncio.run(scenario())
+    async with serve(backend="tokens") as client:
+        (run,) = (await ask(client, "look K482")).choices[0].message.tool_runs
     assert (run["name"], run["arguments"], run["ok"]) == ("", "<tool_call>oops</tool_call>", False)
     assert "not valid JSON" in run["result"]
 
 
-def test_a_stop_text_ends_the_answer_behind_a_tool_call(serve):
+async def test_a_stop_text_ends_the_answer_behind_a_tool_call(serve):
     async def scenario():
         async with serve() as client:
             whole = await ask(client, "look K482 K482", stop=[" on"])
@@ -301,10 +291,10 @@ def test_a_stop_text_ends_the_answer_behind_a_tool_call(serve):
             pieces = [chunk.choices[0].delta.content or "" async for chunk in stream]
             return whole.choices[0].message.content, "".join(pieces)
 
-    assert asyncio.run(scenario()) == ("It arrives", "Let me see.\n\nIt arrives")
+    assert await scenario() == ("It arrives", "Let me see.\n\nIt arrives")
 
 
-def test_an_agent_that_only_calls_tools_is_a_503_of_its_own(serve):
+async def test_an_agent_that_only_calls_tools_is_a_503_of_its_own(serve):
     async def scenario():
         async with serve("agent: {limits: {turns: 3}}") as client:
             with pytest.raises(openai.InternalServerError) as caught:
@@ -312,50 +302,46 @@ def test_an_agent_that_only_calls_tools_is_a_503_of_its_own(serve):
             return caught.value.body["code"], len(ShopBackend.samplings)
 
     # The fourth call of a tool is not asked for.
-    assert asyncio.run(scenario()) == ("turn_limit", 3)
+    assert await scenario() == ("turn_limit", 3)
 
 
-def test_the_chat_api_tells_the_tools_whole_and_streamed(serve):
-    async def scenario():
-        async with serve() as client:
-            whole = (await chat(client, "look K482")).json()
-            events = (await chat(client, "look K482", stream=True)).text.splitlines()
-            last = json.loads([line for line in events if line.startswith("data: ")][-1][6:])
-            none = (await chat(client, "hello")).json()
-            return whole, last, none
-
-    whole, last, none = asyncio.run(scenario())
+async def test_the_chat_api_tells_the_tools_whole_and_streamed(serve):
+    async with serve() as client:
+        whole = (await chat(client, "look K482")).json()
+        events = (await chat(client, "look K482", stream=True)).text.splitlines()
+        last = json.loads([line for line in events if line.startswith("data: ")][-1][6:])
+        none = (await chat(client, "hello")).json()
     assert whole["response"] == last["response"] == "It arrives on Monday."
     assert without_seconds(whole["tool_runs"]) == without_seconds(last["tool_runs"]) == [FOUND]
     assert none["tool_runs"] == []
 
 
-def test_a_strategy_with_tools_of_its_own_has_the_environments_too(serve):
+async def test_a_strategy_with_tools_of_its_own_has_the_environments_too(serve):
     async def scenario():
         async with serve("agent: {tools: [calculator]}") as client:
             own = (await chat(client, "tools?")).json()["response"]
             return own, (await chat(client, "tools?", strategy="listener")).json()["response"]
 
-    assert asyncio.run(scenario()) == ("calculator, lookup_order", "lookup_order")
+    assert await scenario() == ("calculator, lookup_order", "lookup_order")
 
 
-def test_the_environment_behind_the_tools_is_closed_with_the_server(serve):
+async def test_the_environment_behind_the_tools_is_closed_with_the_server(serve):
     async def scenario():
         before = Shop.closed
         async with serve():
             assert Shop.closed == before
         return Shop.closed - before
 
-    assert asyncio.run(scenario()) == 1
+    assert await scenario() == 1
 
 
-def test_tools_that_only_episodes_have_are_missed_in_the_log(serve, caplog):
+async def test_tools_that_only_episodes_have_are_missed_in_the_log(serve, caplog):
     async def scenario():
         async with serve(environment="episodes_only") as client:
             return (await ask(client, "tools?")).choices[0].message.content
 
     with caplog.at_level(logging.WARNING, "grpo_host.serving"):
-        assert asyncio.run(scenario()) == "none"
+        assert await scenario() == "none"
     assert 'the environment "episodes_only" has tools in its episodes and offers none' in caplog.text
 
 
@@ -368,20 +354,20 @@ async def all_ways(client, **said):
     return {(s.temperature, s.max_tokens, s.top_p) for s in ShopBackend.samplings}
 
 
-def test_the_agent_is_served_as_it_was_measured_until_a_request_says_otherwise(serve):
+async def test_the_agent_is_served_as_it_was_measured_until_a_request_says_otherwise(serve):
     async def scenario():
         async with serve() as client:
             return await all_ways(client), await all_ways(client, temperature=0.5, max_tokens=9, top_p=0.9)
 
-    assert asyncio.run(scenario()) == ({(0.0, 40, 1.0)}, {(0.5, 9, 0.9)})
+    assert await scenario() == ({(0.0, 40, 1.0)}, {(0.5, 9, 0.9)})
 
 
-def test_agent_yaml_may_say_how_the_agent_is_served(serve):
+async def test_agent_yaml_may_say_how_the_agent_is_served(serve):
     async def scenario():
         async with serve("serving: {sampling: {temperature: 0.4, max_tokens: 80}}") as client:
             return await all_ways(client)
 
-    assert asyncio.run(scenario()) == {(0.4, 80, 1.0)}
+    assert await scenario() == {(0.4, 80, 1.0)}
 
 
 @pytest.fixture
@@ -471,29 +457,26 @@ def app(tmp_path, monkeypatch):
     sys.modules.pop("served_app", None)
 
 
-def test_an_app_is_served_as_it_is_trained(serve, app):
-    async def scenario():
-        async with serve(app("build", "context: {orders: task.orders}")) as client:
-            completion = await ask(client, "look K482")
-            answered = await chat(client, "look K482", context={"orders": {"K482": "Friday"}})
-            return completion, answered.json()
-
-    completion, answered = asyncio.run(scenario())
+async def test_an_app_is_served_as_it_is_trained(serve, app):
+    async with serve(app("build", "context: {orders: task.orders}")) as client:
+        completion = await ask(client, "look K482")
+        answered = await chat(client, "look K482", context={"orders": {"K482": "Friday"}})
+        answered = answered.json()
     [choice] = completion.choices
     assert (choice.message.content, choice.finish_reason) == ("It arrives on no day.", "stop")
     assert completion.usage.completion_tokens == 5
     assert answered["response"] == "It arrives on Friday."
 
 
-def test_the_facts_of_a_conversation_are_the_apps_task_and_no_prompt(serve, app):
+async def test_the_facts_of_a_conversation_are_the_apps_task_and_no_prompt(serve, app):
     async def scenario():
         async with serve(app("remembers")) as client:
             return (await chat(client, "One", context={"day": "Friday"})).json()["response"]
 
-    assert asyncio.run(scenario()) == "human One"
+    assert await scenario() == "human One"
 
 
-def test_a_served_app_is_told_the_conversation_and_streams_its_answer_whole(serve, app):
+async def test_a_served_app_is_told_the_conversation_and_streams_its_answer_whole(serve, app):
     async def scenario():
         async with serve(app("remembers")) as client:
             first = (await chat(client, "One")).json()
@@ -502,7 +485,7 @@ def test_a_served_app_is_told_the_conversation_and_streams_its_answer_whole(serv
             pieces = [chunk.choices[0].delta.content or "" async for chunk in stream if chunk.choices]
             return second["response"], "".join(pieces)
 
-    assert asyncio.run(scenario()) == ("human One | ai human One | human Two", "human Three")
+    assert await scenario() == ("human One | ai human One | human Two", "human Three")
 
 
 async def pieces_of(client, messages, **options):
@@ -510,29 +493,25 @@ async def pieces_of(client, messages, **options):
     return [chunk.choices[0].delta.content or "" async for chunk in stream if chunk.choices]
 
 
-def test_a_served_app_streams_what_its_model_says_as_it_comes(serve, app):
+async def test_a_served_app_streams_what_its_model_says_as_it_comes(serve, app):
     asked = [{"role": "user", "content": "look K482 K483"}]
 
-    async def scenario():
-        async with serve(app("build", "context: {orders: task.orders}")) as client:
-            pieces = [piece for piece in await pieces_of(client, asked) if piece]
-            events = (await chat(client, "look K482 K483", stream=True)).text.splitlines()
-            told = [json.loads(line[6:]) for line in events if line.startswith("data: ")]
-            return pieces, told
-
-    pieces, told = asyncio.run(scenario())
+    async with serve(app("build", "context: {orders: task.orders}")) as client:
+        pieces = [piece for piece in await pieces_of(client, asked) if piece]
+        events = (await chat(client, "look K482 K483", stream=True)).text.splitlines()
+        told = [json.loads(line[6:]) for line in events if line.startswith("data: ")]
     assert len(pieces) > 4
     assert "".join(pieces) == "Let me see.\n\nIt arrives on no day."
     assert "".join(event.get("delta", "") for event in told) == "".join(pieces)
     assert told[-1]["response"] == "".join(pieces)
 
 
-def test_a_served_app_that_makes_its_answer_itself_tells_it_once(serve, app):
+async def test_a_served_app_that_makes_its_answer_itself_tells_it_once(serve, app):
     async def scenario():
         async with serve(app("build", "context: {orders: task.orders}, output: messages.0.text")) as client:
             return "".join(await pieces_of(client, [{"role": "user", "content": "look K482 K483"}]))
 
-    assert asyncio.run(scenario()) == "look K482 K483"
+    assert await scenario() == "look K482 K483"
 
 
 def waits_for_yes(messages, tools):
@@ -553,7 +532,9 @@ def asking(monkeypatch):
 DONE = "Done: the user says yes and sure."
 
 
-def test_a_served_graph_that_waits_goes_on_with_what_is_said_next_in_its_conversation(serve, app, asking):
+async def test_a_served_graph_that_waits_goes_on_with_what_is_said_next_in_its_conversation(
+    serve, app, asking
+):
     async def scenario():
         async with serve(app("asks_first")) as client:
             answers, id = [], None
@@ -563,11 +544,11 @@ def test_a_served_graph_that_waits_goes_on_with_what_is_said_next_in_its_convers
                 answers.append(answered["response"])
             return answers
 
-    assert asyncio.run(scenario()) == ["Cancel K482?", "Really?", DONE, "7 messages."]
+    assert await scenario() == ["Cancel K482?", "Really?", DONE, "7 messages."]
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_served_graph_that_waits_is_found_by_all_that_was_said(serve, app, asking, stream):
+async def test_a_served_graph_that_waits_is_found_by_all_that_was_said(serve, app, asking, stream):
     async def scenario():
         async with serve(app("asks_first")) as client:
             talks = [[], []]
@@ -583,22 +564,20 @@ def test_a_served_graph_that_waits_is_found_by_all_that_was_said(serve, app, ask
             return [[message["content"] for message in messages[1::2]] for messages in talks]
 
     first = "One moment.\n\nCancel K482?" if stream else "Cancel K482?"
-    assert asyncio.run(scenario()) == [[first, "Really?", DONE]] * 2
+    assert await scenario() == [[first, "Really?", DONE]] * 2
 
 
-def test_a_served_graph_without_a_checkpointer_begins_anew(serve, app, asking):
-    async def scenario():
-        async with serve(app("asks_and_forgets")) as client:
-            first = (await chat(client, "Cancel K482")).json()
-            return first["response"], (
-                await chat(client, "ja", conversation_id=first["conversation_id"])
-            ).json()
-
-    question, next = asyncio.run(scenario())
+async def test_a_served_graph_without_a_checkpointer_begins_anew(serve, app, asking):
+    async with serve(app("asks_and_forgets")) as client:
+        first = (await chat(client, "Cancel K482")).json()
+        question, next = (
+            first["response"],
+            (await chat(client, "ja", conversation_id=first["conversation_id"])).json(),
+        )
     assert (question, next["response"]) == ("Cancel K482?", "3 messages.")
 
 
-def test_a_checkpointer_keeps_nothing_of_a_served_conversation_that_does_not_wait(serve, app, asking):
+async def test_a_checkpointer_keeps_nothing_of_a_served_conversation_that_does_not_wait(serve, app, asking):
     async def scenario():
         async with serve(app("asks_first")) as client:
             kept, id = [], None
@@ -607,18 +586,18 @@ def test_a_checkpointer_keeps_nothing_of_a_served_conversation_that_does_not_wai
                 kept.append(len(sys.modules["served_app"].saver.storage))
             return kept
 
-    assert asyncio.run(scenario()) == [1, 1, 0, 0]
+    assert await scenario() == [1, 1, 0, 0]
 
 
-def test_a_served_app_has_the_tools_that_it_asks_for(serve, app):
+async def test_a_served_app_has_the_tools_that_it_asks_for(serve, app):
     async def scenario():
         async with serve(app("with_desk_tools")) as client:
             return (await ask(client, "look K482")).choices[0].message.content
 
-    assert asyncio.run(scenario()) == "It arrives on Monday."
+    assert await scenario() == "It arrives on Monday."
 
 
-def test_the_models_of_a_served_app_are_redirected_until_the_server_ends(serve, app):
+async def test_the_models_of_a_served_app_are_redirected_until_the_server_ends(serve, app):
     from langchain_openai import ChatOpenAI
 
     before = ChatOpenAI._agenerate
@@ -629,19 +608,19 @@ def test_the_models_of_a_served_app_are_redirected_until_the_server_ends(serve, 
             assert ChatOpenAI._agenerate is not before
             return answer
 
-    assert asyncio.run(scenario()) == "I do not know."
+    assert await scenario() == "I do not know."
     assert ChatOpenAI._agenerate is before
 
 
 @pytest.mark.parametrize("name", ["fails", "other"])
-def test_an_app_that_fails_is_a_503_and_the_log_says_why(serve, app, caplog, name):
+async def test_an_app_that_fails_is_a_503_and_the_log_says_why(serve, app, caplog, name):
     async def scenario():
         async with serve(app(name, "input: messages")) as client:
             with pytest.raises(openai.APIStatusError) as error:
                 await ask(client, "Hello")
             return error.value
 
-    assert asyncio.run(scenario()).status_code in (500, 503)
+    assert (await scenario()).status_code in (500, 503)
     said = {
         "fails": "the app failed: ZeroDivisionError: division by zero",
         "other": "the app called openai:gpt-5",
@@ -649,12 +628,9 @@ def test_an_app_that_fails_is_a_503_and_the_log_says_why(serve, app, caplog, nam
     assert said[name] in caplog.text
 
 
-def test_a_served_app_takes_no_tools_of_the_caller(serve, app):
+async def test_a_served_app_takes_no_tools_of_the_caller(serve, app):
     tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
 
-    async def scenario():
-        async with serve(app("remembers")) as client:
-            with pytest.raises(openai.BadRequestError, match="takes no tools of the caller: f"):
-                await ask(client, "Hello", tools=[tool])
-
-    asyncio.run(scenario())
+    async with serve(app("remembers")) as client:
+        with pytest.raises(openai.BadRequestError, match="takes no tools of the caller: f"):
+            await ask(client, "Hello", tools=[tool])

@@ -21,15 +21,12 @@ def url(request, tmp_path):
     return f"sqlite+aiosqlite:///{tmp_path / 'server.db'}"
 
 
-def using(url, work):
-    async def whole():
-        engine = make_engine(url)
-        try:
-            return await work(engine)
-        finally:
-            await engine.dispose()
-
-    return asyncio.run(whole())
+async def using(url, work):
+    engine = make_engine(url)
+    try:
+        return await work(engine)
+    finally:
+        await engine.dispose()
 
 
 async def versions(engine):
@@ -37,23 +34,23 @@ async def versions(engine):
         return list(await connection.scalars(select(schema_version.c.version).order_by("version")))
 
 
-def test_migrating_again_changes_nothing(url):
+async def test_migrating_again_changes_nothing(url):
     async def work(engine):
         await migrate(engine)
         await migrate(engine)
         return await versions(engine)
 
-    assert using(url, work) == [migration.version for migration in MIGRATIONS]
+    assert await using(url, work) == [migration.version for migration in MIGRATIONS]
 
 
 def _migrate_in_a_process(url, ready, go):
     ready.release()
     go.wait()
-    using(url, migrate)
+    asyncio.run(using(url, migrate))
 
 
 @pytest.mark.slow
-def test_several_processes_may_start_at_once(url):
+async def test_several_processes_may_start_at_once(url):
     context = multiprocessing.get_context("spawn")
     ready, go = context.Semaphore(0), context.Event()
     children = [context.Process(target=_migrate_in_a_process, args=(url, ready, go)) for _ in range(4)]
@@ -65,10 +62,10 @@ def test_several_processes_may_start_at_once(url):
     for child in children:
         child.join(60)
     assert [child.exitcode for child in children] == [0, 0, 0, 0]
-    assert using(url, versions) == [migration.version for migration in MIGRATIONS]
+    assert await using(url, versions) == [migration.version for migration in MIGRATIONS]
 
 
-def test_a_step_that_fails_leaves_nothing_behind(url, monkeypatch):
+async def test_a_step_that_fails_leaves_nothing_behind(url, monkeypatch):
     def fail(connection):
         connection.execute(text("CREATE TABLE half (id INTEGER)"))
         raise ZeroDivisionError
@@ -82,10 +79,10 @@ def test_a_step_that_fails_leaves_nothing_behind(url, monkeypatch):
             assert not await connection.run_sync(lambda c: inspect(c).has_table("half"))
         assert 99 not in await versions(engine)
 
-    using(url, work)
+    await using(url, work)
 
 
-def test_a_database_of_a_newer_version_is_refused(url, monkeypatch):
+async def test_a_database_of_a_newer_version_is_refused(url, monkeypatch):
     async def work(engine):
         with monkeypatch.context() as newer:
             newer.setattr(migrations, "MIGRATIONS", (*MIGRATIONS, Migration(99, "later", lambda _: None)))
@@ -93,10 +90,10 @@ def test_a_database_of_a_newer_version_is_refused(url, monkeypatch):
         with pytest.raises(RunError, match=r"version 99.*update grpo-agent-framework"):
             await migrate(engine)
 
-    using(url, work)
+    await using(url, work)
 
 
-def test_a_column_is_added_once(url):
+async def test_a_column_is_added_once(url):
     table = Table("schema_version", MetaData(), Column("who", String(10), server_default="me"))
     step = migrations.add_columns(table.c.who)
 
@@ -107,10 +104,10 @@ def test_a_column_is_added_once(url):
             await connection.run_sync(step)
             return await connection.scalar(text("SELECT who FROM schema_version WHERE version = 1"))
 
-    assert using(url, work) == "me"
+    assert await using(url, work) == "me"
 
 
-def test_transactions_that_read_and_then_write_do_not_lose_each_other(url):
+async def test_transactions_that_read_and_then_write_do_not_lose_each_other(url):
     """A counter, read and written back by many at once."""
 
     async def add_one(engine):
@@ -129,10 +126,10 @@ def test_transactions_that_read_and_then_write_do_not_lose_each_other(url):
         async with engine.connect() as connection:
             return await connection.scalar(text("SELECT n FROM counter"))
 
-    assert using(url, work) == 20
+    assert await using(url, work) == 20
 
 
-def test_what_sqlite_has_committed_is_on_the_disk(tmp_path):
+async def test_what_sqlite_has_committed_is_on_the_disk(tmp_path):
     async def work(engine):
         async with engine.connect() as connection:
             rows = [
@@ -140,7 +137,7 @@ def test_what_sqlite_has_committed_is_on_the_disk(tmp_path):
             ]
             return [row.scalar_one() for row in rows]
 
-    assert using(f"sqlite+aiosqlite:///{tmp_path}/a.db", work) == ["wal", 2]  # 2: FULL
+    assert await using(f"sqlite+aiosqlite:///{tmp_path}/a.db", work) == ["wal", 2]  # 2: FULL
 
 
 def test_a_url_that_cannot_be_used_is_told_without_repeating_it():
@@ -151,11 +148,11 @@ def test_a_url_that_cannot_be_used_is_told_without_repeating_it():
         assert "postgresql+asyncpg://" in str(told.value)
 
 
-def test_an_error_of_the_database_shows_no_values():
+async def test_an_error_of_the_database_shows_no_values():
     async def work(engine):
         async with engine.begin() as connection:
             await connection.execute(text("SELECT * FROM absent WHERE x = :x"), {"x": "hunter2"})
 
     with pytest.raises(Exception, match="no such table") as told:
-        using("sqlite+aiosqlite:///:memory:", work)
+        await using("sqlite+aiosqlite:///:memory:", work)
     assert "hunter2" not in str(told.value)

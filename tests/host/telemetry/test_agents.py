@@ -94,12 +94,12 @@ def agent(telemetry: Any, backend: Backend, **parts: Any) -> Agent:
     )
 
 
-def talk(subject: Agent, text: str = SECRET) -> Message:
-    return asyncio.run(subject.open(id="conversation-1").act([user(text)]))
+async def talk(subject: Agent, text: str = SECRET) -> Message:
+    return await subject.open(id="conversation-1").act([user(text)])
 
 
-def test_a_chat_with_two_rounds_of_tools_is_one_tree_of_spans(telemetry: Any) -> None:
-    talk(agent(telemetry, Scripted(*TWO_ROUNDS)))
+async def test_a_chat_with_two_rounds_of_tools_is_one_tree_of_spans(telemetry: Any) -> None:
+    await talk(agent(telemetry, Scripted(*TWO_ROUNDS)))
 
     shown = telemetry.tree(
         "gen_ai.operation.name",
@@ -131,23 +131,20 @@ def test_a_chat_with_two_rounds_of_tools_is_one_tree_of_spans(telemetry: Any) ->
     ]
 
 
-def test_all_spans_of_a_chat_are_one_trace_and_a_next_message_is_another(telemetry: Any) -> None:
+async def test_all_spans_of_a_chat_are_one_trace_and_a_next_message_is_another(telemetry: Any) -> None:
     subject = agent(telemetry, Scripted(*TWO_ROUNDS, assistant("Bye.")))
 
-    async def two() -> None:
-        conversation = subject.open(id="c")
-        await conversation.act([user("a")])
-        await conversation.act([user("b")])
-
-    asyncio.run(two())
+    conversation = subject.open(id="c")
+    await conversation.act([user("a")])
+    await conversation.act([user("b")])
 
     traces = {span.context.trace_id: span.parent is None for span in telemetry.spans}
     assert len(traces) == 2
     assert telemetry.spans[-2].attributes["gen_ai.usage.input_tokens"] == 10
 
 
-def test_a_chat_span_says_how_it_was_sampled_and_by_whom(telemetry: Any) -> None:
-    talk(agent(telemetry, Scripted(assistant("Hello."))))
+async def test_a_chat_span_says_how_it_was_sampled_and_by_whom(telemetry: Any) -> None:
+    await talk(agent(telemetry, Scripted(assistant("Hello."))))
 
     attributes = telemetry.span("chat smollm2-135m").attributes
     assert {k: v for k, v in attributes.items() if k.startswith("gen_ai.request.")} == {
@@ -159,9 +156,9 @@ def test_a_chat_span_says_how_it_was_sampled_and_by_whom(telemetry: Any) -> None
     assert attributes["gen_ai.provider.name"] == "scripted"
 
 
-def test_the_chat_span_is_current_where_the_backend_runs(telemetry: Any) -> None:
+async def test_the_chat_span_is_current_where_the_backend_runs(telemetry: Any) -> None:
     backend = Scripted(assistant("Hello."))
-    talk(agent(telemetry, backend))
+    await talk(agent(telemetry, backend))
 
     assert backend.active == ["chat smollm2-135m"]
 
@@ -175,22 +172,22 @@ def everything_exported(telemetry: Any) -> str:
     return "\n".join([*spans, *logs, telemetry.reader.get_metrics_data().to_json()])
 
 
-def test_nothing_that_was_said_is_captured_by_default(
+async def test_nothing_that_was_said_is_captured_by_default(
     telemetry: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv(CAPTURE, raising=False)
-    talk(agent(telemetry, Scripted(*TWO_ROUNDS)))
+    await talk(agent(telemetry, Scripted(*TWO_ROUNDS)))
 
     exported = everything_exported(telemetry)
     for said in (SECRET, "Q4711", "on its way", "You are kind"):
         assert said not in exported
 
 
-def test_content_is_captured_on_spans_where_the_variable_asks_for_it(
+async def test_content_is_captured_on_spans_where_the_variable_asks_for_it(
     telemetry: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(CAPTURE, "SPAN_ONLY")
-    talk(agent(telemetry, Scripted(*TWO_ROUNDS)))
+    await talk(agent(telemetry, Scripted(*TWO_ROUNDS)))
 
     invoked = telemetry.span("invoke_agent customer_service").attributes
     assert json.loads(invoked["gen_ai.input.messages"]) == [
@@ -213,11 +210,11 @@ def test_content_is_captured_on_spans_where_the_variable_asks_for_it(
     assert refunded.status.description == "ValueError: order Q4711 is too old"
 
 
-def test_content_goes_into_events_alone_where_the_variable_says_so(
+async def test_content_goes_into_events_alone_where_the_variable_says_so(
     telemetry: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(CAPTURE, "EVENT_ONLY")
-    talk(agent(telemetry, Scripted(assistant("Hello."))))
+    await talk(agent(telemetry, Scripted(assistant("Hello."))))
 
     assert "gen_ai.input.messages" not in telemetry.span("chat smollm2-135m").attributes
     (event,) = telemetry.logs.get_finished_logs()
@@ -225,9 +222,9 @@ def test_content_goes_into_events_alone_where_the_variable_says_so(
     assert event.log_record.attributes["gen_ai.output.messages"][0]["parts"][0]["content"] == "Hello."
 
 
-def test_a_model_call_that_fails_names_its_error_and_not_its_text(telemetry: Any) -> None:
+async def test_a_model_call_that_fails_names_its_error_and_not_its_text(telemetry: Any) -> None:
     with pytest.raises(ConnectionError):
-        talk(agent(telemetry, Scripted(ConnectionError(f"said: {SECRET}"))))
+        await talk(agent(telemetry, Scripted(ConnectionError(f"said: {SECRET}"))))
 
     for name in ("chat smollm2-135m", "invoke_agent customer_service"):
         span = telemetry.span(name)
@@ -236,27 +233,27 @@ def test_a_model_call_that_fails_names_its_error_and_not_its_text(telemetry: Any
         assert not span.events
 
 
-def test_a_model_that_does_not_answer_in_time_is_a_time_out_on_both_spans(telemetry: Any) -> None:
+async def test_a_model_that_does_not_answer_in_time_is_a_time_out_on_both_spans(telemetry: Any) -> None:
     with pytest.raises(TurnTimeoutError):
-        talk(agent(telemetry, Slow(), limits=AgentLimits(turn_seconds=0.02)))
+        await talk(agent(telemetry, Slow(), limits=AgentLimits(turn_seconds=0.02)))
 
     kinds = {span.name.partition(" ")[0]: span.attributes["error.type"] for span in telemetry.spans}
     assert kinds == dict.fromkeys(("chat", "invoke_agent"), "grpo_host.agents.agent.TurnTimeoutError")
 
 
-def test_a_conversation_that_is_cancelled_says_so(telemetry: Any) -> None:
+async def test_a_conversation_that_is_cancelled_says_so(telemetry: Any) -> None:
     async def give_up() -> None:
         async with asyncio.timeout(0.02):
             await agent(telemetry, Slow()).open().act([user("Hello")])
 
     with pytest.raises(TimeoutError):
-        asyncio.run(give_up())
+        await give_up()
 
     assert {span.attributes["error.type"] for span in telemetry.spans} == {"cancelled"}
 
 
-def test_a_tool_that_the_model_made_up_names_neither_span_nor_metric(telemetry: Any) -> None:
-    talk(agent(telemetry, Scripted(called(("delete_all_Q4711", {})), assistant("No."))))
+async def test_a_tool_that_the_model_made_up_names_neither_span_nor_metric(telemetry: Any) -> None:
+    await talk(agent(telemetry, Scripted(called(("delete_all_Q4711", {})), assistant("No."))))
 
     span = telemetry.span("execute_tool unknown")
     assert span.attributes["error.type"] == "tool_error"
@@ -264,7 +261,7 @@ def test_a_tool_that_the_model_made_up_names_neither_span_nor_metric(telemetry: 
     assert point.attributes["gen_ai.tool.name"] == "unknown"
 
 
-def test_a_tool_that_takes_too_long_fails_its_span(telemetry: Any) -> None:
+async def test_a_tool_that_takes_too_long_fails_its_span(telemetry: Any) -> None:
     async def wait() -> str:
         """Wait."""
         await asyncio.sleep(60)
@@ -274,12 +271,12 @@ def test_a_tool_that_takes_too_long_fails_its_span(telemetry: Any) -> None:
     subject = replace(
         agent(telemetry, Scripted(called(("wait", {})), assistant("Well.")), limits=limits), tools=(wait,)
     )
-    talk(subject)
+    await talk(subject)
 
     assert telemetry.span("execute_tool wait").status.status_code is StatusCode.ERROR
 
 
-def test_tools_that_run_side_by_side_do_not_nest(telemetry: Any) -> None:
+async def test_tools_that_run_side_by_side_do_not_nest(telemetry: Any) -> None:
     async def slow(order: str) -> str:
         """Slow."""
         await asyncio.sleep(0.01)
@@ -287,15 +284,15 @@ def test_tools_that_run_side_by_side_do_not_nest(telemetry: Any) -> None:
 
     calls = called(*(("slow", {"order": str(i)}) for i in range(3)))
     subject = replace(agent(telemetry, Scripted(calls, assistant("Done."))), tools=(slow,))
-    talk(subject)
+    await talk(subject)
 
     (root,) = [span for span in telemetry.spans if span.parent is None]
     tools = [span for span in telemetry.spans if span.name == "execute_tool slow"]
     assert [span.parent.span_id for span in tools] == [root.context.span_id] * 3
 
 
-def test_the_metrics_of_the_conventions_are_recorded(telemetry: Any) -> None:
-    talk(agent(telemetry, Scripted(*TWO_ROUNDS)))
+async def test_the_metrics_of_the_conventions_are_recorded(telemetry: Any) -> None:
+    await talk(agent(telemetry, Scripted(*TWO_ROUNDS)))
 
     counts = {
         name: sum(point.count for point in telemetry.points(name))
@@ -387,23 +384,20 @@ def test_a_backend_that_carries_calls_to_another_is_called_what_the_other_is() -
     assert provider_name(BackendWrapper(BackendWrapper(Hosted()))) == "openai"
 
 
-def test_an_agent_that_nothing_watches_makes_no_spans(telemetry: Any) -> None:
+async def test_an_agent_that_nothing_watches_makes_no_spans(telemetry: Any) -> None:
     subject = replace(agent(telemetry, Scripted(*TWO_ROUNDS)), instruments=None)
-    talk(subject)
+    await talk(subject)
 
     assert telemetry.spans == []
 
 
-def test_the_span_is_current_in_a_backend_that_runs_in_another_thread_too(telemetry: Any) -> None:
+async def test_the_span_is_current_in_a_backend_that_runs_in_another_thread_too(telemetry: Any) -> None:
     backend = Scripted(assistant("Hello."))
 
-    async def go() -> None:
-        carried = ThreadedBackend(backend)
-        await carried.start()
-        await agent(telemetry, carried).open().act([user("Hi")])
-        await carried.close()
-
-    asyncio.run(go())
+    carried = ThreadedBackend(backend)
+    await carried.start()
+    await agent(telemetry, carried).open().act([user("Hi")])
+    await carried.close()
 
     assert backend.active == ["chat smollm2-135m"]
 
@@ -415,7 +409,7 @@ def chat_agent(telemetry: Any, monkeypatch: pytest.MonkeyPatch, backend: Backend
     return ChatAgent(Agent(backend), strategy="customer_service", tools=(order_status, refund))
 
 
-def test_a_chat_agent_is_watched_with_the_id_of_the_conversation(
+async def test_a_chat_agent_is_watched_with_the_id_of_the_conversation(
     telemetry: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chat = chat_agent(telemetry, monkeypatch, Scripted(*TWO_ROUNDS))
@@ -424,7 +418,7 @@ def test_a_chat_agent_is_watched_with_the_id_of_the_conversation(
         begun = await chat.start_conversation(conversation_id="c-1")
         return await chat.respond(begun.conversation_id, SECRET)
 
-    assert asyncio.run(go()) == "It is on its way."
+    assert await go() == "It is on its way."
     assert telemetry.tree("gen_ai.conversation.id").splitlines() == [
         "invoke_agent customer_service gen_ai.conversation.id=c-1",
         "  chat smollm2-135m gen_ai.conversation.id=c-1",
@@ -436,7 +430,7 @@ def test_a_chat_agent_is_watched_with_the_id_of_the_conversation(
     ]
 
 
-def test_a_streamed_answer_is_one_tree_too_and_times_its_chunks(
+async def test_a_streamed_answer_is_one_tree_too_and_times_its_chunks(
     telemetry: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chat = chat_agent(telemetry, monkeypatch, Scripted(*TWO_ROUNDS))
@@ -445,14 +439,14 @@ def test_a_streamed_answer_is_one_tree_too_and_times_its_chunks(
         begun = await chat.start_conversation(conversation_id="c-1")
         return [piece async for piece in chat.stream(begun.conversation_id, SECRET)]
 
-    assert "".join(asyncio.run(go())).endswith("Itisonitsway.")
+    assert "".join(await go()).endswith("Itisonitsway.")
     assert [span.name for span in telemetry.spans if span.parent is None] == ["invoke_agent customer_service"]
     last = [span for span in telemetry.spans if span.name.startswith("chat")][-1]
     assert last.attributes["gen_ai.request.stream"] is True
     assert last.attributes["gen_ai.response.time_to_first_chunk"] > 0
 
 
-def test_a_reader_who_leaves_a_stream_early_ends_its_spans(
+async def test_a_reader_who_leaves_a_stream_early_ends_its_spans(
     telemetry: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Endless(Scripted):
@@ -463,13 +457,10 @@ def test_a_reader_who_leaves_a_stream_early_ends_its_spans(
 
     chat = chat_agent(telemetry, monkeypatch, Endless())
 
-    async def go() -> None:
-        begun = await chat.start_conversation()
-        async with aclosing(chat.stream(begun.conversation_id, "Hi")) as pieces:
-            async for _ in pieces:
-                break
-
-    asyncio.run(go())
+    begun = await chat.start_conversation()
+    async with aclosing(chat.stream(begun.conversation_id, "Hi")) as pieces:
+        async for _ in pieces:
+            break
 
     assert {span.name: span.attributes["error.type"] for span in telemetry.spans} == {
         "chat smollm2-135m": "cancelled",

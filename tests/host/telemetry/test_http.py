@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 from typing import Any
 
@@ -62,7 +61,7 @@ def test_a_key_in_a_path_is_on_no_span(telemetry: Any, server: Any) -> None:
     assert not any(key in span.to_json() for span in telemetry.spans)
 
 
-def test_a_query_that_is_no_text_reaches_the_app(telemetry: Any, server: Any) -> None:
+async def test_a_query_that_is_no_text_reaches_the_app(telemetry: Any, server: Any) -> None:
     sent: list[Any] = []
 
     async def receive() -> Any:
@@ -78,7 +77,7 @@ def test_a_query_that_is_no_text_reaches_the_app(telemetry: Any, server: Any) ->
         "query_string": b"key=\xff",
         "headers": [],
     }
-    asyncio.run(server.app(scope, receive, send))
+    await server.app(scope, receive, send)
 
     assert sent[0]["status"] == 200
 
@@ -106,7 +105,7 @@ def test_an_exception_is_a_failed_span_without_its_text_and_goes_on(telemetry: A
     assert "hunter2" not in span.to_json()
 
 
-def test_an_answer_that_breaks_off_is_a_failed_span(telemetry: Any) -> None:
+async def test_an_answer_that_breaks_off_is_a_failed_span(telemetry: Any) -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
         raise RuntimeError("the password is hunter2")
@@ -116,7 +115,7 @@ def test_an_answer_that_breaks_off_is_a_failed_span(telemetry: Any) -> None:
 
     watched = ServerTelemetry(**telemetry.providers).app(app)
     with pytest.raises(RuntimeError):
-        asyncio.run(watched({"type": "http", "method": "GET", "path": "/", "headers": []}, send, send))
+        await watched({"type": "http", "method": "GET", "path": "/", "headers": []}, send, send)
 
     span = telemetry.span("GET")
     assert (span.status.status_code, span.attributes["error.type"]) == (StatusCode.ERROR, "RuntimeError")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import math
@@ -47,8 +46,8 @@ def collected() -> Collected:
     return Collected()
 
 
-def test_a_metric_is_exported_as_a_gauge_with_its_attributes(collected: Collected) -> None:
-    asyncio.run(collected.monitoring.log_metric("reward", -0.25, {"domain": "sales"}))
+async def test_a_metric_is_exported_as_a_gauge_with_its_attributes(collected: Collected) -> None:
+    await collected.monitoring.log_metric("reward", -0.25, {"domain": "sales"})
 
     (point,) = collected.points("reward")
     assert (point.value, dict(point.attributes)) == (-0.25, {"domain": "sales"})
@@ -62,10 +61,8 @@ def test_a_histogram_is_exported_where_it_is_asked_for(collected: Collected) -> 
     assert (point.count, point.sum) == (2, pytest.approx(0.6))
 
 
-def test_an_event_is_exported_with_its_name_and_nested_attributes(collected: Collected) -> None:
-    asyncio.run(
-        collected.monitoring.log_event("user_interaction", {"resolved": True, "path": ["a", {"b": 1}]})
-    )
+async def test_an_event_is_exported_with_its_name_and_nested_attributes(collected: Collected) -> None:
+    await collected.monitoring.log_event("user_interaction", {"resolved": True, "path": ["a", {"b": 1}]})
 
     (log,) = collected.logs.get_finished_logs()
     assert log.log_record.event_name == "user_interaction"
@@ -113,12 +110,14 @@ def test_percentiles_lie_in_order_between_the_least_and_the_greatest(values: lis
     assert figures["min"] <= figures["p50"] <= figures["p95"] <= figures["max"]
 
 
-def test_get_metrics_is_json_with_events_counted_and_the_time_since_the_start(collected: Collected) -> None:
+async def test_get_metrics_is_json_with_events_counted_and_the_time_since_the_start(
+    collected: Collected,
+) -> None:
     for _ in range(3):
         collected.monitoring.emit("handover")
     collected.monitoring.record("x", 1)
 
-    shown = json.loads(json.dumps(asyncio.run(collected.monitoring.get_metrics())))
+    shown = json.loads(json.dumps(await collected.monitoring.get_metrics()))
     assert shown["events"] == {"handover": 3}
     assert shown["uptime_seconds"] > 0
     assert shown["metrics"]["x"]["count"] == 1
@@ -280,7 +279,7 @@ def test_any_name_of_a_reward_becomes_the_name_of_a_metric(collected: Collected)
 
 @pytest.mark.model
 @pytest.mark.slow
-def test_the_trainer_still_reports_under_the_names_that_are_recorded(tiny_model_path: Path) -> None:
+async def test_the_trainer_still_reports_under_the_names_that_are_recorded(tiny_model_path: Path) -> None:
     from grpo_host.assembly.from_python.environments import PromptEnvironment, prompt_task
     from grpo_host.assembly.from_python.rewards import as_rewards
     from grpo_host.backends.local_model import LocalModel
@@ -311,6 +310,6 @@ def test_the_trainer_still_reports_under_the_names_that_are_recorded(tiny_model_
             await trainer.close()
             await chat.close()
 
-    reported = asyncio.run(step())
+    reported = await step()
 
     assert [name for name in NAMES if name not in reported] == []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import subprocess
 import sys
 from collections.abc import Callable
@@ -21,17 +20,17 @@ rewards: [task_success]
 """
 
 
-def test_a_scripted_backend_says_what_it_is_given(
+async def test_a_scripted_backend_says_what_it_is_given(
     grpo_scripted_backend: Callable[..., ScriptedBackend],
 ) -> None:
     backend = grpo_scripted_backend("One.", "Two.")
-    reply = asyncio.run(backend.chat([user("Count.")], Sampling()))
+    reply = await backend.chat([user("Count.")], Sampling())
     assert reply.message["content"] == "One."
 
 
-def test_a_token_backend_samples_ids_with_their_logprobs(grpo_token_backend: TokenBackend) -> None:
+async def test_a_token_backend_samples_ids_with_their_logprobs(grpo_token_backend: TokenBackend) -> None:
     prompt = grpo_token_backend.tokenizer.encode("Hi")
-    reply = asyncio.run(grpo_token_backend.generate(prompt, Sampling(max_tokens=8, seed=1)))
+    reply = await grpo_token_backend.generate(prompt, Sampling(max_tokens=8, seed=1))
     assert 1 <= len(reply.ids) == len(reply.logprobs) <= 8
 
 

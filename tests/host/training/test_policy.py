@@ -215,17 +215,17 @@ class Busy(Backend):
         self.names = [name for name, _ in weights]
 
 
-def test_new_weights_wait_for_requests_under_way(path):
+async def test_new_weights_wait_for_requests_under_way(path):
     policy, backend = load(path), Busy(2)
-    asyncio.run(policy.sync(backend))
+    await policy.sync(backend)
     assert "model.layers.0.self_attn.q_proj.weight" in backend.names
     assert policy.version == 1
 
 
-def test_a_backend_that_is_never_idle_is_told_of(path, monkeypatch):
+async def test_a_backend_that_is_never_idle_is_told_of(path, monkeypatch):
     monkeypatch.setattr("grpo_host.training.policy.IDLE_SECONDS", 0.1)
     with pytest.raises(BusyError):
-        asyncio.run(load(path).sync(Busy(1000)))
+        await load(path).sync(Busy(1000))
 
 
 class Stuck(Busy):
@@ -233,10 +233,10 @@ class Stuck(Busy):
         await asyncio.Event().wait()
 
 
-def test_a_backend_that_does_not_come_back_ends_the_run(path, monkeypatch):
+async def test_a_backend_that_does_not_come_back_ends_the_run(path, monkeypatch):
     monkeypatch.setattr("grpo_host.training.policy.SYNC_SECONDS", 0.1)
     with pytest.raises(RunError, match=r"Stuck has not loaded the new weights within 0.1 s: it is stuck or"):
-        asyncio.run(load(path).sync(Stuck(0)))
+        await load(path).sync(Stuck(0))
 
 
 def test_a_whole_model_is_saved_as_it_was_trained(path, tmp_path):
@@ -267,12 +267,12 @@ def test_an_adapter_on_tied_embeddings_is_refused_before_the_first_step(path):
         load(path, lora=LoraConfig(r=4, target_modules=["embed_tokens", "q_proj"]))
 
 
-def test_a_sync_says_how_much_of_the_update_the_backend_got(path):
+async def test_a_sync_says_how_much_of_the_update_the_backend_got(path):
     policy = load(path)
-    asyncio.run(policy.sync(Busy(0)))
+    await policy.sync(Busy(0))
     assert policy.visible_update is None
     disturb(policy)
-    asyncio.run(policy.sync(Busy(0)))
+    await policy.sync(Busy(0))
     assert policy.visible_update == pytest.approx(1, abs=0.05)
 
 

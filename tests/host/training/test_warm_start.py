@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 
 import pytest
@@ -69,7 +68,7 @@ def test_nothing_to_imitate_is_an_error(found):
 
 
 @pytest.mark.model
-def test_demonstrations_that_do_not_fit_are_left_out_and_none_that_fits_is_an_error(
+async def test_demonstrations_that_do_not_fit_are_left_out_and_none_that_fits_is_an_error(
     heavy, tiny_model_path, caplog
 ):
     from grpo_host.backends.local_model import LocalModel
@@ -84,10 +83,10 @@ def test_demonstrations_that_do_not_fit_are_left_out_and_none_that_fits_is_an_er
         finally:
             await model.close()
 
-    assert len(asyncio.run(tokenized([*OWN, long]))) == len(OWN)
+    assert len(await tokenized([*OWN, long])) == len(OWN)
     assert "1 of 7 demonstrations are longer than the context of 128 tokens" in caplog.text
     with pytest.raises(ConfigError, match="none of 1 demonstrations fits into the context of 128 tokens"):
-        asyncio.run(tokenized([long]))
+        await tokenized([long])
 
 
 @pytest.mark.model

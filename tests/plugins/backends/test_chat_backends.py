@@ -31,51 +31,48 @@ pytestmark = [
 ]
 
 
-def ask(make: Make, serve: Any, *answers: Any, options: Any = None, **call: Any) -> Any:
+async def ask(make: Make, serve: Any, *answers: Any, options: Any = None, **call: Any) -> Any:
     """The reply (or what it raises) and the server, after one ``chat``."""
 
-    async def go() -> Any:
-        async with serve(*answers) as server:
-            backend = make(server.base_url, **(options or {}))
-            await backend.start()
-            try:
-                call.setdefault("sampling", Sampling())
-                call.setdefault("messages", ASK)
-                reply: Any = await backend.chat(**call)
-            except Exception as problem:  # the test says which
-                reply = problem
-            finally:
-                await backend.close()
-            return reply, server
-
-    return asyncio.run(go())
+    async with serve(*answers) as server:
+        backend = make(server.base_url, **(options or {}))
+        await backend.start()
+        try:
+            call.setdefault("sampling", Sampling())
+            call.setdefault("messages", ASK)
+            reply: Any = await backend.chat(**call)
+        except Exception as problem:  # the test says which
+            reply = problem
+        finally:
+            await backend.close()
+        return reply, server
 
 
-def test_an_answer_comes_back_with_its_usage(make, chat_server, protocol) -> None:
-    reply, server = ask(make, chat_server, protocol.completion("Hello."))
+async def test_an_answer_comes_back_with_its_usage(make, chat_server, protocol) -> None:
+    reply, server = await ask(make, chat_server, protocol.completion("Hello."))
     assert reply.message == {"role": "assistant", "content": "Hello."}
     assert (reply.finish_reason, reply.prompt_tokens, reply.completion_tokens) == ("stop", 11, 7)
     assert server.requests[0]["model"] == "mock"
     assert server.requests[0]["messages"] == [{"role": "user", "content": "Hi"}]
 
 
-def test_images_are_sent_as_openais_content(make, chat_server, protocol) -> None:
+async def test_images_are_sent_as_openais_content(make, chat_server, protocol) -> None:
     shown = [text_part("What is this?"), image_part("https://example.org/cat.png")]
-    _, server = ask(make, chat_server, protocol.completion(), messages=[user(shown)])
+    _, server = await ask(make, chat_server, protocol.completion(), messages=[user(shown)])
     assert server.requests[0]["messages"] == [{"role": "user", "content": shown}]
 
 
-def test_sampling_settings_are_sent(make, chat_server, protocol) -> None:
+async def test_sampling_settings_are_sent(make, chat_server, protocol) -> None:
     sampling = Sampling(max_tokens=9, temperature=0.5, top_p=0.9, stop=("END",), seed=3)
-    _, server = ask(make, chat_server, protocol.completion(), sampling=sampling)
+    _, server = await ask(make, chat_server, protocol.completion(), sampling=sampling)
     sent = server.requests[0]
     wanted = {"max_tokens": 9, "temperature": 0.5, "top_p": 0.9, "stop": ["END"], "seed": 3}
     assert {name: sent.get(name) for name in wanted} == wanted
 
 
-def test_tools_are_offered_and_their_calls_come_back_exactly(make, chat_server, protocol) -> None:
+async def test_tools_are_offered_and_their_calls_come_back_exactly(make, chat_server, protocol) -> None:
     answer = protocol.completion(None, tool_calls=[protocol.LOOKUP])
-    reply, server = ask(make, chat_server, answer, tools=[TOOL])
+    reply, server = await ask(make, chat_server, answer, tools=[TOOL])
     assert server.requests[0]["tools"] == [TOOL]
     assert reply.message == {
         "role": "assistant",
@@ -85,50 +82,50 @@ def test_tools_are_offered_and_their_calls_come_back_exactly(make, chat_server, 
     assert reply.finish_reason == "tool_calls"
 
 
-def test_a_tools_schema_may_hold_integers_of_any_size(make, chat_server, protocol) -> None:
+async def test_a_tools_schema_may_hold_integers_of_any_size(make, chat_server, protocol) -> None:
     schema = {"type": "object", "properties": {"id": {"type": "integer", "maximum": 2**70}}}
     tool = {"type": "function", "function": {"name": "lookup", "parameters": schema}}
-    _, server = ask(make, chat_server, protocol.completion(), tools=[tool])
+    _, server = await ask(make, chat_server, protocol.completion(), tools=[tool])
     assert server.requests[0]["tools"] == [tool]
 
 
-def test_a_cut_answer_says_length(make, chat_server, protocol) -> None:
-    reply, _ = ask(make, chat_server, protocol.completion("Hel", finish_reason="length"))
+async def test_a_cut_answer_says_length(make, chat_server, protocol) -> None:
+    reply, _ = await ask(make, chat_server, protocol.completion("Hel", finish_reason="length"))
     assert reply.finish_reason == "length"
 
 
-def test_a_rate_limit_is_tried_again_as_the_server_asks(make, chat_server, protocol) -> None:
+async def test_a_rate_limit_is_tried_again_as_the_server_asks(make, chat_server, protocol) -> None:
     busy = protocol.Refusal(429, "slow down", {"retry-after": "0.01"})
-    reply, server = ask(make, chat_server, busy, busy, protocol.completion("At last."))
+    reply, server = await ask(make, chat_server, busy, busy, protocol.completion("At last."))
     assert reply.message["content"] == "At last."
     assert len(server.requests) == 3
 
 
-def test_a_rate_limit_that_stays_is_a_clear_error(make, chat_server, protocol) -> None:
+async def test_a_rate_limit_that_stays_is_a_clear_error(make, chat_server, protocol) -> None:
     busy = protocol.Refusal(429, "slow down", {"retry-after": "0"})
-    problem, server = ask(make, chat_server, busy, options={"retries": 1})
+    problem, server = await ask(make, chat_server, busy, options={"retries": 1})
     assert isinstance(problem, ProviderError)
     assert "slow down" in str(problem)
     assert "oncurrency" in str(problem)
     assert len(server.requests) == 2
 
 
-def test_a_server_error_is_tried_again(make, chat_server, protocol) -> None:
+async def test_a_server_error_is_tried_again(make, chat_server, protocol) -> None:
     broken = protocol.Refusal(503, "starting", {"retry-after": "0.01"})
-    reply, _ = ask(make, chat_server, broken, protocol.completion("Up."))
+    reply, _ = await ask(make, chat_server, broken, protocol.completion("Up."))
     assert reply.message["content"] == "Up."
 
 
-def test_a_server_that_asks_to_wait_for_long_is_not_asked_again(make, chat_server, protocol) -> None:
+async def test_a_server_that_asks_to_wait_for_long_is_not_asked_again(make, chat_server, protocol) -> None:
     busy = protocol.Refusal(429, "slow down", {"retry-after": "3600"})
-    problem, server = ask(make, chat_server, busy)
+    problem, server = await ask(make, chat_server, busy)
     assert isinstance(problem, ProviderError)
     assert "asks to wait 3600 s" in str(problem)
     assert "lower the concurrency, or try again later" in str(problem)
     assert len(server.requests) == 1
 
 
-def test_a_stream_that_is_refused_for_now_is_tried_again(make, chat_server, protocol) -> None:
+async def test_a_stream_that_is_refused_for_now_is_tried_again(make, chat_server, protocol) -> None:
     async def go() -> Any:
         busy = protocol.Refusal(503, "starting", {"retry-after": "0.01"})
         said = [protocol.chunk({"content": "Up."}, "stop"), "[DONE]"]
@@ -140,37 +137,37 @@ def test_a_stream_that_is_refused_for_now_is_tried_again(make, chat_server, prot
             finally:
                 await backend.close()
 
-    reply, server = asyncio.run(go())
+    reply, server = await go()
     assert reply.message["content"] == "Up."
     assert len(server.requests) == 2
 
 
-def test_a_refused_key_names_the_key_and_is_not_tried_again(make, chat_server, protocol) -> None:
-    problem, server = ask(make, chat_server, protocol.Refusal(401, "bad key"))
+async def test_a_refused_key_names_the_key_and_is_not_tried_again(make, chat_server, protocol) -> None:
+    problem, server = await ask(make, chat_server, protocol.Refusal(401, "bad key"))
     assert isinstance(problem, ProviderError)
     assert "bad key" in str(problem)
     assert "Check api_key" in str(problem)
     assert len(server.requests) == 1
 
 
-def test_the_key_is_sent(make, chat_server, protocol) -> None:
-    _, server = ask(make, chat_server, protocol.completion(), options={"api_key": "k1"})
+async def test_the_key_is_sent(make, chat_server, protocol) -> None:
+    _, server = await ask(make, chat_server, protocol.completion(), options={"api_key": "k1"})
     assert server.headers[0]["authorization"] == "Bearer k1"
 
 
-def test_an_unknown_model_is_named(make, chat_server, protocol) -> None:
-    problem, _ = ask(make, chat_server, protocol.Refusal(404, "The model does not exist"))
+async def test_an_unknown_model_is_named(make, chat_server, protocol) -> None:
+    problem, _ = await ask(make, chat_server, protocol.Refusal(404, "The model does not exist"))
     assert isinstance(problem, ProviderError)
     assert "mock" in str(problem)
 
 
-def test_a_conversation_too_long_is_an_overflow(make, chat_server, protocol) -> None:
+async def test_a_conversation_too_long_is_an_overflow(make, chat_server, protocol) -> None:
     words = "This model's maximum context length is 8192 tokens."
-    problem, _ = ask(make, chat_server, protocol.Refusal(400, words))
+    problem, _ = await ask(make, chat_server, protocol.Refusal(400, words))
     assert isinstance(problem, ContextOverflowError)
 
 
-def test_a_server_that_is_not_there_is_named_with_its_address(make) -> None:
+async def test_a_server_that_is_not_there_is_named_with_its_address(make) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -184,29 +181,26 @@ def test_a_server_that_is_not_there_is_named_with_its_address(make) -> None:
             await backend.close()
 
     with pytest.raises(ProviderError, match=f"127.0.0.1:{port}.*server listens"):
-        asyncio.run(go())
+        await go()
 
 
-def test_a_slow_server_is_a_clear_error(make, chat_server) -> None:
-    problem, _ = ask(make, chat_server, 5.0, options={"timeout": 0.2, "retries": 0})
+async def test_a_slow_server_is_a_clear_error(make, chat_server) -> None:
+    problem, _ = await ask(make, chat_server, 5.0, options={"timeout": 0.2, "retries": 0})
     assert isinstance(problem, ProviderError)
     assert "0.2 s" in str(problem)
 
 
-def streamed(make: Make, serve: Any, events: list[Any]) -> list[str | ChatReply]:
-    async def go() -> list[str | ChatReply]:
-        async with serve(events) as server:
-            backend = make(server.base_url)
-            await backend.start()
-            try:
-                return [item async for item in backend.stream(ASK, Sampling(), [TOOL])]
-            finally:
-                await backend.close()
-
-    return asyncio.run(go())
+async def streamed(make: Make, serve: Any, events: list[Any]) -> list[str | ChatReply]:
+    async with serve(events) as server:
+        backend = make(server.base_url)
+        await backend.start()
+        try:
+            return [item async for item in backend.stream(ASK, Sampling(), [TOOL])]
+        finally:
+            await backend.close()
 
 
-def test_text_streams_and_the_whole_reply_comes_last(make, chat_server, protocol) -> None:
+async def test_text_streams_and_the_whole_reply_comes_last(make, chat_server, protocol) -> None:
     chunk = protocol.chunk
     usage = {**chunk({}), "choices": [], "usage": protocol.completion()["usage"]}
     events = [
@@ -216,14 +210,14 @@ def test_text_streams_and_the_whole_reply_comes_last(make, chat_server, protocol
         usage,
         "[DONE]",
     ]
-    *texts, reply = streamed(make, chat_server, events)
+    *texts, reply = await streamed(make, chat_server, events)
     assert texts == ["Hel", "lo."]
     assert isinstance(reply, ChatReply)
     assert reply.message == {"role": "assistant", "content": "Hello."}
     assert (reply.prompt_tokens, reply.completion_tokens) == (11, 7)
 
 
-def test_a_streamed_tool_call_is_put_together(make, chat_server, protocol) -> None:
+async def test_a_streamed_tool_call_is_put_together(make, chat_server, protocol) -> None:
     def piece(function: dict[str, str], **more: str) -> dict[str, Any]:
         return protocol.chunk({"tool_calls": [{"index": 0, "function": function, **more}]})
 
@@ -234,13 +228,13 @@ def test_a_streamed_tool_call_is_put_together(make, chat_server, protocol) -> No
         protocol.chunk({}, "tool_calls"),
         "[DONE]",
     ]
-    (reply,) = streamed(make, chat_server, events)
+    (reply,) = await streamed(make, chat_server, events)
     assert isinstance(reply, ChatReply)
     assert reply.message.get("tool_calls") == [protocol.LOOKUP]
     assert reply.finish_reason == "tool_calls"
 
 
-def test_backends_one_after_the_other_in_one_loop_both_answer(make, chat_server, protocol) -> None:
+async def test_backends_one_after_the_other_in_one_loop_both_answer(make, chat_server, protocol) -> None:
     async def go() -> list[str]:
         said = []
         async with chat_server(protocol.completion("Again.")) as server:
@@ -251,10 +245,10 @@ def test_backends_one_after_the_other_in_one_loop_both_answer(make, chat_server,
                 await backend.close()
         return said
 
-    assert asyncio.run(go()) == ["Again.", "Again."]
+    assert await go() == ["Again.", "Again."]
 
 
-def test_closing_one_backend_leaves_another_working(make, chat_server, protocol) -> None:
+async def test_closing_one_backend_leaves_another_working(make, chat_server, protocol) -> None:
     async def go() -> str:
         async with chat_server(protocol.completion("Still here.")) as server:
             first, second = make(server.base_url), make(server.base_url)
@@ -267,10 +261,10 @@ def test_closing_one_backend_leaves_another_working(make, chat_server, protocol)
             finally:
                 await second.close()
 
-    assert asyncio.run(go()) == "Still here."
+    assert await go() == "Still here."
 
 
-def test_a_stream_that_breaks_before_it_begins_is_tried_again() -> None:
+async def test_a_stream_that_breaks_before_it_begins_is_tried_again() -> None:
     """What was heard is never repeated; of a refused connection nothing was heard."""
 
     async def go() -> tuple[int, list[Any]]:
@@ -298,7 +292,7 @@ def test_a_stream_that_breaks_before_it_begins_is_tried_again() -> None:
             server.close()
         return asked, items
 
-    asked, (text, _) = asyncio.run(go())
+    asked, (text, _) = await go()
 
     assert (asked, text) == (2, "Hi")
 
@@ -331,11 +325,11 @@ SCHEMA = {"type": "object", "properties": {"mood": {"type": "string"}}, "require
         ),
     ],
 )
-def test_forced_tools_and_schemas_go_along_in_the_providers_words(
+async def test_forced_tools_and_schemas_go_along_in_the_providers_words(
     make, chat_server, protocol, said, sent
 ) -> None:
     sampling = Sampling(**said)
-    _, server = ask(make, chat_server, protocol.completion(), sampling=sampling, tools=[TOOL])
+    _, server = await ask(make, chat_server, protocol.completion(), sampling=sampling, tools=[TOOL])
     fields = ("tool_choice", "parallel_tool_calls", "response_format")
     assert {name: server.requests[0][name] for name in fields if name in server.requests[0]} == sent
 

@@ -21,40 +21,37 @@ def answer(body: bytes, head: str = "") -> bytes:
     return f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n{head}\r\n".encode() + body
 
 
-def talk(script: Script, use: Callable[[KeepAliveClient], Awaitable[Any]], **options: Any) -> Any:
+async def talk(script: Script, use: Callable[[KeepAliveClient], Awaitable[Any]], **options: Any) -> Any:
     """What ``use`` returns, and how many connections the server saw."""
 
-    async def go() -> Any:
-        connections = 0
+    connections = 0
 
-        async def serve(reader: Reader, writer: Writer) -> None:
-            nonlocal connections
-            connections += 1
-            mine, requests = connections, 0
-            try:
-                while head := await reader.readuntil(b"\r\n\r\n"):
-                    length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
-                    await reader.readexactly(length)
-                    requests += 1
-                    await script(mine, requests, writer)
-                    await writer.drain()
-            except (asyncio.IncompleteReadError, ConnectionError):
-                pass
-            finally:
-                writer.close()
-
-        server = await asyncio.start_server(serve, "127.0.0.1", 0)
-        port = server.sockets[0].getsockname()[1]
-        options.setdefault("timeout", 5.0)
-        client = KeepAliveClient(f"http://127.0.0.1:{port}/v1", **options)
+    async def serve(reader: Reader, writer: Writer) -> None:
+        nonlocal connections
+        connections += 1
+        mine, requests = connections, 0
         try:
-            return await use(client), connections
+            while head := await reader.readuntil(b"\r\n\r\n"):
+                length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+                await reader.readexactly(length)
+                requests += 1
+                await script(mine, requests, writer)
+                await writer.drain()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
         finally:
-            client.close()
-            server.close()
-            await asyncio.sleep(0.01)
+            writer.close()
 
-    return asyncio.run(go())
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    options.setdefault("timeout", 5.0)
+    client = KeepAliveClient(f"http://127.0.0.1:{port}/v1", **options)
+    try:
+        return await use(client), connections
+    finally:
+        client.close()
+        server.close()
+        await asyncio.sleep(0.01)
 
 
 async def once(client: KeepAliveClient) -> bytes:
@@ -71,14 +68,14 @@ async def says(body: bytes, writer: Writer) -> None:
     writer.write(answer(body))
 
 
-def test_a_connection_is_used_again() -> None:
+async def test_a_connection_is_used_again() -> None:
     async def script(connection: int, request: int, writer: Writer) -> None:
         writer.write(answer(f"{connection}.{request}".encode()))
 
-    assert talk(script, twice) == ([b"1.1", b"1.2"], 1)
+    assert await talk(script, twice) == ([b"1.1", b"1.2"], 1)
 
 
-def test_many_requests_share_the_allowed_connections() -> None:
+async def test_many_requests_share_the_allowed_connections() -> None:
     async def script(connection: int, request: int, writer: Writer) -> None:
         await asyncio.sleep(0.005)
         writer.write(answer(b"ok"))
@@ -86,96 +83,96 @@ def test_many_requests_share_the_allowed_connections() -> None:
     async def many(client: KeepAliveClient) -> list[bytes]:
         return await asyncio.gather(*(once(client) for _ in range(20)))
 
-    assert talk(script, many, max_connections=4) == ([b"ok"] * 20, 4)
+    assert await talk(script, many, max_connections=4) == ([b"ok"] * 20, 4)
 
 
-def test_an_idle_connection_that_the_server_closed_is_replaced() -> None:
+async def test_an_idle_connection_that_the_server_closed_is_replaced() -> None:
     async def script(connection: int, request: int, writer: Writer) -> None:
         writer.write(answer(b"ok"))
         await writer.drain()
         writer.close()
 
-    assert talk(script, twice) == ([b"ok", b"ok"], 2)
+    assert await talk(script, twice) == ([b"ok", b"ok"], 2)
 
 
-def test_a_connection_that_dies_as_it_is_used_again_is_tried_once_more() -> None:
+async def test_a_connection_that_dies_as_it_is_used_again_is_tried_once_more() -> None:
     async def script(connection: int, request: int, writer: Writer) -> None:
         if connection == 1 and request == 2:
             writer.transport.abort()
         else:
             writer.write(answer(b"ok"))
 
-    assert talk(script, twice) == ([b"ok", b"ok"], 2)
+    assert await talk(script, twice) == ([b"ok", b"ok"], 2)
 
 
-def test_a_server_that_closes_at_the_first_request_is_not_asked_again() -> None:
+async def test_a_server_that_closes_at_the_first_request_is_not_asked_again() -> None:
     async def script(connection: int, request: int, writer: Writer) -> None:
         writer.transport.abort()
 
     with pytest.raises(HttpError, match="closed before the answer"):
-        talk(script, once)
+        await talk(script, once)
 
 
-def test_a_server_that_says_close_is_not_asked_again_on_that_connection() -> None:
+async def test_a_server_that_says_close_is_not_asked_again_on_that_connection() -> None:
     async def script(connection: int, request: int, writer: Writer) -> None:
         writer.write(answer(b"ok", "Connection: close\r\n"))
 
-    assert talk(script, twice) == ([b"ok", b"ok"], 2)
+    assert await talk(script, twice) == ([b"ok", b"ok"], 2)
 
 
-def test_a_chunked_answer_in_pieces_is_put_together() -> None:
+async def test_a_chunked_answer_in_pieces_is_put_together() -> None:
     async def script(connection: int, request: int, writer: Writer) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
         await writer.drain()
         await asyncio.sleep(0.01)
         writer.write(b"2\r\nde\r\n0\r\n\r\n")
 
-    assert talk(script, twice) == ([b"abcde", b"abcde"], 1)
+    assert await talk(script, twice) == ([b"abcde", b"abcde"], 1)
 
 
-def test_an_answer_without_a_length_ends_with_the_connection() -> None:
+async def test_an_answer_without_a_length_ends_with_the_connection() -> None:
     async def script(connection: int, request: int, writer: Writer) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\n\r\nall of it")
         await writer.drain()
         writer.close()
 
-    assert talk(script, once)[0] == b"all of it"
+    assert (await talk(script, once))[0] == b"all of it"
 
 
-def test_an_interim_answer_is_passed_over() -> None:
+async def test_an_interim_answer_is_passed_over() -> None:
     async def script(connection: int, request: int, writer: Writer) -> None:
         writer.write(b"HTTP/1.1 100 Continue\r\n\r\n" + answer(b"ok"))
 
-    assert talk(script, once)[0] == b"ok"
+    assert (await talk(script, once))[0] == b"ok"
 
 
-def test_a_connection_closed_in_the_middle_of_an_answer_is_an_error() -> None:
+async def test_a_connection_closed_in_the_middle_of_an_answer_is_an_error() -> None:
     async def script(connection: int, request: int, writer: Writer) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf")
         await writer.drain()
         writer.close()
 
     with pytest.raises(HttpError, match="in the middle of the answer"):
-        talk(script, once)
+        await talk(script, once)
 
 
-def test_what_is_not_http_is_an_error() -> None:
+async def test_what_is_not_http_is_an_error() -> None:
     async def script(connection: int, request: int, writer: Writer) -> None:
         writer.write(b"SSH-2.0-OpenSSH_9.6\r\n")
 
     with pytest.raises(HttpError, match="is not HTTP"):
-        talk(script, once)
+        await talk(script, once)
 
 
-def test_a_body_over_the_limit_is_an_error() -> None:
+async def test_a_body_over_the_limit_is_an_error() -> None:
     async def script(connection: int, request: int, writer: Writer) -> None:
         writer.write(answer(b"x" * 5000))
 
     with pytest.raises(HttpError, match="longer than 1000 bytes"):
-        talk(script, once, max_body=1000)
+        await talk(script, once, max_body=1000)
 
 
-def test_a_body_that_does_not_end_in_time_is_an_error() -> None:
+async def test_a_body_that_does_not_end_in_time_is_an_error() -> None:
     async def script(connection: int, request: int, writer: Writer) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n")
         for _ in range(100):
@@ -184,10 +181,10 @@ def test_a_body_that_does_not_end_in_time_is_an_error() -> None:
             await asyncio.sleep(0.05)
 
     with pytest.raises(HttpError, match=r"no answer within 0\.2 s"):
-        talk(script, once, timeout=0.2)
+        await talk(script, once, timeout=0.2)
 
 
-def test_a_cancelled_request_gives_up_its_connection_and_its_place() -> None:
+async def test_a_cancelled_request_gives_up_its_connection_and_its_place() -> None:
     async def script(connection: int, request: int, writer: Writer) -> None:
         if connection == 1:
             await asyncio.sleep(1.0)
@@ -201,10 +198,10 @@ def test_a_cancelled_request_gives_up_its_connection_and_its_place() -> None:
             await task
         return await asyncio.wait_for(once(client), 0.5)
 
-    assert talk(script, cancel_then_ask, max_connections=1) == (b"ok", 2)
+    assert await talk(script, cancel_then_ask, max_connections=1) == (b"ok", 2)
 
 
-def test_a_stream_is_read_as_it_comes_and_its_connection_is_used_again() -> None:
+async def test_a_stream_is_read_as_it_comes_and_its_connection_is_used_again() -> None:
     async def script(connection: int, request: int, writer: Writer) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
         for piece in (b"a", b"b"):
@@ -221,10 +218,10 @@ def test_a_stream_is_read_as_it_comes_and_its_connection_is_used_again() -> None
                 read += [chunk async for chunk in chunks]
         return read
 
-    assert talk(script, read_twice) == ([b"a", b"b", b"a", b"b"], 1)
+    assert await talk(script, read_twice) == ([b"a", b"b", b"a", b"b"], 1)
 
 
-def test_a_stream_left_early_closes_its_connection() -> None:
+async def test_a_stream_left_early_closes_its_connection() -> None:
     async def script(connection: int, request: int, writer: Writer) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nhalf")
         await writer.drain()
@@ -238,10 +235,10 @@ def test_a_stream_left_early_closes_its_connection() -> None:
                     assert chunk == b"half"
                     break
 
-    assert talk(script, leave) == (None, 2)
+    assert await talk(script, leave) == (None, 2)
 
 
-def test_a_big_stream_waits_for_its_reader() -> None:
+async def test_a_big_stream_waits_for_its_reader() -> None:
     size = 8 << 20
 
     async def script(connection: int, request: int, writer: Writer) -> None:
@@ -256,12 +253,12 @@ def test_a_big_stream_waits_for_its_reader() -> None:
                 assert len(chunk) < size / 2
         return read
 
-    assert talk(script, slowly)[0] == size
+    assert (await talk(script, slowly))[0] == size
 
 
-def test_nobody_listening_is_an_error_with_the_address() -> None:
+async def test_nobody_listening_is_an_error_with_the_address() -> None:
     with pytest.raises(HttpError, match=r"127\.0\.0\.1:1: cannot connect"):
-        asyncio.run(once_at("http://127.0.0.1:1"))
+        await once_at("http://127.0.0.1:1")
 
 
 async def once_at(url: str) -> bytes:

@@ -172,12 +172,11 @@ def test_a_setting_that_there_is_not_cannot_be_left_out():
         LangChainBackend(ModelSpec("x"), leave_out=["temprature"])
 
 
-def test_it_must_be_started():
+async def test_it_must_be_started():
     with pytest.raises(RuntimeError, match="await start"):
-        asyncio.run(LangChainBackend(ModelSpec("openai:x")).chat(ASK, Sampling()))
+        await LangChainBackend(ModelSpec("openai:x")).chat(ASK, Sampling())
 
 
-@pytest.mark.asyncio
 async def test_a_model_of_openais_protocol_answers_whole_and_in_pieces(chat_server, protocol):
     pieces = [
         protocol.chunk({"role": "assistant", "content": "Hel"}),

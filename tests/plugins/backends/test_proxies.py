@@ -169,8 +169,8 @@ def test_what_is_no_proxy_is_named(call, answer):
     assert "does not answer as one" in str(problem)
 
 
-def test_a_proxy_of_another_kind_is_refused_by_name(monkeypatch):
+async def test_a_proxy_of_another_kind_is_refused_by_name(monkeypatch):
     monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:9")
     backend = OpenAIChatBackend(ModelSpec("m"), base_url="http://models.test/v1")
     with pytest.raises(ConfigError, match=r"socks5://127.0.0.1\) is no http:// proxy; set HTTP_PROXY"):
-        asyncio.run(backend.start())
+        await backend.start()

@@ -36,56 +36,56 @@ def failing(times, problem):
     return call, calls
 
 
-def test_a_failure_that_passes_is_not_seen(pauses):
+async def test_a_failure_that_passes_is_not_seen(pauses):
     call, calls = failing(2, PassingError("busy"))
-    assert asyncio.run(retried(call, 3)) == "an answer"
+    assert await retried(call, 3) == "an answer"
     assert len(calls) == 3
 
 
-def test_after_the_last_attempt_its_own_failure_is_raised(pauses):
+async def test_after_the_last_attempt_its_own_failure_is_raised(pauses):
     call, calls = failing(99, PassingError("busy"))
     with pytest.raises(PassingError, match="busy"):
-        asyncio.run(retried(call, 2))
+        await retried(call, 2)
     assert (len(calls), len(pauses)) == (3, 2)
 
 
 @pytest.mark.parametrize("problem", [ProviderError("no such model", status=404), ValueError("ours")])
-def test_a_lasting_failure_is_raised_at_once(pauses, problem):
+async def test_a_lasting_failure_is_raised_at_once(pauses, problem):
     call, calls = failing(99, problem)
     with pytest.raises(type(problem)):
-        asyncio.run(retried(call, 3))
+        await retried(call, 3)
     assert (len(calls), pauses) == (1, [])
 
 
-def test_pauses_grow_up_to_a_minute(pauses):
+async def test_pauses_grow_up_to_a_minute(pauses):
     call, _ = failing(10, PassingError("busy"))
-    asyncio.run(retried(call, 10))
+    await retried(call, 10)
     for number, seconds in enumerate(pauses):
         longest = min(60.0, 0.5 * 2**number)
         assert 0.75 * longest <= seconds <= 1.25 * longest
 
 
-def test_processes_that_are_seeded_alike_do_not_try_again_together(pauses):
+async def test_processes_that_are_seeded_alike_do_not_try_again_together(pauses):
     for _ in range(2):
         random.seed(7)
-        asyncio.run(retried(failing(5, PassingError("busy"))[0], 5))
+        await retried(failing(5, PassingError("busy"))[0], 5)
     assert pauses[:5] != pauses[5:]
 
 
-def test_a_provider_that_asks_to_wait_is_given_that_time(pauses):
+async def test_a_provider_that_asks_to_wait_is_given_that_time(pauses):
     call, _ = failing(1, passing("busy", "here", 429, "17.5"))
-    asyncio.run(retried(call, 3))
+    await retried(call, 3)
     assert pauses == [17.5]
 
 
 @pytest.mark.parametrize("header", [None, "", "0", "-3", "Wed, 21 Oct 2026 07:28:00 GMT"])
-def test_a_retry_after_that_names_no_seconds_leaves_the_pause_to_us(pauses, header):
+async def test_a_retry_after_that_names_no_seconds_leaves_the_pause_to_us(pauses, header):
     call, _ = failing(1, passing("busy", "here", 429, header))
-    asyncio.run(retried(call, 3))
+    await retried(call, 3)
     assert 0.375 <= pauses[0] <= 0.625
 
 
-def test_a_caller_that_is_out_of_time_ends_the_pause():
+async def test_a_caller_that_is_out_of_time_ends_the_pause():
     async def scenario():
         call, calls = failing(99, PassingError("busy", retry_after=50))
         with pytest.raises(TimeoutError):
@@ -93,4 +93,4 @@ def test_a_caller_that_is_out_of_time_ends_the_pause():
                 await retried(call, 3)
         return calls
 
-    assert len(asyncio.run(scenario())) == 1
+    assert len(await scenario()) == 1

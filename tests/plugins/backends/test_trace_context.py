@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import subprocess
 import sys
 from collections.abc import Callable
@@ -22,26 +21,23 @@ REMOTE = SpanContext(
 )
 
 
-def sent(
+async def sent(
     serve: Any, context: Context | None, ask: Callable[[OpenAIChatBackend], Any], *answers: Any
 ) -> dict[str, str]:
     """The headers of one request made in ``context``."""
 
-    async def go() -> dict[str, str]:
-        async with serve(*answers) as server:
-            backend = OpenAIChatBackend(ModelSpec("mock"), base_url=server.base_url)
-            await backend.start()
-            token = attach(context) if context is not None else None
-            try:
-                await ask(backend)
-            finally:
-                if token is not None:
-                    detach(token)
-                await backend.close()
-            headers: dict[str, str] = server.headers[0]
-            return headers
-
-    return asyncio.run(go())
+    async with serve(*answers) as server:
+        backend = OpenAIChatBackend(ModelSpec("mock"), base_url=server.base_url)
+        await backend.start()
+        token = attach(context) if context is not None else None
+        try:
+            await ask(backend)
+        finally:
+            if token is not None:
+                detach(token)
+            await backend.close()
+        headers: dict[str, str] = server.headers[0]
+        return headers
 
 
 async def chat(backend: OpenAIChatBackend) -> None:
@@ -53,31 +49,33 @@ async def stream(backend: OpenAIChatBackend) -> None:
         pass
 
 
-def test_a_request_carries_the_span_that_is_active(chat_server: Any, protocol: Any) -> None:
+async def test_a_request_carries_the_span_that_is_active(chat_server: Any, protocol: Any) -> None:
     span = TracerProvider(shutdown_on_exit=False).get_tracer("t").start_span("chat")
-    headers = sent(chat_server, trace.set_span_in_context(span), chat, protocol.completion())
+    headers = await sent(chat_server, trace.set_span_in_context(span), chat, protocol.completion())
 
     context = span.get_span_context()
     ids = f"{context.trace_id:032x}-{context.span_id:016x}"
     assert headers["traceparent"] == f"00-{ids}-{context.trace_flags:02x}"
 
 
-def test_so_does_a_streamed_one(chat_server: Any, protocol: Any) -> None:
+async def test_so_does_a_streamed_one(chat_server: Any, protocol: Any) -> None:
     context = trace.set_span_in_context(NonRecordingSpan(REMOTE))
     events = [protocol.chunk({"content": "a"}), protocol.chunk({}, "stop"), "[DONE]"]
 
-    assert sent(chat_server, context, stream, events)["traceparent"] == f"00-{0xA:032x}-{0xB:016x}-01"
+    assert (await sent(chat_server, context, stream, events))["traceparent"] == f"00-{0xA:032x}-{0xB:016x}-01"
 
 
-def test_a_trace_that_this_process_only_passes_on_is_passed_on_whole(chat_server: Any, protocol: Any) -> None:
+async def test_a_trace_that_this_process_only_passes_on_is_passed_on_whole(
+    chat_server: Any, protocol: Any
+) -> None:
     context = baggage.set_baggage("tenant", "a b", trace.set_span_in_context(NonRecordingSpan(REMOTE)))
-    headers = sent(chat_server, context, chat, protocol.completion())
+    headers = await sent(chat_server, context, chat, protocol.completion())
 
     assert (headers["tracestate"], headers["baggage"]) == ("v=1", "tenant=a+b")
 
 
-def test_without_a_span_nothing_is_added(chat_server: Any, protocol: Any) -> None:
-    headers = sent(chat_server, None, chat, protocol.completion())
+async def test_without_a_span_nothing_is_added(chat_server: Any, protocol: Any) -> None:
+    headers = await sent(chat_server, None, chat, protocol.completion())
 
     assert not {"traceparent", "tracestate", "baggage"} & set(headers)
 

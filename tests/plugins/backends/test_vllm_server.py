@@ -132,14 +132,11 @@ def completions(fake: FakeVllm) -> list[dict[str, Any]]:
     return [body for body in fake.asked if "allowed_token_ids" not in body]
 
 
-def test_a_request_says_all_that_a_server_would_else_take_from_the_model(backend, fakes) -> None:
+async def test_a_request_says_all_that_a_server_would_else_take_from_the_model(backend, fakes) -> None:
     fake = fakes()
 
-    async def ask() -> None:
-        async with started(backend(fake)) as made:
-            await sample(made, temperature=0.7, stop_token_ids=(5,), max_tokens=1000)
-
-    asyncio.run(ask())
+    async with started(backend(fake)) as made:
+        await sample(made, temperature=0.7, stop_token_ids=(5,), max_tokens=1000)
     (asked,) = completions(fake)
     assert asked == {
         "model": "tiny",
@@ -161,19 +158,16 @@ def test_a_request_says_all_that_a_server_would_else_take_from_the_model(backend
     }
 
 
-def test_a_stream_gives_the_ids_of_the_whole_answer(backend, fakes) -> None:
-    async def ask() -> tuple[TokenReply, list[Any]]:
-        async with started(backend(fakes())) as made:
-            whole = await sample(made)
-            items = [item async for item in made.stream_ids(PROMPT, Sampling(max_tokens=16, seed=1))]
-            return whole, items
-
-    whole, (*parts, last) = asyncio.run(ask())
+async def test_a_stream_gives_the_ids_of_the_whole_answer(backend, fakes) -> None:
+    async with started(backend(fakes())) as made:
+        whole = await sample(made)
+        items = [item async for item in made.stream_ids(PROMPT, Sampling(max_tokens=16, seed=1))]
+        (*parts, last) = items
     assert last == whole
     assert [number for part in parts for number in part] == whole.ids
 
 
-def test_new_weights_are_a_new_name_at_a_new_place_and_the_old_ones_go(backend, fakes, adapter) -> None:
+async def test_new_weights_are_a_new_name_at_a_new_place_and_the_old_ones_go(backend, fakes, adapter) -> None:
     one, other = fakes(), fakes()
 
     async def ask() -> list[int | None]:
@@ -189,12 +183,12 @@ def test_new_weights_are_a_new_name_at_a_new_place_and_the_old_ones_go(backend, 
                 versions.append((await sample(made)).policy_version)
         return versions
 
-    assert asyncio.run(ask()) == [1, 2, 3]
+    assert await ask() == [1, 2, 3]
     assert not one.adapters
     assert not other.adapters
 
 
-def test_new_weights_wait_for_answers_that_would_be_too_old(backend, fakes, adapter) -> None:
+async def test_new_weights_wait_for_answers_that_would_be_too_old(backend, fakes, adapter) -> None:
     fake = fakes()
 
     async def ask(staleness: int) -> tuple[bool, int | None, int]:
@@ -207,11 +201,11 @@ def test_new_weights_wait_for_answers_that_would_be_too_old(backend, fakes, adap
             answered = old.done()
             return answered, (await old).policy_version, len(fake.adapters)
 
-    assert asyncio.run(ask(0)) == (True, 1, 1)
-    assert asyncio.run(ask(1)) == (False, 1, 2)
+    assert await ask(0) == (True, 1, 1)
+    assert await ask(1) == (False, 1, 2)
 
 
-def test_episodes_stay_with_their_replica_and_a_group_is_spread(backend, fakes) -> None:
+async def test_episodes_stay_with_their_replica_and_a_group_is_spread(backend, fakes) -> None:
     one, other = fakes(), fakes()
 
     async def episode(made: VllmServerBackend, seed: int) -> None:
@@ -219,127 +213,106 @@ def test_episodes_stay_with_their_replica_and_a_group_is_spread(backend, fakes) 
         for turn in range(4):
             ids += (await sample(made, ids, seed=seed)).ids + [turn] * 5
 
-    async def play() -> None:
-        async with started(backend(one, other)) as made:
-            await asyncio.gather(*(episode(made, seed) for seed in range(8)))
-
-    asyncio.run(play())
+    async with started(backend(one, other)) as made:
+        await asyncio.gather(*(episode(made, seed) for seed in range(8)))
     for fake in (one, other):
         asked = completions(fake)
         assert len(asked) == 16
         assert {sum(body["seed"] == seed for body in asked) for seed in range(8)} == {0, 4}
 
 
-def test_what_a_failing_replica_was_asked_is_asked_of_another(backend, fakes) -> None:
+async def test_what_a_failing_replica_was_asked_is_asked_of_another(backend, fakes) -> None:
     one, other = fakes(), fakes()
 
-    async def ask() -> None:
-        async with started(backend(one, other)) as made:
-            expected = await sample(made)
-            for fake in (one, other):
-                fake.answers.append((500, "the engine is dead"))
-            assert await sample(made) == expected
-            assert sum(made.retried.values()) == 2
-
-    asyncio.run(ask())
+    async with started(backend(one, other)) as made:
+        expected = await sample(made)
+        for fake in (one, other):
+            fake.answers.append((500, "the engine is dead"))
+        assert await sample(made) == expected
+        assert sum(made.retried.values()) == 2
 
 
-def test_a_refusal_is_not_asked_again(backend, fakes) -> None:
+async def test_a_refusal_is_not_asked_again(backend, fakes) -> None:
     fake = fakes()
 
-    async def ask() -> None:
-        async with started(backend(fake)) as made:
-            fake.answers.append((400, "top_p must be in (0, 1]"))
-            with pytest.raises(ProviderError, match=r"127.0.0.1:\d+: status 400: top_p must be"):
-                await sample(made)
-            fake.answers.append((400, "This model's maximum context length is 128 tokens."))
-            with pytest.raises(ContextOverflowError):
-                await sample(made)
-            fake.answers.append((400, "Invalid grammar"))
-            with pytest.raises(CapabilityError, match="the grammar cannot be enforced"):
-                await sample(made, grammar="no grammar")
-            fake.answers.append((500, "Internal server error"))  # vLLM's answer when it does not compile
-            with pytest.raises(CapabilityError, match="the grammar cannot be enforced"):
-                await sample(made, grammar="a grammar")
-            fake.answers.append((401, "Unauthorized"))
-            with pytest.raises(ProviderError, match="Check api_key"):
-                await sample(made)
-
-    asyncio.run(ask())
+    async with started(backend(fake)) as made:
+        fake.answers.append((400, "top_p must be in (0, 1]"))
+        with pytest.raises(ProviderError, match=r"127.0.0.1:\d+: status 400: top_p must be"):
+            await sample(made)
+        fake.answers.append((400, "This model's maximum context length is 128 tokens."))
+        with pytest.raises(ContextOverflowError):
+            await sample(made)
+        fake.answers.append((400, "Invalid grammar"))
+        with pytest.raises(CapabilityError, match="the grammar cannot be enforced"):
+            await sample(made, grammar="no grammar")
+        fake.answers.append((500, "Internal server error"))  # vLLM's answer when it does not compile
+        with pytest.raises(CapabilityError, match="the grammar cannot be enforced"):
+            await sample(made, grammar="a grammar")
+        fake.answers.append((401, "Unauthorized"))
+        with pytest.raises(ProviderError, match="Check api_key"):
+            await sample(made)
     assert len(completions(fake)) == 5
 
 
-def test_a_request_that_fails_everywhere_fails_in_the_end(backend, fakes) -> None:
+async def test_a_request_that_fails_everywhere_fails_in_the_end(backend, fakes) -> None:
     fake = fakes()
 
-    async def ask() -> None:
-        async with started(backend(fake, retries=1)) as made:
-            fake.answers += [(500, "poison")] * 2
-            with pytest.raises(ProviderError, match=r"status 500: poison \(tried 2 times\)"):
-                await sample(made)
+    async with started(backend(fake, retries=1)) as made:
+        fake.answers += [(500, "poison")] * 2
+        with pytest.raises(ProviderError, match=r"status 500: poison \(tried 2 times\)"):
             await sample(made)
+        await sample(made)
 
-    asyncio.run(ask())
 
-
-def test_a_stuck_replica_is_noticed_and_its_requests_go_elsewhere(backend, fakes, monkeypatch) -> None:
+async def test_a_stuck_replica_is_noticed_and_its_requests_go_elsewhere(backend, fakes, monkeypatch) -> None:
     monkeypatch.setattr(replica_pool, "LOOK_EVERY", 0.02)
     monkeypatch.setattr("grpo_backends.servers.CONTROL_SECONDS", 0.1)
     one, other = fakes(), fakes()
 
-    async def ask() -> None:
-        async with started(backend(one, other)) as made:
-            one.hanging.set()
-            await asyncio.wait_for(asyncio.gather(*(sample(made, seed=seed) for seed in range(4))), 20)
-            assert set(made.retried) == {one.address}
-            one.hanging.clear()
-
-    asyncio.run(ask())
+    async with started(backend(one, other)) as made:
+        one.hanging.set()
+        await asyncio.wait_for(asyncio.gather(*(sample(made, seed=seed) for seed in range(4))), 20)
+        assert set(made.retried) == {one.address}
+        one.hanging.clear()
     assert len(completions(other)) == 4
 
 
-def test_a_replica_that_has_lost_its_adapters_gets_them_again(backend, fakes, adapter) -> None:
+async def test_a_replica_that_has_lost_its_adapters_gets_them_again(backend, fakes, adapter) -> None:
     fake = fakes()
 
-    async def ask() -> None:
-        async with started(backend(fake)) as made:
-            await made.update_adapter(adapter, version=4)
-            fake.adapters.clear()  # as after a restart of its pod
-            assert (await sample(made)).policy_version == 4
-            assert len(fake.adapters) == 1
-
-    asyncio.run(ask())
+    async with started(backend(fake)) as made:
+        await made.update_adapter(adapter, version=4)
+        fake.adapters.clear()  # as after a restart of its pod
+        assert (await sample(made)).policy_version == 4
+        assert len(fake.adapters) == 1
 
 
-def test_a_host_name_stands_for_all_its_addresses_and_they_may_change(
+async def test_a_host_name_stands_for_all_its_addresses_and_they_may_change(
     backend, fakes, adapter, monkeypatch
 ) -> None:
     one = fakes()
     other = fakes(host="127.0.0.2", port=one.server_address[1])
     named = ["127.0.0.1"]
 
-    async def ask() -> None:
-        async def getaddrinfo(host: str, port: int, **_: object) -> list[Any]:
-            assert host == "replicas.example"
-            if not named:
-                raise OSError("Name or service not known")
-            return [(2, 1, 6, "", (address, port)) for address in named]
+    async def getaddrinfo(host: str, port: int, **_: object) -> list[Any]:
+        assert host == "replicas.example"
+        if not named:
+            raise OSError("Name or service not known")
+        return [(2, 1, 6, "", (address, port)) for address in named]
 
-        monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo, raising=False)
-        async with started(backend(f"http://replicas.example:{one.server_address[1]}")) as made:
-            assert made.connection()["servers"] == [one.address]
-            named[:] = ["127.0.0.1", "127.0.0.2"]
-            await made.update_adapter(adapter, version=1)
-            assert made.connection()["servers"] == [one.address, other.address]
-            named[:] = ["127.0.0.2"]
-            await made.update_adapter(adapter, version=2)
-            assert made.connection()["servers"] == [other.address]
-            named.clear()  # at the moment none is ready
-            await made.update_adapter(adapter, version=3)
-            assert made.connection()["servers"] == [other.address]
-            await sample(made)
-
-    asyncio.run(ask())
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo, raising=False)
+    async with started(backend(f"http://replicas.example:{one.server_address[1]}")) as made:
+        assert made.connection()["servers"] == [one.address]
+        named[:] = ["127.0.0.1", "127.0.0.2"]
+        await made.update_adapter(adapter, version=1)
+        assert made.connection()["servers"] == [one.address, other.address]
+        named[:] = ["127.0.0.2"]
+        await made.update_adapter(adapter, version=2)
+        assert made.connection()["servers"] == [other.address]
+        named.clear()  # at the moment none is ready
+        await made.update_adapter(adapter, version=3)
+        assert made.connection()["servers"] == [other.address]
+        await sample(made)
     assert not completions(one)
     assert completions(other)
 
@@ -351,22 +324,22 @@ def test_a_host_name_stands_for_all_its_addresses_and_they_may_change(
         ({"context": 64}, "--max-model-len 256, or lower model.context"),
     ],
 )
-def test_a_server_that_is_set_up_wrongly_is_refused(backend, fakes, settings, said) -> None:
+async def test_a_server_that_is_set_up_wrongly_is_refused(backend, fakes, settings, said) -> None:
     made = backend(fakes(**settings))
     with pytest.raises(ConfigError, match=said):
-        asyncio.run(made.start())
+        await made.start()
 
 
-def test_a_server_that_loads_no_adapters_is_told_how_to(backend, fakes, adapter) -> None:
+async def test_a_server_that_loads_no_adapters_is_told_how_to(backend, fakes, adapter) -> None:
     async def ask() -> None:
         async with started(backend(fakes(lora=False))) as made:
             await made.update_adapter(adapter, version=1)
 
     with pytest.raises(ConfigError, match="VLLM_ALLOW_RUNTIME_LORA_UPDATING=1"):
-        asyncio.run(ask())
+        await ask()
 
 
-def test_an_adapter_that_cannot_be_written_is_an_error_with_its_place(
+async def test_an_adapter_that_cannot_be_written_is_an_error_with_its_place(
     backend, fakes, adapter, tmp_path
 ) -> None:
     (tmp_path / "file").write_text("no directory")
@@ -376,13 +349,13 @@ def test_an_adapter_that_cannot_be_written_is_an_error_with_its_place(
             await made.update_adapter(adapter, version=1)
 
     with pytest.raises(RunError, match=r"cannot write the adapter to .*file/.*-v1: .*adapters to another"):
-        asyncio.run(ask())
+        await ask()
 
 
-def test_a_server_that_is_not_there_is_named(backend, fakes) -> None:
+async def test_a_server_that_is_not_there_is_named(backend, fakes) -> None:
     made = backend(f"http://127.0.0.1:{replica_process.free_port()}", start_seconds=0.3)
     with pytest.raises(ModelError, match=r"no replica that answers: http://127.0.0.1:\d+: .*cannot connect"):
-        asyncio.run(made.start())
+        await made.start()
 
 
 @pytest.mark.parametrize(
@@ -401,10 +374,10 @@ def test_options_that_cannot_be_are_refused(options, said) -> None:
         VllmServerBackend(ModelSpec("tiny"), **{"replicas": 2, **options})
 
 
-def test_a_replica_is_not_started_without_vllm(backend, monkeypatch) -> None:
+async def test_a_replica_is_not_started_without_vllm(backend, monkeypatch) -> None:
     monkeypatch.setattr("grpo_backends.vllm_server.find_spec", lambda _: None)
     with pytest.raises(MissingExtraError, match="starting a replica needs the package vllm"):
-        asyncio.run(backend().start())
+        await backend().start()
 
 
 def test_a_replica_is_told_nothing_of_the_ranks_nor_of_an_engine_in_this_process(monkeypatch) -> None:

@@ -255,7 +255,7 @@ def test_an_overflow_is_the_providers(ask, protocol):
 # The backend ``openai`` has an HTTP client of its own.
 
 
-def test_an_error_in_an_answer_of_status_200_is_told(chat_server):
+async def test_an_error_in_an_answer_of_status_200_is_told(chat_server):
     async def go() -> None:
         async with chat_server({"error": {"message": "the model is asleep"}}) as server:
             backend = OpenAIChatBackend(ModelSpec("m"), base_url=server.base_url)
@@ -266,7 +266,7 @@ def test_an_error_in_an_answer_of_status_200_is_told(chat_server):
                 await backend.close()
 
     with pytest.raises(ProviderError, match="the model is asleep"):
-        asyncio.run(go())
+        await go()
 
 
 @asynccontextmanager
@@ -278,7 +278,7 @@ async def listening(answer: Any):
         server.close()
 
 
-def heads_of(base_url: str, status: str = "200 OK") -> Any:
+async def heads_of(base_url: str, status: str = "200 OK") -> Any:
     """What a server hears of one call to ``base_url``, and what comes of it."""
     heads: list[str] = []
 
@@ -303,16 +303,16 @@ def heads_of(base_url: str, status: str = "200 OK") -> Any:
             finally:
                 await backend.close()
 
-    return heads, asyncio.run(go())
+    return heads, await go()
 
 
-def test_a_query_of_the_base_url_goes_along():
-    heads, said = heads_of("http://127.0.0.1:{port}/v1/?api-version=7&x=a%20b")
+async def test_a_query_of_the_base_url_goes_along():
+    heads, said = await heads_of("http://127.0.0.1:{port}/v1/?api-version=7&x=a%20b")
     assert heads[0].startswith("POST /v1/chat/completions?api-version=7&x=a%20b HTTP/1.1")
     assert said == "Hi"
 
 
-def test_a_query_is_not_in_what_is_told_of_a_failure():
-    _, problem = heads_of("http://127.0.0.1:{port}/v1?key=secret", "404 Not Found")
+async def test_a_query_is_not_in_what_is_told_of_a_failure():
+    _, problem = await heads_of("http://127.0.0.1:{port}/v1?key=secret", "404 Not Found")
     assert "secret" not in str(problem)
     assert problem.status == 404

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import asyncio
 import json
 
 import pytest
@@ -22,15 +21,12 @@ class TestSmallArithmeticWithRetries(EnvironmentContract):
         )
 
 
-def answer(*said: str, right: float = 84, attempts: int = 1):
-    async def episode():
-        environment = ArithmeticEnvironment(attempts=attempts)
-        await environment.reset(Task("t", {"question": "?", "expression": "?", "answer": right}), seed=0)
-        for text in said:
-            result = await environment.step(assistant(text))
-        return result
-
-    return asyncio.run(episode())
+async def answer(*said: str, right: float = 84, attempts: int = 1):
+    environment = ArithmeticEnvironment(attempts=attempts)
+    await environment.reset(Task("t", {"question": "?", "expression": "?", "answer": right}), seed=0)
+    for text in said:
+        result = await environment.step(assistant(text))
+    return result
 
 
 @pytest.mark.parametrize(
@@ -57,16 +53,16 @@ def test_the_last_number_is_read(text, number):
     ("text", "score"),
     [("The answer is 84.", 1.0), ("The answer is 85.", 0.1), ("Hm.", 0.0), ("84 or 85", 0.1)],
 )
-def test_only_the_right_number_succeeds(text, score):
-    result = answer(text)
+async def test_only_the_right_number_succeeds(text, score):
+    result = await answer(text)
     assert result.done
     assert result.outcome["score"] == score
     assert result.outcome["success"] is (score == 1.0)
 
 
-def test_a_wrong_answer_may_be_mended_where_attempts_are_left():
-    assert answer("85", attempts=2).messages[0]["content"] == "That is not right. Please try again."
-    assert answer("85", "84", attempts=2).outcome == {
+async def test_a_wrong_answer_may_be_mended_where_attempts_are_left():
+    assert (await answer("85", attempts=2)).messages[0]["content"] == "That is not right. Please try again."
+    assert (await answer("85", "84", attempts=2)).outcome == {
         "success": True,
         "score": 1.0,
         "answer": 84.0,

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 
@@ -33,14 +32,14 @@ class TestDataset(EnvironmentContract):
         return DatasetEnvironment(path=self.path)
 
 
-def opening(environment, task):
-    return asyncio.run(environment.reset(task, seed=0)).messages
+async def opening(environment, task):
+    return (await environment.reset(task, seed=0)).messages
 
 
-def test_every_column_of_a_row_is_in_its_tasks_data(file):
+async def test_every_column_of_a_row_is_in_its_tasks_data(file):
     task = DatasetEnvironment(path=file, held_out_share=0.0).tasks("train")[0]
     assert task.data == {"prompt": "What is 0 + 1?", "answer": 1}
-    assert opening(DatasetEnvironment(path=file), task) == [user("What is 0 + 1?")]
+    assert await opening(DatasetEnvironment(path=file), task) == [user("What is 0 + 1?")]
 
 
 def test_a_share_is_held_out_and_more_rows_change_nothing_for_most_others(tmp_path):
@@ -111,20 +110,20 @@ def test_a_dataset_that_the_hub_does_not_have_is_an_error_that_names_it(tmp_path
         DatasetEnvironment(hub=str(tmp_path / "nowhere")).tasks("train")
 
 
-def test_a_system_message_stands_before_the_prompt(tmp_path):
+async def test_a_system_message_stands_before_the_prompt(tmp_path):
     path = write(tmp_path / "x.jsonl", [{"prompt": "Hi", "about": "Be brief."}])
     for made in (
         DatasetEnvironment(path=path, system="Be brief.", held_out_share=0.0),
         DatasetEnvironment(path=path, system_column="about", held_out_share=0.0),
     ):
-        assert [m["content"] for m in opening(made, made.tasks("train")[0])] == ["Be brief.", "Hi"]
+        assert [m["content"] for m in await opening(made, made.tasks("train")[0])] == ["Be brief.", "Hi"]
 
 
-def test_of_a_whole_conversation_the_last_answer_is_left_off_and_can_be_imitated(tmp_path):
+async def test_of_a_whole_conversation_the_last_answer_is_left_off_and_can_be_imitated(tmp_path):
     talk = [user("Hi"), assistant("Hello."), user("Bye"), assistant("See you.")]
     path = write(tmp_path / "x.jsonl", [{"messages": talk}])
     made = DatasetEnvironment(path=path, prompt="messages", held_out_share=0.0)
-    assert opening(made, made.tasks("train")[0]) == talk[:3]
+    assert await opening(made, made.tasks("train")[0]) == talk[:3]
     assert made.demonstrations("train") == [talk]
 
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import asyncio
 import json
 
 import pytest
@@ -37,29 +36,26 @@ def question(order: str = "K482", field: str = "status", **changes: object) -> d
     }
 
 
-def play(questions: list[dict[str, object]], *turns: tuple[list[str], str], orders=None):
+async def play(questions: list[dict[str, object]], *turns: tuple[list[str], str], orders=None):
     """Each turn is what the agent looks up, and then says; what the customer says, and the outcome."""
 
-    async def episode():
-        environment = OrderDeskEnvironment()
-        data = {
-            "customer": "Ann",
-            "orders": {"K482": FACTS} if orders is None else orders,
-            "questions": questions,
-        }
-        said = [(await environment.reset(Task("t", data), seed=0)).messages[0]["content"]]
-        for lookups, text in turns:
-            for order in lookups:
-                await environment.lookup_order(order)
-            result = await environment.step(assistant(text))
-            said += [message["content"] for message in result.messages]
-        return said, {**environment.outcome(), **result.outcome}
-
-    return asyncio.run(episode())
+    environment = OrderDeskEnvironment()
+    data = {
+        "customer": "Ann",
+        "orders": {"K482": FACTS} if orders is None else orders,
+        "questions": questions,
+    }
+    said = [(await environment.reset(Task("t", data), seed=0)).messages[0]["content"]]
+    for lookups, text in turns:
+        for order in lookups:
+            await environment.lookup_order(order)
+        result = await environment.step(assistant(text))
+        said += [message["content"] for message in result.messages]
+    return said, {**environment.outcome(), **result.outcome}
 
 
-def test_looking_up_and_answering_is_a_success():
-    _, outcome = play([question()], (["K482"], "Your order K482 is shipped."))
+async def test_looking_up_and_answering_is_a_success():
+    _, outcome = await play([question()], (["K482"], "Your order K482 is shipped."))
     assert outcome["success"] is True
     assert outcome["score"] == 1.0
 
@@ -81,60 +77,60 @@ def test_looking_up_and_answering_is_a_success():
         (["#k482 "], "It is SHIPPED, it was not delayed.", 1.0),
     ],
 )
-def test_credit_is_given_step_by_step(lookups, answer, score):
-    _, outcome = play([question()], (lookups, answer))
+async def test_credit_is_given_step_by_step(lookups, answer, score):
+    _, outcome = await play([question()], (lookups, answer))
     assert outcome["score"] == pytest.approx(score)
     assert outcome["success"] is (score == 1.0)
 
 
-def test_the_customer_asks_his_next_question_and_both_must_be_answered():
+async def test_the_customer_asks_his_next_question_and_both_must_be_answered():
     further = question(field="eta", text="Thanks. When does it arrive?", names_order=False)
-    said, outcome = play([question(), further], (["K482"], "It is shipped."), ([], "On Friday."))
+    said, outcome = await play([question(), further], (["K482"], "It is shipped."), ([], "On Friday."))
     assert said == ["What is the status of K482?", "Thanks. When does it arrive?"]
     assert outcome["success"] is True, "the first result still tells the second fact"
-    _, outcome = play([question(), further], (["K482"], "It is shipped."), (["K482"], "On Monday."))
+    _, outcome = await play([question(), further], (["K482"], "It is shipped."), (["K482"], "On Monday."))
     assert outcome["success"] is False
     assert outcome["score"] == pytest.approx(0.75)
 
 
-def test_an_order_that_does_not_exist_must_be_reported_as_such():
-    _, outcome = play([question()], (["K482"], "I could not find order K482."), orders={})
+async def test_an_order_that_does_not_exist_must_be_reported_as_such():
+    _, outcome = await play([question()], (["K482"], "I could not find order K482."), orders={})
     assert outcome["success"] is True
-    _, outcome = play([question()], (["K482"], "Your order is shipped."), orders={})
+    _, outcome = await play([question()], (["K482"], "Your order is shipped."), orders={})
     assert outcome["success"] is False
-    _, outcome = play([question()], ([], "I could not find order K482."), orders={})
+    _, outcome = await play([question()], ([], "I could not find order K482."), orders={})
     assert outcome["success"] is False
 
 
-def test_a_withheld_id_is_given_when_asked_for():
+async def test_a_withheld_id_is_given_when_asked_for():
     withheld = question(text="What is the status of my order?", names_order=False)
-    said, outcome = play([withheld], ([], "What is your order number?"), (["K482"], "It is shipped."))
+    said, outcome = await play([withheld], ([], "What is your order number?"), (["K482"], "It is shipped."))
     assert said == ["What is the status of my order?", "It is K482."]
     assert outcome["success"] is True
 
 
-def test_a_withheld_id_that_nobody_asks_for_fails_the_question_and_comes_with_the_next():
+async def test_a_withheld_id_that_nobody_asks_for_fails_the_question_and_comes_with_the_next():
     withheld = question(text="What is the status of my order?", names_order=False)
     further = question(field="eta", text="And when does it arrive?", names_order=False)
-    said, outcome = play([withheld, further], ([], "It is shipped."), (["K482"], "On Friday."))
+    said, outcome = await play([withheld, further], ([], "It is shipped."), (["K482"], "On Friday."))
     assert said[1] == "And when does it arrive? It is K482."
     assert outcome["answered"] == 0.5
 
 
-def test_an_unfinished_episode_has_partial_credit_and_no_success():
-    _, outcome = play([question(), question()], (["K482"], "It is shipped."))
+async def test_an_unfinished_episode_has_partial_credit_and_no_success():
+    _, outcome = await play([question(), question()], (["K482"], "It is shipped."))
     assert outcome["success"] is False
     assert 0.5 <= outcome["score"] < 1.0
 
 
-def test_the_tool_answers_in_short_json():
+async def test_the_tool_answers_in_short_json():
     async def look(order: str) -> str:
         environment = OrderDeskEnvironment()
         await environment.reset(Task("t", {"orders": {"K482": FACTS}, "questions": [question()]}), seed=0)
         return await environment.lookup_order(order)
 
-    assert asyncio.run(look("K482")) == json.dumps(FACTS)
-    assert asyncio.run(look("K483")) == '{"error": "order not found"}'
+    assert await look("K482") == json.dumps(FACTS)
+    assert await look("K483") == '{"error": "order not found"}'
 
 
 def test_ids_names_and_wordings_of_the_splits_are_disjoint():
@@ -165,7 +161,7 @@ def test_facts_cannot_be_told_from_the_question():
     assert len(found) == 8 + 5 + 7 + 4
 
 
-def test_demonstrations_succeed_at_their_own_tasks():
+async def test_demonstrations_succeed_at_their_own_tasks():
     environment = OrderDeskEnvironment(
         missing_rate=0.3, withhold_id_rate=0.3, questions=3, train_tasks=100, demonstrations="whole"
     )
@@ -185,7 +181,7 @@ def test_demonstrations_succeed_at_their_own_tasks():
                     said = result.messages
             return result
 
-        result = asyncio.run(replay())
+        result = await replay()
         assert result.done
         assert result.outcome["success"] is True, dialogue
 
@@ -200,15 +196,15 @@ def test_demonstrations_of_the_form_show_one_kind_of_question_and_none_of_the_ta
     assert not asked & {dialogue[0]["content"] for dialogue in dialogues}
 
 
-def test_the_served_agent_looks_up_the_orders_of_the_held_out_tasks():
+async def test_the_served_agent_looks_up_the_orders_of_the_held_out_tasks():
     environment = OrderDeskEnvironment()
     [tool] = environment.serving_tools()
     [own] = environment.tools()
     assert as_tool(tool).args == as_tool(own).args
     assert as_tool(tool).description == as_tool(own).description
     order, facts = next(iter(environment.tasks("held_out")[0].data["orders"].items()))
-    assert json.loads(asyncio.run(tool(order))) == facts
-    assert json.loads(asyncio.run(tool("X000"))) == {"error": "order not found"}
+    assert json.loads(await tool(order)) == facts
+    assert json.loads(await tool("X000")) == {"error": "order not found"}
 
 
 def test_phrases_mean_what_they_are_for():
@@ -234,6 +230,6 @@ def test_options_out_of_range_are_refused(options, message):
         OrderDeskEnvironment(**options)
 
 
-def test_a_step_before_reset_is_refused():
+async def test_a_step_before_reset_is_refused():
     with pytest.raises(RuntimeError, match="reset comes before step and tools"):
-        asyncio.run(OrderDeskEnvironment().step(assistant("Hi")))
+        await OrderDeskEnvironment().step(assistant("Hi"))

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 
 from grpo_environments.prompts import PromptsEnvironment
@@ -16,29 +14,26 @@ class TestPrompts(EnvironmentContract):
         )
 
 
-def play(environment, task):
-    async def episode():
-        said = [m["content"] for m in (await environment.reset(task, seed=0)).messages]
-        while True:
-            result = await environment.step(assistant("Sure."))
-            said += [m["content"] for m in result.messages]
-            if result.done:
-                return said, result.outcome
-
-    return asyncio.run(episode())
+async def play(environment, task):
+    said = [m["content"] for m in (await environment.reset(task, seed=0)).messages]
+    while True:
+        result = await environment.step(assistant("Sure."))
+        said += [m["content"] for m in result.messages]
+        if result.done:
+            return said, result.outcome
 
 
-def test_a_user_says_the_prompt_and_then_the_replies():
+async def test_a_user_says_the_prompt_and_then_the_replies():
     environment = PromptsEnvironment(prompts=("Hello",), replies=("Why?", "Bye."))
     (task,) = environment.tasks("train")
 
-    assert play(environment, task) == (["Hello", "Why?", "Bye."], {"answered": 3})
+    assert await play(environment, task) == (["Hello", "Why?", "Bye."], {"answered": 3})
 
 
-def test_without_replies_an_episode_is_one_answer():
+async def test_without_replies_an_episode_is_one_answer():
     environment = PromptsEnvironment(prompts=("Hello",))
 
-    assert play(environment, environment.tasks("train")[0]) == (["Hello"], {"answered": 1})
+    assert await play(environment, environment.tasks("train")[0]) == (["Hello"], {"answered": 1})
 
 
 def test_a_prompt_that_is_given_twice_is_one_task():
@@ -61,20 +56,20 @@ def simulated(*replies, turns=3):
     return PromptsEnvironment(prompts=("Hello",), user=backend, turns=turns, instructions="End with {stop}.")
 
 
-def test_a_second_model_says_what_the_user_says_until_it_stops():
+async def test_a_second_model_says_what_the_user_says_until_it_stops():
     environment = simulated("Why?", "Thanks! DONE")
 
-    said = play(environment, environment.tasks("train")[0])
+    said = await play(environment, environment.tasks("train")[0])
 
     assert said == (["Hello", "Why?", "Thanks!"], {"answered": 2, "ended": True})
 
 
-def test_it_sees_the_conversation_from_the_users_side():
+async def test_it_sees_the_conversation_from_the_users_side():
     seen = []
     backend = ScriptedBackend(script=lambda messages, _: seen.append(list(messages)) or "DONE")
     environment = PromptsEnvironment(prompts=("Hello",), user=backend, instructions="End with {stop}.")
 
-    play(environment, environment.tasks("train")[0])
+    await play(environment, environment.tasks("train")[0])
 
     assert [(m["role"], m["content"]) for m in seen[0]] == [
         ("system", "End with DONE."),
@@ -84,18 +79,21 @@ def test_it_sees_the_conversation_from_the_users_side():
     ]
 
 
-def test_it_speaks_so_often_at_most():
+async def test_it_speaks_so_often_at_most():
     environment = simulated("Why?", "Why?", "Why?", turns=2)
 
-    said = play(environment, environment.tasks("train")[0])
+    said = await play(environment, environment.tasks("train")[0])
 
     assert said == (["Hello", "Why?", "Why?"], {"answered": 3, "ended": False})
 
 
-def test_silence_ends_the_episode():
+async def test_silence_ends_the_episode():
     environment = simulated(" ")
 
-    assert play(environment, environment.tasks("train")[0]) == (["Hello"], {"answered": 1, "ended": True})
+    assert await play(environment, environment.tasks("train")[0]) == (
+        ["Hello"],
+        {"answered": 1, "ended": True},
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 
 from grpo_environments.support_desk.environment import SupportDeskEnvironment
@@ -24,14 +22,11 @@ class TestLongSupportDesk(EnvironmentContract):
         )
 
 
-def talk(*said: str, turns: int = 2, topic: str = "late_order"):
-    async def episode():
-        environment = SupportDeskEnvironment(customer_turns=turns, topics=(topic,), train_tasks=1)
-        await environment.reset(environment.tasks("train")[0], seed=0)
-        results = [await environment.step(assistant(text)) for text in said]
-        return [r.messages[0]["content"] if r.messages else "" for r in results], results[-1]
-
-    return asyncio.run(episode())
+async def talk(*said: str, turns: int = 2, topic: str = "late_order"):
+    environment = SupportDeskEnvironment(customer_turns=turns, topics=(topic,), train_tasks=1)
+    await environment.reset(environment.tasks("train")[0], seed=0)
+    results = [await environment.step(assistant(text)) for text in said]
+    return [r.messages[0]["content"] if r.messages else "" for r in results], results[-1]
 
 
 def test_there_are_enough_different_customers():
@@ -48,8 +43,8 @@ def test_slots_and_templates_of_the_splits_are_disjoint():
         assert not set(topic.train) & set(topic.held_out)
 
 
-def test_a_good_dialogue_is_a_success():
-    replies, last = talk(
+async def test_a_good_dialogue_is_a_success():
+    replies, last = await talk(
         GOOD, "Thank you. I understand, and I've sent a new one; you will have it within two days."
     )
     assert replies[0].count("order number is") == 1
@@ -68,37 +63,37 @@ def test_a_good_dialogue_is_a_success():
         ("I'm sorry to hear this. I will look into it.", "What happens next|How long|anything I need"),
     ],
 )
-def test_the_customer_reacts_to_what_is_said(first, mood):
-    replies, _ = talk(first)
+async def test_the_customer_reacts_to_what_is_said(first, mood):
+    replies, _ = await talk(first)
     assert any(part in replies[0] for part in mood.split("|")), replies[0]
 
 
-def test_saying_the_same_again_earns_nothing():
-    replies, last = talk(GOOD, GOOD, GOOD, turns=3)
+async def test_saying_the_same_again_earns_nothing():
+    replies, last = await talk(GOOD, GOOD, GOOD, turns=3)
     assert "You already said that" in replies[1]
     assert last.outcome["success"] is False
     assert last.outcome["score"] == pytest.approx(1 / 3)
 
 
-def test_better_messages_satisfy_more():
+async def test_better_messages_satisfy_more():
     texts = ["No.", "I'm sorry about it.", "I'm sorry about it, I will check.", GOOD]
-    scores = [talk(text, turns=1)[1].outcome["score"] for text in texts]
+    scores = [(await talk(text, turns=1))[1].outcome["score"] for text in texts]
     assert scores == sorted(set(scores))
     assert scores == pytest.approx([0.0, 0.4, 0.8, 1.0])
 
 
-def test_an_unfinished_episode_is_no_success():
-    _, last = talk(GOOD, turns=3)
+async def test_an_unfinished_episode_is_no_success():
+    _, last = await talk(GOOD, turns=3)
     assert not last.done
 
 
-def test_all_samples_of_a_group_meet_the_same_customer():
+async def test_all_samples_of_a_group_meet_the_same_customer():
     async def begin(seed: int) -> str:
         environment = SupportDeskEnvironment()
         await environment.reset(environment.tasks("train")[3], seed=seed)
         return (await environment.step(assistant("Hm."))).messages[0]["content"]
 
-    assert len({asyncio.run(begin(seed)) for seed in range(5)}) == 1
+    assert len({await begin(seed) for seed in range(5)}) == 1
 
 
 @pytest.mark.parametrize(

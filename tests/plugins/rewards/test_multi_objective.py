@@ -52,28 +52,28 @@ class TestComponent(RewardContract):
         return Component("words", lambda t: len(t.policy_text.split()), 0.3, high=20)
 
 
-def score(*components, **options):
+async def score(*components, **options):
     found = MultiObjectiveReward(components, **options).score(SAID)
     if inspect.isawaitable(found):
 
         async def wait():
             return await found
 
-        return asyncio.run(wait())
+        return await wait()
     return found
 
 
-def test_the_score_is_the_mean_weighted_by_shares_of_the_weights():
-    result = score(Component("a", constant(1.0), 3), Component("b", constant(0.5), 1))
+async def test_the_score_is_the_mean_weighted_by_shares_of_the_weights():
+    result = await score(Component("a", constant(1.0), 3), Component("b", constant(0.5), 1))
     assert result.value == pytest.approx(0.875)
     assert result.parts == {"a": 1.0, "b": 0.5}
 
 
 @pytest.mark.parametrize("factor", [0.001, 1, 1000])
-def test_only_the_ratio_of_weights_counts(factor):
+async def test_only_the_ratio_of_weights_counts(factor):
     parts = [Component("a", constant(0.9), 0.3 * factor), Component("b", constant(0.2), 0.7 * factor)]
-    assert score(*parts).value == pytest.approx(0.41)
-    assert score(*parts, weight=5).value == pytest.approx(0.41)
+    assert (await score(*parts)).value == pytest.approx(0.41)
+    assert (await score(*parts, weight=5)).value == pytest.approx(0.41)
 
 
 @pytest.mark.parametrize(
@@ -92,14 +92,14 @@ def test_a_value_counts_as_its_place_in_the_range(value, low, high, normal):
     assert component.score(SAID).value == pytest.approx(normal)
 
 
-def test_a_gate_multiplies_the_whole_score():
-    result = score(Component("good", constant(1.0), 3), Component("safe", constant(0.5), 1, gate=True))
+async def test_a_gate_multiplies_the_whole_score():
+    result = await score(Component("good", constant(1.0), 3), Component("safe", constant(0.5), 1, gate=True))
     assert result.value == pytest.approx(0.875 * 0.5)
     assert result.explanation.splitlines()[1] == "safe 0.50 x 0.25 and gate"
 
 
-def test_sync_and_async_components_go_together():
-    result = score(Component("now", constant(0.75)), Component("later", later))
+async def test_sync_and_async_components_go_together():
+    result = await score(Component("now", constant(0.75)), Component("later", later))
     assert result.value == pytest.approx(0.5)
     assert result.parts == {"now": 0.75, "later": 0.25}
 
@@ -108,9 +108,9 @@ def test_without_async_components_no_loop_is_needed():
     assert isinstance(MultiObjectiveReward([Component("a", constant(1.0))]).score(SAID), RewardResult)
 
 
-def test_the_explanation_has_a_line_for_each_component():
+async def test_the_explanation_has_a_line_for_each_component():
     explained = Component("why", constant(RewardResult(1.0, {}, "because")), 3)
-    result = score(explained, Component("plain", constant(0.5), 1))
+    result = await score(explained, Component("plain", constant(0.5), 1))
     assert result.explanation.splitlines() == ["why 1.00 x 0.75: because", "plain 0.50 x 0.25"]
 
 
@@ -123,15 +123,15 @@ async def fails_later(trajectory):
 
 
 @pytest.mark.parametrize("failing", [fails, fails_later])
-def test_a_failing_component_fails_the_score_with_its_name(failing):
+async def test_a_failing_component_fails_the_score_with_its_name(failing):
     with pytest.raises(ComponentError, match="component facts: ValueError: no such order"):
-        score(Component("later", later), Component("facts", failing), Component("a", constant(1.0)))
+        await score(Component("later", later), Component("facts", failing), Component("a", constant(1.0)))
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, None, "0.5", True])
-def test_a_score_that_is_no_number_fails_with_the_components_name(value):
+async def test_a_score_that_is_no_number_fails_with_the_components_name(value):
     with pytest.raises(ComponentError, match="component odd: ValueError: a score is a finite number, not"):
-        score(Component("odd", constant(value)))
+        await score(Component("odd", constant(value)))
 
 
 @pytest.mark.parametrize(
@@ -161,11 +161,11 @@ def test_a_component_is_a_reward_or_a_function():
         Component("a", 3)
 
 
-def test_a_conversation_can_be_scored():
+async def test_a_conversation_can_be_scored():
     reward = MultiObjectiveReward(
         [Component("later", later), Component("topic", lambda t: t.task.data["topic"])]
     )
-    assert asyncio.run(score_messages(reward, [user("Hi")], {"topic": 0.75})).value == pytest.approx(0.5)
+    assert (await score_messages(reward, [user("Hi")], {"topic": 0.75})).value == pytest.approx(0.5)
 
 
 def test_closing_closes_the_components():

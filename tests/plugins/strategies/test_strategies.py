@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 
 from grpo_host.agents.agent import Agent
@@ -20,16 +18,13 @@ def test_all_are_offered_through_the_entry_point():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_strategy_reaches_the_model(name):
+async def test_a_strategy_reaches_the_model(name):
     shown = []
     backend = ScriptedBackend(script=lambda messages, tools: shown.append(messages[0]["content"]) or "Yes.")
 
-    async def talk():
-        agent = ChatAgent(Agent(backend), strategy=name)
-        context = await agent.start_conversation()
-        await agent.respond(context.conversation_id, "Hi")
-
-    asyncio.run(talk())
+    agent = ChatAgent(Agent(backend), strategy=name)
+    context = await agent.start_conversation()
+    await agent.respond(context.conversation_id, "Hi")
     made = grpo_strategies()[name]()
     assert isinstance(made, Strategy)
     assert made.name == name

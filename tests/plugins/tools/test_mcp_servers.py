@@ -133,7 +133,7 @@ def test_a_server_over_http_is_described_called_and_missed_when_it_is_gone():
     assert problem.startswith(f'tool "mcp" (the MCP server http://127.0.0.1:{port}/mcp) ')
 
 
-def test_a_third_partys_server_is_used_as_it_is():
+async def test_a_third_partys_server_is_used_as_it_is():
     pytest.importorskip("mcp_server_time", reason="needs mcp-server-time, which the extra dev brings")
 
     async def main():
@@ -144,7 +144,7 @@ def test_a_third_partys_server_is_used_as_it_is():
         await tools.close()
         return text
 
-    assert "Asia/Tokyo" in asyncio.run(main())
+    assert "Asia/Tokyo" in await main()
 
 
 @pytest.mark.parametrize(
@@ -161,10 +161,10 @@ def test_options_that_do_not_go_together_are_refused(options, words):
         mcp_tools(**options)
 
 
-def test_a_command_that_is_not_there_is_named_without_its_options():
+async def test_a_command_that_is_not_there_is_named_without_its_options():
     bundle = mcp_tools(command=["/no/such/program", "--key", "secret"])
     with pytest.raises(PluginError, match="No such file") as raised:
-        asyncio.run(bundle_schemas('tool "mcp"', bundle))
+        await bundle_schemas('tool "mcp"', bundle)
     assert str(raised.value).startswith('tool "mcp" (the MCP server /no/such/program) could not be opened')
 
 

@@ -110,8 +110,8 @@ def test_time_has_a_limit():
     assert answers("import time; time.sleep(60)", seconds=0.5) == ["Error: the program took more than 0.5 s"]
 
 
-def test_it_reaches_no_network_not_even_this_machines():
-    server = asyncio.run(_refused())
+async def test_it_reaches_no_network_not_even_this_machines():
+    server = await _refused()
     assert "Network is unreachable" in server
 
 
@@ -141,16 +141,13 @@ def test_what_it_starts_ends_with_it_though_it_has_left_the_session(tmp_path):
     assert not late.exists()
 
 
-def test_a_call_that_is_given_up_leaves_no_process(tmp_path):
+async def test_a_call_that_is_given_up_leaves_no_process(tmp_path):
     late = tmp_path / "late"
     code = f"import time; time.sleep(1); open({str(late)!r}, 'w')"
 
-    async def main():
-        toolbox = Toolbox([python_tool(seconds=60)], ToolLimits(seconds=0.5))
-        await toolbox.run([tool_call("python", json.dumps({"code": code}), "c")])
-        await asyncio.sleep(1.2)
-
-    asyncio.run(main())
+    toolbox = Toolbox([python_tool(seconds=60)], ToolLimits(seconds=0.5))
+    await toolbox.run([tool_call("python", json.dumps({"code": code}), "c")])
+    await asyncio.sleep(1.2)
     assert not late.exists()
 
 

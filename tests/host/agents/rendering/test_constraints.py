@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import random
 from dataclasses import replace
@@ -80,9 +79,9 @@ class Wandering(Backend):
         return TokenReply(ids, [0.0] * len(ids), "length")
 
 
-def answer(session, **said):
+async def answer(session, **said):
     said.setdefault("max_tokens", 120)
-    return asyncio.run(session.respond([user("Hi")], Sampling(**said)))
+    return await session.respond([user("Hi")], Sampling(**said))
 
 
 @pytest.fixture(scope="module", params=["text", "hermes", "mistral", "mistral, newer", "llama 3.1"])
@@ -106,9 +105,9 @@ def functions(reply):
 
 
 @pytest.mark.model
-def test_required_gives_calls_of_offered_tools_and_nothing_else(wandering):
+async def test_required_gives_calls_of_offered_tools_and_nothing_else(wandering):
     for seed in range(3):
-        reply = answer(wandering(seed=seed), tool_choice="required")
+        reply = await answer(wandering(seed=seed), tool_choice="required")
         if reply.finish_reason == "length":
             continue
         assert reply.message["content"] == ""
@@ -118,20 +117,22 @@ def test_required_gives_calls_of_offered_tools_and_nothing_else(wandering):
 
 
 @pytest.mark.model
-def test_a_named_tool_is_called_once_with_arguments_of_its_schema(wandering):
+async def test_a_named_tool_is_called_once_with_arguments_of_its_schema(wandering):
     for seed in range(3):
-        reply = answer(wandering(seed=seed), tool_choice="lookup")
+        reply = await answer(wandering(seed=seed), tool_choice="lookup")
         [call] = reply.message["tool_calls"]
         assert call["function"]["name"] == "lookup"
         assert json.loads(call["function"]["arguments"]).keys() == {"order"}
 
 
 @pytest.mark.model
-def test_one_call_at_most_where_parallel_calls_are_off(wandering):
+async def test_one_call_at_most_where_parallel_calls_are_off(wandering):
     for seed in range(3):
-        once = answer(wandering(seed=seed), tool_choice="required", parallel_tool_calls=False)
+        once = await answer(wandering(seed=seed), tool_choice="required", parallel_tool_calls=False)
         assert len(functions(once)) == 1
-        assert len(functions(answer(wandering(seed=seed), parallel_tool_calls=False, max_tokens=30))) <= 1
+        assert (
+            len(functions(await answer(wandering(seed=seed), parallel_tool_calls=False, max_tokens=30))) <= 1
+        )
 
 
 @pytest.mark.model
@@ -147,54 +148,54 @@ def test_several_calls_may_be_required_where_the_format_has_a_way_to_write_them(
 
 
 @pytest.mark.model
-def test_a_json_schema_shapes_the_text(wandering):
+async def test_a_json_schema_shapes_the_text(wandering):
     for tools, choice in (((), "auto"), (TOOLS, "none")):
         for seed in range(2):
-            reply = answer(wandering(tools, seed), json_schema=SCHEMA, tool_choice=choice)
+            reply = await answer(wandering(tools, seed), json_schema=SCHEMA, tool_choice=choice)
             said = json.loads(reply.message["content"])
             assert said.keys() == {"mood", "note"}
             assert not functions(reply)
 
 
 @pytest.mark.model
-def test_a_model_with_tools_answers_by_a_call_or_by_json(wandering):
+async def test_a_model_with_tools_answers_by_a_call_or_by_json(wandering):
     for seed in range(4):
-        reply = answer(wandering(seed=seed), json_schema=SCHEMA)
+        reply = await answer(wandering(seed=seed), json_schema=SCHEMA)
         if not functions(reply):
             assert json.loads(reply.message["content"]).keys() == {"mood", "note"}
         assert reply.finish_reason == "length" or MALFORMED_CALL not in functions(reply)
 
 
 @pytest.mark.model
-def test_an_empty_schema_is_any_object(wandering):
+async def test_an_empty_schema_is_any_object(wandering):
     for seed in range(2):
-        reply = answer(wandering((), seed), json_schema={}, max_tokens=60)
+        reply = await answer(wandering((), seed), json_schema={}, max_tokens=60)
         cut = reply.finish_reason == "length"
         assert reply.message["content"].startswith("{")
         assert cut or isinstance(json.loads(reply.message["content"]), dict)
 
 
 @pytest.mark.model
-def test_none_gives_a_text_without_calls(wandering):
+async def test_none_gives_a_text_without_calls(wandering):
     for seed in range(2):
-        reply = answer(wandering(seed=seed), tool_choice="none", max_tokens=40)
+        reply = await answer(wandering(seed=seed), tool_choice="none", max_tokens=40)
         assert not functions(reply)
         if wandering.format != "llama 3.1":  # which has no mark of a call that could be left out
             assert "tool_call" not in reply.message["content"].lower()
 
 
 @pytest.mark.model
-def test_an_answer_that_max_tokens_cuts_says_so(wandering):
-    reply = answer(wandering(()), json_schema=SCHEMA, max_tokens=3)
+async def test_an_answer_that_max_tokens_cuts_says_so(wandering):
+    reply = await answer(wandering(()), json_schema=SCHEMA, max_tokens=3)
     assert (reply.finish_reason, reply.completion_tokens) == ("length", 3)
 
 
 @pytest.mark.model
-def test_the_ledger_says_what_each_answer_was_constrained_to(wandering):
+async def test_the_ledger_says_what_each_answer_was_constrained_to(wandering):
     session = wandering()
-    answer(session, tool_choice="lookup")
-    answer(session, max_tokens=5)
-    answer(session, tool_choice="none", max_tokens=5)
+    await answer(session, tool_choice="lookup")
+    await answer(session, max_tokens=5)
+    await answer(session, tool_choice="none", max_tokens=5)
     found = []
     for sequence in session.ledger().sequences:
         for constraint in sequence.constraints:
@@ -206,35 +207,35 @@ def test_the_ledger_says_what_each_answer_was_constrained_to(wandering):
 
 
 @pytest.mark.model
-def test_arguments_that_are_no_json_are_refused_with_what_the_model_writes(tokenizer_of):
+async def test_arguments_that_are_no_json_are_refused_with_what_the_model_writes(tokenizer_of):
     tokenizer = tokenizer_of("glm 4")
     session = TokenSession(Wandering(tokenizer), TemplateRenderer(tokenizer), [], TOOLS)
     with pytest.raises(
         CapabilityError, match=r"cannot be constrained .*arg_key.*set model\.tool_format: text"
     ):
-        answer(session, tool_choice="required")
+        await answer(session, tool_choice="required")
     assert session.messages == [user("Hi")]
 
 
 @pytest.mark.model
-def test_tools_without_json_arguments_can_still_be_forbidden(tokenizer_of):
+async def test_tools_without_json_arguments_can_still_be_forbidden(tokenizer_of):
     tokenizer = tokenizer_of("glm 4")
     session = TokenSession(Wandering(tokenizer), TemplateRenderer(tokenizer), [], TOOLS)
-    assert not functions(answer(session, tool_choice="none"))
+    assert not functions(await answer(session, tool_choice="none"))
 
 
-def test_a_call_of_a_session_that_cannot_constrain_is_text_where_none_is_allowed(fakes):
+async def test_a_call_of_a_session_that_cannot_constrain_is_text_where_none_is_allowed(fakes):
     tokenizer = fakes.PieceTokenizer()
     session = TokenSession(fakes.TokenBackend(tokenizer, CALL), TemplateRenderer(tokenizer), [], TOOLS)
-    reply = answer(session, tool_choice="none")
+    reply = await answer(session, tool_choice="none")
     assert (reply.message["content"], functions(reply)) == (CALL, [])
 
 
-def test_the_calls_behind_the_first_are_left_out_where_parallel_calls_are_off(fakes):
+async def test_the_calls_behind_the_first_are_left_out_where_parallel_calls_are_off(fakes):
     tokenizer = fakes.PieceTokenizer()
     backend = fakes.TokenBackend(tokenizer, CALL + CALL)
     session = TokenSession(backend, TemplateRenderer(tokenizer), [], TOOLS)
-    assert functions(answer(session, parallel_tool_calls=False)) == ["lookup"]
+    assert functions(await answer(session, parallel_tool_calls=False)) == ["lookup"]
     assert session.ledger().sequences[0].constraints == []
 
 
@@ -247,7 +248,7 @@ def test_the_calls_behind_the_first_are_left_out_where_parallel_calls_are_off(fa
         ({"grammar": "{}"}, "a grammar"),
     ],
 )
-def test_a_backend_that_cannot_constrain_refuses(fakes, said, named):
+async def test_a_backend_that_cannot_constrain_refuses(fakes, said, named):
     tokenizer = fakes.PieceTokenizer()
     backend = fakes.TokenBackend(tokenizer, "Hello")
     for session in (
@@ -255,35 +256,37 @@ def test_a_backend_that_cannot_constrain_refuses(fakes, said, named):
         ChatSession(ScriptedBackend(), [], TOOLS),
     ):
         with pytest.raises(CapabilityError, match=f"{named} needs a backend with the capability structured"):
-            answer(session, **said)
+            await answer(session, **said)
 
 
-def test_a_schema_that_cannot_be_enforced_is_refused_before_the_model_is_asked(fakes):
+async def test_a_schema_that_cannot_be_enforced_is_refused_before_the_model_is_asked(fakes):
     unique = {"type": "array", "uniqueItems": True}
     tokenizer = fakes.PieceTokenizer()
     backend = fakes.TokenBackend(tokenizer, "[]")
     backend.capabilities = backend.capabilities | {Capability.STRUCTURED}
     with pytest.raises(CapabilityError, match="uniqueItems cannot be enforced"):
-        answer(TokenSession(backend, TemplateRenderer(tokenizer), [], ()), json_schema=unique)
+        await answer(TokenSession(backend, TemplateRenderer(tokenizer), [], ()), json_schema=unique)
     assert backend.calls == []
     chatting = ChatSession(ScriptedBackend(replies=["[]"], structured=True), [], ())
-    assert answer(chatting, json_schema=unique).message["content"] == "[]"  # a provider sees to it itself
+    assert (await answer(chatting, json_schema=unique)).message[
+        "content"
+    ] == "[]"  # a provider sees to it itself
 
 
-def test_a_tool_that_is_not_offered_cannot_be_chosen():
+async def test_a_tool_that_is_not_offered_cannot_be_chosen():
     session = ChatSession(ScriptedBackend(structured=True), [], TOOLS)
     with pytest.raises(
         ConfigError, match=r'names the tool "lokup", which is not offered\. Did you mean "lookup"'
     ):
-        answer(session, tool_choice="lokup")
+        await answer(session, tool_choice="lokup")
 
 
-def test_a_call_cannot_be_required_where_no_tool_is_offered():
+async def test_a_call_cannot_be_required_where_no_tool_is_offered():
     with pytest.raises(ConfigError, match='tool_choice is "required", and no tool is offered'):
-        answer(ChatSession(ScriptedBackend(structured=True), [], ()), tool_choice="required")
+        await answer(ChatSession(ScriptedBackend(structured=True), [], ()), tool_choice="required")
 
 
-def test_a_chat_backend_that_cannot_forbid_calls_is_shown_no_tools():
+async def test_a_chat_backend_that_cannot_forbid_calls_is_shown_no_tools():
     shown = []
 
     def script(_, tools):
@@ -291,9 +294,11 @@ def test_a_chat_backend_that_cannot_forbid_calls_is_shown_no_tools():
         return assistant("", [tool_call("lookup", "{}", "")]) if tools else "Hello"
 
     backend = ScriptedBackend(script=script)
-    assert answer(ChatSession(backend, [], TOOLS), tool_choice="none").message["content"] == "Hello"
+    assert (await answer(ChatSession(backend, [], TOOLS), tool_choice="none")).message["content"] == "Hello"
     with pytest.raises(ValueError, match="tool_choice is 'none'"):  # it was asked, and calls one all the same
-        answer(ChatSession(ScriptedBackend(script=script, structured=True), [], TOOLS), tool_choice="none")
+        await answer(
+            ChatSession(ScriptedBackend(script=script, structured=True), [], TOOLS), tool_choice="none"
+        )
     assert shown == [0, 2]
 
 

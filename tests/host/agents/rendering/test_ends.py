@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 from dataclasses import dataclass
@@ -259,7 +258,7 @@ def says_hello(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", ["gemma", "llama 3", "phi 3", "a base model with ChatML", "glm 4"])
-def test_a_model_of_another_family_holds_a_conversation_in_one_sequence(tokenizer_of, says_hello, name):
+async def test_a_model_of_another_family_holds_a_conversation_in_one_sequence(tokenizer_of, says_hello, name):
     path = says_hello(tokenizer_of(name), FAMILIES[name].end)
 
     async def talk():
@@ -273,7 +272,7 @@ def test_a_model_of_another_family_holds_a_conversation_in_one_sequence(tokenize
         finally:
             await backend.close()
 
-    replies, session = asyncio.run(talk())
+    replies, session = await talk()
     assert [(reply.message["content"], reply.finish_reason) for reply in replies] == [("Hello", "stop")] * 2
     [sequence] = session.ledger().sequences
     assert sum(sequence.mask) == 4

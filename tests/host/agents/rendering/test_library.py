@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import asyncio
 import shutil
 
 import pytest
@@ -56,7 +55,7 @@ def test_the_library_says_where_each_message_ends(qwen):
     assert tokenizer.decode(more[end:]).startswith("<|im_start|>assistant")
 
 
-def test_a_backend_of_a_hub_model_gets_its_renderer_though_it_loads_from_a_directory(
+async def test_a_backend_of_a_hub_model_gets_its_renderer_though_it_loads_from_a_directory(
     qwen, tiny_model_path, tmp_path
 ):
     """The hub's client keeps a model in a folder that is named after it."""
@@ -73,8 +72,8 @@ def test_a_backend_of_a_hub_model_gets_its_renderer_though_it_loads_from_a_direc
 
     _, tokenizer = qwen
     tokenizer.save_pretrained(kept)
-    assert isinstance(asyncio.run(renderer_of(kept)), LibraryRenderer)
-    assert isinstance(asyncio.run(renderer_of(tiny_model_path)), TemplateRenderer)
+    assert isinstance(await renderer_of(kept), LibraryRenderer)
+    assert isinstance(await renderer_of(tiny_model_path), TemplateRenderer)
 
 
 CALLED = '<tool_call>\n{"name": "lookup", "arguments": {"order": "A12"}}\n</tool_call>'

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 
 from grpo_host.agents.agent import Agent
@@ -15,42 +13,39 @@ class Echo:
         return f"you said {prompt}"
 
 
-def say(agent, text):
-    async def main():
-        conversation = (await as_agent(agent)).open()
-        return await conversation.act([user(text)])
-
-    return asyncio.run(main())
+async def say(agent, text):
+    conversation = (await as_agent(agent)).open()
+    return await conversation.act([user(text)])
 
 
-def test_an_object_that_responds_is_an_agent():
-    assert say(Echo(), "hello")["content"] == "you said hello"
+async def test_an_object_that_responds_is_an_agent():
+    assert (await say(Echo(), "hello"))["content"] == "you said hello"
 
 
-def test_an_object_that_gets_ready_is_the_agent_behind_it():
+async def test_an_object_that_gets_ready_is_the_agent_behind_it():
     inner = Agent(ScriptedBackend())
 
     class Ready:
         async def ready(self):
             return inner
 
-    assert asyncio.run(as_agent(Ready())) is inner
-    assert asyncio.run(as_agent(inner)) is inner
+    assert await as_agent(Ready()) is inner
+    assert await as_agent(inner) is inner
 
 
-def test_an_answer_that_is_no_text_says_what_to_mend():
+async def test_an_answer_that_is_no_text_says_what_to_mend():
     class Wrong:
         async def generate_response(self, prompt):
             return None
 
     with pytest.raises(TypeError, match="an answer is a text, not None; mend generate_response"):
-        say(Wrong(), "hello")
+        await say(Wrong(), "hello")
 
 
 @pytest.mark.parametrize("wrong", [Echo, "gpt2", None], ids=["class", "name", "nothing"])
-def test_what_is_no_agent_is_refused(wrong):
+async def test_what_is_no_agent_is_refused(wrong):
     with pytest.raises(ConfigError, match=r"is no agent. Give a MultiTurnAgent, or an object with"):
-        asyncio.run(as_agent(wrong))
+        await as_agent(wrong)
 
 
 def test_only_a_backend_of_tokens_with_a_local_model_can_be_trained(fakes, tmp_path):

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 
 from grpo_host.agents.agent import Agent, AgentLimits
@@ -33,64 +31,64 @@ class Steps:
         return self.answers.pop(0)
 
 
-def play(inner, task=None, turns=8):
+async def play(inner, task=None, turns=8):
     agent = Agent(ScriptedBackend(script=lambda m, t: f"answer {len(m)}"), limits=AgentLimits(turns=turns))
     request = EpisodeRequest(task or prompt_task("Where is my order?", "p"))
-    return asyncio.run(
-        run_episode(agent, lambda: PromptEnvironment(inner), request, environment_name="e", seconds=5)
+    return await run_episode(
+        agent, lambda: PromptEnvironment(inner), request, environment_name="e", seconds=5
     )
 
 
-def test_the_prompt_is_the_users_first_message_and_the_step_hears_the_answer():
+async def test_the_prompt_is_the_users_first_message_and_the_step_hears_the_answer():
     inner = Steps({"reward": 0.5, "done": True})
-    played = play(inner)
+    played = await play(inner)
     assert [m["content"] for m in played.messages] == ["Where is my order?", "answer 1"]
     assert inner.heard == ["answer 1"]
     assert inner.prompt == "Where is my order?"
 
 
-def test_rewards_of_steps_are_summed():
-    played = play(Steps({"reward": 0.5, "message": "Really?"}, {"reward": 0.25, "done": True}))
+async def test_rewards_of_steps_are_summed():
+    played = await play(Steps({"reward": 0.5, "message": "Really?"}, {"reward": 0.25, "done": True}))
     assert played.environment_reward == 0.75
     assert [m["content"] for m in played.messages][2] == "Really?"
 
 
-def test_an_environment_that_says_nothing_more_ends_the_episode():
-    played = play(Steps({"reward": 0.5, "done": False}))
+async def test_an_environment_that_says_nothing_more_ends_the_episode():
+    played = await play(Steps({"reward": 0.5, "done": False}))
     assert played.status == "completed"
     assert played.outcome["done"] is False
 
 
-def test_facts_of_reset_and_steps_are_the_outcome():
-    played = play(Steps({"mood": "good", "done": True}, opening={"state": "initial"}))
+async def test_facts_of_reset_and_steps_are_the_outcome():
+    played = await play(Steps({"mood": "good", "done": True}, opening={"state": "initial"}))
     assert played.outcome == {"state": "initial", "mood": "good", "done": True}
 
 
-def test_rewards_until_a_limit_count():
-    played = play(Steps(*[{"reward": 1.0, "message": "More!"}] * 3), turns=2)
+async def test_rewards_until_a_limit_count():
+    played = await play(Steps(*[{"reward": 1.0, "message": "More!"}] * 3), turns=2)
     assert (played.status, played.environment_reward) == ("truncated", 2.0)
 
 
-def test_messages_of_reset_stand_before_the_prompt():
-    played = play(Steps({"done": True}, opening={"messages": [system("Be kind.")]}))
+async def test_messages_of_reset_stand_before_the_prompt():
+    played = await play(Steps({"done": True}, opening={"messages": [system("Be kind.")]}))
     assert [m["role"] for m in played.messages] == ["system", "user", "assistant"]
 
 
-def test_without_prompts_episodes_open_with_what_reset_says():
-    played = play(Steps({"done": True}), task=Task("train-0"))
+async def test_without_prompts_episodes_open_with_what_reset_says():
+    played = await play(Steps({"done": True}), task=Task("train-0"))
     assert played.messages[0]["content"] == "initial"
     assert len(PromptEnvironment(Steps()).tasks("train")) == 64
     assert PromptEnvironment(Steps()).tasks("held_out") == [], "all begin alike: nothing is held out"
 
 
-def test_an_episode_that_nothing_opens_fails_and_says_why():
-    played = play(Steps(opening={"level": 3}), task=Task("train-0"))
+async def test_an_episode_that_nothing_opens_fails_and_says_why():
+    played = await play(Steps(opening={"level": 3}), task=Task("train-0"))
     assert played.status == "failed"
     assert "reset() returned nothing that opens it (message, observation, prompt, state)" in played.error
 
 
-def test_an_answer_that_is_no_dictionary_fails_the_episode_and_says_so():
-    assert "step() returned 0.5; it is to return a dictionary" in play(Steps(0.5)).error
+async def test_an_answer_that_is_no_dictionary_fails_the_episode_and_says_so():
+    assert "step() returned 0.5; it is to return a dictionary" in (await play(Steps(0.5))).error
 
 
 def test_every_fifth_prompt_is_held_out():

@@ -31,17 +31,17 @@ def episode(text="yes please", environment_reward=None, **outcome):
     )
 
 
-def score(given, trajectory=None, **options):
+async def score(given, trajectory=None, **options):
     rewards = RewardSet(as_rewards(given, **options))
-    return asyncio.run(rewards.score([trajectory or episode()]))[0]
+    return (await rewards.score([trajectory or episode()]))[0]
 
 
-def test_a_reward_counts_with_its_own_weight():
-    assert score(Politeness(weight=0.4)).reward == 0.4
+async def test_a_reward_counts_with_its_own_weight():
+    assert (await score(Politeness(weight=0.4))).reward == 0.4
 
 
-def test_a_list_is_a_weighted_sum_and_names_its_parts():
-    scored = score([Politeness(0.5), RelativeLength()])
+async def test_a_list_is_a_weighted_sum_and_names_its_parts():
+    scored = await score([Politeness(0.5), RelativeLength()])
     assert scored.rewards.keys() == {"politeness", "relative_length"}
     assert scored.reward == 0.5 + 10
 
@@ -50,32 +50,32 @@ def test_two_of_a_kind_have_names_of_their_own():
     assert [item.name for item in as_rewards([Politeness(), Politeness()])] == ["politeness", "politeness_2"]
 
 
-def test_a_function_of_the_trajectory_scores():
+async def test_a_function_of_the_trajectory_scores():
     def word_count(trajectory):
         return len(trajectory.final_text.split())
 
-    assert score(word_count).rewards["word_count"].value == 2
+    assert (await score(word_count)).rewards["word_count"].value == 2
 
 
-def test_a_function_of_turns_and_context_scores():
+async def test_a_function_of_turns_and_context_scores():
     seen = {}
 
     def my_reward_function(turns, context):
         seen.update(turns=turns, context=context)
         return 0.25
 
-    scored = score(my_reward_function, episode(mood="good"))
+    scored = await score(my_reward_function, episode(mood="good"))
     assert scored.reward == 0.25
     assert [turn["role"] for turn in seen["turns"]] == ["user", "assistant"]
     assert seen["context"]["mood"] == "good"
 
 
-def test_a_coroutine_function_scores():
+async def test_a_coroutine_function_scores():
     async def later(turns, context):
         await asyncio.sleep(0)
         return 0.75
 
-    assert score(later).reward == 0.75
+    assert (await score(later)).reward == 0.75
 
 
 def test_a_reward_made_of_a_function_has_its_name():
@@ -86,23 +86,23 @@ def test_a_reward_made_of_a_function_has_its_name():
     assert as_rewards(short())[0].name == "short"
 
 
-def test_without_a_function_the_environments_reward_counts():
-    assert score(None, episode(environment_reward=0.5), steps_are_rewarded=True).reward == 0.5
+async def test_without_a_function_the_environments_reward_counts():
+    assert (await score(None, episode(environment_reward=0.5), steps_are_rewarded=True)).reward == 0.5
 
 
-def test_beside_a_function_the_environments_reward_is_shown_and_weighs_nothing():
-    scored = score(Politeness(), episode(environment_reward=0.5), steps_are_rewarded=True)
+async def test_beside_a_function_the_environments_reward_is_shown_and_weighs_nothing():
+    scored = await score(Politeness(), episode(environment_reward=0.5), steps_are_rewarded=True)
     assert scored.reward == 1.0
     assert scored.rewards["environment"].value == 0.5
 
 
-def test_the_environments_reward_can_be_given_a_weight():
+async def test_the_environments_reward_can_be_given_a_weight():
     given = [Politeness(), EnvironmentReward(weight=2.0)]
-    assert score(given, episode(environment_reward=0.5), steps_are_rewarded=True).reward == 2.0
+    assert (await score(given, episode(environment_reward=0.5), steps_are_rewarded=True)).reward == 2.0
 
 
-def test_an_environment_without_rewards_says_so_where_they_count():
-    scored = score(None, steps_are_rewarded=True)
+async def test_an_environment_without_rewards_says_so_where_they_count():
+    scored = await score(None, steps_are_rewarded=True)
     assert scored.reward is None
     assert "the environment gave no reward" in scored.rewards["environment"].error
 

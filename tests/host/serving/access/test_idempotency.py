@@ -79,36 +79,30 @@ def replicas(request, tmp_path):
     return start
 
 
-def test_a_retry_gets_the_same_answer_and_doubles_nothing(replicas):
-    async def work():
-        async with replicas() as (backend, first, second):
-            body = {"message": "Hello", "idempotency_key": "a"}
-            answers = [await client.post(PATH, json=body) for client in (first, second, first)]
-            record = await first.services.chat.store.get(answers[0].json()["conversation_id"])
-            count = len(await first.services.chat.store.list())
-            return backend.answers, answers, [message["content"] for message in record.messages], count
-
-    thought, answers, said, count = asyncio.run(work())
+async def test_a_retry_gets_the_same_answer_and_doubles_nothing(replicas):
+    async with replicas() as (backend, first, second):
+        body = {"message": "Hello", "idempotency_key": "a"}
+        answers = [await client.post(PATH, json=body) for client in (first, second, first)]
+        record = await first.services.chat.store.get(answers[0].json()["conversation_id"])
+        count = len(await first.services.chat.store.list())
+        thought, said = (backend.answers, [message["content"] for message in record.messages])
     assert [answer.status_code for answer in answers] == [200, 200, 200]
     assert answers[0].json() == answers[1].json() == answers[2].json()
     assert [answer.headers.get("idempotent-replayed") for answer in answers] == [None, "true", "true"]
     assert (thought, count, said) == (1, 1, ["Hello", "answer 1"])
 
 
-def test_a_retry_while_the_first_is_answered_waits_its_turn(replicas):
-    async def work():
-        async with replicas() as (backend, first, second):
-            backend.release.clear()
-            headers = {"idempotency-key": "a"}
-            running = asyncio.create_task(first.post(PATH, json={"message": "Hello"}, headers=headers))
-            await asyncio.wait_for(backend.begun.wait(), 60)
-            early = [await c.post(PATH, json={"message": "Hello"}, headers=headers) for c in (first, second)]
-            backend.release.set()
-            answer = await running
-            late = await second.post(PATH, json={"message": "Hello"}, headers=headers)
-            return backend.answers, early, answer, late
-
-    thought, early, answer, late = asyncio.run(work())
+async def test_a_retry_while_the_first_is_answered_waits_its_turn(replicas):
+    async with replicas() as (backend, first, second):
+        backend.release.clear()
+        headers = {"idempotency-key": "a"}
+        running = asyncio.create_task(first.post(PATH, json={"message": "Hello"}, headers=headers))
+        await asyncio.wait_for(backend.begun.wait(), 60)
+        early = [await c.post(PATH, json={"message": "Hello"}, headers=headers) for c in (first, second)]
+        backend.release.set()
+        answer = await running
+        late = await second.post(PATH, json={"message": "Hello"}, headers=headers)
+        thought = backend.answers
     for refused in early:
         assert (refused.status_code, refused.json()["error"]["code"]) == (409, "in_progress")
         assert int(refused.headers["retry-after"]) >= 1
@@ -116,45 +110,39 @@ def test_a_retry_while_the_first_is_answered_waits_its_turn(replicas):
     assert thought == 1
 
 
-def test_of_many_at_once_one_is_answered(replicas):
-    async def work():
-        async with replicas() as (backend, *clients):
-            body = {"message": "Hello", "idempotency_key": "a"}
-            answers = await asyncio.gather(*(clients[n % 2].post(PATH, json=body) for n in range(20)))
-            return backend.answers, {answer.status_code for answer in answers}
-
-    thought, statuses = asyncio.run(work())
+async def test_of_many_at_once_one_is_answered(replicas):
+    async with replicas() as (backend, *clients):
+        body = {"message": "Hello", "idempotency_key": "a"}
+        answers = await asyncio.gather(*(clients[n % 2].post(PATH, json=body) for n in range(20)))
+        thought, statuses = backend.answers, {answer.status_code for answer in answers}
     assert thought == 1
     assert statuses <= {200, 409}
 
 
-def test_what_failed_is_answered_when_it_is_sent_again(replicas):
+async def test_what_failed_is_answered_when_it_is_sent_again(replicas):
     async def work():
         async with replicas() as (backend, first, second):
             backend.failures = 1
             body = {"message": "Hello", "idempotency_key": "a"}
             return [(await client.post(PATH, json=body)).status_code for client in (first, second)]
 
-    assert asyncio.run(work()) == [503, 200]
+    assert await work() == [503, 200]
 
 
-def test_the_claim_of_a_process_that_died_is_taken_over_with_its_conversation(replicas, monkeypatch):
-    async def work():
-        async with replicas() as (_, first, second):
-            claims = first.services.chat.claims
-            monkeypatch.setattr(idempotency, "LEASE_SECONDS", -1.0)  # it has lapsed when it is looked at
-            turn = {"message": "Hello", "idempotency_key": "a"}
-            request = await _request(first, turn)
-            dead = await claims._claim("anonymous", "a", request, "begun")
-            monkeypatch.setattr(idempotency, "LEASE_SECONDS", 30.0)
-            answer = await second.post(PATH, json=turn)
-            # The first lives after all: what it has thought out is not kept beside the other's.
-            store = first.services.chat.store
-            with pytest.raises(Exception, match="is being answered"):
-                await store.append("begun", [assistant("late")], expected=2, also=claims.answered(dead, {}))
-            return answer.json(), (await store.get("begun")).length
-
-    answer, length = asyncio.run(work())
+async def test_the_claim_of_a_process_that_died_is_taken_over_with_its_conversation(replicas, monkeypatch):
+    async with replicas() as (_, first, second):
+        claims = first.services.chat.claims
+        monkeypatch.setattr(idempotency, "LEASE_SECONDS", -1.0)  # it has lapsed when it is looked at
+        turn = {"message": "Hello", "idempotency_key": "a"}
+        request = await _request(first, turn)
+        dead = await claims._claim("anonymous", "a", request, "begun")
+        monkeypatch.setattr(idempotency, "LEASE_SECONDS", 30.0)
+        answer = await second.post(PATH, json=turn)
+        # The first lives after all: what it has thought out is not kept beside the other's.
+        store = first.services.chat.store
+        with pytest.raises(Exception, match="is being answered"):
+            await store.append("begun", [assistant("late")], expected=2, also=claims.answered(dead, {}))
+        answer, length = answer.json(), (await store.get("begun")).length
     assert answer["conversation_id"] == "begun"
     assert length == 2
 
@@ -168,7 +156,7 @@ async def _request(client, turn):
     return idempotency._fingerprint(fields)
 
 
-def test_a_claim_is_renewed_while_it_is_answered(replicas, monkeypatch):
+async def test_a_claim_is_renewed_while_it_is_answered(replicas, monkeypatch):
     monkeypatch.setattr(idempotency, "LEASE_SECONDS", 0.6)
 
     async def work():
@@ -182,51 +170,43 @@ def test_a_claim_is_renewed_while_it_is_answered(replicas, monkeypatch):
             backend.release.set()
             return early, (await running).status_code, backend.answers
 
-    assert asyncio.run(work()) == (409, 200, 1)
+    assert await work() == (409, 200, 1)
 
 
-def test_a_key_for_another_request_is_refused_and_another_owner_s_is_another_key(replicas):
-    async def work():
-        async with replicas() as (_, first, _):
-            headers = []
-            for owner in ("shop", "lab"):
-                _, token = await first.services.keys.create("k", [Scope.CHAT], owner=owner)
-                headers.append({"authorization": f"Bearer {token}"})
-            first.services.keys.forget()
-            body = {"message": "Hello", "idempotency_key": "a"}
-            mine = await first.post(PATH, json=body, headers=headers[0])
-            other = await first.post(PATH, json={**body, "message": "Bye"}, headers=headers[0])
-            theirs = await first.post(PATH, json=body, headers=headers[1])
-            return mine, other, theirs
-
-    mine, other, theirs = asyncio.run(work())
+async def test_a_key_for_another_request_is_refused_and_another_owner_s_is_another_key(replicas):
+    async with replicas() as (_, first, _):
+        headers = []
+        for owner in ("shop", "lab"):
+            _, token = await first.services.keys.create("k", [Scope.CHAT], owner=owner)
+            headers.append({"authorization": f"Bearer {token}"})
+        first.services.keys.forget()
+        body = {"message": "Hello", "idempotency_key": "a"}
+        mine = await first.post(PATH, json=body, headers=headers[0])
+        other = await first.post(PATH, json={**body, "message": "Bye"}, headers=headers[0])
+        theirs = await first.post(PATH, json=body, headers=headers[1])
     assert (other.status_code, other.json()["error"]["code"]) == (422, "idempotency_key_reused")
     assert theirs.json()["conversation_id"] != mine.json()["conversation_id"]
 
 
-def test_a_stream_that_is_asked_for_again_is_the_whole_answer(replicas):
-    async def work():
-        async with replicas() as (backend, first, second):
-            body = {"message": "Hello", "idempotency_key": "a", "stream": True}
-            return [(await client.post(PATH, json=body)).text for client in (first, second)], backend.answers
-
-    (first, again), thought = asyncio.run(work())
+async def test_a_stream_that_is_asked_for_again_is_the_whole_answer(replicas):
+    async with replicas() as (backend, first, second):
+        body = {"message": "Hello", "idempotency_key": "a", "stream": True}
+        (first, again), thought = (
+            [(await client.post(PATH, json=body)).text for client in (first, second)],
+            backend.answers,
+        )
     last, same = (json.loads(text.strip().splitlines()[-1].removeprefix("data: ")) for text in (first, again))
     assert last == same
     assert last["response"] == "answer 1"
     assert thought == 1
 
 
-def test_with_the_conversation_its_kept_answer_goes_too(replicas):
-    async def work():
-        async with replicas() as (_, first, _):
-            body = {"message": "Hello", "idempotency_key": "a"}
-            made = (await first.post(PATH, json=body)).json()["conversation_id"]
-            await first.delete(f"/api/conversations/{made}")
-            again = (await first.post(PATH, json=body)).json()
-            return made, again
-
-    made, again = asyncio.run(work())
+async def test_with_the_conversation_its_kept_answer_goes_too(replicas):
+    async with replicas() as (_, first, _):
+        body = {"message": "Hello", "idempotency_key": "a"}
+        made = (await first.post(PATH, json=body)).json()["conversation_id"]
+        await first.delete(f"/api/conversations/{made}")
+        again = (await first.post(PATH, json=body)).json()
     assert again["response"] == "answer 2"
     assert again["conversation_id"] != made
 
@@ -235,12 +215,9 @@ def test_with_the_conversation_its_kept_answer_goes_too(replicas):
     ("header", "field", "why"),
     [("", None, "1 to 255 letters"), ("x" * 256, None, "1 to 255 letters"), ("a", "b", "differ; send one")],
 )
-def test_a_header_that_cannot_be_kept_is_refused(replicas, header, field, why):
-    async def work():
-        async with replicas() as (_, first, _):
-            body = {"message": "Hello", **({"idempotency_key": field} if field else {})}
-            return await first.post(PATH, json=body, headers={"idempotency-key": header})
-
-    refused = asyncio.run(work())
+async def test_a_header_that_cannot_be_kept_is_refused(replicas, header, field, why):
+    async with replicas() as (_, first, _):
+        body = {"message": "Hello", **({"idempotency_key": field} if field else {})}
+        refused = await first.post(PATH, json=body, headers={"idempotency-key": header})
     assert refused.status_code == 400
     assert why in refused.json()["error"]["message"]

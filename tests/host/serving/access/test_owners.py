@@ -65,7 +65,7 @@ def version3(request, tmp_path):
     return url
 
 
-def test_a_database_of_version_3_keeps_its_keys_with_their_conversations_and_jobs(version3):
+async def test_a_database_of_version_3_keeps_its_keys_with_their_conversations_and_jobs(version3):
     async def work():
         async with opened(version3) as (engine, keys):
             key = await keys.verify(TOKEN)
@@ -78,10 +78,10 @@ def test_a_database_of_version_3_keeps_its_keys_with_their_conversations_and_job
             assert (whole.digest.messages, whole.digest.summary) == (2, "Asked about an order.")
             return [job.steps for job in await JobStore(engine).list(key.owner)]
 
-    assert asyncio.run(work()) == [5]
+    assert await work() == [5]
 
 
-def test_a_key_of_version_3_can_be_replaced_and_its_conversations_stay(version3):
+async def test_a_key_of_version_3_can_be_replaced_and_its_conversations_stay(version3):
     async def work():
         async with opened(version3) as (engine, keys):
             old = await keys.verify(TOKEN)
@@ -92,10 +92,10 @@ def test_a_key_of_version_3_can_be_replaced_and_its_conversations_stay(version3)
             assert new.id != old.id
             return [record.id for record in await SqlStore.on(engine).list(owner=new.owner)]
 
-    assert asyncio.run(work()) == ["of-web"]
+    assert await work() == ["of-web"]
 
 
-def test_what_is_anonymous_in_version_3_is_adopted_only_where_that_is_said(version3):
+async def test_what_is_anonymous_in_version_3_is_adopted_only_where_that_is_said(version3):
     async def work():
         async with opened(version3) as (engine, keys):
             store, jobs = SqlStore.on(engine), JobStore(engine)
@@ -112,16 +112,13 @@ def test_what_is_anonymous_in_version_3_is_adopted_only_where_that_is_said(versi
             assert await keys.anonymous() == 0
             return await of("shop")
 
-    assert asyncio.run(work()) == (["before-keys"], [3])
+    assert await work() == (["before-keys"], [3])
 
 
-def test_the_keys_of_one_owner_share_and_those_of_another_do_not(new):
-    async def work():
-        async with opened(new) as (_, keys):
-            made = [await keys.create(name, [Scope.CHAT], owner=owner) for name, owner in PAIRS]
-            return [(await keys.verify(token)).owner for _, token in made]
-
-    owners = asyncio.run(work())
+async def test_the_keys_of_one_owner_share_and_those_of_another_do_not(new):
+    async with opened(new) as (_, keys):
+        made = [await keys.create(name, [Scope.CHAT], owner=owner) for name, owner in PAIRS]
+        owners = [(await keys.verify(token)).owner for _, token in made]
     assert owners[:3] == ["shop", "shop", "lab"]
     assert len(set(owners[3:])) == 2, (
         "who names no owner shares with nobody, not even with a key of that name"
@@ -131,65 +128,56 @@ def test_the_keys_of_one_owner_share_and_those_of_another_do_not(new):
 PAIRS = [("a", "shop"), ("b", "shop"), ("c", "lab"), ("d", None), ("d", None)]
 
 
-def test_a_key_is_taken_until_it_expires(new, monkeypatch):
-    async def work():
-        async with opened(new) as (_, keys):
-            record, token = await keys.create("web", [Scope.CHAT], expires=time.time() + 3600)
-            key = await keys.verify(token)
-            assert await keys.valid(key)
-            assert await keys.any_valid()
-            now = time.time() + 3601  # also where the key is remembered
-            monkeypatch.setattr("grpo_host.serving.access.keys.time.time", lambda: now)
-            assert await keys.verify(token) is None
-            assert not await keys.valid(key)
-            assert not await keys.any_valid()
-            assert await keys.replace(record.id) is None
-            assert (await keys.list())[0].state == "expired"
-            return await keys.refused(token)
-
-    key, why = asyncio.run(work())
+async def test_a_key_is_taken_until_it_expires(new, monkeypatch):
+    async with opened(new) as (_, keys):
+        record, token = await keys.create("web", [Scope.CHAT], expires=time.time() + 3600)
+        key = await keys.verify(token)
+        assert await keys.valid(key)
+        assert await keys.any_valid()
+        now = time.time() + 3601  # also where the key is remembered
+        monkeypatch.setattr("grpo_host.serving.access.keys.time.time", lambda: now)
+        assert await keys.verify(token) is None
+        assert not await keys.valid(key)
+        assert not await keys.any_valid()
+        assert await keys.replace(record.id) is None
+        assert (await keys.list())[0].state == "expired"
+        key, why = await keys.refused(token)
     assert (key.name, why) == ("web", "has expired")
 
 
-def test_a_key_that_is_replaced_with_an_overlap_is_taken_for_so_long(new, monkeypatch):
-    async def work():
-        async with opened(new) as (_, keys):
-            record, old = await keys.create("web", [Scope.CHAT], owner="shop")
-            replacement, token = await keys.replace(record.id, overlap=60.0)
-            assert (replacement.owner, replacement.expires) == ("shop", None)
-            assert await keys.verify(old)
-            now = time.time() + 61
-            monkeypatch.setattr("grpo_host.serving.access.keys.time.time", lambda: now)
-            assert await keys.verify(old) is None
-            assert await keys.verify(token)
-
-    asyncio.run(work())
+async def test_a_key_that_is_replaced_with_an_overlap_is_taken_for_so_long(new, monkeypatch):
+    async with opened(new) as (_, keys):
+        record, old = await keys.create("web", [Scope.CHAT], owner="shop")
+        replacement, token = await keys.replace(record.id, overlap=60.0)
+        assert (replacement.owner, replacement.expires) == ("shop", None)
+        assert await keys.verify(old)
+        now = time.time() + 61
+        monkeypatch.setattr("grpo_host.serving.access.keys.time.time", lambda: now)
+        assert await keys.verify(old) is None
+        assert await keys.verify(token)
 
 
-def test_an_overlap_makes_no_key_valid_for_longer_and_its_successor_lives_as_long(new):
-    async def work():
-        async with opened(new) as (_, keys):
-            record, _ = await keys.create("web", [Scope.CHAT], expires=time.time() + 100)
-            replacement, _ = await keys.replace(record.id, overlap=3600)
-            [old, _] = await keys.list()
-            return record.expires, old.expires, replacement.expires - replacement.created
-
-    before, after, lifetime = asyncio.run(work())
+async def test_an_overlap_makes_no_key_valid_for_longer_and_its_successor_lives_as_long(new):
+    async with opened(new) as (_, keys):
+        record, _ = await keys.create("web", [Scope.CHAT], expires=time.time() + 100)
+        replacement, _ = await keys.replace(record.id, overlap=3600)
+        [old, _] = await keys.list()
+        before, after, lifetime = record.expires, old.expires, replacement.expires - replacement.created
     assert after == before
     assert lifetime == pytest.approx(100, abs=5)
 
 
-def test_a_revoked_key_is_not_replaced(new):
+async def test_a_revoked_key_is_not_replaced(new):
     async def work():
         async with opened(new) as (_, keys):
             record, _ = await keys.create("web", [Scope.CHAT])
             await keys.revoke(record.id)
             return await keys.replace(record.id), await keys.replace("none"), len(await keys.list())
 
-    assert asyncio.run(work()) == (None, None, 1)
+    assert await work() == (None, None, 1)
 
 
-def test_the_jobs_of_an_owner_are_seen_with_each_of_the_owners_keys(serving):
+async def test_the_jobs_of_an_owner_are_seen_with_each_of_the_owners_keys(serving):
     from grpo_host.serving.jobs import routes
 
     class Queue:
@@ -214,10 +202,10 @@ def test_the_jobs_of_an_owner_are_seen_with_each_of_the_owners_keys(serving):
             server.services.jobs = None
             return seen
 
-    assert asyncio.run(work()) == [1, 1, 0]
+    assert await work() == [1, 1, 0]
 
 
-def test_adopting_moves_nothing_of_anybody_else(new):
+async def test_adopting_moves_nothing_of_anybody_else(new):
     async def work():
         async with opened(new) as (engine, keys):
             store = SqlStore.on(engine)
@@ -226,4 +214,4 @@ def test_adopting_moves_nothing_of_anybody_else(new):
             await keys.create("web", [Scope.CHAT], owner="shop", adopt_anonymous=True)
             return {record.id: record.owner for record in await store.list()}
 
-    assert asyncio.run(work()) == {"of-anonymous": "shop", "of-lab": "lab"}
+    assert await work() == {"of-anonymous": "shop", "of-lab": "lab"}

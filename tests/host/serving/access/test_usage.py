@@ -148,7 +148,7 @@ def test_spans_of_responses_tell_the_response_s_id(served, telemetry, stream):
     assert f'"id":"{chat["gen_ai.response.id"]}"' in told
 
 
-def test_spans_of_a_trained_run_name_it_and_its_adapter(telemetry):
+async def test_spans_of_a_trained_run_name_it_and_its_adapter(telemetry):
     from grpo_host.agents.agent import Agent
     from grpo_host.telemetry.agents import AgentInstruments
     from grpo_sdk.messages import user
@@ -156,12 +156,9 @@ def test_spans_of_a_trained_run_name_it_and_its_adapter(telemetry):
 
     instruments = AgentInstruments(**telemetry.providers)
 
-    async def work():
-        SERVED.set(Served("desk", "shop", "20261128-030507", "/runs/desk/20261128-030507/adapter"))
-        agent = Agent(ScriptedBackend(script=lambda *_: "Hello"), instruments=instruments)
-        await agent.open().act([user("Hi")])
-
-    asyncio.run(work())
+    SERVED.set(Served("desk", "shop", "20261128-030507", "/runs/desk/20261128-030507/adapter"))
+    agent = Agent(ScriptedBackend(script=lambda *_: "Hello"), instruments=instruments)
+    await agent.open().act([user("Hi")])
     for span in telemetry.spans:
         assert span.attributes["grpo.run"] == "20261128-030507"
         assert span.attributes["grpo.adapter"] == "/runs/desk/20261128-030507/adapter"
@@ -174,7 +171,7 @@ def url(request, tmp_path):
     return request.getfixturevalue("postgres_url")
 
 
-def test_two_processes_add_up_what_they_have_counted(url):
+async def test_two_processes_add_up_what_they_have_counted(url):
     async def work():
         engine = database.make_engine(url)
         await migrate(engine)
@@ -190,10 +187,10 @@ def test_two_processes_add_up_what_they_have_counted(url):
         await engine.dispose()
         return found
 
-    assert asyncio.run(work()) == {"shop": Used(6, 60, 12)}
+    assert await work() == {"shop": Used(6, 60, 12)}
 
 
-def test_what_could_not_be_written_is_written_the_next_time(tmp_path, monkeypatch, caplog):
+async def test_what_could_not_be_written_is_written_the_next_time(tmp_path, monkeypatch, caplog):
     async def work():
         engine = database.make_engine(f"sqlite+aiosqlite:///{tmp_path / 'server.db'}")
         await migrate(engine)
@@ -210,7 +207,7 @@ def test_what_could_not_be_written_is_written_the_next_time(tmp_path, monkeypatc
         await engine.dispose()
         return found
 
-    assert asyncio.run(work())["shop"].requests == 2
+    assert (await work())["shop"].requests == 2
 
 
 def _no_database(_):

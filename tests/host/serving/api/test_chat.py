@@ -99,50 +99,44 @@ async def say(client, message, **fields):
     )
 
 
-def test_a_conversation_goes_on_by_its_id(serve):
+async def test_a_conversation_goes_on_by_its_id(serve):
     async def scenario():
         async with serve() as client:
             first = (await say(client, "hello")).json()
             second = (await say(client, "how many?", conversation_id=first["conversation_id"])).json()
             return first["response"], second["response"]
 
-    assert asyncio.run(scenario()) == ("You said: hello", "2 messages")
+    assert await scenario() == ("You said: hello", "2 messages")
 
 
-def test_the_guides_request_is_answered_with_its_strategy_and_context(serve):
-    async def scenario():
-        async with serve() as client:
-            body = {"strategy": "customer_service", "context": {"priority": "high"}}
-            return (await say(client, "instructions?", **body)).json()
-
-    reply = asyncio.run(scenario())
+async def test_the_guides_request_is_answered_with_its_strategy_and_context(serve):
+    async with serve() as client:
+        body = {"strategy": "customer_service", "context": {"priority": "high"}}
+        reply = (await say(client, "instructions?", **body)).json()
     assert reply["strategy"] == "customer_service"
     assert "priority: high" in reply["response"]
     assert "Be kind." in reply["response"]
 
 
-def test_the_agents_tools_are_used(serve):
+async def test_the_agents_tools_are_used(serve):
     async def scenario():
         async with serve() as client:
             return (await say(client, "calculate 6*7")).json()["response"]
 
-    assert asyncio.run(scenario()) == "It is 42."
+    assert await scenario() == "It is 42."
 
 
-def test_a_stream_tells_pieces_and_then_the_whole(serve):
-    async def scenario():
-        async with serve() as client:
-            text = (await say(client, "one two three", stream=True)).text
-            return [json.loads(line[6:]) for line in text.splitlines() if line.startswith("data: ")]
-
-    *pieces, last = asyncio.run(scenario())
+async def test_a_stream_tells_pieces_and_then_the_whole(serve):
+    async with serve() as client:
+        text = (await say(client, "one two three", stream=True)).text
+        *pieces, last = [json.loads(line[6:]) for line in text.splitlines() if line.startswith("data: ")]
     assert len(pieces) > 1
     assert "".join(piece["delta"] for piece in pieces) == last["response"]
     assert last["response"].strip() == "You said: one two three"
     assert last["finish_reason"] == "stop"
 
 
-def test_conversations_are_listed_read_and_forgotten(serve):
+async def test_conversations_are_listed_read_and_forgotten(serve):
     async def scenario():
         async with serve() as client:
             made = (await say(client, "hello", user_id="ann")).json()["conversation_id"]
@@ -155,10 +149,10 @@ def test_conversations_are_listed_read_and_forgotten(serve):
             assert (await client.delete(f"/api/conversations/{made}")).status_code == 204
             return (await client.get(f"/api/conversations/{made}")).status_code
 
-    assert asyncio.run(scenario()) == 404
+    assert await scenario() == 404
 
 
-def test_a_conversation_is_nobody_elses(serve):
+async def test_a_conversation_is_nobody_elses(serve):
     async def scenario():
         async with serve() as client:
             keys = [(await client.services.keys.create(n, [Scope.CHAT]))[1] for n in ("ann", "eve")]
@@ -176,10 +170,10 @@ def test_a_conversation_is_nobody_elses(serve):
             assert (await client.get(path, headers=ann)).status_code == 200
             return [item.status_code for item in answers]
 
-    assert asyncio.run(scenario()) == [404, 404, 404]
+    assert await scenario() == [404, 404, 404]
 
 
-def test_a_conversation_goes_on_with_the_key_that_replaces_its_own(serve):
+async def test_a_conversation_goes_on_with_the_key_that_replaces_its_own(serve):
     async def scenario():
         async with serve() as client:
             keys = client.services.keys
@@ -194,15 +188,12 @@ def test_a_conversation_goes_on_with_the_key_that_replaces_its_own(serve):
             assert (refused.status_code, refused.json()["error"]["message"]) == (401, "this key was revoked")
             return (await client.post("/api/chat", json=body, headers=new)).json()["response"]
 
-    assert asyncio.run(scenario()) == "2 messages"
+    assert await scenario() == "2 messages"
 
 
-def test_an_unknown_strategy_is_refused_with_those_that_there_are(serve):
-    async def scenario():
-        async with serve() as client:
-            return await say(client, "hi", strategy="custmer_service")
-
-    reply = asyncio.run(scenario())
+async def test_an_unknown_strategy_is_refused_with_those_that_there_are(serve):
+    async with serve() as client:
+        reply = await say(client, "hi", strategy="custmer_service")
     assert reply.status_code == 400
     assert 'Did you mean "customer_service"?' in reply.json()["error"]["message"]
 
@@ -216,7 +207,7 @@ def test_an_unknown_strategy_is_refused_with_those_that_there_are(serve):
         '{"message": "hi", "context": {"a": [1e999]}}',
     ],
 )
-def test_what_no_database_keeps_is_refused(serve, body):
+async def test_what_no_database_keeps_is_refused(serve, body):
     """PostgreSQL knows neither NUL nor numbers without end."""
 
     async def scenario():
@@ -228,34 +219,31 @@ def test_what_no_database_keeps_is_refused(serve, body):
             read = await client.get("/api/conversations/%00")
             return refused.status_code, listed.status_code, read.status_code
 
-    assert asyncio.run(scenario()) == (422, 422, 404)
+    assert await scenario() == (422, 422, 404)
 
 
-def test_the_context_of_a_conversation_is_bounded(serve):
-    async def scenario():
-        async with serve() as client:
-            taken = await say(client, "hi", context={"a": "x" * 16_000})
-            refused = await say(client, "hi", context={"a": "x" * 17_000})
-            return [answer.json()["error"] for answer in (taken, refused)]
-
-    taken, refused = asyncio.run(scenario())
+async def test_the_context_of_a_conversation_is_bounded(serve):
+    async with serve() as client:
+        taken = await say(client, "hi", context={"a": "x" * 16_000})
+        refused = await say(client, "hi", context={"a": "x" * 17_000})
+        taken, refused = [answer.json()["error"] for answer in (taken, refused)]
     assert taken["code"] == "context_length_exceeded"  # of the model
     assert refused["message"].startswith("context: give at most 16384 bytes of JSON")
 
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("model", [None, "nothing of this name"])
-def test_a_conversation_whose_first_message_got_no_answer_is_not_kept(serve, stream, model):
+async def test_a_conversation_whose_first_message_got_no_answer_is_not_kept(serve, stream, model):
     async def scenario():
         async with serve() as client:
             failed = await say(client, "crash", stream=stream, model=model)
             return failed.status_code, (await client.get("/api/conversations")).json()["conversations"]
 
-    assert asyncio.run(scenario()) == (404 if model else 503, [])
+    assert await scenario() == (404 if model else 503, [])
 
 
 @pytest.mark.parametrize("seconds", [0.002, 0.004, 0.006, 0.01, 0.1])
-def test_a_client_that_leaves_before_the_first_answer_leaves_no_conversation(serve, seconds):
+async def test_a_client_that_leaves_before_the_first_answer_leaves_no_conversation(serve, seconds):
     async def scenario():
         async with serve() as client:
             for _ in range(5):
@@ -264,10 +252,10 @@ def test_a_client_that_leaves_before_the_first_answer_leaves_no_conversation(ser
                         await say(client, "slow")
             return (await client.get("/api/conversations")).json()["conversations"]
 
-    assert asyncio.run(scenario()) == []
+    assert await scenario() == []
 
 
-def test_a_later_message_that_fails_takes_nothing_of_the_conversation(serve):
+async def test_a_later_message_that_fails_takes_nothing_of_the_conversation(serve):
     async def scenario():
         async with serve() as client:
             made = (await say(client, "hello")).json()["conversation_id"]
@@ -275,10 +263,10 @@ def test_a_later_message_that_fails_takes_nothing_of_the_conversation(serve):
             read = (await client.get(f"/api/conversations/{made}")).json()
             return [message["content"] for message in read["history"]]
 
-    assert asyncio.run(scenario()) == ["hello", "You said: hello"]
+    assert await scenario() == ["hello", "You said: hello"]
 
 
-def test_messages_of_one_conversation_are_answered_in_their_order(serve):
+async def test_messages_of_one_conversation_are_answered_in_their_order(serve):
     async def scenario():
         async with serve() as client:
             made = (await say(client, "hello")).json()["conversation_id"]
@@ -289,11 +277,11 @@ def test_messages_of_one_conversation_are_answered_in_their_order(serve):
             assert roles == ["user", "assistant"] * 7
             return [message["content"] for message in history if message["role"] == "user"]
 
-    assert sorted(asyncio.run(scenario())) == sorted(["hello", "slow", *(f"message {n}" for n in range(5))])
+    assert sorted(await scenario()) == sorted(["hello", "slow", *(f"message {n}" for n in range(5))])
 
 
 @pytest.mark.slow
-def test_many_conversations_at_once_do_not_mix(serve):
+async def test_many_conversations_at_once_do_not_mix(serve):
     async def scenario():
         async with serve(max_queue=400, rate=None) as client:
 
@@ -304,7 +292,7 @@ def test_many_conversations_at_once_do_not_mix(serve):
             replies = await asyncio.gather(*(talk(number) for number in range(100)))
             return [reply["response"] for reply in replies]
 
-    assert asyncio.run(scenario()) == [f"You said: still {number}" for number in range(100)]
+    assert await scenario() == [f"You said: still {number}" for number in range(100)]
 
 
 def chat(message, **data):
@@ -376,7 +364,7 @@ def test_the_answer_over_the_websocket_tells_the_tools_that_were_called(socket, 
     assert (run["name"], run["arguments"], run["result"]) == ("calculator", '{"expression": "6*7"}', "42")
 
 
-def test_a_client_that_does_not_read_its_answer_ends_its_socket(make, monkeypatch):
+async def test_a_client_that_does_not_read_its_answer_ends_its_socket(make, monkeypatch):
     monkeypatch.setattr("grpo_host.serving.http.unread_limit.SEND_SECONDS", 0.2)
 
     async def scenario():
@@ -406,7 +394,7 @@ def test_a_client_that_does_not_read_its_answer_ends_its_socket(make, monkeypatc
             await asyncio.wait_for(app(scope, receive, send), 5)
             return app.state.services.admission.under_way
 
-    assert asyncio.run(scenario()) == 0
+    assert await scenario() == 0
 
 
 def test_a_quick_conversation_does_not_wait_for_a_slow_one(socket):
@@ -530,17 +518,13 @@ def test_a_revoked_key_ends_its_socket(server, tmp_path):
         assert closed.value.rcvd.code == 1008
 
 
-def test_the_strategy_of_agent_yaml_keeps_its_options(make, tmp_path):
+async def test_the_strategy_of_agent_yaml_keeps_its_options(make, tmp_path):
     app = make(strategy_options=True)
 
-    async def scenario():
-        async with app.router.lifespan_context(app):
-            transport = httpx.ASGITransport(app)
-            async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
-                own = (await say(client, "instructions?")).json()["response"]
-                named = (await say(client, "instructions?", strategy="customer_service")).json()["response"]
-                return own, named
-
-    own, named = asyncio.run(scenario())
+    async with app.router.lifespan_context(app):
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+            own = (await say(client, "instructions?")).json()["response"]
+            named = (await say(client, "instructions?", strategy="customer_service")).json()["response"]
     assert "ACME" in own
     assert own == named

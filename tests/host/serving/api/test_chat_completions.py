@@ -124,8 +124,8 @@ def serve(tmp_path):
     return start
 
 
-def run(scenario):
-    return asyncio.run(scenario)
+async def run(scenario):
+    return await scenario
 
 
 def ask(client, text, **options):
@@ -133,12 +133,12 @@ def ask(client, text, **options):
     return client.chat.completions.create(messages=[{"role": "user", "content": text}], **options)
 
 
-def test_an_answer_has_text_reason_and_usage(serve):
+async def test_an_answer_has_text_reason_and_usage(serve):
     async def scenario():
         async with serve() as client:
             return await ask(client, "hello there")
 
-    completion = run(scenario())
+    completion = await run(scenario())
     assert completion.choices[0].message.content == "You said: hello there"
     assert completion.choices[0].finish_reason == "stop"
     assert completion.model == "desk"
@@ -147,7 +147,7 @@ def test_an_answer_has_text_reason_and_usage(serve):
     )
 
 
-def test_the_agents_name_brings_its_instructions_and_the_models_does_not(serve):
+async def test_the_agents_name_brings_its_instructions_and_the_models_does_not(serve):
     async def scenario():
         async with serve() as client:
             return (
@@ -155,10 +155,10 @@ def test_the_agents_name_brings_its_instructions_and_the_models_does_not(serve):
                 (await ask(client, "instructions?", model="tiny")).choices[0].message.content,
             )
 
-    assert run(scenario()) == ("Be kind.", "none")
+    assert await run(scenario()) == ("Be kind.", "none")
 
 
-def test_a_callers_system_message_comes_after_the_agents_instructions(serve):
+async def test_a_callers_system_message_comes_after_the_agents_instructions(serve):
     async def scenario():
         async with serve() as client:
             messages = [
@@ -168,16 +168,16 @@ def test_a_callers_system_message_comes_after_the_agents_instructions(serve):
             completion = await client.chat.completions.create(model="desk", messages=messages)
             return completion.choices[0].message.content
 
-    assert run(scenario()) == "Be kind.\nSpeak French."
+    assert await run(scenario()) == "Be kind.\nSpeak French."
 
 
-def test_a_stream_says_the_same_in_pieces(serve):
+async def test_a_stream_says_the_same_in_pieces(serve):
     async def scenario():
         async with serve() as client:
             stream = await ask(client, "one two three", stream=True, stream_options={"include_usage": True})
             return [chunk async for chunk in stream]
 
-    chunks = run(scenario())
+    chunks = await run(scenario())
     deltas = [chunk.choices[0].delta.content for chunk in chunks if chunk.choices]
     assert "".join(text or "" for text in deltas).strip() == "You said: one two three"
     assert len([text for text in deltas if text]) > 1
@@ -187,7 +187,7 @@ def test_a_stream_says_the_same_in_pieces(serve):
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_an_answer_ends_before_a_stop_text(serve, stream):
+async def test_an_answer_ends_before_a_stop_text(serve, stream):
     async def scenario():
         async with serve() as client:
             got = await ask(client, "alpha beta gamma", stop=["a bet", "gamma"], stream=stream)
@@ -195,19 +195,19 @@ def test_an_answer_ends_before_a_stop_text(serve, stream):
                 return got.choices[0].message.content
             return "".join([chunk.choices[0].delta.content or "" async for chunk in got])
 
-    assert run(scenario()) == "You said: alph"
+    assert await run(scenario()) == "You said: alph"
 
 
-def test_several_answers_are_given_at_once(serve):
+async def test_several_answers_are_given_at_once(serve):
     async def scenario():
         async with serve() as client:
             return await ask(client, "hi", n=3)
 
-    assert [choice.index for choice in run(scenario()).choices] == [0, 1, 2]
+    assert [choice.index for choice in (await run(scenario())).choices] == [0, 1, 2]
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_tools_are_called_by_the_model_and_run_by_the_caller(serve, stream):
+async def test_tools_are_called_by_the_model_and_run_by_the_caller(serve, stream):
     async def scenario():
         async with serve() as client:
             got = await ask(client, "weather?", tools=[WEATHER], stream=stream)
@@ -237,10 +237,10 @@ def test_tools_are_called_by_the_model_and_run_by_the_caller(serve, stream):
             last = await client.chat.completions.create(model="desk", messages=messages, tools=[WEATHER])
             return last.choices[0].message.content
 
-    assert run(scenario()) == "It is sunny."
+    assert await run(scenario()) == "It is sunny."
 
 
-def test_langchains_chat_model_works_unchanged(serve):
+async def test_langchains_chat_model_works_unchanged(serve):
     from langchain_openai import ChatOpenAI
 
     async def scenario():
@@ -253,24 +253,24 @@ def test_langchains_chat_model_works_unchanged(serve):
             called = await model.bind_tools([WEATHER]).ainvoke("weather?")
             return answer.text, "".join(pieces).strip(), called.tool_calls[0]["args"]
 
-    assert run(scenario()) == ("You said: good morning", "You said: good morning", {"town": "Bonn"})
+    assert await run(scenario()) == ("You said: good morning", "You said: good morning", {"town": "Bonn"})
 
 
-def test_the_models_are_the_agent_and_its_model(serve):
+async def test_the_models_are_the_agent_and_its_model(serve):
     async def scenario():
         async with serve() as client:
             return [model.id async for model in client.models.list()]
 
-    assert run(scenario()) == ["desk", "tiny"]
+    assert await run(scenario()) == ["desk", "tiny"]
 
 
-def test_an_unknown_model_is_not_found_and_the_nearest_is_named(serve):
+async def test_an_unknown_model_is_not_found_and_the_nearest_is_named(serve):
     async def scenario():
         async with serve() as client:
             await ask(client, "hi", model="desc")
 
     with pytest.raises(openai.NotFoundError, match=r"no model .*desc.*Did you mean .*desk"):
-        run(scenario())
+        await run(scenario())
 
 
 @pytest.mark.parametrize(
@@ -284,20 +284,20 @@ def test_an_unknown_model_is_not_found_and_the_nearest_is_named(serve):
         ({"n": 100}, "n"),
     ],
 )
-def test_what_cannot_be_honoured_is_refused_by_its_name(serve, options, field):
+async def test_what_cannot_be_honoured_is_refused_by_its_name(serve, options, field):
     async def scenario():
         async with serve() as client:
             await ask(client, "hi", **options)
 
     with pytest.raises(openai.BadRequestError) as caught:
-        run(scenario())
+        await run(scenario())
     assert field in caught.value.body["param"]
     assert caught.value.body["type"] == "invalid_request_error"
 
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("mood", ["crash", "hang"])
-def test_a_model_that_crashes_or_hangs_is_a_503_and_started_anew(serve, mood, stream):
+async def test_a_model_that_crashes_or_hangs_is_a_503_and_started_anew(serve, mood, stream):
     async def scenario():
         before = MoodyBackend.started
         async with serve("moody") as client:
@@ -310,19 +310,19 @@ def test_a_model_that_crashes_or_hangs_is_a_503_and_started_anew(serve, mood, st
             assert (await ask(client, "again")).choices[0].message.content == "again"
             return MoodyBackend.started - before
 
-    assert run(scenario()) == 2
+    assert await run(scenario()) == 2
 
 
-def test_readiness_waits_for_the_model(serve):
+async def test_readiness_waits_for_the_model(serve):
     async def scenario():
         async with serve("moody") as client:
             await ask(client, "fine")
             return (await client.http.get("/health/ready")).status_code
 
-    assert run(scenario()) == 200
+    assert await run(scenario()) == 200
 
 
-def test_loading_one_more_than_allowed_ends_an_idle_model(serve):
+async def test_loading_one_more_than_allowed_ends_an_idle_model(serve):
     async def scenario():
         before = MoodyBackend.started
         async with serve("moody", max_models=1) as client:
@@ -330,10 +330,10 @@ def test_loading_one_more_than_allowed_ends_an_idle_model(serve):
                 await ask(client, "hi", model=model)
         return MoodyBackend.started - before
 
-    assert run(scenario()) == 3
+    assert await run(scenario()) == 3
 
 
-def test_a_model_that_cannot_be_loaded_at_first_is_tried_again_unasked(serve, monkeypatch):
+async def test_a_model_that_cannot_be_loaded_at_first_is_tried_again_unasked(serve, monkeypatch):
     monkeypatch.setattr("grpo_host.serving.models.pool.RETRY_SECONDS", 0.3)
 
     async def scenario():
@@ -344,23 +344,23 @@ def test_a_model_that_cannot_be_loaded_at_first_is_tried_again_unasked(serve, mo
                 await asyncio.sleep(0.02)
             return [answer.json()["status"] for answer in seen]
 
-    said = run(asyncio.wait_for(scenario(), 10))
+    said = await run(asyncio.wait_for(scenario(), 10))
     assert "the model cannot be loaded now" in said
     assert "secret" not in str(said)
     assert said[-1] == "ready"
 
 
-def test_more_characters_than_any_context_holds_are_refused_at_once(serve):
+async def test_more_characters_than_any_context_holds_are_refused_at_once(serve):
     async def scenario():
         async with serve() as client:
             await ask(client, "a" * 900_000)
 
     with pytest.raises(openai.BadRequestError) as caught:
-        run(scenario())
+        await run(scenario())
     assert caught.value.body["code"] == "context_length_exceeded"
 
 
-def test_a_long_answer_is_waited_for_as_long_as_the_model_speaks_to_others(serve):
+async def test_a_long_answer_is_waited_for_as_long_as_the_model_speaks_to_others(serve):
     async def scenario():
         before = MoodyBackend.started
         async with serve("moody", turn_seconds=1.0) as client:
@@ -370,7 +370,7 @@ def test_a_long_answer_is_waited_for_as_long_as_the_model_speaks_to_others(serve
                 await asyncio.sleep(0.05)
             return (await long).choices[0].message.content, MoodyBackend.started - before
 
-    assert run(scenario()) == ("long", 1)
+    assert await run(scenario()) == ("long", 1)
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -385,14 +385,14 @@ def test_a_long_answer_is_waited_for_as_long_as_the_model_speaks_to_others(serve
         ("overflow", 400, "context_length_exceeded"),
     ],
 )
-def test_what_a_server_behind_refuses_for_good_is_no_503(serve, caplog, said, status, code, stream):
+async def test_what_a_server_behind_refuses_for_good_is_no_503(serve, caplog, said, status, code, stream):
     async def scenario():
         async with serve("moody") as client:
             with pytest.raises(openai.APIStatusError) as caught:
                 await ask(client, said, stream=stream)
             return caught.value.response
 
-    response = run(scenario())
+    response = await run(scenario())
     assert (response.status_code, response.json()["error"]["code"]) == (status, code)
     assert ("retry-after" in response.headers) == (status == 503)
     assert not {"10.0.0.7", "secret"} & set(response.text.replace(":", " ").replace("/", " ").split())

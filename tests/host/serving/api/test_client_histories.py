@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 
 import openai
@@ -47,15 +46,12 @@ def serve(served):
     return lambda: served(agent, traveller=Traveller)
 
 
-def ask(serve, messages, **fields):
+async def ask(serve, messages, **fields):
     """The response to one request, on the bare model."""
 
-    async def scenario():
-        async with serve() as http:
-            body = {"model": "acme/tiny", "messages": messages, **fields}
-            return await http.post("/v1/chat/completions", json=body)
-
-    return asyncio.run(scenario())
+    async with serve() as http:
+        body = {"model": "acme/tiny", "messages": messages, **fields}
+        return await http.post("/v1/chat/completions", json=body)
 
 
 def heard(response):
@@ -78,7 +74,7 @@ NULLS = {
 }
 
 
-def test_unknown_and_null_fields_of_history_are_dropped(serve):
+async def test_unknown_and_null_fields_of_history_are_dropped(serve):
     part = {"type": "text", "text": "Hi", "cache_control": {"type": "ephemeral"}}
     history = [
         {"role": "system", "content": [part], "cache_control": {"type": "ephemeral"}},
@@ -86,7 +82,7 @@ def test_unknown_and_null_fields_of_history_are_dropped(serve):
         {"role": "assistant", "content": "Hello.", **NULLS},
         {"role": "user", "content": "Bye"},
     ]
-    assert heard(ask(serve, history)) == [
+    assert heard(await ask(serve, history)) == [
         {"role": "system", "content": "Hi"},
         {"role": "user", "content": "Hi"},
         {"role": "assistant", "content": "Hello."},
@@ -94,14 +90,14 @@ def test_unknown_and_null_fields_of_history_are_dropped(serve):
     ]
 
 
-def test_calls_and_their_results_are_read_in_the_forms_of_other_clients(serve):
+async def test_calls_and_their_results_are_read_in_the_forms_of_other_clients(serve):
     spoken = {**CALL, "type": None, "index": 0, "function": {"name": "weather", "arguments": {"town": "Ulm"}}}
     history = [
         {"role": "user", "content": "Hi"},
         {"role": "assistant", "content": None, **NULLS, "tool_calls": [spoken]},
         {"role": "tool", "content": None, "tool_call_id": "c1", "name": None, "is_error": False},
     ]
-    assert heard(ask(serve, history))[-1] == {
+    assert heard(await ask(serve, history))[-1] == {
         "role": "tool",
         "content": "",
         "name": "weather",
@@ -109,7 +105,7 @@ def test_calls_and_their_results_are_read_in_the_forms_of_other_clients(serve):
     }
 
 
-def test_numbers_of_any_size_are_arguments(serve):
+async def test_numbers_of_any_size_are_arguments(serve):
     spoken = {**CALL, "function": {"name": "weather", "arguments": {"town": 2**70}}}
     tool = {"type": "function", "function": {"name": "weather", "parameters": {"enum": [2**70]}}}
     history = [
@@ -117,28 +113,28 @@ def test_numbers_of_any_size_are_arguments(serve):
         {"role": "assistant", "content": None, "tool_calls": [spoken]},
         {"role": "tool", "content": "Rain", "tool_call_id": "c1"},
     ]
-    assert ask(serve, history, tools=[tool]).status_code == 200
+    assert (await ask(serve, history, tools=[tool])).status_code == 200
 
 
-def test_what_the_assistant_refused_is_what_it_said(serve):
+async def test_what_the_assistant_refused_is_what_it_said(serve):
     history = [
         {"role": "user", "content": "Hi"},
         {"role": "assistant", "content": None, "refusal": "I will not."},
         {"role": "user", "content": "Why?"},
     ]
-    assert heard(ask(serve, history))[1] == {"role": "assistant", "content": "I will not."}
+    assert heard(await ask(serve, history))[1] == {"role": "assistant", "content": "I will not."}
 
 
 @pytest.mark.parametrize("nothing", [None, "", [], {}])
-def test_fields_with_nothing_in_them_are_not_there(serve, nothing):
+async def test_fields_with_nothing_in_them_are_not_there(serve, nothing):
     fields = dict.fromkeys(("logit_bias", "functions", "reasoning_effort", "web_search_options"), nothing)
-    assert heard(ask(serve, [{"role": "user", "content": "Hi"}], **fields))
+    assert heard(await ask(serve, [{"role": "user", "content": "Hi"}], **fields))
 
 
-def test_a_tools_nulls_and_notes_are_dropped(serve):
+async def test_a_tools_nulls_and_notes_are_dropped(serve):
     function = {"name": "weather", "description": None, "parameters": None, "strict": True, "examples": []}
     tool = {"type": "function", "function": function, "cache_control": {"type": "ephemeral"}}
-    response = ask(serve, [{"role": "user", "content": "Hi"}], tools=[tool])
+    response = await ask(serve, [{"role": "user", "content": "Hi"}], tools=[tool])
     assert response.json()["choices"][0]["finish_reason"] == "tool_calls", response.text
 
 
@@ -175,8 +171,10 @@ def test_a_tools_nulls_and_notes_are_dropped(serve):
         ({}, {"tools": [{"type": "web_search"}]}, "tools[0].type", "'function'"),
     ],
 )
-def test_what_changes_the_answer_is_refused_by_the_clients_name_for_it(serve, message, fields, param, said):
-    response = ask(serve, [{"role": "user", "content": "Hi", **message}], **fields)
+async def test_what_changes_the_answer_is_refused_by_the_clients_name_for_it(
+    serve, message, fields, param, said
+):
+    response = await ask(serve, [{"role": "user", "content": "Hi", **message}], **fields)
     assert response.status_code == 400
     error = response.json()["error"]
     assert error["param"] == param
@@ -184,29 +182,26 @@ def test_what_changes_the_answer_is_refused_by_the_clients_name_for_it(serve, me
     assert not {"constrained", "str]", "list[", "Input"} & set(error["message"].split())
 
 
-def test_a_users_name_reaches_a_server_behind(serve):
-    assert heard(ask(serve, [{"role": "user", "content": "Hi", "name": "ann"}]))[0]["name"] == "ann"
+async def test_a_users_name_reaches_a_server_behind(serve):
+    assert heard(await ask(serve, [{"role": "user", "content": "Hi", "name": "ann"}]))[0]["name"] == "ann"
 
 
 @pytest.mark.parametrize(("parallel", "calls"), [(True, 2), (None, 2), (False, 1)])
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_client_that_takes_one_call_at_a_time_gets_one(serve, parallel, calls, stream):
+async def test_a_client_that_takes_one_call_at_a_time_gets_one(serve, parallel, calls, stream):
     messages = [{"role": "user", "content": "both"}]
-    response = ask(serve, messages, tools=[WEATHER], parallel_tool_calls=parallel, stream=stream)
+    response = await ask(serve, messages, tools=[WEATHER], parallel_tool_calls=parallel, stream=stream)
     assert response.text.count("Bonn") == 1
     assert response.text.count("Kiel") == calls - 1
 
 
-def test_one_model_is_told_by_its_name(serve):
-    async def scenario():
-        async with serve() as http:
-            client = openai.AsyncOpenAI(base_url="http://127.0.0.1/v1", api_key="none", http_client=http)
-            with pytest.raises(openai.NotFoundError, match="Did you mean"):
-                await client.models.retrieve("acme/tin")
-            listed = [each async for each in client.models.list()]
-            return listed, [await client.models.retrieve(each.id) for each in listed]
-
-    listed, told = asyncio.run(scenario())
+async def test_one_model_is_told_by_its_name(serve):
+    async with serve() as http:
+        client = openai.AsyncOpenAI(base_url="http://127.0.0.1/v1", api_key="none", http_client=http)
+        with pytest.raises(openai.NotFoundError, match="Did you mean"):
+            await client.models.retrieve("acme/tin")
+        listed = [each async for each in client.models.list()]
+        told = [await client.models.retrieve(each.id) for each in listed]
     assert [each.id for each in told] == ["desk", "acme/tiny"]
     assert told == listed
 
@@ -214,71 +209,60 @@ def test_one_model_is_told_by_its_name(serve):
 # Tool loops as the libraries that are installed here write them. `python -m bench clients` has more, and real ones.
 
 
-def test_the_openai_clients_own_messages_go_back_whole(serve):
-    async def scenario():
-        async with serve() as http:
-            client = openai.AsyncOpenAI(base_url="http://127.0.0.1/v1", api_key="none", http_client=http)
-            messages = [{"role": "user", "content": "Hi"}]
-            for _ in range(3):
-                answer = await client.chat.completions.create(
-                    model="desk", messages=messages, tools=[WEATHER]
-                )
-                message = answer.choices[0].message
-                messages.append(message.model_dump())
-                for call in message.tool_calls or ():
-                    town = json.loads(call.function.arguments)["town"]
-                    messages.append({"role": "tool", "tool_call_id": call.id, "content": f"rain in {town}"})
-            return message.content
-
-    said = asyncio.run(scenario())
+async def test_the_openai_clients_own_messages_go_back_whole(serve):
+    async with serve() as http:
+        client = openai.AsyncOpenAI(base_url="http://127.0.0.1/v1", api_key="none", http_client=http)
+        messages = [{"role": "user", "content": "Hi"}]
+        for _ in range(3):
+            answer = await client.chat.completions.create(model="desk", messages=messages, tools=[WEATHER])
+            message = answer.choices[0].message
+            messages.append(message.model_dump())
+            for call in message.tool_calls or ():
+                town = json.loads(call.function.arguments)["town"]
+                messages.append({"role": "tool", "tool_call_id": call.id, "content": f"rain in {town}"})
+        said = message.content
     assert all(f"rain in {town}" in said for town in TOWNS)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.filterwarnings("ignore:.*ReadOnly.*qualifier:UserWarning")
 @pytest.mark.filterwarnings("ignore:Pydantic serializer warnings:UserWarning")
-def test_litellms_own_messages_go_back_whole(serve, monkeypatch):
+async def test_litellms_own_messages_go_back_whole(serve, monkeypatch):
     monkeypatch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # else importing it downloads a price list
     litellm = pytest.importorskip("litellm")
 
-    async def scenario():
-        async with serve() as http:
-            client = openai.AsyncOpenAI(base_url="http://127.0.0.1/v1", api_key="none", http_client=http)
-            messages = [{"role": "user", "content": "Hi"}]
-            for _ in range(3):
-                answer = await litellm.acompletion("openai/desk", messages, tools=[WEATHER], client=client)
-                message = answer.choices[0].message
-                messages.append(message.model_dump())
-                for call in message.tool_calls or ():
-                    town = json.loads(call.function.arguments)["town"]
-                    messages.append({"role": "tool", "tool_call_id": call.id, "content": f"rain in {town}"})
-            return message.content
-
-    said = asyncio.run(scenario())
+    async with serve() as http:
+        client = openai.AsyncOpenAI(base_url="http://127.0.0.1/v1", api_key="none", http_client=http)
+        messages = [{"role": "user", "content": "Hi"}]
+        for _ in range(3):
+            answer = await litellm.acompletion("openai/desk", messages, tools=[WEATHER], client=client)
+            message = answer.choices[0].message
+            messages.append(message.model_dump())
+            for call in message.tool_calls or ():
+                town = json.loads(call.function.arguments)["town"]
+                messages.append({"role": "tool", "tool_call_id": call.id, "content": f"rain in {town}"})
+        said = message.content
     assert all(f"rain in {town}" in said for town in TOWNS)
 
 
 @pytest.mark.parametrize("responses", [False, True])
-def test_langchains_own_messages_go_back_whole(serve, responses):
+async def test_langchains_own_messages_go_back_whole(serve, responses):
     from langchain_core.messages import HumanMessage, ToolMessage
     from langchain_openai import ChatOpenAI
 
-    async def scenario():
-        async with serve() as http:
-            model = ChatOpenAI(
-                model="desk",
-                base_url="http://127.0.0.1/v1",
-                api_key="none",
-                http_async_client=http,
-                use_responses_api=responses,
-            ).bind_tools([WEATHER])
-            messages = [HumanMessage("Hi")]
-            for _ in range(3):
-                answer = await model.ainvoke(messages)
-                messages.append(answer)
-                for call in answer.tool_calls:
-                    messages.append(ToolMessage(f"rain in {call['args']['town']}", tool_call_id=call["id"]))
-            return answer.text
-
-    said = asyncio.run(scenario())
+    async with serve() as http:
+        model = ChatOpenAI(
+            model="desk",
+            base_url="http://127.0.0.1/v1",
+            api_key="none",
+            http_async_client=http,
+            use_responses_api=responses,
+        ).bind_tools([WEATHER])
+        messages = [HumanMessage("Hi")]
+        for _ in range(3):
+            answer = await model.ainvoke(messages)
+            messages.append(answer)
+            for call in answer.tool_calls:
+                messages.append(ToolMessage(f"rain in {call['args']['town']}", tool_call_id=call["id"]))
+        said = answer.text
     assert all(f"rain in {town}" in said for town in TOWNS)

@@ -90,67 +90,54 @@ async def cut(app, path, body):
     return [line.removeprefix("data: ") for line in "".join(texts).splitlines() if line]
 
 
-def test_a_stream_of_v1_that_is_cut_ends_with_an_error_and_done(hanging):
-    async def work():
-        async with hanging() as app:
-            asked = {"model": "desk", "stream": True, "messages": [{"role": "user", "content": "Where?"}]}
-            return await cut(app, "/v1/chat/completions", asked)
-
-    *_, error, done = asyncio.run(work())
+async def test_a_stream_of_v1_that_is_cut_ends_with_an_error_and_done(hanging):
+    async with hanging() as app:
+        asked = {"model": "desk", "stream": True, "messages": [{"role": "user", "content": "Where?"}]}
+        *_, error, done = await cut(app, "/v1/chat/completions", asked)
     assert json.loads(error)["error"]["code"] == "shutting_down"
     assert done == "[DONE]"
 
 
-def test_a_stream_of_responses_that_is_cut_ends_with_a_failure_that_says_why(hanging):
-    async def work():
-        async with hanging() as app:
-            return await cut(app, "/v1/responses", {"model": "desk", "stream": True, "input": "Where?"})
-
-    *_, last = asyncio.run(work())
+async def test_a_stream_of_responses_that_is_cut_ends_with_a_failure_that_says_why(hanging):
+    async with hanging() as app:
+        *_, last = await cut(app, "/v1/responses", {"model": "desk", "stream": True, "input": "Where?"})
     failed = json.loads(last)
     assert failed["type"] == "response.failed"
     assert failed["response"]["status"] == "failed"
     assert "shutting down" in failed["response"]["error"]["message"]
 
 
-def test_a_chat_s_stream_that_is_cut_ends_with_an_error_and_is_not_kept(hanging):
-    async def work():
-        async with hanging() as app:
-            lines = await cut(app, "/api/chat", {"message": "Where?", "stream": True, "use_tools": False})
-            conversations = await app.state.services.chat.store.list()
-            return lines, conversations
-
-    lines, conversations = asyncio.run(work())
+async def test_a_chat_s_stream_that_is_cut_ends_with_an_error_and_is_not_kept(hanging):
+    async with hanging() as app:
+        lines = await cut(app, "/api/chat", {"message": "Where?", "stream": True, "use_tools": False})
+        conversations = await app.state.services.chat.store.list()
     assert json.loads(lines[-1])["error"]["code"] == "shutting_down"
     assert conversations == []
 
 
 @pytest.mark.slow
-def test_a_websocket_s_answer_that_is_cut_is_told_by_its_id(hanging, monkeypatch):
+async def test_a_websocket_s_answer_that_is_cut_is_told_by_its_id(hanging, monkeypatch):
     import uvicorn
     from websockets.asyncio.client import connect
     from websockets.exceptions import ConnectionClosed
 
-    async def work():
-        async with hanging() as app:
-            config = uvicorn.Config(app, port=0, log_level="error", lifespan="off", ws="websockets-sansio")
-            server = uvicorn.Server(config)
-            task = asyncio.create_task(server._serve())
-            while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
-                await asyncio.sleep(0.01)
-            port = server.servers[0].sockets[0].getsockname()[1]
-            async with connect(f"ws://127.0.0.1:{port}/ws") as socket:
-                asked = {"message": "Where?", "stream": True, "use_tools": False}
-                await socket.send(json.dumps({"type": "chat", "id": "first", "data": asked}))
-                assert json.loads(await socket.recv())["type"] == "chat_delta"
-                await app.state.services.drain(0.1)
-                told = json.loads(await socket.recv())
-                with pytest.raises(ConnectionClosed) as closed:
-                    await socket.recv()
-            server.should_exit = True
-            await task
-            return told, closed.value.rcvd.code
-
-    told, code = asyncio.run(work())
+    async with hanging() as app:
+        config = uvicorn.Config(app, port=0, log_level="error", lifespan="off", ws="websockets-sansio")
+        server = uvicorn.Server(config)
+        task = asyncio.create_task(server._serve())
+        while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
+            await asyncio.sleep(0.01)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        async with connect(f"ws://127.0.0.1:{port}/ws") as socket:
+            asked = {"message": "Where?", "stream": True, "use_tools": False}
+            await socket.send(json.dumps({"type": "chat", "id": "first", "data": asked}))
+            assert json.loads(await socket.recv())["type"] == "chat_delta"
+            await app.state.services.drain(0.1)
+            told = json.loads(await socket.recv())
+            with pytest.raises(ConnectionClosed) as closed:
+                await socket.recv()
+        server.should_exit = True
+        await task
+        code = closed.value.rcvd.code
     assert (told["id"], told["type"], told["data"]["code"]) == ("first", "error", "shutting_down")
     assert code == 1001

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from contextlib import asynccontextmanager
 
@@ -68,24 +67,21 @@ def serve(served):
     return start
 
 
-def ask(serve, *inputs, **fields):
+async def ask(serve, *inputs, **fields):
     """One response, on the bare model; where it streams, its events."""
 
-    async def scenario():
-        async with serve() as client:
-            asked = inputs[0] if isinstance(inputs[0], str) else list(inputs)
-            got = await client.responses.create(**{"model": "tiny", "input": asked, **fields})
-            return [event async for event in got] if fields.get("stream") else got
-
-    return asyncio.run(scenario())
+    async with serve() as client:
+        asked = inputs[0] if isinstance(inputs[0], str) else list(inputs)
+        got = await client.responses.create(**{"model": "tiny", "input": asked, **fields})
+        return [event async for event in got] if fields.get("stream") else got
 
 
 def heard(response):
     return json.loads(response.output_text)
 
 
-def test_items_are_the_messages_of_the_conversation(serve):
-    response = ask(
+async def test_items_are_the_messages_of_the_conversation(serve):
+    response = await ask(
         serve,
         {"role": "developer", "content": "Speak French."},
         {"role": "user", "content": [{"type": "input_text", "text": "Hi"}]},
@@ -115,17 +111,17 @@ def test_items_are_the_messages_of_the_conversation(serve):
     assert response.usage.total_tokens == response.usage.input_tokens + response.usage.output_tokens
 
 
-def test_the_agents_name_brings_its_instructions(serve):
-    assert heard(ask(serve, "Hi", model="desk", tool_choice="none"))[0]["content"] == "Be kind."
+async def test_the_agents_name_brings_its_instructions(serve):
+    assert heard(await ask(serve, "Hi", model="desk", tool_choice="none"))[0]["content"] == "Be kind."
 
 
-def test_a_cut_answer_is_incomplete(serve):
-    response = ask(serve, "cut")
+async def test_a_cut_answer_is_incomplete(serve):
+    response = await ask(serve, "cut")
     assert (response.status, response.incomplete_details.reason) == ("incomplete", "max_output_tokens")
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_tool_loop_of_three_turns_ends_with_an_answer(serve, stream):
+async def test_a_tool_loop_of_three_turns_ends_with_an_answer(serve, stream):
     async def scenario():
         async with serve() as client:
             items = [{"role": "user", "content": "Hi"}]
@@ -151,7 +147,7 @@ def test_a_tool_loop_of_three_turns_ends_with_an_answer(serve, stream):
                         )
             return response
 
-    said = heard(asyncio.run(scenario()))
+    said = heard(await scenario())
     assert [message["role"] for message in said] == ["system", "user", *["assistant", "tool"] * 2]
     assert [message["content"] for message in said if message["role"] == "tool"] == [
         "rain in Bonn",
@@ -159,8 +155,8 @@ def test_a_tool_loop_of_three_turns_ends_with_an_answer(serve, stream):
     ]
 
 
-def test_a_streamed_answer_is_told_in_the_protocols_events(serve):
-    events = ask(serve, "both", tools=[WEATHER], stream=True)
+async def test_a_streamed_answer_is_told_in_the_protocols_events(serve):
+    events = await ask(serve, "both", tools=[WEATHER], stream=True)
     kinds = [event.type.removeprefix("response.") for event in events]
     call = ["output_item.added", "function_call_arguments.delta", "function_call_arguments.done"]
     assert kinds == [
@@ -175,18 +171,15 @@ def test_a_streamed_answer_is_told_in_the_protocols_events(serve):
     assert [json.loads(item.arguments)["town"] for item in events[-1].response.output[1:]] == list(TOWNS)
 
 
-def test_a_client_that_takes_one_call_at_a_time_gets_one(serve):
-    response = ask(serve, "both", tools=[WEATHER], parallel_tool_calls=False)
+async def test_a_client_that_takes_one_call_at_a_time_gets_one(serve):
+    response = await ask(serve, "both", tools=[WEATHER], parallel_tool_calls=False)
     assert [item.type for item in response.output] == ["message", "function_call"]
 
 
-def test_a_stream_that_breaks_says_so_and_not_where(serve):
-    async def scenario():
-        async with serve() as client:
-            body = {"model": "tiny", "input": "break", "stream": True}
-            return (await client._client.post("/v1/responses", json=body)).text
-
-    text = asyncio.run(scenario())
+async def test_a_stream_that_breaks_says_so_and_not_where(serve):
+    async with serve() as client:
+        body = {"model": "tiny", "input": "break", "stream": True}
+        text = (await client._client.post("/v1/responses", json=body)).text
     last = json.loads(text.strip().split("data: ")[-1])
     assert (last["type"], last["response"]["status"]) == ("response.failed", "failed")
     assert "event: error" in text
@@ -207,12 +200,12 @@ def test_a_stream_that_breaks_says_so_and_not_where(serve):
         ({"input": [{"role": "user", "content": [{"type": "input_image"}]}]}, "input[0].content[0].type"),
     ],
 )
-def test_what_cannot_be_honoured_is_refused_by_its_name(serve, fields, param):
+async def test_what_cannot_be_honoured_is_refused_by_its_name(serve, fields, param):
     with pytest.raises(openai.BadRequestError) as caught:
-        ask(serve, "Hi", **fields)
+        await ask(serve, "Hi", **fields)
     assert param in caught.value.body["message"]
 
 
-def test_a_model_that_there_is_not_is_not_found_before_a_stream_begins(serve):
+async def test_a_model_that_there_is_not_is_not_found_before_a_stream_begins(serve):
     with pytest.raises(openai.NotFoundError):
-        ask(serve, "Hi", model="nobody", stream=True)
+        await ask(serve, "Hi", model="nobody", stream=True)

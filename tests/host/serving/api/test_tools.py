@@ -72,17 +72,17 @@ def choice(answer):
     return answer.json()["choices"][0]
 
 
-def test_the_model_is_shown_all_that_a_schema_says(serve):
+async def test_the_model_is_shown_all_that_a_schema_says(serve):
     async def scenario():
         async with serve() as http:
             tools = offered({"type": "object", "properties": {"level": LEVEL}, "required": ["level"]})
             return choice(await ask(http, "shown?", tools=tools))["message"]["content"]
 
-    assert run(scenario()).split("\n")[1:3] == ['f0(level: "low" | "high")', "  level: How urgent."]
+    assert (await run(scenario())).split("\n")[1:3] == ['f0(level: "low" | "high")', "  level: How urgent."]
 
 
-def run(scenario):
-    return asyncio.run(scenario)
+async def run(scenario):
+    return await scenario
 
 
 JSON = st.recursive(
@@ -113,7 +113,7 @@ FIELDS = st.recursive(
 )
 
 
-def test_any_json_schema_of_a_client_is_taken(serve):
+async def test_any_json_schema_of_a_client_is_taken(serve):
     async def scenario():
         async with serve() as http:
             loop = asyncio.get_running_loop()
@@ -126,25 +126,25 @@ def test_any_json_schema_of_a_client_is_taken(serve):
 
             await asyncio.to_thread(take)
 
-    run(scenario())
+    await run(scenario())
 
 
 @pytest.mark.parametrize("function", [{"name": "f"}, {"name": "f", "description": None, "parameters": None}])
-def test_a_tool_without_parameters_takes_none(serve, function):
+async def test_a_tool_without_parameters_takes_none(serve, function):
     async def scenario():
         async with serve() as http:
             answer = await ask(http, "shown?", tools=[{"type": "function", "function": function}])
             return choice(answer)["message"]["content"].split("\n")[1]
 
-    assert run(scenario()) == "f()"
+    assert await run(scenario()) == "f()"
 
 
-def test_what_is_no_schema_is_a_bad_request(serve):
+async def test_what_is_no_schema_is_a_bad_request(serve):
     async def scenario():
         async with serve() as http:
             return await ask(http, "shown?", tools=offered("string"))
 
-    answer = run(scenario())
+    answer = await run(scenario())
     assert answer.status_code == 400
     assert "parameters" in answer.json()["error"]["param"]
 
@@ -181,29 +181,29 @@ async def answered(http, *said, stream, **options):
         (CALL, "", 1, "tool_calls"),
     ],
 )
-def test_a_call_that_could_not_be_parsed_is_text(serve, stream, said, content, calls, reason):
+async def test_a_call_that_could_not_be_parsed_is_text(serve, stream, said, content, calls, reason):
     async def scenario():
         async with serve() as http:
             return await answered(http, said, stream=stream)
 
-    got = run(scenario())
+    got = await run(scenario())
     assert (got["message"].get("content") or "") == (said if content is None else content)
     assert len(got["message"].get("tool_calls") or ()) == calls
     assert got["finish_reason"] == reason
 
 
-def test_a_call_that_was_cut_off_is_text_that_was_cut_off(serve):
+async def test_a_call_that_was_cut_off_is_text_that_was_cut_off(serve):
     async def scenario():
         async with serve() as http:
             return await answered(http, BROKEN, stream=False, max_tokens=12)
 
-    got = run(scenario())
+    got = await run(scenario())
     assert got["finish_reason"] == "length"
     assert BROKEN.startswith(got["message"]["content"])
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_no_two_calls_of_a_conversation_have_one_id(serve, stream):
+async def test_no_two_calls_of_a_conversation_have_one_id(serve, stream):
     async def scenario():
         async with serve() as http:
             said, ids = [], []
@@ -218,22 +218,22 @@ def test_no_two_calls_of_a_conversation_have_one_id(serve, stream):
                 ids += [call["id"] for call in calls]
             return ids
 
-    ids = run(scenario())
+    ids = await run(scenario())
     assert len(ids) == len(set(ids)) == 6
 
 
-def test_half_a_surrogate_pair_in_a_request_is_no_failure(serve):
+async def test_half_a_surrogate_pair_in_a_request_is_no_failure(serve):
     async def scenario():
         async with serve() as http:
             return choice(await ask(http, "See \ud83d"))["message"]["content"]
 
-    assert run(scenario()) == "See \ufffd"
+    assert await run(scenario()) == "See \ufffd"
 
 
 @pytest.mark.parametrize(("role", "said"), [("user", "ann: Hi"), ("assistant", "Hi")])
-def test_a_model_that_is_shown_no_names_reads_who_speaks(serve, role, said):
+async def test_a_model_that_is_shown_no_names_reads_who_speaks(serve, role, said):
     async def scenario():
         async with serve() as http:
             return choice(await ask(http, "Well?", {"role": role, "name": "ann", "content": "Hi"}))
 
-    assert run(scenario())["message"]["content"] == said
+    assert (await run(scenario()))["message"]["content"] == said

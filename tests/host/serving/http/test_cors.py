@@ -39,12 +39,9 @@ def preflight(origin, **more):
     }
 
 
-def test_a_browser_may_send_what_the_javascript_client_sends(serving):
-    async def work():
-        async with serving(allowed_origins=[PAGE]) as server:
-            return await server.client.options("/v1/say", headers=preflight(PAGE))
-
-    answer = asyncio.run(work())
+async def test_a_browser_may_send_what_the_javascript_client_sends(serving):
+    async with serving(allowed_origins=[PAGE]) as server:
+        answer = await server.client.options("/v1/say", headers=preflight(PAGE))
     assert answer.status_code == 200
     assert answer.headers["access-control-allow-origin"] == PAGE
     allowed = {name.strip() for name in answer.headers["access-control-allow-headers"].lower().split(",")}
@@ -53,13 +50,13 @@ def test_a_browser_may_send_what_the_javascript_client_sends(serving):
     assert answer.headers["x-content-type-options"] == "nosniff"
 
 
-def test_a_public_page_that_is_listed_may_ask_a_server_in_a_private_network(serving):
+async def test_a_public_page_that_is_listed_may_ask_a_server_in_a_private_network(serving):
     async def work():
         async with serving(allowed_origins=[PAGE]) as server:
             asked = preflight(PAGE, **{"access-control-request-private-network": "true"})
             return (await server.client.options("/v1/say", headers=asked)).headers
 
-    assert asyncio.run(work())["access-control-allow-private-network"] == "true"
+    assert (await work())["access-control-allow-private-network"] == "true"
 
 
 @pytest.mark.parametrize(
@@ -75,45 +72,36 @@ def test_a_public_page_that_is_listed_may_ask_a_server_in_a_private_network(serv
     ],
     ids=["no key", "wrong key", "no path", "no method", "no json", "no host", "limited"],
 )
-def test_a_page_that_may_ask_may_read_the_errors_too(serving, path, headers, status):
-    async def work():
-        async with serving(allowed_origins=[PAGE], rate="2/minute") as server:
-            key = await server.key()
-            asked = {**headers, "origin": PAGE}
-            if asked.get("authorization") == "":
-                asked.update(key)
-            if asked.pop("limited", None):
-                for _ in range(2):
-                    await server.client.post(path, json={"text": "hello"}, headers=key)
-            return await server.client.post(path, content=b'{"text": "hello"}', headers=asked)
-
-    answer = asyncio.run(work())
+async def test_a_page_that_may_ask_may_read_the_errors_too(serving, path, headers, status):
+    async with serving(allowed_origins=[PAGE], rate="2/minute") as server:
+        key = await server.key()
+        asked = {**headers, "origin": PAGE}
+        if asked.get("authorization") == "":
+            asked.update(key)
+        if asked.pop("limited", None):
+            for _ in range(2):
+                await server.client.post(path, json={"text": "hello"}, headers=key)
+        answer = await server.client.post(path, content=b'{"text": "hello"}', headers=asked)
     assert answer.status_code == status
     assert answer.headers["access-control-allow-origin"] == PAGE
     assert "x-request-id" in answer.headers["access-control-expose-headers"]
     assert answer.headers["vary"] == "Origin"
 
 
-def test_the_refusal_while_draining_can_be_read(serving):
-    async def work():
-        async with serving(allowed_origins=[PAGE]) as server:
-            server.services.admission.begin_draining()
-            return await server.client.post("/api/say", json={"text": "hello"}, headers={"origin": PAGE})
-
-    answer = asyncio.run(work())
+async def test_the_refusal_while_draining_can_be_read(serving):
+    async with serving(allowed_origins=[PAGE]) as server:
+        server.services.admission.begin_draining()
+        answer = await server.client.post("/api/say", json={"text": "hello"}, headers={"origin": PAGE})
     assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (503, PAGE)
     assert "retry-after" in answer.headers["access-control-expose-headers"]
 
 
-def test_a_page_that_may_not_ask_can_read_no_error_either(serving):
-    async def work():
-        async with serving(allowed_origins=[PAGE]) as server:
-            await server.key()
-            return await server.client.post(
-                "/api/say", json={"text": "hello"}, headers={"origin": "https://evil.example"}
-            )
-
-    answer = asyncio.run(work())
+async def test_a_page_that_may_not_ask_can_read_no_error_either(serving):
+    async with serving(allowed_origins=[PAGE]) as server:
+        await server.key()
+        answer = await server.client.post(
+            "/api/say", json={"text": "hello"}, headers={"origin": "https://evil.example"}
+        )
     assert answer.status_code == 401
     assert "access-control-allow-origin" not in answer.headers
 

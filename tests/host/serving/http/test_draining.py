@@ -16,41 +16,35 @@ import pytest
 from grpo_host.serving.services import Part
 
 
-def test_while_draining_new_requests_are_refused_and_those_under_way_end(serving, eventually):
-    async def work():
-        async with serving() as server:
-            slow = asyncio.create_task(server.client.post("/api/hold", json={"text": "slow"}))
-            await eventually(lambda: server.handled)
-            drain = asyncio.create_task(server.services.drain(120))
-            await eventually(server.services.draining.is_set)
-            new = await server.client.post("/api/say", json={"text": "new"})
-            assert (new.status_code, new.json()["error"]["code"]) == (503, "shutting_down")
-            assert int(new.headers["retry-after"]) >= 1
-            ready = await server.client.get("/health/ready")
-            assert (ready.status_code, ready.json()) == (503, {"status": "shutting_down"})
-            assert (await server.client.get("/health/live")).status_code == 200
-            assert not drain.done()
-            server.release.set()
-            assert (await slow).status_code == 200
-            await drain
-            assert "cancelled" not in server.handled
-
-    asyncio.run(work())
+async def test_while_draining_new_requests_are_refused_and_those_under_way_end(serving, eventually):
+    async with serving() as server:
+        slow = asyncio.create_task(server.client.post("/api/hold", json={"text": "slow"}))
+        await eventually(lambda: server.handled)
+        drain = asyncio.create_task(server.services.drain(120))
+        await eventually(server.services.draining.is_set)
+        new = await server.client.post("/api/say", json={"text": "new"})
+        assert (new.status_code, new.json()["error"]["code"]) == (503, "shutting_down")
+        assert int(new.headers["retry-after"]) >= 1
+        ready = await server.client.get("/health/ready")
+        assert (ready.status_code, ready.json()) == (503, {"status": "shutting_down"})
+        assert (await server.client.get("/health/live")).status_code == 200
+        assert not drain.done()
+        server.release.set()
+        assert (await slow).status_code == 200
+        await drain
+        assert "cancelled" not in server.handled
 
 
-def test_what_does_not_end_in_time_is_cancelled_and_told(serving, eventually):
-    async def work():
-        async with serving(max_concurrency=1) as server:
-            running = asyncio.create_task(server.client.post("/api/say", json={"text": "a", "seconds": 3600}))
-            await eventually(lambda: server.handled)
-            waiting = asyncio.create_task(server.client.post("/api/say", json={"text": "b", "seconds": 3600}))
-            await eventually(lambda: server.services.admission.waiting == 1)
-            await server.services.drain(0.2)
-            for answer in (await running, await waiting):
-                assert (answer.status_code, answer.json()["error"]["code"]) == (503, "shutting_down")
-            assert server.handled == ["say a", "cancelled"]
-
-    asyncio.run(work())
+async def test_what_does_not_end_in_time_is_cancelled_and_told(serving, eventually):
+    async with serving(max_concurrency=1) as server:
+        running = asyncio.create_task(server.client.post("/api/say", json={"text": "a", "seconds": 3600}))
+        await eventually(lambda: server.handled)
+        waiting = asyncio.create_task(server.client.post("/api/say", json={"text": "b", "seconds": 3600}))
+        await eventually(lambda: server.services.admission.waiting == 1)
+        await server.services.drain(0.2)
+        for answer in (await running, await waiting):
+            assert (answer.status_code, answer.json()["error"]["code"]) == (503, "shutting_down")
+        assert server.handled == ["say a", "cancelled"]
 
 
 class StuckPart(Part):
@@ -72,20 +66,17 @@ class StuckPart(Part):
         return "stuck"
 
 
-def test_a_part_that_does_not_end_does_not_keep_the_server(serving, monkeypatch):
+async def test_a_part_that_does_not_end_does_not_keep_the_server(serving, monkeypatch):
     monkeypatch.setattr("grpo_host.serving.services.CLOSE_SECONDS", 0.2)
     part = StuckPart()
 
-    async def work():
-        async with serving(jobs=part) as server:
-            assert (await server.client.get("/health/ready")).json() == {"status": "stuck"}
-            await server.services.drain(0.1)
-
-    asyncio.run(work())
+    async with serving(jobs=part) as server:
+        assert (await server.client.get("/health/ready")).json() == {"status": "stuck"}
+        await server.services.drain(0.1)
     assert part.events == ["start", "drain", "close"]
 
 
-def test_where_a_part_cannot_start_the_others_are_closed(serving):
+async def test_where_a_part_cannot_start_the_others_are_closed(serving):
     class Broken(StuckPart):
         async def start(self):
             raise RuntimeError("no disk")
@@ -101,7 +92,7 @@ def test_where_a_part_cannot_start_the_others_are_closed(serving):
             pytest.fail("it started")
 
     with pytest.raises(RuntimeError, match="no disk"):
-        asyncio.run(work())
+        await work()
     assert good.events == ["start", "close"]
     assert broken.events == ["close"]
 
@@ -177,43 +168,39 @@ def wait_until_ready(url, child, seconds=240):
 
 
 @pytest.mark.slow
-def test_sigterm_lets_requests_end_refuses_new_ones_and_then_the_process_ends(process, tmp_path, eventually):
+async def test_sigterm_lets_requests_end_refuses_new_ones_and_then_the_process_ends(
+    process, tmp_path, eventually
+):
     url, child = process(120)
 
-    async def work():
-        async with httpx.AsyncClient(base_url=url, timeout=120) as client:
-            slow = asyncio.create_task(client.post("/api/wait", json={"text": "slow"}))
-            await eventually((tmp_path / "begun").exists)
-            child.send_signal(signal.SIGTERM)
-            async with httpx.AsyncClient(base_url=url, timeout=120) as other:  # on a connection of its own
-                while (await other.get("/health/ready")).status_code != 503:  # noqa: ASYNC110
-                    await asyncio.sleep(0.02)
-                assert (await other.get("/health/live")).status_code == 200
-                refused = await other.post("/api/wait", json={"text": "new"})
-                assert (refused.status_code, refused.json()["error"]["code"]) == (503, "shutting_down")
-            (tmp_path / "released").touch()
-            assert (await slow).json() == {"text": "slow"}
-
-    asyncio.run(work())
+    async with httpx.AsyncClient(base_url=url, timeout=120) as client:
+        slow = asyncio.create_task(client.post("/api/wait", json={"text": "slow"}))
+        await eventually((tmp_path / "begun").exists)
+        child.send_signal(signal.SIGTERM)
+        async with httpx.AsyncClient(base_url=url, timeout=120) as other:  # on a connection of its own
+            while (await other.get("/health/ready")).status_code != 503:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+            assert (await other.get("/health/live")).status_code == 200
+            refused = await other.post("/api/wait", json={"text": "new"})
+            assert (refused.status_code, refused.json()["error"]["code"]) == (503, "shutting_down")
+        (tmp_path / "released").touch()
+        assert (await slow).json() == {"text": "slow"}
     assert child.wait(120) in (0, -signal.SIGTERM)
 
 
 @pytest.mark.slow
-def test_a_closed_terminal_lets_requests_end_too(process, tmp_path, eventually):
+async def test_a_closed_terminal_lets_requests_end_too(process, tmp_path, eventually):
     url, child = process(120)
 
-    async def work():
-        async with httpx.AsyncClient(base_url=url, timeout=120) as client:
-            slow = asyncio.create_task(client.post("/api/wait", json={"text": "slow"}))
-            await eventually((tmp_path / "begun").exists)
-            child.send_signal(signal.SIGHUP)
-            async with httpx.AsyncClient(base_url=url, timeout=120) as other:
-                while (await other.get("/health/ready")).status_code != 503:  # noqa: ASYNC110
-                    await asyncio.sleep(0.02)
-            (tmp_path / "released").touch()
-            assert (await slow).json() == {"text": "slow"}
-
-    asyncio.run(work())
+    async with httpx.AsyncClient(base_url=url, timeout=120) as client:
+        slow = asyncio.create_task(client.post("/api/wait", json={"text": "slow"}))
+        await eventually((tmp_path / "begun").exists)
+        child.send_signal(signal.SIGHUP)
+        async with httpx.AsyncClient(base_url=url, timeout=120) as other:
+            while (await other.get("/health/ready")).status_code != 503:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+        (tmp_path / "released").touch()
+        assert (await slow).json() == {"text": "slow"}
     assert child.wait(120) in (0, -signal.SIGHUP)
 
 
@@ -229,21 +216,18 @@ def test_under_nohup_a_closed_terminal_ends_nothing(process):
 
 @pytest.mark.parametrize("second", [False, True], ids=["once", "twice"])
 @pytest.mark.slow
-def test_the_end_is_bounded_whatever_is_under_way(process, second, tmp_path, eventually):
+async def test_the_end_is_bounded_whatever_is_under_way(process, second, tmp_path, eventually):
     url, child = process(1.0)
 
-    async def work():
-        async with httpx.AsyncClient(base_url=url, timeout=120) as client:
-            hung = asyncio.create_task(client.post("/api/wait", json={"text": "hung"}))
-            await eventually((tmp_path / "begun").exists)
+    async with httpx.AsyncClient(base_url=url, timeout=120) as client:
+        hung = asyncio.create_task(client.post("/api/wait", json={"text": "hung"}))
+        await eventually((tmp_path / "begun").exists)
+        child.send_signal(signal.SIGTERM)
+        if second:
+            await asyncio.sleep(0.2)
             child.send_signal(signal.SIGTERM)
-            if second:
-                await asyncio.sleep(0.2)
-                child.send_signal(signal.SIGTERM)
-            answer = await hung
-            assert (answer.status_code, answer.json()["error"]["code"]) == (503, "shutting_down")
-
-    asyncio.run(work())
+        answer = await hung
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "shutting_down")
     child.wait(120)  # what hangs hangs for ever
 
 

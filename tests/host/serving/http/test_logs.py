@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 
@@ -42,60 +41,46 @@ async def key(server, **options):
 
 
 @pytest.mark.parametrize("how", ["limited", "revoked", "expired", "forbidden"])
-def test_a_refused_request_names_its_key_in_the_log_and_not_its_secret(serving, told, how):
-    async def work():
-        async with serving(rate="1/minute" if how == "limited" else None) as server:
-            expires = time.time() - 1 if how == "expired" else None
-            record, headers = await key(server, expires=expires)
-            if how == "limited":
-                await server.client.get("/nothing", headers=headers)
-            if how == "revoked":
-                await server.services.keys.revoke(record.id)
-            answer = await server.client.get("/api/fail", headers=headers)
-            return answer.status_code, record, headers["authorization"].rpartition("_")[2]
-
-    status, record, secret = asyncio.run(work())
+async def test_a_refused_request_names_its_key_in_the_log_and_not_its_secret(serving, told, how):
+    async with serving(rate="1/minute" if how == "limited" else None) as server:
+        expires = time.time() - 1 if how == "expired" else None
+        record, headers = await key(server, expires=expires)
+        if how == "limited":
+            await server.client.get("/nothing", headers=headers)
+        if how == "revoked":
+            await server.services.keys.revoke(record.id)
+        answer = await server.client.get("/api/fail", headers=headers)
+        status, secret = (answer.status_code, headers["authorization"].rpartition("_")[2])
     assert status == {"limited": 429, "revoked": 401, "expired": 401, "forbidden": 403}[how]
     assert f"{status} " in told()[-1]
     assert f"key='web shop' ({record.id})" in told()[-1]
     assert secret not in "".join(told())
 
 
-def test_a_wrong_secret_names_no_key(serving, told):
+async def test_a_wrong_secret_names_no_key(serving, told):
     """Else anybody could put another's name into the log."""
 
-    async def work():
-        async with serving() as server:
-            record, _ = await key(server)
-            headers = {"authorization": f"Bearer grpo_{record.id}_{'a' * 43}"}
-            await server.client.get("/nothing", headers=headers)
-
-    asyncio.run(work())
+    async with serving() as server:
+        record, _ = await key(server)
+        headers = {"authorization": f"Bearer grpo_{record.id}_{'a' * 43}"}
+        await server.client.get("/nothing", headers=headers)
     assert "key=- " in told()[-1]
 
 
-def test_a_refused_websocket_names_its_key_in_the_log(listening, told):
-    async def work():
-        async with listening() as (server, url):
-            record, headers = await key(server)
-            await server.services.keys.revoke(record.id)
-            with pytest.raises(websockets.InvalidStatus):
-                await connect(url, additional_headers=headers)
-            return record
-
-    record = asyncio.run(work())
+async def test_a_refused_websocket_names_its_key_in_the_log(listening, told):
+    async with listening() as (server, url):
+        record, headers = await key(server)
+        await server.services.keys.revoke(record.id)
+        with pytest.raises(websockets.InvalidStatus):
+            await connect(url, additional_headers=headers)
     [line] = told()
     assert line.startswith(f"WEBSOCKET /ws 401 unauthorized key='web shop' ({record.id}) request=")
 
 
-def test_a_websocket_too_many_names_its_key_in_the_log(listening, told):
-    async def work():
-        async with listening(max_websockets=1) as (server, url):
-            record, headers = await key(server)
-            async with connect(url, additional_headers=headers):
-                with pytest.raises(websockets.InvalidStatus):
-                    await connect(url, additional_headers=headers)
-            return record
-
-    record = asyncio.run(work())
+async def test_a_websocket_too_many_names_its_key_in_the_log(listening, told):
+    async with listening(max_websockets=1) as (server, url):
+        record, headers = await key(server)
+        async with connect(url, additional_headers=headers):
+            with pytest.raises(websockets.InvalidStatus):
+                await connect(url, additional_headers=headers)
     assert told()[-1].startswith(f"WEBSOCKET /ws 429 overloaded key='web shop' ({record.id}) request=")

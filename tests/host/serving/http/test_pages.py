@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import asyncio
 import re
 
 import jsonschema
@@ -60,40 +59,30 @@ def test_only_public_operations_need_no_key(document):
         assert (not operation["security"]) or operation["responses"]["401"], path
 
 
-def test_the_document_is_served_as_it_is_built(serving):
-    async def work():
-        async with serving() as server:
-            served = await server.client.get("/openapi.json")
-            again = await server.client.get("/openapi.json")
-            assert served.json() == build_openapi(server.app.state.endpoints)
-            assert served.content == again.content
-
-    asyncio.run(work())
+async def test_the_document_is_served_as_it_is_built(serving):
+    async with serving() as server:
+        served = await server.client.get("/openapi.json")
+        again = await server.client.get("/openapi.json")
+        assert served.json() == build_openapi(server.app.state.endpoints)
+        assert served.content == again.content
 
 
-def test_the_root_leads_a_person_to_the_page_that_says_how_to_begin(serving):
-    async def work():
-        async with serving() as server:
-            await server.key()
-            root = await server.client.get("/")
-            page = await server.client.get("/", follow_redirects=True)
-            return root, page
-
-    root, page = asyncio.run(work())
+async def test_the_root_leads_a_person_to_the_page_that_says_how_to_begin(serving):
+    async with serving() as server:
+        await server.key()
+        root = await server.client.get("/")
+        page = await server.client.get("/", follow_redirects=True)
     assert (root.status_code, root.headers["location"]) == (307, "docs"), "relative: not from the Host header"
     assert page.url.path == "/docs"
     assert "grpo-host keys create" in page.text
 
 
-def test_the_page_and_its_files_run_nothing_of_elsewhere(serving):
-    async def work():
-        async with serving() as server:
-            await server.key()
-            page = await server.client.get("/docs")
-            links = re.findall(r'(?:src|href)="([^"]+)"', page.text)
-            return page, {link: await server.client.get(f"/{link}") for link in links}
-
-    page, linked = asyncio.run(work())
+async def test_the_page_and_its_files_run_nothing_of_elsewhere(serving):
+    async with serving() as server:
+        await server.key()
+        page = await server.client.get("/docs")
+        links = re.findall(r'(?:src|href)="([^"]+)"', page.text)
+        linked = {link: await server.client.get(f"/{link}") for link in links}
     policy = page.headers["content-security-policy"]
     assert "script-src 'self'; style-src 'self'" in policy
     assert "unsafe" not in policy

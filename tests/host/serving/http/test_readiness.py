@@ -24,7 +24,7 @@ async def ready(client):
     return answer.status_code, answer.json()["status"]
 
 
-def test_a_server_without_its_database_is_not_ready(serving, at_once, tmp_path):
+async def test_a_server_without_its_database_is_not_ready(serving, at_once, tmp_path):
     async def work():
         async with serving() as server:
             assert await ready(server.client) == (200, "ready")
@@ -36,24 +36,21 @@ def test_a_server_without_its_database_is_not_ready(serving, at_once, tmp_path):
             await asyncio.sleep(0.1)  # aiosqlite's thread says that it could not open the file
             return told
 
-    assert asyncio.run(work()) == (503, "the database does not answer")
+    assert await work() == (503, "the database does not answer")
 
 
-def test_a_server_is_ready_again_with_its_postgresql(serving, at_once, postgres, postgres_url):
-    async def work():
-        async with serving(database_url=postgres_url) as server:
-            first = await ready(server.client)
-            postgres.stop()
-            try:
-                dead = await ready(server.client)
-                alive = (await server.client.get("/health/live")).status_code
-            finally:
-                postgres.restart()
-            # A connection from before is found dead once.
-            await ready(server.client)
-            return first, dead, alive, await ready(server.client)
-
-    first, dead, alive, again = asyncio.run(work())
+async def test_a_server_is_ready_again_with_its_postgresql(serving, at_once, postgres, postgres_url):
+    async with serving(database_url=postgres_url) as server:
+        first = await ready(server.client)
+        postgres.stop()
+        try:
+            dead = await ready(server.client)
+            alive = (await server.client.get("/health/live")).status_code
+        finally:
+            postgres.restart()
+        # A connection from before is found dead once.
+        await ready(server.client)
+        again = await ready(server.client)
     assert first == again == (200, "ready")
     assert dead == (503, "the database does not answer")
     assert alive == 200
@@ -72,7 +69,7 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def test_a_server_whose_model_is_on_a_dead_server_is_not_ready(tmp_path, at_once):
+async def test_a_server_whose_model_is_on_a_dead_server_is_not_ready(tmp_path, at_once):
     import httpx
 
     from grpo_host.config.load import load_config
@@ -80,34 +77,30 @@ def test_a_server_whose_model_is_on_a_dead_server_is_not_ready(tmp_path, at_once
     from grpo_host.serving.app import create_app
     from grpo_host.serving.settings import ServerSettings
 
-    async def work():
-        async with listener() as port:
-            path = tmp_path / "agent.yaml"
-            path.write_text(
-                "name: desk\nmodel: tiny\nbackend: {name: openai, options: {base_url: "
-                f"'http://127.0.0.1:{port}/v1'}}}}\nenvironment: support_desk\nrewards: [length]\n"
-                f"output: {tmp_path / 'runs'}\n"
-            )
-            loaded = load_config(path)
-            app = create_app(ServerSettings.of(loaded, state=tmp_path), load_plugins(), loaded=loaded)
-            context = app.router.lifespan_context(app)
-            await context.__aenter__()
-            transport = httpx.ASGITransport(app)
-            client = httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1")
-            while (await ready(client)) == (503, "loading the model"):  # noqa: ASYNC110
-                await asyncio.sleep(0.01)
-            first = await ready(client)
-        dead = await ready(client)
-        await client.aclose()
-        await context.__aexit__(None, None, None)
-        return first, dead
-
-    first, dead = asyncio.run(work())
+    async with listener() as port:
+        path = tmp_path / "agent.yaml"
+        path.write_text(
+            "name: desk\nmodel: tiny\nbackend: {name: openai, options: {base_url: "
+            f"'http://127.0.0.1:{port}/v1'}}}}\nenvironment: support_desk\nrewards: [length]\n"
+            f"output: {tmp_path / 'runs'}\n"
+        )
+        loaded = load_config(path)
+        app = create_app(ServerSettings.of(loaded, state=tmp_path), load_plugins(), loaded=loaded)
+        context = app.router.lifespan_context(app)
+        await context.__aenter__()
+        transport = httpx.ASGITransport(app)
+        client = httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1")
+        while (await ready(client)) == (503, "loading the model"):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        first = await ready(client)
+    dead = await ready(client)
+    await client.aclose()
+    await context.__aexit__(None, None, None)
     assert first == (200, "ready")
     assert dead == (503, "the model's server cannot be reached")
 
 
-def test_a_part_tells_what_it_cannot_reach(serving, at_once):
+async def test_a_part_tells_what_it_cannot_reach(serving, at_once):
     class Alone(Part):
         async def unreachable(self):
             return "nobody there"
@@ -116,10 +109,10 @@ def test_a_part_tells_what_it_cannot_reach(serving, at_once):
         async with serving(jobs=Alone()) as server:
             return await ready(server.client)
 
-    assert asyncio.run(work()) == (503, "nobody there")
+    assert await work() == (503, "nobody there")
 
 
-def test_however_many_ask_there_is_one_look(monkeypatch):
+async def test_however_many_ask_there_is_one_look(monkeypatch):
     looks = []
 
     async def look():
@@ -132,11 +125,11 @@ def test_however_many_ask_there_is_one_look(monkeypatch):
         found = await asyncio.gather(*(known.failing() for _ in range(50)))
         return {*found, await known.failing()}
 
-    assert asyncio.run(work()) == {"gone"}
+    assert await work() == {"gone"}
     assert len(looks) == 1
 
 
-def test_a_look_that_takes_long_keeps_nobody(monkeypatch, at_once):
+async def test_a_look_that_takes_long_keeps_nobody(monkeypatch, at_once):
     release = asyncio.Event()
     monkeypatch.setattr(readiness, "PATIENCE_SECONDS", 0.01)
 
@@ -154,25 +147,25 @@ def test_a_look_that_takes_long_keeps_nobody(monkeypatch, at_once):
         await known.close()
         return first, second
 
-    assert asyncio.run(work()) == (None, None)
+    assert await work() == (None, None)
     assert len(looked) == 1
 
 
-def test_a_look_without_an_end_is_a_failure(monkeypatch):
+async def test_a_look_without_an_end_is_a_failure(monkeypatch):
     monkeypatch.setattr(readiness, "LONGEST_LOOK_SECONDS", 0.01)
 
     async def look():
         await asyncio.sleep(3600)
 
-    assert asyncio.run(Outside(look).failing()) == "the database or the model does not answer"
+    assert await Outside(look).failing() == "the database or the model does not answer"
 
 
 @pytest.mark.parametrize("direct", [False, True], ids=["proxy", "no_proxy"])
-def test_a_server_behind_a_proxy_is_looked_for_there(direct, monkeypatch):
+async def test_a_server_behind_a_proxy_is_looked_for_there(direct, monkeypatch):
     async def work():
         async with listener() as port:
             monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{port}")
             monkeypatch.setenv("no_proxy", "127.0.0.1" if direct else "")
             return await listens(f"http://127.0.0.1:{free_port()}/v1")
 
-    assert asyncio.run(work()) is not direct
+    assert await work() is not direct

@@ -58,13 +58,10 @@ def attempts(queues):
     return began
 
 
-def test_a_job_runs_in_its_run_directory_and_says_what_it_came_to(queues, jobs):
-    async def work():
-        async with queues.open() as queue:
-            made = await queue.submit("key", jobs.request(steps=3))
-            return await until(queue, made), queue.directory
-
-    job, directory = asyncio.run(work())
+async def test_a_job_runs_in_its_run_directory_and_says_what_it_came_to(queues, jobs):
+    async with queues.open() as queue:
+        made = await queue.submit("key", jobs.request(steps=3))
+        job, directory = await until(queue, made), queue.directory
 
     assert (job.state, job.error, job.reached) == (State.SUCCEEDED, None, 3)
     assert job.result == {"steps": 3, "seconds": 1.0}
@@ -72,13 +69,10 @@ def test_a_job_runs_in_its_run_directory_and_says_what_it_came_to(queues, jobs):
     assert [line["step"] for line in directory(job).read_metrics()] == [1, 2, 3]
 
 
-def test_jobs_run_one_after_another_in_their_order(queues, jobs):
-    async def work():
-        async with queues.open() as first, queues.open() as second:
-            made = [await queue.submit("key", jobs.request(steps=2)) for queue in (first, second) * 2]
-            return [await until(first, job) for job in made]
-
-    done = asyncio.run(work())
+async def test_jobs_run_one_after_another_in_their_order(queues, jobs):
+    async with queues.open() as first, queues.open() as second:
+        made = [await queue.submit("key", jobs.request(steps=2)) for queue in (first, second) * 2]
+        done = [await until(first, job) for job in made]
 
     assert [job.state for job in done] == [State.SUCCEEDED] * 4
     assert len(set(attempts(queues))) == 4
@@ -86,15 +80,11 @@ def test_jobs_run_one_after_another_in_their_order(queues, jobs):
     assert all(a.finished <= b.started for a, b in itertools.pairwise(done))
 
 
-def test_a_job_that_fails_says_why_without_the_servers_paths(queues, jobs):
-    async def work():
-        async with queues.open() as queue:
-            return [
-                await until(queue, await queue.submit("key", jobs.request(what)))
-                for what in ("fail", "break")
-            ]
-
-    said, broke = asyncio.run(work())
+async def test_a_job_that_fails_says_why_without_the_servers_paths(queues, jobs):
+    async with queues.open() as queue:
+        said, broke = [
+            await until(queue, await queue.submit("key", jobs.request(what))) for what in ("fail", "break")
+        ]
 
     assert (said.state, said.error) == (State.FAILED, "job.yaml:3: the model is not there")
     assert broke.state is State.FAILED
@@ -102,39 +92,30 @@ def test_a_job_that_fails_says_why_without_the_servers_paths(queues, jobs):
     assert "secret" not in broke.error
 
 
-def test_a_process_that_cannot_be_started_is_a_failed_job(queues, jobs):
-    async def work():
-        async with queues.open(command=lambda _: ["/no/such/program"]) as queue:
-            return await until(queue, await queue.submit("key", jobs.request()))
-
-    job = asyncio.run(work())
+async def test_a_process_that_cannot_be_started_is_a_failed_job(queues, jobs):
+    async with queues.open(command=lambda _: ["/no/such/program"]) as queue:
+        job = await until(queue, await queue.submit("key", jobs.request()))
 
     assert job.state is State.FAILED
     assert job.error == "its process cannot be started: No such file or directory"
 
 
-def test_a_full_queue_refuses_with_a_time_to_come_again(queues, jobs):
-    async def work():
-        async with queues.open(start=False, max_queued=1) as queue:
+async def test_a_full_queue_refuses_with_a_time_to_come_again(queues, jobs):
+    async with queues.open(start=False, max_queued=1) as queue:
+        await queue.submit("key", jobs.request())
+        with pytest.raises(ApiError) as told:
             await queue.submit("key", jobs.request())
-            with pytest.raises(ApiError) as told:
-                await queue.submit("key", jobs.request())
-            return told.value
-
-    error = asyncio.run(work())
+        error = told.value
 
     assert (error.status, error.code, error.retry_after) == (429, "queue_full", 60.0)
 
 
-def test_cancelling_saves_a_checkpoint_and_keeps_it(queues, jobs):
-    async def work():
-        async with queues.open() as queue:
-            made = await queue.submit("key", jobs.request("slow", steps=50))
-            await steps(queue, made, 1)
-            asked = await queue.cancel(made.id, "key")
-            return asked, await until(queue, made), queue.directory(asked)
-
-    asked, job, directory = asyncio.run(work())
+async def test_cancelling_saves_a_checkpoint_and_keeps_it(queues, jobs):
+    async with queues.open() as queue:
+        made = await queue.submit("key", jobs.request("slow", steps=50))
+        await steps(queue, made, 1)
+        asked = await queue.cancel(made.id, "key")
+        job, directory = (await until(queue, made), queue.directory(asked))
 
     assert (asked.state, asked.cancel) == (State.RUNNING, True)
     assert job.state is State.CANCELLED
@@ -142,7 +123,7 @@ def test_cancelling_saves_a_checkpoint_and_keeps_it(queues, jobs):
     assert (directory.checkpoints / f"checkpoint-{done}").is_dir()
 
 
-def test_another_server_may_cancel_the_job(queues, jobs):
+async def test_another_server_may_cancel_the_job(queues, jobs):
     async def work():
         async with queues.open() as runs_it, queues.open(start=False) as other:
             made = await runs_it.submit("key", jobs.request("slow", steps=50))
@@ -150,25 +131,22 @@ def test_another_server_may_cancel_the_job(queues, jobs):
             await other.cancel(made.id, "key")
             return await until(other, made)
 
-    assert asyncio.run(work()).state is State.CANCELLED
+    assert (await work()).state is State.CANCELLED
 
 
-def test_a_process_that_does_not_stop_is_killed(queues, jobs):
-    async def work():
-        async with queues.open(stop=0.3) as queue:
-            made = await queue.submit("key", jobs.request("deaf", steps=100))
-            lines = await steps(queue, made, 1)
-            await queue.cancel(made.id, "key")
-            return await until(queue, made), lines[0]["pid"]
-
-    job, pid = asyncio.run(work())
+async def test_a_process_that_does_not_stop_is_killed(queues, jobs):
+    async with queues.open(stop=0.3) as queue:
+        made = await queue.submit("key", jobs.request("deaf", steps=100))
+        lines = await steps(queue, made, 1)
+        await queue.cancel(made.id, "key")
+        job, pid = await until(queue, made), lines[0]["pid"]
 
     assert job.state is State.CANCELLED
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
 
 
-def test_a_job_that_has_ended_cannot_be_cancelled_but_a_cancelled_one_again(queues, jobs):
+async def test_a_job_that_has_ended_cannot_be_cancelled_but_a_cancelled_one_again(queues, jobs):
     async def work():
         async with queues.open() as queue:
             done = await until(queue, await queue.submit("key", jobs.request(steps=1)))
@@ -179,22 +157,19 @@ def test_a_job_that_has_ended_cannot_be_cancelled_but_a_cancelled_one_again(queu
             await queue.cancel(waiting.id, "key")
             return await queue.cancel(waiting.id, "key")
 
-    assert asyncio.run(work()).state is State.CANCELLED
+    assert (await work()).state is State.CANCELLED
 
 
 @pytest.mark.slow
-def test_a_server_that_ends_in_good_order_leaves_the_job_to_the_next_at_its_checkpoint(queues, jobs):
-    async def work():
-        async with queues.open() as queue:
-            made = await queue.submit("key", jobs.request("slow", steps=4))
-            await steps(queue, made, 3)
-            await queue.drain()
-            left = await queue.get(made.id, None)
-        async with queues.open() as queue:
-            done = await until(queue, made)
-            return left, done, queue.directory(done).read_metrics()
-
-    left, done, lines = asyncio.run(work())
+async def test_a_server_that_ends_in_good_order_leaves_the_job_to_the_next_at_its_checkpoint(queues, jobs):
+    async with queues.open() as queue:
+        made = await queue.submit("key", jobs.request("slow", steps=4))
+        await steps(queue, made, 3)
+        await queue.drain()
+        left = await queue.get(made.id, None)
+    async with queues.open() as queue:
+        done = await until(queue, made)
+        lines = queue.directory(done).read_metrics()
 
     assert (left.state, left.attempts, left.reached) == (State.QUEUED, 0, 3)
     assert (done.state, done.run_id) == (State.SUCCEEDED, left.run_id)
@@ -204,68 +179,56 @@ def test_a_server_that_ends_in_good_order_leaves_the_job_to_the_next_at_its_chec
 
 
 @pytest.mark.slow
-def test_a_job_goes_on_where_its_own_process_was_killed(queues, jobs):
-    async def work():
-        async with queues.open() as queue:
-            made = await queue.submit("key", jobs.request("slow", steps=5))
-            lines = await steps(queue, made, 3)
-            os.kill(lines[0]["pid"], signal.SIGKILL)
-            done = await until(queue, made)
-            return done, queue.directory(done).read_metrics()
-
-    done, lines = asyncio.run(work())
+async def test_a_job_goes_on_where_its_own_process_was_killed(queues, jobs):
+    async with queues.open() as queue:
+        made = await queue.submit("key", jobs.request("slow", steps=5))
+        lines = await steps(queue, made, 3)
+        os.kill(lines[0]["pid"], signal.SIGKILL)
+        done = await until(queue, made)
+        lines = queue.directory(done).read_metrics()
 
     assert done.state is State.SUCCEEDED
     assert [line["step"] for line in lines] == [1, 2, 3, 4, 5]
     assert lines[1]["pid"] != lines[2]["pid"], "step 3 came after the checkpoint, and is made again"
 
 
-def test_a_job_that_dies_again_and_again_is_given_up_with_the_reason(queues, jobs):
-    async def work():
-        async with queues.open() as queue:
-            return await until(queue, await queue.submit("key", jobs.request("die")))
-
-    job = asyncio.run(work())
+async def test_a_job_that_dies_again_and_again_is_given_up_with_the_reason(queues, jobs):
+    async with queues.open() as queue:
+        job = await until(queue, await queue.submit("key", jobs.request("die")))
 
     assert job.state is State.INTERRUPTED
     assert f"ended {ATTEMPTS} times before it got beyond step 1" in job.error
 
 
-def test_a_job_whose_run_directory_is_elsewhere_is_interrupted(queues, jobs):
-    async def work():
-        async with queues.open() as queue:
-            made = await queue.submit("key", jobs.request("slow", steps=50))
-            await steps(queue, made, 1)
-            await queue.drain()
-            left = await queue.get(made.id, None)
-        shutil.move(queues.runs / "agent" / left.run_id, queues.runs / "moved")
-        async with queues.open() as queue:
-            return await until(queue, made)
-
-    job = asyncio.run(work())
+async def test_a_job_whose_run_directory_is_elsewhere_is_interrupted(queues, jobs):
+    async with queues.open() as queue:
+        made = await queue.submit("key", jobs.request("slow", steps=50))
+        await steps(queue, made, 1)
+        await queue.drain()
+        left = await queue.get(made.id, None)
+    shutil.move(queues.runs / "agent" / left.run_id, queues.runs / "moved")
+    async with queues.open() as queue:
+        job = await until(queue, made)
 
     assert job.state is State.INTERRUPTED
     assert f"its run directory agent/{job.run_id} is not on the machine" in job.error
 
 
-def test_a_queue_that_lost_its_place_ends_its_process_and_leaves_the_job_alone(queues, jobs):
-    async def work():
-        async with queues.open(lease=LEASE) as queue:
-            made = await queue.submit("key", jobs.request("slow", steps=500))
-            lines = await steps(queue, made, 1)
+async def test_a_queue_that_lost_its_place_ends_its_process_and_leaves_the_job_alone(queues, jobs):
+    async with queues.open(lease=LEASE) as queue:
+        made = await queue.submit("key", jobs.request("slow", steps=500))
+        lines = await steps(queue, made, 1)
 
-            async def lost(holder, *, reached):
-                queue._ending = True  # so that it does not take the job back
-                return False
+        async def lost(holder, *, reached):
+            queue._ending = True  # so that it does not take the job back
+            return False
 
-            queue.store.renew = lost
-            ends = time.monotonic() + 120
-            while queue._task is not None and not queue._task.done():
-                assert time.monotonic() < ends
-                await asyncio.sleep(0.02)
-            return await queue.get(made.id, None), lines[0]["pid"]
-
-    job, pid = asyncio.run(work())
+        queue.store.renew = lost
+        ends = time.monotonic() + 120
+        while queue._task is not None and not queue._task.done():
+            assert time.monotonic() < ends
+            await asyncio.sleep(0.02)
+        job, pid = await queue.get(made.id, None), lines[0]["pid"]
 
     assert job.state is State.RUNNING, "it is for the one who has the place to say how it ends"
     with pytest.raises(ProcessLookupError):
@@ -310,21 +273,18 @@ def server(queues):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("queues", ["sqlite_url", "postgres_url"], indirect=True)
-def test_a_job_survives_kill_9_of_its_server(queues, jobs, server):
+async def test_a_job_survives_kill_9_of_its_server(queues, jobs, server):
     first = server()
 
-    async def work():
-        async with queues.open(start=False) as client:
-            made = await client.submit("key", jobs.request("slow", steps=8))
-            await steps(client, made, 3)
-            first.kill()
-            second = server()
-            await steps(client, made, 5)
-            done = await until(client, made)
-            second.terminate()
-            return done, client.directory(done).read_metrics()
-
-    done, lines = asyncio.run(work())
+    async with queues.open(start=False) as client:
+        made = await client.submit("key", jobs.request("slow", steps=8))
+        await steps(client, made, 3)
+        first.kill()
+        second = server()
+        await steps(client, made, 5)
+        done = await until(client, made)
+        second.terminate()
+        lines = client.directory(done).read_metrics()
 
     assert (done.state, done.reached) == (State.SUCCEEDED, 8)
     assert [line["step"] for line in lines] == list(range(1, 9)), "none is lost, none is doubled"
@@ -332,23 +292,20 @@ def test_a_job_survives_kill_9_of_its_server(queues, jobs, server):
 
 
 @pytest.mark.slow
-def test_the_process_of_a_job_does_not_outlive_its_server(queues, jobs, server):
+async def test_the_process_of_a_job_does_not_outlive_its_server(queues, jobs, server):
     process = server()
 
-    async def work():
-        async with queues.open(start=False) as client:
-            made = await client.submit("key", jobs.request("slow", steps=100))
-            lines = await steps(client, made, 2)
-            process.kill()
-            process.wait()
-            ends = time.monotonic() + 120
-            while "end" not in (queues.runs / "attempts.jsonl").read_text().split('"event": ')[-1]:
-                assert time.monotonic() < ends, "it still runs"
-                await asyncio.sleep(0.05)
-            job = await client.get(made.id, None)
-            return client.directory(job), lines
-
-    directory, _lines = asyncio.run(work())
+    async with queues.open(start=False) as client:
+        made = await client.submit("key", jobs.request("slow", steps=100))
+        lines = await steps(client, made, 2)
+        process.kill()
+        process.wait()
+        ends = time.monotonic() + 120
+        while "end" not in (queues.runs / "attempts.jsonl").read_text().split('"event": ')[-1]:
+            assert time.monotonic() < ends, "it still runs"
+            await asyncio.sleep(0.05)
+        job = await client.get(made.id, None)
+        directory, _lines = client.directory(job), lines
 
     done = [line["step"] for line in directory.read_metrics()][-1]
     assert (directory.checkpoints / f"checkpoint-{done}").is_dir(), "it saved where it stood"
@@ -356,17 +313,14 @@ def test_the_process_of_a_job_does_not_outlive_its_server(queues, jobs, server):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("queues", ["sqlite_url", "postgres_url"], indirect=True)
-def test_two_servers_share_the_jobs_and_one_may_die(queues, jobs, server):
+async def test_two_servers_share_the_jobs_and_one_may_die(queues, jobs, server):
     first, _ = server(), server()
 
-    async def work():
-        async with queues.open(start=False) as client:
-            made = [await client.submit("key", jobs.request("slow", steps=2)) for _ in range(5)]
-            await until(client, made[0])
-            first.kill()
-            return [await until(client, job, seconds=240) for job in made]
-
-    done = asyncio.run(work())
+    async with queues.open(start=False) as client:
+        made = [await client.submit("key", jobs.request("slow", steps=2)) for _ in range(5)]
+        await until(client, made[0])
+        first.kill()
+        done = [await until(client, job, seconds=240) for job in made]
 
     assert [job.state for job in done] == [State.SUCCEEDED] * 5
     attempts(queues)

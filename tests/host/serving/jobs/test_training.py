@@ -91,7 +91,7 @@ def test_a_job_is_trained_and_its_adapter_served_without_a_restart(agent_yaml, t
     assert said.status_code == 200, said.text
 
 
-def test_a_job_whose_server_ends_goes_on_from_its_checkpoint(
+async def test_a_job_whose_server_ends_goes_on_from_its_checkpoint(
     agent_yaml, sqlite_url, tmp_path, jobs, registry
 ):
     async def ends(queue, job, wanted, seconds=120.0):
@@ -105,28 +105,25 @@ def test_a_job_whose_server_ends_goes_on_from_its_checkpoint(
         directory = queue.directory(job)
         return [line["step"] for line in directory.read_metrics()] if directory else []
 
-    async def work():
-        async with jobs.open_store(sqlite_url) as store:
+    async with jobs.open_store(sqlite_url) as store:
 
-            def queue():
-                plan = Plan(load_config(agent_yaml), registry)
-                return JobQueue(store, plan, tmp_path / "runs", training_command(), timing=Timing(look=0.05))
+        def queue():
+            plan = Plan(load_config(agent_yaml), registry)
+            return JobQueue(store, plan, tmp_path / "runs", training_command(), timing=Timing(look=0.05))
 
-            first = queue()
-            await first.start()
-            made = await first.submit("key", jobs.request("Hello", "Help", steps=12, group_size=2))
-            await ends(first, made, lambda job: len(steps(first, job)) >= 2)
-            await first.drain()
-            left = await first.get(made.id, None)
-            before = steps(first, left)
-            saved = list(first.directory(left).checkpoints.glob("checkpoint-*/grpo_state.json"))
-            second = queue()
-            await second.start()
-            done = await ends(second, made, lambda job: job.state.final)
-            await second.close()
-            return left, before, saved, done, steps(second, done), second.directory(done)
-
-    left, before, saved, done, after, directory = asyncio.run(work())
+        first = queue()
+        await first.start()
+        made = await first.submit("key", jobs.request("Hello", "Help", steps=12, group_size=2))
+        await ends(first, made, lambda job: len(steps(first, job)) >= 2)
+        await first.drain()
+        left = await first.get(made.id, None)
+        before = steps(first, left)
+        saved = list(first.directory(left).checkpoints.glob("checkpoint-*/grpo_state.json"))
+        second = queue()
+        await second.start()
+        done = await ends(second, made, lambda job: job.state.final)
+        await second.close()
+        after, directory = (steps(second, done), second.directory(done))
 
     assert (left.state, left.reached) == (State.QUEUED, before[-1])
     assert before[-1] < 12
@@ -136,20 +133,16 @@ def test_a_job_whose_server_ends_goes_on_from_its_checkpoint(
     assert (directory.adapter / "adapter_config.json").is_file()
 
 
-def test_what_the_checks_find_is_the_jobs_error(agent_yaml, tmp_path, jobs, registry, sqlite_url):
-    async def work():
-        async with jobs.open_store(sqlite_url) as store:
-            plan = Plan(load_config(agent_yaml), registry)
-            queue = JobQueue(store, plan, tmp_path / "runs", training_command(), timing=Timing(look=0.05))
-            await queue.start()
-            made = await queue.submit("key", jobs.request("Hello", max_tokens=256))
-            until = time.monotonic() + 60
-            while not (job := await queue.get(made.id, None)).state.final and time.monotonic() < until:  # noqa: ASYNC110
-                await asyncio.sleep(0.1)
-            await queue.close()
-            return job
-
-    job = asyncio.run(work())
+async def test_what_the_checks_find_is_the_jobs_error(agent_yaml, tmp_path, jobs, registry, sqlite_url):
+    async with jobs.open_store(sqlite_url) as store:
+        plan = Plan(load_config(agent_yaml), registry)
+        queue = JobQueue(store, plan, tmp_path / "runs", training_command(), timing=Timing(look=0.05))
+        await queue.start()
+        made = await queue.submit("key", jobs.request("Hello", max_tokens=256))
+        until = time.monotonic() + 60
+        while not (job := await queue.get(made.id, None)).state.final and time.monotonic() < until:  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
+        await queue.close()
 
     assert job.state is State.FAILED
     assert job.error.startswith("job.yaml:")

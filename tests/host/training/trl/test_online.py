@@ -304,7 +304,7 @@ def test_the_whole_model_can_be_trained_and_saved(model, tmp_path):
     run(model, script, lora=None, learning_rate=1e-3)
 
 
-def test_what_cannot_be_trained_is_refused(model):
+async def test_what_cannot_be_trained_is_refused(model):
     from grpo_host.training.trl.online import OnlineTrainer
 
     with pytest.raises(CapabilityError, match="ScriptedBackend cannot be trained with"):
@@ -315,7 +315,7 @@ def test_what_cannot_be_trained_is_refused(model):
         OnlineTrainer(engine_of(replace(agent, sampling=Sampling(temperature=0.0))))
 
     with pytest.raises(ConfigError, match="temperature 0"):
-        asyncio.run(greedy())
+        await greedy()
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 from bench.bridges import compare
 
@@ -23,16 +21,12 @@ def test_an_evaluation_gives_the_scores_of_agentdojos_own_pipeline(venv, tmp_pat
     assert compared.reward == pytest.approx(total / 18)
 
 
-def test_without_an_attack_there_is_nothing_to_fall_for(venv):
-    async def play():
-        environment = AgentDojoEnvironment(venv=venv("agentdojo"), suites=("banking",), attack=None)
-        tasks = [*environment.tasks("train"), *environment.tasks("held_out")]
-        opening = await environment.reset(tasks[0], seed=0)
-        result = await environment.step(assistant("No."))
-        await environment.close()
-        return tasks, opening, result
-
-    tasks, opening, result = asyncio.run(play())
+async def test_without_an_attack_there_is_nothing_to_fall_for(venv):
+    environment = AgentDojoEnvironment(venv=venv("agentdojo"), suites=("banking",), attack=None)
+    tasks = [*environment.tasks("train"), *environment.tasks("held_out")]
+    opening = await environment.reset(tasks[0], seed=0)
+    result = await environment.step(assistant("No."))
+    await environment.close()
     assert len(tasks) == 16
     assert [message["role"] for message in opening.messages] == ["system", "user"]
     assert result.outcome == {"success": False, "resisted": True}

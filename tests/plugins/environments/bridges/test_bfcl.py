@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 
 import pytest
@@ -33,53 +32,46 @@ def test_splits_share_no_scenario_across_categories(venv):
     assert len(train | held_out) == 200
 
 
-def test_what_a_model_writes_is_never_run_as_python(venv, tmp_path):
+async def test_what_a_model_writes_is_never_run_as_python(venv, tmp_path):
     """BFCL evaluates a call as Python: names and arguments come from the model."""
     made = tmp_path / "made"
     evil = CREATES.format(str(made))
 
-    async def play():
-        environment = BfclEnvironment(venv=venv("bfcl"))
-        await environment.reset(environment.tasks("train")[0], seed=0)
-        tools = {tool.name: tool for tool in environment.tools()}
-        said = [await tools["ls"].run({f"a=True) or {evil} or dict(a": 1})]
-        said += [await tools["cd"].run({"folder": f"') or {evil} or str('"})]
-        calls = [
-            tool_call(evil, "{}", "1"),
-            tool_call("ls", json.dumps({f"a=True) or {evil} or dict(a": 1}), "2"),
-            tool_call("ls", "no JSON", "3"),
-        ]
-        environment.follow([assistant("", calls)])
-        facts = environment.outcome()
-        await environment.close()
-        return said, facts
-
-    said, facts = asyncio.run(play())
+    environment = BfclEnvironment(venv=venv("bfcl"))
+    await environment.reset(environment.tasks("train")[0], seed=0)
+    tools = {tool.name: tool for tool in environment.tools()}
+    said = [await tools["ls"].run({f"a=True) or {evil} or dict(a": 1})]
+    said += [await tools["cd"].run({"folder": f"') or {evil} or str('"})]
+    calls = [
+        tool_call(evil, "{}", "1"),
+        tool_call("ls", json.dumps({f"a=True) or {evil} or dict(a": 1}), "2"),
+        tool_call("ls", "no JSON", "3"),
+    ]
+    environment.follow([assistant("", calls)])
+    facts = environment.outcome()
+    await environment.close()
     assert "Error during execution" in said[0]
     assert said[1].startswith('{"error": "cd: ')
     assert facts["success"] is False
     assert not made.exists()
 
 
-def test_progress_is_the_share_of_turns_before_the_first_wrong_one(venv):
-    async def play():
-        environment = BfclEnvironment(venv=venv("bfcl"), partial=True)
-        task = next(task for task in environment.tasks("train") if task.id == "multi_turn_base_0")
-        await environment.reset(task, seed=0)
-        tools = {tool.name: tool for tool in environment.tools()}
-        arguments = [
-            ("cd", {"folder": "document"}),
-            ("mkdir", {"dir_name": "temp"}),
-            ("mv", {"source": "final_report.pdf", "destination": "temp"}),
-        ]
-        for name, given in arguments:
-            await tools[name].run(given)
-            environment.follow([assistant("", [tool_call(name, json.dumps(given), name)])])
-        results = [await environment.step(assistant("Done.")) for _ in task.data["user"]]
-        await environment.close()
-        return results
-
-    *others, last = asyncio.run(play())
+async def test_progress_is_the_share_of_turns_before_the_first_wrong_one(venv):
+    environment = BfclEnvironment(venv=venv("bfcl"), partial=True)
+    task = next(task for task in environment.tasks("train") if task.id == "multi_turn_base_0")
+    await environment.reset(task, seed=0)
+    tools = {tool.name: tool for tool in environment.tools()}
+    arguments = [
+        ("cd", {"folder": "document"}),
+        ("mkdir", {"dir_name": "temp"}),
+        ("mv", {"source": "final_report.pdf", "destination": "temp"}),
+    ]
+    for name, given in arguments:
+        await tools[name].run(given)
+        environment.follow([assistant("", [tool_call(name, json.dumps(given), name)])])
+    results = [await environment.step(assistant("Done.")) for _ in task.data["user"]]
+    await environment.close()
+    *others, last = results
     assert not any(result.done for result in others)
     assert last.outcome == {
         "success": False,

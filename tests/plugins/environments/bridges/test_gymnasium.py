@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from typing import Any
 
@@ -38,14 +37,13 @@ class Echo(gymnasium.Env):  # type: ignore[misc,name-defined]
 gymnasium.register("test/Echo-v0", Echo)
 
 
-def play(environment: GymnasiumEnvironment, *answers: str) -> tuple[list[dict[str, Any]], list[StepResult]]:
-    async def episode() -> tuple[list[dict[str, Any]], list[StepResult]]:
-        opening = await environment.reset(environment.tasks("train")[0], seed=0)
-        results = [await environment.step(assistant(answer)) for answer in answers]
-        await environment.close()
-        return opening.messages, results  # type: ignore[return-value]
-
-    return asyncio.run(episode())
+async def play(
+    environment: GymnasiumEnvironment, *answers: str
+) -> tuple[list[dict[str, Any]], list[StepResult]]:
+    opening = await environment.reset(environment.tasks("train")[0], seed=0)
+    results = [await environment.step(assistant(answer)) for answer in answers]
+    await environment.close()
+    return opening.messages, results  # type: ignore[return-value]
 
 
 class TestGymnasium(EnvironmentContract):
@@ -53,8 +51,8 @@ class TestGymnasium(EnvironmentContract):
         return GymnasiumEnvironment(id="test/Echo-v0", train_tasks=4, held_out_tasks=4)
 
 
-def test_actions_are_named_and_the_return_is_the_reward() -> None:
-    opening, results = play(GymnasiumEnvironment(**LAKE), *(f"I go {name}." for name in WAY))
+async def test_actions_are_named_and_the_return_is_the_reward() -> None:
+    opening, results = await play(GymnasiumEnvironment(**LAKE), *(f"I go {name}." for name in WAY))
 
     assert opening[0]["content"] == "Answer with one of these actions: left, down, right, up."
     assert [result.done for result in results] == [False] * 5 + [True]
@@ -62,14 +60,14 @@ def test_actions_are_named_and_the_return_is_the_reward() -> None:
     assert sum(result.reward or 0.0 for result in results) == 1.0
 
 
-def test_the_action_that_is_named_last_counts() -> None:
-    _, [result] = play(GymnasiumEnvironment(**LAKE), "Not left, but Down")
+async def test_the_action_that_is_named_last_counts() -> None:
+    _, [result] = await play(GymnasiumEnvironment(**LAKE), "Not left, but Down")
 
     assert result.messages[0]["content"] == "4"
 
 
-def test_an_answer_without_an_action_is_asked_for_again_and_is_no_step() -> None:
-    _, results = play(GymnasiumEnvironment(**LAKE), "Where am I?", "lefthand", *WAY)
+async def test_an_answer_without_an_action_is_asked_for_again_and_is_no_step() -> None:
+    _, results = await play(GymnasiumEnvironment(**LAKE), "Where am I?", "lefthand", *WAY)
 
     said = "That is no action. The actions are: left, down, right, up."
     assert [result.messages[0]["content"] for result in results[:2]] == [said, said]
@@ -77,29 +75,29 @@ def test_an_answer_without_an_action_is_asked_for_again_and_is_no_step() -> None
     assert results[-1].outcome["steps"] == 6
 
 
-def test_a_picture_shows_where_one_is_without_colours() -> None:
-    opening, _ = play(GymnasiumEnvironment(**LAKE, show="render", instructions="Cross the lake."))
+async def test_a_picture_shows_where_one_is_without_colours() -> None:
+    opening, _ = await play(GymnasiumEnvironment(**LAKE, show="render", instructions="Cross the lake."))
 
     assert opening[0]["content"].startswith("Cross the lake.\n")
     assert opening[1]["content"] == "[S]FFF\nFHFH\nFFFH\nHFFG"
 
 
-def test_text_is_given_and_taken_as_it_is_and_seeds_make_the_tasks() -> None:
+async def test_text_is_given_and_taken_as_it_is_and_seeds_make_the_tasks() -> None:
     environment = GymnasiumEnvironment(id="test/Echo-v0")
-    opening, _ = play(environment)
+    opening, _ = await play(environment)
     word = opening[0]["content"].removeprefix("Say")
 
-    _, [result] = play(environment, word)
+    _, [result] = await play(environment, word)
 
     assert result.outcome["success"]
-    other = asyncio.run(environment.reset(environment.tasks("train")[1], seed=0)).messages[0]["content"]
+    other = (await environment.reset(environment.tasks("train")[1], seed=0)).messages[0]["content"]
     assert other != f"Say{word}"
 
 
-def test_it_is_closed_after_the_episode(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_it_is_closed_after_the_episode(monkeypatch: pytest.MonkeyPatch) -> None:
     closed: list[bool] = []
     monkeypatch.setattr(Echo, "close", lambda _: closed.append(True))
-    play(GymnasiumEnvironment(id="test/Echo-v0"), "x")
+    await play(GymnasiumEnvironment(id="test/Echo-v0"), "x")
 
     assert closed == [True]
 
@@ -123,6 +121,6 @@ def test_an_id_that_is_none_is_refused(options: dict[str, Any], said: str) -> No
         ({"id": "Pendulum-v1"}, r"the actions of Pendulum-v1 are Box.*neither Discrete nor Text"),
     ],
 )
-def test_actions_that_cannot_be_named_are_said_at_reset(options: dict[str, Any], said: str) -> None:
+async def test_actions_that_cannot_be_named_are_said_at_reset(options: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
-        asyncio.run(GymnasiumEnvironment(**options).reset(Task("train-0000", {"seed": 1}), seed=0))
+        await GymnasiumEnvironment(**options).reset(Task("train-0000", {"seed": 1}), seed=0)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 from bench.bridges import compare
 
@@ -23,22 +21,19 @@ def test_an_evaluation_gives_the_score_of_inspects_own_run(venv, tmp_path, monke
     assert compared.reward == pytest.approx(sum(facts["success"] for facts in compared.theirs.values()) / 2)
 
 
-def test_the_customer_knows_the_scenario_and_the_agent_the_policy(venv):
+async def test_the_customer_knows_the_scenario_and_the_agent_the_policy(venv):
     heard = []
 
     def customer(messages, tools):
         heard.append([dict(message) for message in messages])
         return "I want my money back." if len(heard) == 1 else "Never mind. ###STOP###"
 
-    async def play():
-        environment = Tau2Environment(user=ScriptedBackend(script=customer), venv=venv("tau2"))
-        task = environment.tasks("held_out")[0]
-        opening = await environment.reset(task, seed=0)
-        result = await environment.step(assistant("Who are you?"))
-        await environment.close()
-        return task, opening, result
-
-    _, opening, result = asyncio.run(play())
+    environment = Tau2Environment(user=ScriptedBackend(script=customer), venv=venv("tau2"))
+    task = environment.tasks("held_out")[0]
+    opening = await environment.reset(task, seed=0)
+    result = await environment.step(assistant("Who are you?"))
+    await environment.close()
+    _ = task
     assert [message["role"] for message in opening.messages] == ["system", "user"]
     assert "# Retail agent policy" in opening.messages[0]["content"]
     assert opening.messages[1]["content"] == "I want my money back."

@@ -162,15 +162,12 @@ def test_it_learns_every_so_many_feedbacks(first):
     assert [counts[index] for index in (48, 49, 98, 99, 119)] == [0, 1, 1, 2, 2]
 
 
-def test_feedback_that_comes_faster_than_it_learns_waits_for_one_lesson(first):
+async def test_feedback_that_comes_faster_than_it_learns_waits_for_one_lesson(first):
     reward = NeuralReward(**{**OPTIONS, "update_frequency": 1})
 
-    async def teach():
-        for turns, score in first[:60]:
-            reward.add_trajectory_feedback(turns, score)
-        await reward.settled()
-
-    asyncio.run(teach())
+    for turns, score in first[:60]:
+        reward.add_trajectory_feedback(turns, score)
+    await reward.settled()
     assert reward.report()["feedback"] == 60
     assert 1 <= reward.report()["updates"] < 30
     assert reward.report()["learned_from"] > 0
@@ -184,46 +181,40 @@ def test_it_unlearns_what_falls_out_of_the_buffer(first):
     assert values(reward, [first[0][0]]) == values(taught(first), [first[0][0]])
 
 
-def test_training_leaves_the_event_loop_free(first):
+async def test_training_leaves_the_event_loop_free(first):
     reward = NeuralReward(**{**OPTIONS, "update_frequency": 100})
 
-    async def feed():
-        for turns, score in first[:100]:
-            reward.add_trajectory_feedback(turns, score)
-        before = reward.report()["updates"]
-        ticks = 0
-        waiting = asyncio.ensure_future(reward.settled())
-        while not waiting.done():
-            await asyncio.sleep(0.001)
-            ticks += 1
-        return before, ticks, reward.ready
-
-    before, ticks, ready = asyncio.run(feed())
+    for turns, score in first[:100]:
+        reward.add_trajectory_feedback(turns, score)
+    before = reward.report()["updates"]
+    ticks = 0
+    waiting = asyncio.ensure_future(reward.settled())
+    while not waiting.done():
+        await asyncio.sleep(0.001)
+        ticks += 1
+    ready = reward.ready
     assert before == 0
     assert ticks > 1, "training that blocked the loop would leave it one"
     assert ready
 
 
-def test_it_can_be_updated_from_a_coroutine(first):
+async def test_it_can_be_updated_from_a_coroutine(first):
     reward = NeuralReward(**OPTIONS)
     for turns, score in first:
         reward.add_trajectory_feedback(turns, score)
-    assert asyncio.run(reward.aupdate())["ready"]
+    assert (await reward.aupdate())["ready"]
 
 
-def test_a_training_that_fails_in_the_background_is_told(first, monkeypatch):
+async def test_a_training_that_fails_in_the_background_is_told(first, monkeypatch):
     def broken(*args, **options):
         raise MemoryError("no room")
 
     reward = NeuralReward(**{**OPTIONS, "update_frequency": 50})
     monkeypatch.setattr("grpo_rewards.neural.training.train_head", broken)
 
-    async def feed():
-        for turns, score in first[:50]:
-            reward.add_trajectory_feedback(turns, score)
-        await reward.settled()
-
-    asyncio.run(feed())
+    for turns, score in first[:50]:
+        reward.add_trajectory_feedback(turns, score)
+    await reward.settled()
     assert reward.report()["problem"] == "MemoryError: no room"
     assert not reward.ready
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 
 import pytest
@@ -49,11 +48,11 @@ def test_with_too_little_feedback_it_says_how_much_is_missing():
     assert (report["ready"], report["feedback"], report["updates"]) == (False, 7, 0)
 
 
-def test_the_host_records_the_refusal():
+async def test_the_host_records_the_refusal():
     from grpo_host.rollouts.scoring import RewardSet, WeightedReward
 
     rewards = RewardSet([WeightedReward("neural", untrained())])
-    [scored] = asyncio.run(rewards.score([make_trajectory("Hello.")]))
+    [scored] = await rewards.score([make_trajectory("Hello.")])
     assert scored.reward is None
     assert "NotTrainedError: the reward neural is not trained" in scored.rewards["neural"].error
 

@@ -232,12 +232,12 @@ def test_one_order_without_scores_fails_the_group(judging):
         judging.score(ruler, judging.group(40, 50))
 
 
-def test_the_host_records_the_failure_on_every_trajectory(judging):
+async def test_the_host_records_the_failure_on_every_trajectory(judging):
     from grpo_host.rollouts.scoring import RewardSet, WeightedReward
 
     ruler, _ = judging.ruler(lambda m: "no")
     rewards = RewardSet([WeightedReward("ruler", ruler)])
-    for trajectory in asyncio.run(rewards.score(judging.group(40, 50))):
+    for trajectory in await rewards.score(judging.group(40, 50)):
         assert trajectory.reward is None
         assert "JudgeError: the judge fake gave no usable scores" in trajectory.rewards["ruler"].error
 
@@ -332,15 +332,12 @@ def test_calls_without_a_price_are_counted_apart(judging):
     assert (ruler.usage.cost, ruler.usage.unpriced_calls) == (0.0, 2)
 
 
-def test_the_judge_starts_once_at_the_first_question(judging):
+async def test_the_judge_starts_once_at_the_first_question(judging):
     ruler, judge = judging.ruler()
     assert judge.starts == 0
 
-    async def many():
-        await asyncio.gather(*(ruler.score_group(judging.group(n, n + 1)) for n in range(10)))
-        await ruler.aclose()
-
-    asyncio.run(many())
+    await asyncio.gather(*(ruler.score_group(judging.group(n, n + 1)) for n in range(10)))
+    await ruler.aclose()
     assert (judge.starts, judge.closed) == (1, 1)
 
 
@@ -369,7 +366,7 @@ def test_no_thread_is_left_behind(judging):
 
 
 @pytest.mark.model
-def test_the_embedded_model_judges_or_fails_cleanly(model_path):
+async def test_the_embedded_model_judges_or_fails_cleanly(model_path):
     """Mechanics: a model of 135 million parameters is prompted, answers, is corrected, is counted."""
     from grpo_backends.transformers_engine import TransformersBackend
     from grpo_host.backends.on_demand import OnDemandBackend
@@ -386,7 +383,7 @@ def test_the_embedded_model_judges_or_fails_cleanly(model_path):
         finally:
             await ruler.aclose()
 
-    results = asyncio.run(judge())
+    results = await judge()
     assert ruler.usage.calls >= 1
     assert ruler.usage.prompt_tokens > 400
     assert ruler.usage.completion_tokens > 0
