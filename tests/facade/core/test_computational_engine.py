@@ -129,11 +129,10 @@ class Counted(MyEnvironment):
         return {"reward": 1.0, "done": True}
 
 
-async def test_computation_is_scaled_while_it_runs():
+async def test_computation_is_scaled_while_it_runs(eventually):
     engine = make(environment=Counted(), num_workers=2)
     running = asyncio.create_task(engine.train_iteration(["Hi"] * 12))
-    await asyncio.sleep(0.01)
-    assert Counted.most == engine.get_metrics()["busy_workers"] == 2
+    await eventually(lambda: Counted.most == engine.get_metrics()["busy_workers"] == 2)
     assert engine.scale_computation(2.0) == 4
     await running
     assert Counted.most == 4

@@ -655,7 +655,7 @@ def test_a_failure_of_a_cacheable_tool_is_not_kept(chat):
     assert len(seen) == 2
 
 
-async def test_an_agent_that_is_not_closed_frees_its_model():
+def test_an_agent_that_is_not_closed_frees_its_model():
     class Closing(ScriptedBackend):
         closed = False
 
@@ -663,7 +663,7 @@ async def test_an_agent_that_is_not_closed_frees_its_model():
             Closing.closed = True
 
     agent = ChatAgent(LocalModel("any", backend=Closing()))
-    backend = (await agent.ready()).backend
+    backend = asyncio.run(agent.ready()).backend
     thread = backend._engine.thread._thread
     del agent, backend
     gc.collect()
