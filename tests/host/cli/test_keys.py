@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import pytest
@@ -69,23 +70,26 @@ def test_nobody_becomes_anonymous_by_name(keys):
     assert listed(keys) == []
 
 
-async def test_a_key_made_in_passing_tells_of_the_anonymous_conversations_and_leaves_them(keys, url):
+def test_a_key_made_in_passing_tells_of_the_anonymous_conversations_and_leaves_them(keys, url):
+    async def begin():
+        store = SqlStore(url)
+        await store.create(ConversationRecord("c1", owner="anonymous"))
+        await store.close()
+
     async def owner():
         engine = database.make_engine(url)
         record = await SqlStore.on(engine).get("c1")
         await engine.dispose()
         return record.owner
 
-    store = SqlStore(url)
-    await store.create(ConversationRecord("c1", owner="anonymous"))
-    await store.close()
+    asyncio.run(begin())
     passing = keys("create", "--name", "me", "--owner", "shop")
     assert "1 conversations were begun without a key" in passing.stderr
     assert "--adopt-anonymous" in passing.stderr
-    assert await owner() == "anonymous"
+    assert asyncio.run(owner()) == "anonymous"
     adopting = keys("create", "--name", "me", "--owner", "shop", "--adopt-anonymous")
     assert '1 anonymous conversations are of "shop" now' in adopting.stderr
-    assert await owner() == "shop"
+    assert asyncio.run(owner()) == "shop"
 
 
 def test_a_replaced_key_names_its_successor_and_its_own_end(keys):
