@@ -1,4 +1,9 @@
-"""An event loop in a thread of its own, for synchronous callers such as a trainer or a notebook."""
+"""An event loop in a thread of its own, for synchronous callers such as a trainer or a notebook.
+
+Not anyio's ``start_blocking_portal``: there, a task's ``SystemExit`` cancels all others; a call that is
+cancelled is cancelled again at each ``await`` of its cleaning up; leaving waits without limit, even for
+Ctrl-C; and nothing can end it that runs in its own loop, as the garbage collector may.
+"""
 
 from __future__ import annotations
 
