@@ -22,6 +22,7 @@ from starlette.routing import Route
 
 from grpo_host.agents.agent import TurnLimitError, TurnTimeoutError
 from grpo_host.agents.reply import OnText, Reply
+from grpo_host.agents.streaming import astreamed
 from grpo_host.backends.event_loop import LoopThread
 from grpo_host.openai_protocol.chunks import DONE, Head, begun, last_delta
 from grpo_host.openai_protocol.completions import (
@@ -235,30 +236,30 @@ async def _reply(answer: asyncio.Task[Reply]) -> Reply:
 
 
 async def _streamed(episode: _Episode, asked: ChatCompletionRequest, head: Head) -> AsyncIterator[bytes]:
-    loop = asyncio.get_running_loop()
-    texts: asyncio.Queue[str | None] = asyncio.Queue()
+    async def ask(on_text: OnText) -> Reply:
+        answer = _begin(episode, asked, on_text)
+        try:
+            await asyncio.wait({answer})
+            return await _reply(answer)
+        finally:
+            answer.cancel()
 
-    def hear(text: str | None) -> None:
-        loop.call_soon_threadsafe(texts.put_nowait, text)
-
-    answer = _begin(episode, asked, hear)
-    answer.add_done_callback(lambda _: hear(None))
     begun = False
     try:
-        while (text := await texts.get()) is not None:
-            yield head.event([ChunkChoice(index=0, delta=_opened({"content": text}, begun))])
-            begun = True
-        reply = await _reply(answer)
-        last = _opened(last_delta(_message(reply)), begun)
-        yield head.event([ChunkChoice(index=0, delta=last, finish_reason=reply.finish_reason.value)])
-        if asked.stream_options and asked.stream_options.include_usage:
-            yield head.event([], _usage(reply))
+        async with contextlib.aclosing(astreamed(ask)) as pieces:
+            async for piece in pieces:
+                if isinstance(piece, str):
+                    yield head.event([ChunkChoice(index=0, delta=_opened({"content": piece}, begun))])
+                    begun = True
+                    continue
+                last = _opened(last_delta(_message(piece)), begun)
+                yield head.event([ChunkChoice(index=0, delta=last, finish_reason=piece.finish_reason.value)])
+                if asked.stream_options and asked.stream_options.include_usage:
+                    yield head.event([], _usage(piece))
     except RefusedError as problem:
         if not begun:
             raise
         yield b"data: %b\n\n" % orjson.dumps(_body(problem))
-    finally:
-        answer.cancel()
     yield DONE
 
 

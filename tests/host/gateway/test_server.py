@@ -10,6 +10,7 @@ import threading
 import urllib.error
 import urllib.request
 
+import httpx
 import pytest
 
 from grpo_host.agents.reply import Reply
@@ -106,6 +107,39 @@ def test_a_request_that_is_too_long_is_refused(gateway):
             status, _ = ask(gateway, key, body={"model": "m" * (33 * 2**20)})
             assert status == 413
         assert ask(gateway, key)[0] == 200
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_hundred_episodes_at_once_are_each_answered_by_their_own(gateway, stream):
+    number = contextvars.ContextVar("number")
+
+    async def own(request, on_text):
+        await asyncio.sleep(0.01)
+        if on_text is not None:
+            on_text(f"I am {number.get()}.")
+        return reply(f"I am {number.get()}.")
+
+    def opened(stack, n):
+        number.set(n)
+        return stack.enter_context(gateway.key(own))
+
+    async def told(client, key):
+        headers = {"Authorization": f"Bearer {key}"}
+        answer = await client.post("/chat/completions", json={**BODY, "stream": stream}, headers=headers)
+        if not stream:
+            return answer.json()["choices"][0]["message"]["content"]
+        events = [json.loads(line[6:]) for line in answer.text.splitlines() if line.startswith("data: {")]
+        return "".join(event["choices"][0]["delta"].get("content", "") for event in events)
+
+    async def all_at_once(keys):
+        limits = httpx.Limits(max_connections=None)
+        async with httpx.AsyncClient(base_url=gateway.url, timeout=60, limits=limits) as client:
+            return await asyncio.gather(*(told(client, key) for key in keys))
+
+    with contextlib.ExitStack() as stack:
+        keys = [contextvars.copy_context().run(opened, stack, n) for n in range(100)]
+        heard = asyncio.run(all_at_once(keys))
+    assert heard == [f"I am {n}." for n in range(100)]
 
 
 def test_it_can_be_used_again_after_it_was_closed():

@@ -22,8 +22,6 @@ from grpo_host.langchain.app_agent import AppAgent, AppMapping
 from grpo_host.rollouts.episode import EpisodeRequest, run_episode
 from grpo_sdk import Environment, ModelSpec, Observation, Sampling, StepResult, Task, TokenReply, user
 
-pytestmark = [pytest.mark.model, pytest.mark.slow]
-
 
 class Logged(BackendWrapper):
     """Keeps what the engine was shown and what it gave."""
@@ -93,26 +91,22 @@ APPS = {
 }
 
 
-@pytest.mark.parametrize("name", APPS)
-def test_what_an_app_sampled_is_recorded_to_the_last_id_and_logprob(name, tiny_model_path, running):
-    from grpo_backends.transformers_engine import TransformersBackend
-
-    spec = ModelSpec("tiny", path=tiny_model_path, dtype="float32", context=1024)
-    with running(TransformersBackend(spec)) as started:
-        backend = Logged(started.backend)
-        limits = AgentLimits(turns=12, turn_seconds=200.0)
-        renderer = make_renderer(backend.tokenizer, spec)
-        agent = Agent(backend, renderer, sampling=Sampling(max_tokens=12), limits=limits)
-        app = AppAgent(agent, App("test:app", None, APPS[name], frozenset({"model"})), AppMapping())
-
-        async def episodes():
-            requests = [EpisodeRequest(Task(f"A{n}"), seed=n) for n in range(4)]
-            return await asyncio.gather(
-                *(run_episode(app, Talk, item, environment_name="talk", seconds=250.0) for item in requests)
-            )
-
-        trajectories = started.run(episodes())
+async def played(backend, spec, build, *, episodes=4, turns=12):
+    """Episodes of the app side by side."""
+    limits = AgentLimits(turns=turns, turn_seconds=200.0)
+    renderer = make_renderer(backend.tokenizer, spec)
+    agent = Agent(backend, renderer, sampling=Sampling(max_tokens=12), limits=limits)
+    app = AppAgent(agent, App("test:app", None, build, frozenset({"model"})), AppMapping())
+    requests = [EpisodeRequest(Task(f"A{n}"), seed=n) for n in range(episodes)]
+    trajectories = await asyncio.gather(
+        *(run_episode(app, Talk, item, environment_name="talk", seconds=250.0) for item in requests)
+    )
     assert {trajectory.status for trajectory in trajectories} <= {"completed", "truncated"}
+    return trajectories
+
+
+def answers_in(trajectories) -> Counter[Any]:
+    """Each answer in the ledgers behind its prompt, with its log-probs."""
     recorded: Counter[Any] = Counter()
     for trajectory in trajectories:
         for sequence in trajectory.ledger.sequences:
@@ -122,5 +116,42 @@ def test_what_an_app_sampled_is_recorded_to_the_last_id_and_logprob(name, tiny_m
                 at = sequence.mask.index(0, start) if 0 in sequence.mask[start:] else len(sequence.mask)
                 parts = sequence.ids[:start], sequence.ids[start:at], sequence.logprobs[start:at]
                 recorded[tuple(map(tuple, parts))] += 1
-    assert recorded == Counter(backend.log)
+    return recorded
+
+
+@pytest.mark.model
+@pytest.mark.slow
+@pytest.mark.parametrize("name", APPS)
+def test_what_an_app_sampled_is_recorded_to_the_last_id_and_logprob(name, tiny_model_path, running):
+    from grpo_backends.transformers_engine import TransformersBackend
+
+    spec = ModelSpec("tiny", path=tiny_model_path, dtype="float32", context=1024)
+    with running(TransformersBackend(spec)) as started:
+        backend = Logged(started.backend)
+        trajectories = started.run(played(backend, spec, APPS[name]))
+    assert answers_in(trajectories) == Counter(backend.log)
     assert len(backend.log) >= 4 * (9 if name == "several" else 1)
+
+
+@pytest.mark.vllm
+@pytest.mark.parametrize("name", APPS)
+def test_what_vllms_engine_says_that_it_sampled_is_what_is_recorded(name, vllm_backend, monkeypatch):
+    from vllm.v1.engine.llm_engine import LLMEngine
+
+    given: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {}
+    step = LLMEngine.step
+
+    def logged(engine):
+        outputs = step(engine)
+        for output in outputs:
+            ids = tuple(output.outputs[0].token_ids)  # all of them until now
+            given[output.request_id] = tuple(output.prompt_token_ids), ids
+        return outputs
+
+    monkeypatch.setattr(LLMEngine, "step", logged)
+    backend = vllm_backend.backend
+    turns = 12 if name == "several" else 4  # none is cut while its calls are under way
+    trajectories = vllm_backend.run(played(backend, backend.model, APPS[name], episodes=2, turns=turns))
+    recorded = Counter((prompt, ids) for prompt, ids, _ in answers_in(trajectories).elements())
+    assert recorded == Counter(given.values())
+    assert len(given) >= 2 * (9 if name == "several" else 1)

@@ -7,6 +7,7 @@ import json
 import socket
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import reduce
 
 import pytest
@@ -239,6 +240,25 @@ async def test_another_model_may_be_kept_and_is_not_recorded(make):
     trajectory = await play(agent)
     assert trajectory.final_text == "Hello. Good."
     assert_exact(backend, trajectory)
+
+
+async def test_two_roles_are_trained_with_their_factors_beside_a_fixed_judge(make):
+    judge = GenericFakeChatModel(messages=iter([AIMessage("Good.")]))
+    writer, critic = (create_agent(MODEL, [], name=name) for name in ("writer", "critic"))
+
+    async def ask(given):
+        said = await writer.ainvoke(given)
+        seen = await critic.ainvoke({"messages": [said["messages"][-1].text]})
+        return f"{seen['messages'][-1].text} {(await judge.ainvoke('Is it good?')).text}"
+
+    backend, agent = make(
+        RunnableLambda(ask), lambda heard: "Draft." if "Where" in heard else "Fine.", others="keep"
+    )
+    trajectory = await play(replace(agent, weights={"writer": 1.0, "critic": 0.5}))
+    assert trajectory.final_text == "Fine. Good."
+    assert_exact(backend, trajectory)
+    weights = {sequence.role: sequence.weight for sequence in trajectory.ledger.sequences}
+    assert weights == {"writer": 1.0, "critic": 0.5}
 
 
 async def test_a_model_whose_class_is_made_later_is_refused_too(make, no_network):

@@ -34,8 +34,6 @@ from grpo_host.training.warm_start import demonstrations
 from grpo_sdk import Environment, Observation, Sampling, StepResult, Task, Trajectory, hookimpl, user
 from grpo_sdk.testing import ScriptedBackend
 
-pytestmark = pytest.mark.asyncio
-
 APP = """
 import os
 from langchain.agents import create_agent
