@@ -1,8 +1,9 @@
 // Which metrics a run's charts show together, in which order. What no chart names is below, under "Other".
-// lines: names, or patterns that take all that match. band: [low, high], or a spread to both sides of the first.
+// lines: names, or patterns that take all that match. band: [low, high]; without their metrics, a spread to both
+// sides of the first line. A mean with its deviation would go beyond what a reward can be.
 export const CHARTS = [
-  { title: "Reward", lines: ["reward"], spread: "reward_std", heldOut: "reward", open: true },
-  { title: "Parts of the reward", lines: [/^rewards\/.*\/mean$/, /^parts\//], open: true },
+  { title: "Reward", lines: ["reward"], band: ["rollouts/reward_p10", "rollouts/reward_p90"], spread: "reward_std", heldOut: "reward", open: true },
+  { title: "Parts of the reward", lines: [/^rewards\/.*\/mean$/, /^parts\//], several: true, open: true },
   { title: "Success", lines: [/(^|\/)success(_rate)?$/], heldOut: "success", open: true },
   { title: "Groups that teach nothing", lines: ["frac_reward_zero_std"], share: true, open: true },
   { title: "Length of an answer, in tokens", lines: ["completions/mean_length", "rollouts/tokens_per_turn"], band: ["completions/min_length", "completions/max_length"], open: true },
@@ -32,7 +33,7 @@ export const chartsOf = (names) => {
   const charts = [];
   for (const chart of CHARTS) {
     const lines = chart.lines.flatMap((line) => [...left].filter((name) => takes(line, name)));
-    if (!lines.length) continue;
+    if (lines.length < (chart.several ? 2 : 1)) continue; // the only part of a reward is the reward
     for (const name of [...lines, chart.spread, ...(chart.band ?? [])]) left.delete(name);
     charts.push({ ...chart, lines: [...new Set(lines)], names: [...new Set([...lines, chart.spread, ...(chart.band ?? [])])].filter(Boolean) });
   }

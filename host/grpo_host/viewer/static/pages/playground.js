@@ -1,45 +1,54 @@
 // Chat with the base model and trained runs side by side: each answers the same words in its own conversation.
 import { html, useEffect, useRef, useState } from "../lib/html.js";
-import { answer, models } from "../lib/chat.js";
-import { duration, pretty } from "../lib/format.js";
-import { replace } from "../lib/route.js";
+import { conversation, models, say } from "../lib/chat.js";
+import { link, replace } from "../lib/route.js";
 import { Loaded, Problem } from "../parts/common.js";
+import { Conversation } from "../parts/conversation.js";
+import { judging } from "../parts/feedback.js";
 
-const Tool = ({ run }) => html`<details class=${`call${run.ok ? "" : " failed"}`}>
-  <summary><b>${run.name || "a call that could not be read"}</b><code>${run.arguments}</code>${!run.ok && html`<span class="bad">failed</span>`}<span class="dim">${duration(run.seconds)}</span></summary>
-  <pre tabindex="0">${pretty(run.arguments)}</pre><pre tabindex="0">${pretty(run.result)}</pre></details>`;
+const NOTHING = { history: [], feedback: {}, ran: new Map() };
 
-const Said = ({ message, live }) => html`<li class=${`message ${message.role}`}><h3>${message.role === "user" ? "You" : "Assistant"}</h3>
-  ${(message.tool_runs ?? []).map((run) => html`<${Tool} run=${run} />`)}
-  <div class="said" aria-live=${live ? "polite" : null}>${message.content || (live ? "…" : "(nothing)")}</div>
-  ${message.finish_reason === "length" && html`<p class="warn">Cut off at the most tokens of an answer.</p>`}</li>`;
+// The calls of an answer with how they went: both are in the order in which they were made.
+const ranOf = (messages, runs) => {
+  const ids = messages.flatMap((message) => (message.tool_calls ?? []).map((call) => call.id));
+  const known = runs.filter((run) => run.name);
+  return ids.length === known.length ? known.map((run, index) => [ids[index], { seconds: run.seconds, error: run.ok ? null : run.result }]) : [];
+};
 
 const Talk = ({ model, all, choose, drop, said, settings, busy }) => {
-  const [messages, setMessages] = useState([]);
+  const [talk, setTalk] = useState(NOTHING);
   const [now, setNow] = useState(null);
+  const [cut, setCut] = useState(false);
   const [problem, setProblem] = useState(null);
   const running = useRef();
   useEffect(() => () => running.current?.abort(), []);
   useEffect(() => {
     running.current?.abort();
-    setMessages([]); setNow(null); setProblem(null);
+    setTalk(NOTHING); setNow(null); setProblem(null); setCut(false);
   }, [model, said.begun]);
   useEffect(() => {
     if (!said.text) return;
-    const asked = [...messages, { role: "user", content: said.text }];
     const abort = new AbortController();
     running.current = abort;
-    setMessages(asked); setProblem(null); setNow(""); busy(true);
-    const plain = asked.map(({ role, content }) => ({ role, content }));
-    answer(model, plain, settings, { signal: abort.signal, onText: setNow })
-      .then((found) => setMessages([...asked, found]), (failed) => failed.name !== "AbortError" && setProblem(failed))
-      .finally(() => { setNow(null); busy(false); });
+    setProblem(null); setCut(false); setNow(""); busy(true);
+    const answered = async () => {
+      const last = await say(said.text, { model, ...settings, ...(talk.conversation_id ? { conversation_id: talk.conversation_id } : {}) }, { signal: abort.signal, onText: setNow });
+      const whole = await conversation(last.conversation_id);
+      const ran = new Map([...talk.ran, ...ranOf(whole.history.slice(talk.history.length), last.tool_runs ?? [])]);
+      if (abort.signal.aborted) return;
+      setTalk({ ...whole, ran });
+      setCut(last.finish_reason === "length");
+    };
+    answered().catch((failed) => failed.name !== "AbortError" && setProblem(failed)).finally(() => { setNow(null); busy(false); });
   }, [said.number]);
+  const shown = now === null ? talk.history : [...talk.history, { role: "user", content: said.text }];
   return html`<section class="lane"><h3><label>Model <select value=${model} onChange=${(event) => choose(event.target.value)}>
       ${all.map((id) => html`<option value=${id} selected=${id === model}>${id}</option>`)}</select></label>
+      ${talk.conversation_id && html`<a href=${link(["conversation", talk.conversation_id])}>Open</a>`}
       ${drop && html`<button class="quiet" aria-label=${`Close ${model}`} onClick=${drop}>✕</button>`}</h3>
-    <ol class="conversation">${messages.map((message) => html`<${Said} message=${message} />`)}
-      ${now !== null && html`<${Said} message=${{ role: "assistant", content: now }} live />`}</ol>
+    <${Conversation} messages=${shown} ran=${talk.ran} after=${judging(talk, model, setTalk)} />
+    ${now !== null && html`<div class="message assistant live"><h3>Assistant</h3><div class="said" aria-live="polite">${now || "…"}</div></div>`}
+    ${cut && html`<p class="warn">Cut off at the most tokens of an answer.</p>`}
     ${problem && html`<${Problem} problem=${problem} />`}</section>`;
 };
 
@@ -78,6 +87,6 @@ export const Playground = ({ values }) => {
         <label>Most tokens <input inputmode="numeric" size="5" value=${values.most ?? ""} placeholder="as set" onChange=${(event) => replace(["playground"], { ...values, most: event.target.value })} /></label>
         <button type="button" onClick=${() => set([...shown, all.find((id) => !shown.includes(id)) ?? all[0]])}>Add a model</button>
         <button type="button" onClick=${() => setSaid({ number: said.number, begun: said.begun + 1 })}>Begin anew</button>
-        <span class="dim">The agent calls its own tools. Nothing of this is stored.</span></div>`;
+        <span class="dim">All have the agent's instructions and tools. What is said is kept as <a href=${link(["conversations"])}>your conversations</a>.</span></div>`;
   }}</>`;
 };

@@ -2,7 +2,7 @@
 import { html } from "../lib/html.js";
 import { duration, plural, pretty } from "../lib/format.js";
 
-const NAMES = { system: "System", user: "User", assistant: "Assistant", tool: "Tool" };
+export const NAMES = { system: "System", user: "User", assistant: "Assistant", tool: "Tool" };
 const LONG = 1500;
 
 export const words = (content) => {
@@ -43,8 +43,8 @@ const Turn = ({ turn }) =>
   html`<span class="turn dim">${plural(turn.completion_tokens, "token")} in ${duration(turn.seconds)}${turn.finish_reason === "length" ? html`, <b class="warn">cut off</b>` : ""}</span>`;
 
 // Each message with its turn and the results of its calls, which stand below the calls and not by themselves.
-const laidOut = (messages, turns) => {
-  const runs = new Map(turns.flatMap((turn) => (turn.tools ?? []).map((run) => [run.call_id, run])));
+const laidOut = (messages, turns, ran) => {
+  const runs = ran ?? new Map(turns.flatMap((turn) => (turn.tools ?? []).map((run) => [run.call_id, run])));
   const results = new Map();
   const calls = new Set(messages.flatMap((message) => (message.tool_calls ?? []).map((call) => call.id)));
   for (const message of messages)
@@ -56,8 +56,8 @@ const laidOut = (messages, turns) => {
   });
 };
 
-const Message = ({ item, openCalls }) => {
-  const { message, turn, runs, results } = item;
+const Message = ({ item, openCalls, after }) => {
+  const { message, index, turn, runs, results } = item;
   const text = words(message.content);
   const kind = NAMES[message.role] ? message.role : "other";
   return html`<li class=${`message ${kind}`}>
@@ -65,9 +65,11 @@ const Message = ({ item, openCalls }) => {
     ${message.reasoning_content && html`<details class="reasoning"><summary>Reasoning</summary><div class="said">${message.reasoning_content}</div></details>`}
     ${text && (message.role === "tool" ? html`<pre tabindex="0">${pretty(text)}</pre>` : html`<${Long} text=${text} />`)}
     ${(message.tool_calls ?? []).map((call) => html`<${Call} call=${call} result=${results.get(call.id)} ran=${runs.get(call.id)} open=${openCalls} />`)}
-    ${!text && !message.tool_calls?.length && html`<p class="dim">(nothing)</p>`}</li>`;
+    ${!text && !message.tool_calls?.length && html`<p class="dim">(nothing)</p>`}
+    ${after?.(message, index)}</li>`;
 };
 
-export const Conversation = ({ messages, turns = [], openCalls = false, from = 0 }) =>
-  html`<ol class="conversation">${laidOut(messages, turns).filter((item) => item.index >= from).map((item) =>
-    html`<${Message} key=${item.index} item=${item} openCalls=${openCalls} />`)}</ol>`;
+// `ran`: what is known of calls by their ids, without turns; `after`: what stands below a message.
+export const Conversation = ({ messages, turns = [], ran, openCalls = false, from = 0, after }) =>
+  html`<ol class="conversation">${laidOut(messages, turns, ran).filter((item) => item.index >= from).map((item) =>
+    html`<${Message} key=${item.index} item=${item} openCalls=${openCalls} after=${after} />`)}</ol>`;
