@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+import uvicorn
 from starlette.testclient import TestClient
 
 from grpo_host.runs.directory import RunDirectory
@@ -165,3 +169,60 @@ def viewer(output: Path) -> Any:
     """Opened without a token."""
     with TestClient(create_app(output)) as client:
         yield Viewer(client)
+
+
+PATIENCE = 15_000
+"""Milliseconds: what a test waits for comes at once, but not on a machine that does eight things."""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """One Chromium for a file's tests: while it is there, the thread counts as one with an event loop."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if found is None:
+        pytest.skip("no Chromium is installed (apt-get install chromium)")
+    sync_api.expect.set_options(timeout=PATIENCE)
+    flags = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found, args=flags)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def problems() -> list[str]:
+    """What goes wrong in the page, as its console has it; what is left at the end fails the test."""
+    return []
+
+
+@pytest.fixture
+def page(browser: Any, problems: list[str]) -> Iterator[Any]:
+    """A tab."""
+    context = browser.new_context(viewport={"width": 1280, "height": 800})
+    page = context.new_page()
+    page.set_default_timeout(PATIENCE)
+    page.on("pageerror", lambda problem: problems.append(str(problem)))
+    page.on("console", lambda said: problems.append(said.text) if said.type == "error" else None)
+    yield page
+    context.close()
+    assert not problems, "a strict policy, and no error: " + "; ".join(problems)
+
+
+@pytest.fixture(scope="session")
+def listening() -> Callable[[Any], AbstractContextManager[str]]:
+    """``with listening(app) as address``: a server in a thread."""
+
+    @contextmanager
+    def listen(app: Any) -> Iterator[str]:
+        server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error"))
+        thread = threading.Thread(target=server.run, daemon=True)
+        thread.start()
+        while not server.started and thread.is_alive():
+            thread.join(0.02)
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/"
+        server.should_exit = True
+        server.force_exit = True
+        thread.join(20)
+
+    return listen

@@ -6,15 +6,12 @@ import json
 import math
 import os
 import re
-import shutil
-import threading
 import urllib.request
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import quote
 
 import pytest
-import uvicorn
 
 from grpo_host.runs.directory import RunDirectory
 from grpo_host.viewer.app import create_app
@@ -22,31 +19,22 @@ from grpo_sdk.trajectory import Trajectory
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 expect = sync_api.expect
-PATIENCE = 15_000
-"""Milliseconds: what a test waits for comes at once, but not on a machine that does eight things."""
-expect.set_options(timeout=PATIENCE)
 
 EVIL = "<script>document.title = 'evil'</script><img src=x onerror=\"document.title = 'evil'\">"
 GOOD, OTHER, GROWING = "20261128-100000-aaaa", "20261128-110000-bbbb", "20261128-120000-cccc"
 PICTURES, PICTURES_OF = os.environ.get("GRPO_PICTURES"), os.environ.get("GRPO_PICTURES_OF")
 """A directory for pictures of each page, and one with the runs that they show: so docs/pictures/ is made."""
 SIZES = {"wide": (1280, 800), "phone": (390, 844)}
+NARROW = {"runOnly": ["scrollable-region-focusable", "aria-hidden-focus"]}
+RULES = {
+    "wide": (("light", None), ("dark", {"runOnly": ["color-contrast"]})),
+    "phone": (("light", NARROW), *((("dark", NARROW),) if PICTURES else ())),
+}
+"""What axe looks at for each size: all once, then what colours change, and what another width does."""
 
 
 @pytest.fixture(scope="module")
-def browser():
-    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if found is None:
-        pytest.skip("no Chromium is installed (apt-get install chromium)")
-    flags = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=flags)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="module")
-def served(tmp_path_factory, browser, episode, write_run):
+def served(tmp_path_factory, browser, listening, episode, write_run):
     """The address of a viewer with a finished run, another one, and one that grows, which is given too."""
     output = tmp_path_factory.mktemp("runs")
     for run_id, rate in ((GOOD, 0.1), (OTHER, 0.2)):
@@ -54,17 +42,8 @@ def served(tmp_path_factory, browser, episode, write_run):
         _finish(directory, episode, better=rate)
     growing = write_run(output, GROWING, name="growing")
     growing.append_metrics(_metrics(1))
-    server = uvicorn.Server(
-        uvicorn.Config(create_app(Path(PICTURES_OF or output)), port=0, log_level="error")
-    )
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        thread.join(0.02)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/", growing
-    server.should_exit = True
-    server.force_exit = True
-    thread.join(20)
+    with listening(create_app(Path(PICTURES_OF or output))) as address:
+        yield address, growing
 
 
 def _metrics(step: int) -> dict[str, float]:
@@ -109,25 +88,6 @@ def _with_call(episode: Trajectory) -> Trajectory:
     called = {"role": "assistant", "content": "", "tool_calls": [call]}
     result = {"role": "tool", "content": "no such order", "tool_call_id": "c1", "name": "lookup"}
     return replace(episode, messages=[*asked, called, result, answer])
-
-
-@pytest.fixture
-def problems():
-    """What goes wrong in the page, as its console has it; what is left at the end fails the test."""
-    return []
-
-
-@pytest.fixture
-def page(browser, served, problems):
-    """A tab."""
-    context = browser.new_context(viewport={"width": 1280, "height": 800})
-    page = context.new_page()
-    page.set_default_timeout(PATIENCE)
-    page.on("pageerror", lambda problem: problems.append(str(problem)))
-    page.on("console", lambda said: problems.append(said.text) if said.type == "error" else None)
-    yield page
-    context.close()
-    assert not problems, "a strict policy, and no error: " + "; ".join(problems)
 
 
 @pytest.fixture
@@ -315,7 +275,7 @@ def test_axe_finds_no_fault_and_nothing_is_wider_than_the_screen(opened, page, s
         opened(address)
         expect(page.get_by_role("heading").first).to_be_visible()
         expect(page.get_by_text("Loading …")).to_have_count(0)
-        for scheme, rules in (("light", None), ("dark", {"runOnly": ["color-contrast"]})):
+        for scheme, rules in RULES[size]:
             page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
             if PICTURES:
                 page.screenshot(path=Path(PICTURES) / f"viewer-{name}-{size}-{scheme}.png")

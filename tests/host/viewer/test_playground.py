@@ -1,0 +1,104 @@
+"""The playground of ``/ui`` in Chromium, and what a key without the scope admin sees."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from grpo_host.config.load import load_config
+from grpo_host.plugins import load_plugins
+from grpo_host.serving.access.keys import KeyStore
+from grpo_host.serving.app import create_app
+from grpo_host.serving.settings import ServerSettings
+from grpo_host.storage.database import make_engine
+from grpo_host.storage.migrations import migrate
+from grpo_sdk.hooks import hookimpl
+from grpo_sdk.messages import assistant, tool_call
+from grpo_sdk.testing import ScriptedBackend
+
+expect = pytest.importorskip("playwright.sync_api", reason="playwright is not installed").expect
+
+
+def _answer(messages, tools):
+    said = messages[-1]["content"]
+    if messages[-1]["role"] == "tool":
+        return f"It is {said}."
+    if said.startswith("calculate ") and tools:
+        return assistant("", [tool_call("calculator", json.dumps({"expression": said.split()[1]}), "call_1")])
+    return f"You said: {said}"
+
+
+class TalkingBackend(ScriptedBackend):
+    def __init__(self, model):
+        super().__init__(model, script=_answer)
+
+
+class Backends:
+    @hookimpl
+    def grpo_backends(self):
+        return {"talking": TalkingBackend}
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory, browser, listening):
+    """The address of a server with the models desk and tiny, and a key that may chat."""
+    folder = tmp_path_factory.mktemp("served")
+    (folder / "agent.yaml").write_text(
+        "name: desk\nmodel: {name: tiny}\nbackend: talking\nagent: {tools: [calculator]}\n"
+        f"environment: support_desk\nrewards: [length]\noutput: {folder / 'runs'}\n"
+    )
+    registry = load_plugins()
+    registry.register(Backends(), "test-backends")
+    loaded = load_config(folder / "agent.yaml")
+    settings = ServerSettings.of(loaded, state=folder / "state")
+
+    async def key():
+        engine = make_engine(settings.database())
+        await migrate(engine)
+        _, token = await KeyStore(engine).create("person", ["chat"])
+        await engine.dispose()
+        return token
+
+    with ThreadPoolExecutor(1) as thread:  # Playwright's loop runs in this one
+        token = thread.submit(asyncio.run, key()).result()
+    with listening(create_app(settings, registry, loaded=loaded)) as address:
+        yield address + "ui/", token
+
+
+@pytest.fixture
+def opened(page, served, problems):
+    """The playground, as somebody sees it who gives a key that may only chat."""
+    address, token = served
+    page.goto(address)
+    page.get_by_label("Key").fill(token)
+    page.get_by_role("button", name="Use it").click()
+    expect(page.get_by_role("heading", name="Playground")).to_be_visible()
+    expect(page.locator(".lane select")).to_have_count(2)
+    page.wait_for_load_state("networkidle")
+    assert problems, "the browser reports that runs are refused"
+    problems.clear()
+    return page
+
+
+def ask(page, text):
+    page.get_by_label("What you say").fill(text)
+    page.keyboard.press("Enter")
+
+
+def test_a_key_that_may_only_chat_is_shown_no_runs(opened):
+    links = opened.get_by_role("navigation", name="Pages").get_by_role("link")
+    expect(links).to_have_text(["Playground", "Conversations"])
+
+
+def test_two_models_answer_side_by_side_with_the_tools_that_they_called(opened):
+    ask(opened, "calculate 6*7")
+    lanes = opened.locator(".lane")
+    for lane in (lanes.nth(0), lanes.nth(1)):
+        expect(lane.locator("details.call")).to_contain_text("calculator")
+        expect(lane.get_by_text("It is 42.")).to_be_visible()
+    ask(opened, "thanks")
+    expect(opened.get_by_text("You said: thanks")).to_have_count(2)
+    expect(opened.get_by_text("It is 42.")).to_have_count(2)
