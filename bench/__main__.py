@@ -43,10 +43,16 @@ a section come from one run on one machine, peers and limits included: compare r
 
 def main() -> int:
     """Run what was asked for; 1 where a bench failed or missed a target."""
+    if sys.argv[1:2] == ["gpu"]:  # has phases and options of its own, and no place among the CPU's
+        from bench.gpu import main as gpu
+
+        return gpu(sys.argv[2:])
     parser = argparse.ArgumentParser(
         prog="python -m bench",
         description="Run benches and write docs/BENCHMARKS.md.",
-        epilog="benches: " + "; ".join(f"{name}: {what}" for name, what in BENCHES.items()),
+        epilog="benches: "
+        + "; ".join(f"{name}: {what}" for name, what in BENCHES.items())
+        + "; gpu: what works on a GPU, and how fast (its own --help)",
     )
     parser.add_argument("names", nargs="*", metavar="name", help="benches to run (default: all)")
     parser.add_argument("--list", action="store_true", help="list the benches and stop")

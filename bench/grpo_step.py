@@ -106,7 +106,8 @@ class Steps:
         from grpo_host.training.lora_linear import round_once
 
         torch.manual_seed(0)
-        attention = {"attn_implementation": "eager"} if means.eager else {}
+        on_gpu = torch.cuda.is_available()
+        attention = {"attn_implementation": "eager"} if means.eager and not on_gpu else {}
         base = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, means.dtype), **attention)
         lora = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
         model = get_peft_model(base, lora)
@@ -137,7 +138,7 @@ class Steps:
                 max_steps=1,
                 learning_rate=3e-4,
                 max_completion_length=max(map(len, rows.completions)),
-                use_cpu=True,
+                use_cpu=not on_gpu,
                 bf16=means.autocast,
                 gradient_checkpointing=False,
                 report_to=[],
@@ -199,22 +200,30 @@ def products_per_second(config: Any, tokens: int, dtype: str) -> float:
     import torch
 
     inner, hidden = config.intermediate_size, config.hidden_size
-    x = torch.randn(tokens, hidden).to(getattr(torch, dtype))
-    layers = [
-        torch.randn(inner, hidden).to(x.dtype) for _ in range(30)
-    ]  # too many for a cache, as in a model
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    x = torch.randn(tokens, hidden).to(device, getattr(torch, dtype))
+    layers = [torch.randn(inner, hidden).to(x) for _ in range(30)]  # too many for a cache, as in a model
     taken = []
     for _ in range(5):
         started = time.perf_counter()
         for weight in layers:
             (x @ weight.t()) @ weight
+        if device == "cuda":
+            torch.cuda.synchronize()
         taken.append(time.perf_counter() - started)
     return 4 * tokens * hidden * inner * len(layers) / min(taken) / 1e9
 
 
+def _where() -> str:
+    import torch
+
+    if torch.cuda.is_available():
+        return f"on {torch.cuda.get_device_name()}"
+    return f"with {torch.get_num_threads()} threads"
+
+
 def measure(options: argparse.Namespace) -> Report:
     """Steps of all kinds in turns."""
-    import torch
     from transformers import AutoConfig
 
     from grpo_host.models.resolve import resolve_model
@@ -254,7 +263,7 @@ def measure(options: argparse.Namespace) -> Report:
         [
             f"The limit is {work:,.0f} GFLOP (each distinct token once through the frozen layers, forward "
             f"and input gradient; the head twice for each token with loss) at {rate:,.0f} GFLOP/s, which "
-            f"the model's own matrix products reach in bfloat16 with {torch.get_num_threads()} threads.",
+            f"the model's own matrix products reach in bfloat16 {_where()}.",
             "The rest of our time is norms, activations, rotary embeddings, attention and the small adapter "
             "products, which are bound by memory.",
         ],

@@ -11,6 +11,7 @@ from typing import Any
 
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
 
+import torch
 import trl.trainer.grpo_trainer as trl_module
 from datasets import Dataset
 from transformers import AutoTokenizer
@@ -86,7 +87,7 @@ def measure() -> Measured:
             str(model),
             args=GRPOConfig(
                 output_dir=folder,
-                use_cpu=True,
+                use_cpu=not torch.cuda.is_available(),
                 bf16=False,
                 model_init_kwargs={"dtype": DTYPE},
                 per_device_train_batch_size=EPISODES,

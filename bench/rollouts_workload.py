@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 from grpo_host.models.precision import fast_dtype
 
-MODEL = "smollm2-135m"
+MODEL = os.environ.get("GRPO_BENCH_MODEL", "smollm2-135m")
+"""``bench.gpu`` names a directory."""
 TASKS, GROUP = 4, 8
 EPISODES = TASKS * GROUP
 LOOKUPS = 3
