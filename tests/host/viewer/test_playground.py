@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from grpo_host.config.load import load_config
+from grpo_host.dialogues import read_demonstrations
 from grpo_host.plugins import load_plugins
 from grpo_host.serving.access.keys import KeyStore
 from grpo_host.serving.app import create_app
@@ -102,3 +104,35 @@ def test_two_models_answer_side_by_side_with_the_tools_that_they_called(opened):
     ask(opened, "thanks")
     expect(opened.get_by_text("You said: thanks")).to_have_count(2)
     expect(opened.get_by_text("It is 42.")).to_have_count(2)
+
+
+def test_a_correction_becomes_a_demonstration_that_a_warm_start_reads(opened, tmp_path):
+    ask(opened, "hello")
+    first, second = opened.locator(".lane").nth(0), opened.locator(".lane").nth(1)
+    first.get_by_role("button", name="Bad answer").click()
+    expect(first.get_by_role("button", name="Bad answer")).to_have_attribute("aria-pressed", "true")
+    second.get_by_role("button", name="Correct").click()
+    second.get_by_label("What should have been said").fill("Good morning!")
+    second.get_by_role("button", name="Keep it").click()
+    expect(second.locator(".correction")).to_contain_text("Good morning!")
+    second.get_by_role("link", name="Open").click()
+    expect(opened.get_by_role("heading", name="Conversation")).to_be_visible()
+    expect(opened.locator(".correction")).to_contain_text("Good morning!")
+    with opened.expect_download() as download:
+        opened.get_by_role("button", name="Save the file").click()
+    download.value.save_as(tmp_path / "demonstrations.jsonl")
+    [found] = read_demonstrations(tmp_path / "demonstrations.jsonl")
+    assert [message["content"] for message in found] == ["hello", "Good morning!"]
+
+
+def test_one_s_conversations_are_listed_by_their_first_words_and_deleted(opened):
+    ask(opened, "delete me")
+    expect(opened.get_by_text("You said: delete me")).to_have_count(2)
+    opened.get_by_role("link", name="Conversations", exact=True).click()
+    rows = opened.get_by_role("link", name="delete me")
+    expect(rows).to_have_count(2)
+    rows.first.click()
+    opened.on("dialog", lambda dialog: dialog.accept())
+    opened.get_by_role("button", name="Delete").click()
+    expect(opened).to_have_url(re.compile("#/conversations"))
+    expect(rows).to_have_count(1)
