@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 import json
 import operator
+import sys
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
 import pytest
 from langchain.agents import create_agent
 from langchain.agents.middleware import (
+    ClearToolUsesEdit,
+    ContextEditingMiddleware,
     HumanInTheLoopMiddleware,
     ModelFallbackMiddleware,
     ModelRetryMiddleware,
@@ -25,15 +29,17 @@ from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import RunnableLambda, RunnableParallel
-from langchain_core.tools import ToolException, tool
+from langchain_core.tools import StructuredTool, ToolException, tool
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.types import Command, Send, interrupt
+from mcp import Client, StdioServerParameters
 from pydantic import BaseModel
 
 from grpo_host.agents.agent import Agent, AgentLimits
 from grpo_host.agents.rendering import make_renderer
-from grpo_host.langchain.app import App
+from grpo_host.config.schema import AppUse
+from grpo_host.langchain.app import App, load_app
 from grpo_host.langchain.app_agent import AppAgent, AppMapping
 from grpo_host.rollouts.episode import EpisodeRequest, run_episode
 from grpo_sdk import (
@@ -376,6 +382,67 @@ def test_a_history_that_is_summed_up_begins_a_new_sequence_and_loses_none(tokens
     assert trajectory.error is None
     assert_exact(backend, trajectory)
     assert {item.role for item in trajectory.ledger.sequences} == {"desk", "summarization"}
+
+
+def test_a_history_whose_tool_results_are_cleared_begins_a_new_sequence_and_loses_none(tokens):
+    def script(heard):
+        looked_up = heard.count("tool_response") + heard.count("[cleared]")
+        return call("lookup", order=f"A{looked_up}") if heard.count("<tool_call>") < 3 else "All are packed."
+
+    backend = tokens(script)
+
+    def build(model):
+        edit = ClearToolUsesEdit(trigger=40, keep=1)
+        return create_agent(model, [lookup], middleware=[ContextEditingMiddleware(edits=[edit])])
+
+    trajectory = play(agent_of(backend, app_of(build)), "Where are A0, A1 and A2?")
+    assert trajectory.error is None
+    assert trajectory.final_text == "All are packed."
+    assert_exact(backend, trajectory)
+    assert len(trajectory.ledger.sequences) > 1
+    assert any("[cleared]" in heard for heard, _ in backend.sampled)
+
+
+def test_tools_of_an_mcp_server_are_called_as_they_come(tokens):
+    server = Path(__file__).parents[2] / "plugins/tools/small_mcp_server.py"
+    backend = tokens(lambda heard: "It is 5." if "5" in heard else call("add", a=2, b=3))
+
+    async def ask(**arguments):  # coroutines alone, with an artifact, as LangChain's adapter makes them
+        async with Client(StdioServerParameters(command=sys.executable, args=[str(server)])) as client:
+            result = await client.call_tool("add", arguments)
+        return result.content[0].text, result.structured_content
+
+    schema = {"type": "object", "properties": {"a": {"type": "integer"}, "b": {"type": "integer"}}}
+    add = StructuredTool(
+        name="add",
+        description="Add two numbers.",
+        args_schema=schema,
+        coroutine=ask,
+        response_format="content_and_artifact",
+    )
+    trajectory = play(agent_of(backend, app_of(lambda model: create_agent(model, [add]))), "2 + 3?")
+    assert trajectory.error is None
+    assert trajectory.final_text == "It is 5."
+    assert [message["content"] for message in trajectory.tool_messages] == ["5"]
+    assert_exact(backend, trajectory)
+
+
+def test_a_graph_of_a_langgraph_json_is_played(tokens, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    folder = tmp_path / "src" / "desk_of_langgraph"
+    folder.mkdir(parents=True)
+    (folder / "__init__.py").touch()
+    (folder / "graph.py").write_text(
+        "from langchain.agents import create_agent\n\n\n"
+        "def make(model):\n    return create_agent(model, [], system_prompt='Be kind.')\n"
+    )
+    named = {"dependencies": ["./src"], "graphs": {"desk": "./src/desk_of_langgraph/graph.py:make"}}
+    (tmp_path / "langgraph.json").write_text(json.dumps(named))
+    app = load_app(AppUse(name="langgraph.json#desk", folder=str(tmp_path)))
+    backend = tokens(lambda heard: "Hello." if "Be kind." in heard else "No.")
+    trajectory = play(agent_of(backend, app), "Hi")
+    assert trajectory.final_text == "Hello."
+    assert_exact(backend, trajectory)
 
 
 def test_a_call_that_failed_is_tried_again_or_elsewhere_and_has_no_tokens(tokens):
