@@ -9,6 +9,7 @@ import os
 import pwd
 import shutil
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -29,6 +30,10 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
 
 T = TypeVar("T")
+
+# pytest rewrites the assertions of 300 files. Kept, they are rewritten once, not by every worker of every run;
+# CI sets PYTHONDONTWRITEBYTECODE, which goes on to apply to the processes that tests start.
+sys.dont_write_bytecode = False
 
 # The same examples everywhere, however slow the machine is, so that what fails in CI fails here.
 settings.register_profile("same", deadline=None, derandomize=True)
