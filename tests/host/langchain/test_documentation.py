@@ -29,7 +29,7 @@ def test_the_documented_ways_to_embed_run(tmp_path, monkeypatch, capsys):
 
     assert capsys.readouterr().out == "It leaves tomorrow.\nIt leaves tomorrow.\nIt leaves tomorrow."
     assert names["tool"].name == "clerk"
-    assert names["judge"].capabilities == {Capability.CHAT, Capability.TOOLS, Capability.STREAMING}
+    assert {Capability.CHAT, Capability.TOOLS, Capability.STREAMING} <= names["judge"].capabilities
 
 
 def test_the_documented_recording_runs(tmp_path, monkeypatch):
