@@ -171,7 +171,7 @@ def viewer(output: Path) -> Any:
         yield Viewer(client)
 
 
-PATIENCE = 15_000
+PATIENCE = 60_000
 """Milliseconds: what a test waits for comes at once, but not on a machine that does eight things."""
 
 
