@@ -1,10 +1,12 @@
 """LangChain's own tests of chat models on the embedded model: one for each thing that they ask for.
 
-All of them, which take minutes there, pass on a scripted backend: see test_standard.py.
+All of them take minutes here (``GRPO_LONG_TESTS=1``); on a scripted backend they always run: test_standard.py.
 """
 
 from __future__ import annotations
 
+import inspect
+import os
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +18,10 @@ from langchain_tests.integration_tests import ChatModelIntegrationTests
 from grpo_host.langchain import ChatGrpo
 
 pytestmark = pytest.mark.model
+
+for method in vars(ChatModelIntegrationTests).values():
+    if inspect.iscoroutinefunction(method):
+        pytest.mark.asyncio(method)  # they leave it to a mode in which pytest-asyncio marks all by itself
 
 
 class Suite(ChatModelIntegrationTests):
@@ -33,7 +39,7 @@ class Suite(ChatModelIntegrationTests):
 
 
 @pytest.fixture(scope="module")
-def model(model_path: Path) -> Iterator[ChatGrpo]:
+def loaded(model_path: Path) -> Iterator[ChatGrpo]:
     """The model, loaded once: models of one name share it as long as one of them lives."""
     made = ChatGrpo(**Suite().chat_model_params)
     with warnings.catch_warnings():
@@ -56,5 +62,17 @@ def model(model_path: Path) -> Iterator[ChatGrpo]:
         "test_message_with_name",
     ],
 )
-def test_the_embedded_model_passes(name: str, model: ChatGrpo) -> None:
-    getattr(Suite(), name)(model)
+def test_the_embedded_model_passes(name: str, loaded: ChatGrpo) -> None:
+    getattr(Suite(), name)(loaded)
+
+
+@pytest.mark.skipif("GRPO_LONG_TESTS" not in os.environ, reason="takes minutes; GRPO_LONG_TESTS=1 runs it")
+@pytest.mark.usefixtures("loaded")
+class TestAll(Suite):
+    """All of theirs."""
+
+    __test__ = True
+
+    @property
+    def chat_model_params(self) -> dict[str, Any]:
+        return {**super().chat_model_params, "max_tokens": 200}
