@@ -165,7 +165,12 @@ class Answering:
         logger.info("conversation %s: all turns went to tools; answering without", self._record.id)
         shown = self._fitted(_without_system(conversation.session.messages))
         plain = cast("list[Message]", as_plain_messages(shown, ()))
-        silent = replace(self._agent, tools=(), limits=replace(self._agent.limits, turns=1))
+        silent = replace(
+            self._agent,
+            tools=(),
+            sampling=replace(self._agent.sampling, tool_choice="none"),
+            limits=replace(self._agent.limits, turns=1),
+        )
         said = await silent.open(history=plain, seed=self._seed, id=self._record.id).act([])
         text, _ = parse_calls(said["content"])
         if not text:

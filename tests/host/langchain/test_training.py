@@ -18,18 +18,34 @@ EXAMPLE = Path(__file__).parents[3] / "examples" / "langchain_shop"
 SMALL = {
     "backend": "{name: transformers}",
     "sampling.max_tokens": "12",
-    "rewards": "[{name: length, weight: 0.5}, {name: task_success, weight: 0.5}]",
     "training.steps": "2",
     "training.tasks_per_step": "2",
     "training.group_size": "2",
     "training.micro_batch": "2",
-    "training.warm_start": "{epochs: 1, max_demonstrations: 4, batch: 2}",
+    "training.warm_start.epochs": "1",
+    "training.warm_start.batch": "2",
+    "training.warm_start.max_demonstrations": "4",
     "evaluation.episodes": "2",
 }
+NOISE = """\
+from grpo_sdk import reward
+
+
+@reward
+def noise(trajectory) -> float:
+    return sum(trajectory.ledger.sequences[-1].ids) % 97 / 97
+"""
+"""A reward that differs within a group: what a random model says is never right."""
 
 
 def test_an_app_is_trained_as_it_is(tiny_model_path: Path, tmp_path: Path) -> None:
-    settings = {**SMALL, "model.name": str(tiny_model_path), "output": str(tmp_path)}
+    (tmp_path / "noise.py").write_text(NOISE)
+    settings = {
+        **SMALL,
+        "rewards": f"[{tmp_path}/noise.py:noise]",
+        "model.name": str(tiny_model_path),
+        "output": str(tmp_path),
+    }
     changes = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
     done = subprocess.run(
         [sys.executable, "-m", "grpo_host.cli", "run", str(EXAMPLE / "redirect.yaml"), *changes],
@@ -49,7 +65,7 @@ def test_an_app_is_trained_as_it_is(tiny_model_path: Path, tmp_path: Path) -> No
     trained = [item for item in run.read_trajectories() if item.id[0].isdigit()]
     assert len(trained) == 2 * 2 * 2
     for item in trained:
-        assert item.error is None
+        assert item.status in ("completed", "truncated"), item.error  # its JSON is cut as often as not
         assert item.ledger.sampled == sum(turn.completion_tokens for turn in item.turns) > 0
         assert {(sequence.role, sequence.weight) for sequence in item.ledger.sequences} == {("shop", 1.0)}
     assert json.loads((directory / "adapter" / "adapter_config.json").read_text())["peft_type"] == "LORA"

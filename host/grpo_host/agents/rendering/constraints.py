@@ -77,7 +77,7 @@ def _allowed(
             return answer
         calls = call_syntax(renderer, tokenizer).calls(_arguments(tools), most=most)
         return {"type": "or", "elements": [calls, answer]}
-    if not tools or (choice == "auto" and most is None):
+    if choice == "auto" and (not tools or most is None):
         return None
     return _text(tools, renderer, tokenizer, calls=choice == "auto")
 

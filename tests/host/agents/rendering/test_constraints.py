@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-from dataclasses import replace
 
 import pytest
 
@@ -307,4 +306,11 @@ def test_nothing_is_constrained_by_default(fakes):
     renderer = TemplateRenderer(tokenizer)
     for sampling in (Sampling(), Sampling(temperature=0.0)):
         assert make_grammar(sampling, TOOLS, renderer, tokenizer) is None
-    assert make_grammar(replace(Sampling(), tool_choice="none"), (), renderer, tokenizer) is None
+    assert make_grammar(Sampling(), (), renderer, tokenizer) is None
+
+
+def test_none_leaves_out_the_mark_of_a_call_where_no_tool_is_offered_too(fakes):
+    # A model that is used to tools calls them by habit: a person would be shown nothing.
+    tokenizer = fakes.PieceTokenizer()
+    found = make_grammar(Sampling(tool_choice="none"), (), TemplateRenderer(tokenizer), tokenizer)
+    assert json.loads(found)["format"] == {"type": "any_text", "excludes": ["<tool_call>"]}
