@@ -122,7 +122,7 @@ def test_a_correction_becomes_a_demonstration_that_a_warm_start_reads(opened, tm
         opened.get_by_role("button", name="Save the file").click()
     download.value.save_as(tmp_path / "demonstrations.jsonl")
     [found] = read_demonstrations(tmp_path / "demonstrations.jsonl")
-    assert [message["content"] for message in found] == ["hello", "Good morning!"]
+    assert [message["content"] for message in found.messages] == ["hello", "Good morning!"]
 
 
 def test_one_s_conversations_are_listed_by_their_first_words_and_deleted(opened):
