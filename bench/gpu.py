@@ -97,6 +97,17 @@ class Bench:
             raise RuntimeError(f"{' '.join(words[:3])} ended with {done.returncode}: {done.stderr[-1500:]}")
         return done.stdout
 
+    def _agent(self, engine: str) -> Path:
+        """An agent.yaml on ``engine``, in a folder of its own."""
+        folder = self.folder / engine
+        folder.mkdir()
+        (folder / "noise.py").write_text(NOISE, encoding="utf-8")
+        agent = folder / "agent.yaml"
+        agent.write_text(
+            AGENT.format(model=self.model, backend=engine, folder=folder / "runs"), encoding="utf-8"
+        )
+        return agent
+
     def contract(self) -> Iterator[Row]:
         """The contract tests of the engines, and those of the layers that the trainer rounds once."""
         for name in ("transformers", "vllm"):
@@ -138,20 +149,14 @@ class Bench:
     def run(self) -> Iterator[Row]:
         """Ten steps of ``grpo-host run``: time by phase, weight sync, the gap of log-probs, memory."""
         for engine in self.engines:
-            folder = self.folder / engine
-            folder.mkdir()
-            (folder / "noise.py").write_text(NOISE, encoding="utf-8")
-            agent = folder / "agent.yaml"
-            agent.write_text(
-                AGENT.format(model=self.model, backend=engine, folder=folder / "runs"), encoding="utf-8"
-            )
+            agent = self._agent(engine)
             started = time.perf_counter()
             with _gpu_memory() as used:
                 self.command("-c", HOST, "run", str(agent), seconds=self.seconds / len(self.engines))
             taken = time.perf_counter() - started
             if used:
                 yield Row(f"run, {engine}: most GPU memory", max(used) / 1024, "GiB")
-            [metrics] = folder.glob("runs/*/*/metrics.jsonl")
+            [metrics] = agent.parent.glob("runs/*/*/metrics.jsonl")
             steps = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
             yield Row(f"run, {engine}: ten steps with start and end", taken, "s")
             for key in sorted({key for step in steps for key in step}):
@@ -162,11 +167,7 @@ class Bench:
     def serve(self) -> Iterator[Row]:
         """Half a minute of requests to ``grpo-host serve``."""
         engine = self.engines[-1]
-        (self.folder / "noise.py").write_text(NOISE, encoding="utf-8")
-        agent = self.folder / "agent.yaml"
-        agent.write_text(
-            AGENT.format(model=self.model, backend=engine, folder=self.folder / "runs"), encoding="utf-8"
-        )
+        agent = self._agent(engine)
         with (self.folder / "serve.log").open("wb") as log:
             server = subprocess.Popen(
                 [sys.executable, "-c", HOST, "serve", str(agent), "--port", str(PORT)], stdout=log, stderr=log

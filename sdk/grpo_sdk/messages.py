@@ -152,14 +152,14 @@ def content_of(message: Message) -> str | list[ContentPart]:
     return message.get("parts") or message["content"]
 
 
-def on_the_wire(messages: Sequence[Message]) -> list[dict[str, Any]]:
-    """``messages`` as OpenAI's protocol has them, with their parts as content."""
-    return [
-        {**{key: value for key, value in message.items() if key != "parts"}, "content": content_of(message)}
-        if "parts" in message
-        else dict(message)
-        for message in messages
-    ]
+def on_the_wire(messages: Sequence[Message]) -> list[Mapping[str, Any]]:
+    """``messages`` as OpenAI's protocol has them, with their parts as content; those of text as they are."""
+    return [_in_parts(message) if "parts" in message else message for message in messages]
+
+
+def _in_parts(message: Message) -> dict[str, Any]:
+    known = {key: value for key, value in message.items() if key != "parts"}
+    return {**known, "content": content_of(message)}
 
 
 def assistant(content: str, tool_calls: list[ToolCall] | None = None) -> Message:

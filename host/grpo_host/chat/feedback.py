@@ -12,6 +12,7 @@ from sqlalchemy import delete, insert, select
 from grpo_host.chat.store import ConversationRecord
 from grpo_host.storage.database import writing
 from grpo_host.storage.tables import feedback as _feedback
+from grpo_sdk.messages import Message
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -34,13 +35,14 @@ class Feedback:
         return self.score is not None and self.score >= 0.5 and self.correction is None
 
 
+def is_answer(message: Message) -> bool:
+    """Whether it can have feedback: the assistant said it, and calls no tool."""
+    return message["role"] == "assistant" and not message.get("tool_calls")
+
+
 def answers(record: ConversationRecord) -> list[int]:
-    """Which messages of ``record`` can have feedback: what the assistant said without a tool call."""
-    return [
-        index
-        for index, message in enumerate(record.messages)
-        if message["role"] == "assistant" and not message.get("tool_calls")
-    ]
+    """Which messages of ``record`` can have feedback."""
+    return [index for index, message in enumerate(record.messages) if is_answer(message)]
 
 
 async def keep(engine: AsyncEngine, conversation_id: str, position: int, given: Feedback) -> None:

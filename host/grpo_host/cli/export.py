@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from grpo_host.cli.command import PATH, Command, with_plugins
+from grpo_host.export.formats import FORMATS
 
 if TYPE_CHECKING:
     from grpo_host.plugins import Registry
     from grpo_host.runs.directory import RunDirectory
 
-CONVERSATIONS = ("trajectory", "task", "demonstration", "feedback")
-"""The formats of served conversations."""
 RUNS = "runs"
 """The directory to search for runs without an agent.yaml: the default of ``output``."""
 
@@ -32,7 +31,7 @@ RUNS = "runs"
 @click.argument("run")
 @click.option(
     "--format",
-    type=click.Choice(["merged", "adapter", "openenv", *CONVERSATIONS]),
+    type=click.Choice(["merged", "adapter", "openenv", *FORMATS]),
     default="merged",
     show_default=True,
     help="A whole model, the PEFT adapter alone, or the trajectories as OpenEnv's training traces; of served "
@@ -79,7 +78,7 @@ def command(
     environment dataset, demonstration for training.warm_start.dialogues, feedback for the reward neural. Of
     all, the tasks and demonstrations are those that somebody scored well or corrected.
     """
-    if format in CONVERSATIONS:
+    if format in FORMATS:
         if push:
             raise click.UsageError("--push takes a model; conversations stay here")
         click.echo(

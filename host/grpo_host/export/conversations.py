@@ -8,21 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Any, Literal, get_args
+from typing import Any
 
 import orjson
 
-from grpo_host.chat.feedback import Feedback, read
+from grpo_host.chat.feedback import Feedback, is_answer, read
 from grpo_host.chat.sql_store import SqlStore
 from grpo_host.chat.store import ConversationRecord
+from grpo_host.export.formats import Format
 from grpo_host.storage.database import make_engine
 from grpo_host.storage.migrations import migrate
 from grpo_sdk.errors import RunError
 from grpo_sdk.messages import Message, assistant
 from grpo_sdk.trajectory import Task, Trajectory
-
-Format = Literal["trajectory", "task", "demonstration", "feedback"]
-FORMATS: tuple[Format, ...] = get_args(Format)
 
 
 def lines_of(
@@ -112,7 +110,7 @@ def _good_part(
             break
         if said and said.is_good:
             end, judged = index + 1, True
-        elif chosen and message["role"] == "assistant" and not message.get("tool_calls"):
+        elif chosen and is_answer(message):
             end, judged = index + 1, False
     return record.messages[:end], judged
 

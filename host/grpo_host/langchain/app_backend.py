@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -75,14 +74,11 @@ class _AppBackend(BackendWrapper):
     ) -> ChatReply:
         return await self._answer(messages, sampling)
 
-    async def stream(
+    def stream(
         self, messages: Sequence[Message], sampling: Sampling, tools: Sequence[ToolSchema] = ()
-    ) -> AsyncGenerator[str | ChatReply]:
+    ) -> AsyncGenerator[str | ChatReply, None]:
         """What the app's model says as it comes; what is no part of the answer is told before it."""
-        told = astreamed(lambda on_text: self._answer(messages, sampling, on_text))
-        async with aclosing(told):
-            async for piece in told:
-                yield piece
+        return astreamed(lambda on_text: self._answer(messages, sampling, on_text))
 
     async def _answer(
         self, messages: Sequence[Message], sampling: Sampling, on_text: OnText | None = None

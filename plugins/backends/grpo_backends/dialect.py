@@ -6,9 +6,14 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from grpo_sdk import Sampling
+from grpo_sdk import Capability, Sampling
 
 logger = logging.getLogger("grpo_backends")
+
+CAPABILITIES = frozenset(
+    {Capability.CHAT, Capability.TOOLS, Capability.STREAMING, Capability.STRUCTURED, Capability.PARTS}
+)
+"""Of a backend that speaks OpenAI's chat protocol."""
 
 _OLD, _NEW = "max_tokens", "max_completion_tokens"
 _REFUSED = (

@@ -8,14 +8,13 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
-from grpo_backends.dialect import Dialect
+from grpo_backends.dialect import CAPABILITIES, Dialect
 from grpo_backends.errors import ProviderError, TooLongError
 from grpo_backends.replies import Pieces, read_reply
 from grpo_backends.retries import passing, retried
 from grpo_backends.structured import constraints
 from grpo_sdk import (
     Backend,
-    Capability,
     ChatReply,
     GrpoError,
     Message,
@@ -42,15 +41,7 @@ class LiteLLMBackend(Backend):
     server's error or a broken connection. ``concurrency`` bounds the calls under way.
     """
 
-    capabilities = frozenset(
-        {
-            Capability.CHAT,
-            Capability.TOOLS,
-            Capability.STREAMING,
-            Capability.STRUCTURED,
-            Capability.PARTS,
-        }
-    )
+    capabilities = CAPABILITIES
     requires: ClassVar[tuple[str, ...]] = ("litellm",)
     extra: ClassVar[str] = "litellm"
 

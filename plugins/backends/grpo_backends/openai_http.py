@@ -7,12 +7,11 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from grpo_backends import openai_wire as wire
-from grpo_backends.dialect import Dialect
+from grpo_backends.dialect import CAPABILITIES, Dialect
 from grpo_backends.retries import retried
 from grpo_backends.trace_context import head_lines
 from grpo_sdk import (
     Backend,
-    Capability,
     ChatReply,
     ConfigError,
     GrpoError,
@@ -39,15 +38,7 @@ class OpenAIChatBackend(Backend):
     request, and so do the proxies of the environment (``HTTPS_PROXY``, ``NO_PROXY``, …).
     """
 
-    capabilities = frozenset(
-        {
-            Capability.CHAT,
-            Capability.TOOLS,
-            Capability.STREAMING,
-            Capability.STRUCTURED,
-            Capability.PARTS,
-        }
-    )
+    capabilities = CAPABILITIES
     provider: ClassVar[str] = "openai"
     """Its name in spans."""
 

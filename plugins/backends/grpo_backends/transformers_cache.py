@@ -34,13 +34,10 @@ class _Layer(DynamicLayer):  # type: ignore[misc]
         held, rows = self.get_seq_length(), key_states.size(0)
         length = held + key_states.size(-2)
         if self.rooms is None or length > self.rooms[0].size(-2):
-            new = tuple(
-                states.new_empty(rows, states.size(1), length + ROOM, states.size(-1))
-                for states in (key_states, value_states)
-            )
+            new = _room(key_states[0], rows, length), _room(value_states[0], rows, length)
             if held:
                 new[0][:, :, :held], new[1][:, :, :held] = self.keys, self.values
-            self.rooms = (new[0], new[1])
+            self.rooms = new
         for room, states in zip(self.rooms, (key_states, value_states), strict=True):
             room[:rows, :, held:length] = states
         self.show(rows, length)

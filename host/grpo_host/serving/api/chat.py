@@ -277,7 +277,7 @@ async def list_conversations(call: Call) -> ConversationList:
 
 async def read_conversation(call: Call) -> Conversation:
     """One, whole."""
-    record = await call.services.chat.record(call.path["conversation_id"], call.key)
+    record = await call.services.chat.record(call.path["conversation_id"], call.key.owner)
     return whole(record)
 
 

@@ -8,10 +8,10 @@ from starlette.responses import Response, StreamingResponse
 
 from grpo_host.chat.feedback import read
 from grpo_host.chat.store import ConversationRecord
-from grpo_host.export.conversations import Format, lines_of
+from grpo_host.export.conversations import lines_of
+from grpo_host.export.formats import Format
 from grpo_host.serving.access.caller import Scope
 from grpo_host.serving.api.chat import Name, OwnersConversations, Whose, whole
-from grpo_host.serving.http.api_error import ApiError
 from grpo_host.serving.http.endpoint import Call, Endpoint
 
 NDJSON = "application/x-ndjson"
@@ -73,9 +73,7 @@ async def _export(call: Call, owner: str) -> Response:
         return StreamingResponse(
             _lines(call, call.services.chat.export(owner, asked.user_id)), media_type=NDJSON
         )
-    record = await call.services.chat.store.get(asked.conversation_id)
-    if record is None or record.owner != owner or asked.user_id not in (None, record.user_id):
-        raise ApiError(404, "not_found", "there is no such conversation")
+    record = await call.services.chat.record(asked.conversation_id, owner, asked.user_id)
 
     async def one() -> AsyncIterator[ConversationRecord]:
         yield record

@@ -219,7 +219,7 @@ class Chats(Part):
 
     @asynccontextmanager
     async def _open(self, turn: Turn, key: Key, claim: Claim | None) -> AsyncIterator[Opened]:
-        record = await self.record(turn.conversation_id, key) if turn.conversation_id else None
+        record = await self.record(turn.conversation_id, key.owner) if turn.conversation_id else None
         if record is None and claim is not None:  # begun already, where its process died
             record = await self.store.get(claim.conversation_id)
         async with self._pool.lease(turn.model) as lease:
@@ -257,17 +257,19 @@ class Chats(Part):
             if begun is not None and not begun.length:
                 await self.store.delete(conversation_id)
 
-    async def record(self, conversation_id: str, key: Key) -> ConversationRecord:
-        """A conversation of the owner of ``key``. Raises ``ApiError`` 404."""
+    async def record(
+        self, conversation_id: str, owner: str, user_id: str | None = None
+    ) -> ConversationRecord:
+        """A conversation of ``owner`` (and of this user). Raises ``ApiError`` 404."""
         # PostgreSQL keeps no NUL, so there is no conversation of such an id.
         record = None if "\0" in conversation_id else await self.store.get(conversation_id)
-        if record is None or record.owner != key.owner:
+        if record is None or record.owner != owner or user_id not in (None, record.user_id):
             raise ApiError(404, "not_found", "there is no such conversation")
         return record
 
     async def delete(self, conversation_id: str, key: Key) -> None:
         """Forget a conversation of the owner of ``key``. Raises ``ApiError`` 404."""
-        await self.record(conversation_id, key)
+        await self.record(conversation_id, key.owner)
         await self.forget(key.owner, conversation_id=conversation_id)
 
     async def forget(self, owner: str, user_id: str | None = None, conversation_id: str | None = None) -> int:

@@ -77,7 +77,7 @@ def endpoints() -> list[Endpoint]:
 async def give(call: Call) -> FeedbackGiven:
     """Replaces what was said of the answer before."""
     request: FeedbackRequest = call.body
-    record = await call.services.chat.record(call.path["conversation_id"], call.key)
+    record = await call.services.chat.record(call.path["conversation_id"], call.key.owner)
     there = answers(record)
     position = request.message if request.message is not None else max(there, default=-1)
     if position not in there:
@@ -91,7 +91,7 @@ async def give(call: Call) -> FeedbackGiven:
 
 async def given(call: Call) -> FeedbackList:
     """In the order of the answers."""
-    record = await call.services.chat.record(call.path["conversation_id"], call.key)
+    record = await call.services.chat.record(call.path["conversation_id"], call.key.owner)
     found = await read(call.services.database, record.id)
     return FeedbackList(feedback=[_shown(position, said) for position, said in found.items()])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
 import openai
 import pytest
@@ -209,18 +210,22 @@ async def test_one_model_is_told_by_its_name(serve):
 # Tool loops as the libraries that are installed here write them. `python -m bench clients` has more, and real ones.
 
 
+async def tool_loop(create):
+    """What the model says after two calls, with the client's own messages sent back as they are."""
+    messages = [{"role": "user", "content": "Hi"}]
+    for _ in range(3):
+        message = (await create(messages=messages, tools=[WEATHER])).choices[0].message
+        messages.append(message.model_dump())
+        for call in message.tool_calls or ():
+            town = json.loads(call.function.arguments)["town"]
+            messages.append({"role": "tool", "tool_call_id": call.id, "content": f"rain in {town}"})
+    return message.content
+
+
 async def test_the_openai_clients_own_messages_go_back_whole(serve):
     async with serve() as http:
         client = openai.AsyncOpenAI(base_url="http://127.0.0.1/v1", api_key="none", http_client=http)
-        messages = [{"role": "user", "content": "Hi"}]
-        for _ in range(3):
-            answer = await client.chat.completions.create(model="desk", messages=messages, tools=[WEATHER])
-            message = answer.choices[0].message
-            messages.append(message.model_dump())
-            for call in message.tool_calls or ():
-                town = json.loads(call.function.arguments)["town"]
-                messages.append({"role": "tool", "tool_call_id": call.id, "content": f"rain in {town}"})
-        said = message.content
+        said = await tool_loop(partial(client.chat.completions.create, model="desk"))
     assert all(f"rain in {town}" in said for town in TOWNS)
 
 
@@ -233,15 +238,7 @@ async def test_litellms_own_messages_go_back_whole(serve, monkeypatch):
 
     async with serve() as http:
         client = openai.AsyncOpenAI(base_url="http://127.0.0.1/v1", api_key="none", http_client=http)
-        messages = [{"role": "user", "content": "Hi"}]
-        for _ in range(3):
-            answer = await litellm.acompletion("openai/desk", messages, tools=[WEATHER], client=client)
-            message = answer.choices[0].message
-            messages.append(message.model_dump())
-            for call in message.tool_calls or ():
-                town = json.loads(call.function.arguments)["town"]
-                messages.append({"role": "tool", "tool_call_id": call.id, "content": f"rain in {town}"})
-        said = message.content
+        said = await tool_loop(partial(litellm.acompletion, "openai/desk", client=client))
     assert all(f"rain in {town}" in said for town in TOWNS)
 
 
