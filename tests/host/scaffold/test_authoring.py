@@ -33,7 +33,9 @@ OFFERED = {
 
 
 def files(directory: Path) -> set[str]:
-    return {str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file()}
+    """What was written there; the bytecode of a reward that was imported is not counted."""
+    paths = (path.relative_to(directory) for path in directory.rglob("*") if path.is_file())
+    return {str(path) for path in paths if "__pycache__" not in path.parts}
 
 
 def describe(package: Path, site: Path) -> None:
