@@ -10,6 +10,7 @@ from grpo_environments.bridges.bfcl import BfclEnvironment
 from grpo_environments.bridges.gymnasium import GymnasiumEnvironment
 from grpo_environments.bridges.reasoning_gym import ReasoningGymEnvironment
 from grpo_environments.bridges.tau2 import Tau2Environment
+from grpo_environments.bridges.textarena import TextArenaEnvironment
 from grpo_environments.curricula import DropSolved, RaiseLevel
 from grpo_environments.dataset.environment import DatasetEnvironment
 from grpo_environments.order_desk.environment import OrderDeskEnvironment
@@ -31,6 +32,7 @@ def grpo_environments() -> Mapping[str, EnvironmentFactory]:
         "reasoning_gym": ReasoningGymEnvironment,
         "gymnasium": GymnasiumEnvironment,
         "tau2": Tau2Environment,
+        "textarena": TextArenaEnvironment,
     }
 
 

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 from grpo_environments.bridges.process import START_SECONDS, Library, Package, Session, library
 from grpo_environments.splits import belongs, is_held_out
+from grpo_sdk.backend import Backend, Sampling
 from grpo_sdk.blocking import call_blocking
 from grpo_sdk.environment import Environment, Observation, StepResult
 from grpo_sdk.messages import Message, as_messages
@@ -26,11 +27,21 @@ class BridgedEnvironment(Environment):
     package: ClassVar[Package]
     start_seconds = START_SECONDS
 
-    def __init__(self, venv: Path | None, options: dict[str, Any]) -> None:
-        """``venv``: the virtual environment that has the library; None: this one."""
+    def __init__(
+        self,
+        venv: Path | None,
+        options: dict[str, Any],
+        *,
+        other: Backend | None = None,
+        sampling: Sampling | None = None,
+    ) -> None:
+        """``venv``: the virtual environment that has the library; None: this one. ``other``: who answers
+        whatever the library asks of others than the agent."""
         self._library: Library = library(self.package, venv, options)
+        self._other, self._sampling = other, sampling or Sampling()
         self._session: Session | None = None
         self._schemas: list[Any] = []
+        self._begun = False
         self._said: list[Message] = []
         self._order = asyncio.Lock()
 
@@ -48,9 +59,10 @@ class BridgedEnvironment(Environment):
 
     async def reset(self, task: Task, *, seed: int) -> Observation:
         await self.close()
+        self._begun = False
         self._session = await call_blocking(self._library.open)
         begun = await self._ask("begin", task=task.id, data=task.data, seed=seed)
-        self._said, self._schemas = [], begun["tools"]
+        self._said, self._schemas, self._begun = [], begun["tools"], True
         return Observation(as_messages((await self._answered(begun))["messages"]))
 
     def tools(self) -> Sequence[ToolLike]:
@@ -69,7 +81,7 @@ class BridgedEnvironment(Environment):
         return _step_result(await self._answered(await self._ask("say", said=said)))
 
     def outcome(self) -> dict[str, Any]:
-        if self._session is None or not self._schemas:
+        if self._session is None or not self._begun:
             return {}
         said, self._said = self._said, []
         facts: dict[str, Any] = self._session.ask("outcome", seconds=OUTCOME_SECONDS, said=said)
@@ -82,7 +94,14 @@ class BridgedEnvironment(Environment):
 
     async def _answered(self, said: dict[str, Any]) -> dict[str, Any]:
         """What the library ``said``, once others than the agent have answered what it asked them."""
-        return said
+        messages = list(said.get("messages", ()))
+        while "other" in said:
+            if self._other is None:
+                raise RuntimeError(f"{self.package.name} asks another than the agent, and none is named")
+            reply = await self._other.chat(as_messages(said["other"]), self._sampling)
+            said = await self._ask("other_says", text=reply.message["content"])
+            messages += said.get("messages", ())
+        return {**said, "messages": messages}
 
     async def _call(self, name: str, arguments: dict[str, Any]) -> Any:
         return await self._ask("call", name=name, arguments=arguments)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from grpo_environments.bridges.environment import BridgedEnvironment
 from grpo_environments.bridges.process import Package
 from grpo_sdk.backend import Backend, Sampling
-from grpo_sdk.messages import as_messages
 
 Domain = Literal["retail", "airline"]
 
@@ -44,13 +43,9 @@ class Tau2Environment(BridgedEnvironment):
         ``user_tokens``: its longest message. ``message_limit``: the most messages of the customer.
         ``venv``: the virtual environment that has the package inspect-evals; without it, the host's own.
         """
-        super().__init__(venv, {"domain": domain, "message_limit": message_limit})
-        self._user = user
-        self._sampling = Sampling(max_tokens=user_tokens, temperature=0.0)
-
-    async def _answered(self, said: dict[str, Any]) -> dict[str, Any]:
-        if "user" not in said:
-            return said
-        reply = await self._user.chat(as_messages(said["user"]), self._sampling)
-        heard: dict[str, Any] = await self._ask("user_says", text=reply.message["content"])
-        return {**heard, "messages": [*said.get("messages", ()), *heard.get("messages", ())]}
+        super().__init__(
+            venv,
+            {"domain": domain, "message_limit": message_limit},
+            other=user,
+            sampling=Sampling(max_tokens=user_tokens, temperature=0.0),
+        )

@@ -79,7 +79,7 @@ class Side:
         return {
             "messages": [{"role": "system", "content": SYSTEM.format(policy=self.policy)}],
             "tools": [_schema(tool) for tool in self.tools_],
-            "user": self._for_user(),
+            "other": self._for_user(),
         }
 
     async def call(self, name: str, arguments: dict[str, Any]) -> str:
@@ -93,9 +93,9 @@ class Side:
         self.user_messages.append(ChatMessageUser(content=said[-1]["content"]))
         if self.said == self.limit:
             return {"done": True, "outcome": await self._judge()}
-        return {"user": self._for_user()}
+        return {"other": self._for_user()}
 
-    async def user_says(self, text: str) -> dict[str, Any]:
+    async def other_says(self, text: str) -> dict[str, Any]:
         self.said += 1
         self.user_messages.append(ChatMessageAssistant(content=text))
         if any(stop in text for stop in STOPS):
