@@ -23,10 +23,10 @@ from grpo_host.agents.tracing import current_trajectory
 from grpo_host.langchain.app import App
 from grpo_host.langchain.chat import ChatGrpo
 from grpo_host.langchain.episode_source import EpisodeSource
+from grpo_host.langchain.episode_watch import EpisodeWatch
 from grpo_host.langchain.mapping import answer_of, mapped, messages_of, resumed_with, text_of
 from grpo_host.langchain.replay import ReplayedCalls, replayed_tools, turns_of
 from grpo_host.langchain.telling import Telling
-from grpo_host.langchain.tool_watch import ToolWatch
 from grpo_sdk.backend import Backend, FinishReason, Sampling
 from grpo_sdk.errors import ConfigError, ContextOverflowError
 from grpo_sdk.messages import Message, assistant
@@ -181,7 +181,7 @@ class AppConversation:
         self._interrupts = goes_on.interrupts if goes_on else ()
         self._config: RunnableConfig = {
             "configurable": {"thread_id": self._thread},
-            "callbacks": [ToolWatch(calls)],
+            "callbacks": [EpisodeWatch(calls)],
         }
         if trajectory := current_trajectory():
             self._config["metadata"] = {"grpo_trajectory": trajectory}  # for who traces the app

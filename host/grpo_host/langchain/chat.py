@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import aclosing, closing
 from pathlib import Path
 from typing import Any, Self
@@ -23,7 +23,7 @@ from pydantic import ConfigDict, Field, PrivateAttr
 from grpo_host.agents.reply import OnText, Reply
 from grpo_host.agents.streaming import astreamed
 from grpo_host.langchain.asking import Asked, LangChainTool, asked, tool_choice, tool_schemas
-from grpo_host.langchain.source import CALLER, BackendSource, ModelSource, streamed, wait_for
+from grpo_host.langchain.source import BEGUN, CALLER, BackendSource, ModelSource, streamed, wait_for
 from grpo_host.langchain.structured import Method, structured
 from grpo_sdk.backend import Backend, Capability
 from grpo_sdk.errors import ConfigError, ContextOverflowError
@@ -233,8 +233,7 @@ class ChatGrpo(BaseChatModel):
         on_text: OnText | None = None,
     ) -> Reply:
         heard = to_messages(messages)
-        # stream() tells its run to nobody; the config that it is in is known.
-        CALLER.set(run.metadata if run is not None else ensure_config().get("metadata") or {})
+        CALLER.set(_about(run))
         try:
             async with asyncio.timeout(self.timeout):
                 reply = await self._source.respond(heard, asked.tools, asked.overrides, on_text)
@@ -280,6 +279,14 @@ class ChatGrpo(BaseChatModel):
             "model_name": self.model_name,
             "model_provider": "grpo",
         }
+
+
+def _about(run: BaseRunManager | None) -> Mapping[str, Any]:
+    """The metadata of the run that asks; a stream is not told its run, and there a handler may have heard."""
+    if run is not None:
+        return run.metadata
+    begun = BEGUN.get()
+    return begun if begun is not None else ensure_config().get("metadata") or {}
 
 
 def _check_choice(said: Any, schemas: Sequence[Any]) -> None:

@@ -30,6 +30,8 @@ Overrides: TypeAlias = Mapping[str, Any]
 
 CALLER: ContextVar[Mapping[str, Any]] = ContextVar("grpo_langchain_caller")
 """While a source answers: the metadata of LangChain's run that asks, such as ``langgraph_node``."""
+BEGUN: ContextVar[Mapping[str, Any] | None] = ContextVar("grpo_langchain_begun", default=None)
+"""The metadata of the run of a chat model that began last in this context, if a handler heard of it."""
 
 
 class HasLoop(Protocol):

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import pytest
@@ -28,7 +27,9 @@ class ScriptedTokens(Backend):
         self.sampled: list[tuple[str, str]] = []
         self.sampling: list[Sampling] = []
         self.log: list[tuple[list[int], list[int]]] = []
-        """The ids of each prompt and of its answer."""
+        """The ids of each prompt, and of its answer as far as it was given: kept apart from any recorder."""
+        self.pause: int | None = None
+        """After so many ids a stream waits, so that it can be left half-way."""
 
     @property
     def tokenizer(self) -> Any:
@@ -36,20 +37,36 @@ class ScriptedTokens(Backend):
 
     async def generate(self, prompt: Sequence[int], sampling: Sampling) -> TokenReply:
         await asyncio.sleep(0)
+        ids = self._sample(prompt, sampling)
+        self.log.append((list(prompt), ids))
+        return self._reply(ids, sampling)
+
+    async def stream_ids(
+        self, prompt: Sequence[int], sampling: Sampling
+    ) -> AsyncIterator[list[int] | TokenReply]:
+        prompt = list(prompt)  # whoever asks goes on with its own
+        ids = self._sample(prompt, sampling)
+        given = 0
+        try:
+            for token in ids:
+                await asyncio.sleep(60 if given == self.pause else 0)
+                given += 1
+                yield [token]
+        finally:
+            self.log.append((prompt, ids[:given]))
+        yield self._reply(ids, sampling)
+
+    def _sample(self, prompt: Sequence[int], sampling: Sampling) -> list[int]:
         heard = self._tokenizer.decode(prompt)
         said = self.script(heard)
         self.sampled.append((heard, said))
         self.sampling.append(sampling)
         ids = [*self._tokenizer.encode(said, add_special_tokens=False), self._tokenizer.eos_token_id]
-        ids = ids[: sampling.max_tokens]
-        self.log.append((list(prompt), ids))
+        return ids[: sampling.max_tokens]
+
+    def _reply(self, ids: list[int], sampling: Sampling) -> TokenReply:
         finish = "stop" if ids[-1] in sampling.stop_token_ids else "length"
         return TokenReply(ids, [-0.5] * len(ids), finish)
-
-
-def call_text(name: str, **arguments: Any) -> str:
-    """A tool call as the prompt's short form has it."""
-    return f'<tool_call>{{"name": "{name}", "arguments": {json.dumps(arguments)}}}</tool_call>'
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from langchain_core.runnables import RunnableLambda, RunnableParallel
 from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI
 from pydantic import BaseModel
+from tests.host.langchain.apps import assert_exact
 
 from grpo_host.agents.agent import Agent, AgentLimits
 from grpo_host.agents.model_calls import NoEpisodeError
@@ -108,19 +109,6 @@ def make(tokens):
 async def play(agent, **data):
     request = EpisodeRequest(Task("t", data))
     return await run_episode(agent, Talk, request, environment_name="talk", seconds=30.0)
-
-
-def assert_exact(backend, *trajectories):
-    found = []
-    for trajectory in trajectories:
-        for sequence in trajectory.ledger.sequences:
-            at = 0
-            while 1 in sequence.mask[at:]:
-                start = sequence.mask.index(1, at)
-                at = sequence.mask.index(0, start) if 0 in sequence.mask[start:] else len(sequence.mask)
-                found.append((sequence.ids[:start], sequence.ids[start:at]))
-    assert sorted(found) == sorted(backend.log)
-    assert backend.log
 
 
 def streamed(graph):

@@ -1,4 +1,4 @@
-"""Notes which tools an app runs, at the model call that asked for them."""
+"""What LangChain tells of the app in an episode: whose model call begins, and which tools run."""
 
 from __future__ import annotations
 
@@ -7,20 +7,32 @@ from typing import Any
 from uuid import UUID
 
 from langchain_core.callbacks import BaseCallbackHandler
-from langchain_core.messages import ToolMessage
+from langchain_core.messages import BaseMessage, ToolMessage
 
 from grpo_host.agents.model_calls import ModelCalls
+from grpo_host.langchain.source import BEGUN
 from grpo_sdk.trajectory import ToolRun
 
 
-class ToolWatch(BaseCallbackHandler):
-    """Adds a ``ToolRun`` to the turn of ``calls`` whose answer called the tool; LangChain tells it."""
+class EpisodeWatch(BaseCallbackHandler):
+    """Keeps the metadata of a model's run where its answer is made, and adds a ``ToolRun`` to the turn of
+    ``calls`` whose answer called the tool."""
 
-    run_inline = True
+    run_inline = True  # in the context of the call
 
     def __init__(self, calls: ModelCalls) -> None:
         self._calls = calls
         self._running: dict[UUID, tuple[str, str, float]] = {}
+
+    def on_chat_model_start(
+        self,
+        serialized: dict[str, Any],
+        messages: list[list[BaseMessage]],
+        *,
+        metadata: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        BEGUN.set(metadata or {})
 
     def on_tool_start(
         self, serialized: dict[str, Any], input_str: str, *, run_id: UUID, **kwargs: Any
