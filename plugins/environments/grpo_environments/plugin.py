@@ -8,6 +8,7 @@ from grpo_environments.arithmetic.environment import ArithmeticEnvironment
 from grpo_environments.bridges.agentdojo import AgentDojoEnvironment
 from grpo_environments.bridges.bfcl import BfclEnvironment
 from grpo_environments.bridges.gymnasium import GymnasiumEnvironment
+from grpo_environments.bridges.openenv import OpenEnvEnvironment
 from grpo_environments.bridges.reasoning_gym import ReasoningGymEnvironment
 from grpo_environments.bridges.tau2 import Tau2Environment
 from grpo_environments.bridges.textarena import TextArenaEnvironment
@@ -33,6 +34,7 @@ def grpo_environments() -> Mapping[str, EnvironmentFactory]:
         "gymnasium": GymnasiumEnvironment,
         "tau2": Tau2Environment,
         "textarena": TextArenaEnvironment,
+        "openenv": OpenEnvEnvironment,
     }
 
 
