@@ -9,37 +9,26 @@ from contextlib import aclosing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from grpo_backends.adapters import merged_weights
-from grpo_backends.engine_thread import EngineThread
+from grpo_backends.engine_backend import EngineBackend
 from grpo_backends.limits import room_for_answer
 from grpo_backends.vllm_cpu import skip_compiling, use_inverse_sampling
-from grpo_sdk import (
-    Backend,
-    Capability,
-    FinishReason,
-    MissingExtraError,
-    ModelError,
-    ModelSpec,
-    Sampling,
-    TokenReply,
-)
-from grpo_sdk.adapters import check_adapter
-from grpo_sdk.blocking import call_blocking
-from grpo_sdk.errors import BusyError, CapabilityError, RunError
+from grpo_sdk import Capability, FinishReason, ModelSpec, Sampling, TokenReply
+from grpo_sdk.errors import CapabilityError, RunError
 from grpo_sdk.seeds import global_generators_kept
 from grpo_sdk.weights import stored_weights, stored_wider
 
 if TYPE_CHECKING:
     import torch
 
-    from grpo_sdk.backend import NamedWeights, Tokenizer
+    from grpo_backends.engine_thread import EngineThread
+    from grpo_sdk.backend import NamedWeights
 
 _GIB = 1024**3
 _CPU_BLOCK = 32
 """Tokens per KV block on CPU: vLLM's default of 128 reuses too little of a growing conversation."""
 
 
-class VllmBackend(Backend):
+class VllmBackend(EngineBackend):
     """vLLM in this process, on CPU or GPU.
 
     ``kv_cache_gib`` is the KV cache on CPU, ``gpu_memory_utilization`` the share of GPU memory
@@ -49,6 +38,7 @@ class VllmBackend(Backend):
     an id.
     """
 
+    NAME = "vllm"
     capabilities = frozenset(
         {
             Capability.TOKEN_IDS,
@@ -88,49 +78,13 @@ class VllmBackend(Backend):
         self.enforce_eager = enforce_eager
         self.seed = seed
         self.tensor_parallel_size = tensor_parallel_size
-        self.weight_version = 0
-        """The ``version`` of the last ``update_weights``."""
-        self._thread: EngineThread | None = None
-        self._tokenizer: Tokenizer | None = None
-        self._under_way = 0
         self._incomplete = ""
-
-    async def start(self) -> None:
-        if self.model.adapter is not None:
-            await call_blocking(check_adapter, self.model.adapter, self.model)
-        thread = EngineThread(self._make, _dispose)
-        try:
-            await thread.start()
-            self._thread = thread
-            if self.model.adapter is not None:
-                await self._merge(self.model.adapter)
-            else:
-                await self._load_wider()
-        except BaseException:
-            self._thread = None
-            thread.stop()
-            raise
-
-    async def close(self) -> None:
-        thread, self._thread = self._thread, None
-        if thread is not None:
-            thread.stop()
-
-    @property
-    def tokenizer(self) -> Tokenizer:
-        if self._tokenizer is None:
-            raise RuntimeError("the backend vllm has no tokenizer before start()")
-        return self._tokenizer
 
     async def generate(self, prompt: Sequence[int], sampling: Sampling) -> TokenReply:
         thread = self._ready()
         params = self._params(sampling, room_for_answer(prompt, self.model))
-        self._under_way += 1
-        try:
-            with _refusals(sampling):
-                output = await thread.generate({"prompt_token_ids": list(prompt)}, params)
-        finally:
-            self._under_way -= 1
+        with self._counted(), _refusals(sampling):
+            output = await thread.generate({"prompt_token_ids": list(prompt)}, params)
         self._ready()  # it may have come after new weights that were not all there
         return _reply(output.outputs[0])
 
@@ -140,71 +94,19 @@ class VllmBackend(Backend):
         thread = self._ready()
         params = self._params(sampling, room_for_answer(prompt, self.model), stream=True)
         request = {"prompt_token_ids": list(prompt)}
-        self._under_way += 1
-        try:
-            with _refusals(sampling):
-                async with aclosing(thread.stream(request, params, _ids)) as items:
-                    async for item in items:
-                        self._ready()  # as in generate
-                        yield item if isinstance(item, list) else _reply(item.outputs[0])
-        finally:
-            self._under_way -= 1
+        with self._counted(), _refusals(sampling):
+            async with aclosing(thread.stream(request, params, _ids)) as items:
+                async for item in items:
+                    self._ready()  # as in generate
+                    yield item if isinstance(item, list) else _reply(item.outputs[0])
 
-    async def update_weights(self, weights: NamedWeights, *, version: int) -> None:
-        """Replace all weights and forget cached prefixes; requests that come meanwhile wait.
-
-        Raises ``BusyError`` if requests are under way, and ``RunError`` if ``weights`` leaves
-        some out: a part of a fused layer cannot be replaced alone.
-        """
-        thread = self._started()
-        if self._under_way:
-            raise BusyError(
-                f"update_weights: {self._under_way} requests are under way, whose tokens would come "
-                "from two policies; await or cancel them first"
-            )
-
-        def reload(engine: Any) -> None:
-            try:
-                self._reload(engine, weights)
-            except BaseException:
-                self._incomplete = "the vLLM engine got only some of its weights; send all of them again"
-                raise
-            self._incomplete = ""
-            self.weight_version = version
-
-        await thread.call(reload)
-
-    async def load_adapter(self, path: Path) -> None:
-        """Merge the adapter into the model's weights and serve them from now on.
-
-        Requests with an unmerged adapter run six times slower on CPU. Raises ``ModelError`` if
-        the adapter cannot be read or does not fit.
-        """
-        await call_blocking(check_adapter, path, self.model)
-        await self._merge(path)
-
-    async def _merge(self, adapter: Path) -> None:
-        weights = merged_weights(self._directory, adapter, self.model.dtype)
-        await self.update_weights(weights, version=self.weight_version)
-
-    async def _load_wider(self) -> None:
+    async def _complete_weights(self) -> None:
         """Replace weights that vLLM rounded to the nearest, which loses a float32 model's small updates."""
         import torch
 
         dtype = getattr(torch, self.model.dtype)
         if stored_wider(self._directory, dtype):
             await self.update_weights(stored_weights(self._directory, dtype), version=self.weight_version)
-
-    @property
-    def _directory(self) -> Path:
-        if self.model.path is None:
-            raise ModelError(f'the backend vllm needs the directory of model "{self.model.name}"')
-        return self.model.path
-
-    def _started(self) -> EngineThread:
-        if self._thread is None:
-            raise RuntimeError("the backend vllm is not running; await start() first")
-        return self._thread
 
     def _ready(self) -> EngineThread:
         if self._incomplete:
@@ -244,8 +146,7 @@ class VllmBackend(Backend):
                 skip_compiling()
             from vllm.v1.engine.llm_engine import LLMEngine
         except ImportError as problem:
-            package = problem.name or "vllm"
-            raise MissingExtraError("the backend vllm", package, self.extra) from problem
+            raise self._missing(problem) from problem
         device: dict[str, Any] = {"gpu_memory_utilization": self.gpu_memory_utilization}
         if on_cpu:
             kv_bytes = int(self.kv_cache_gib * _GIB)
@@ -276,15 +177,21 @@ class VllmBackend(Backend):
             with global_generators_kept():
                 engine = LLMEngine.from_engine_args(arguments)
         except Exception as problem:
-            raise ModelError(
-                f'the backend vllm cannot load "{self.model.name}" from {self._directory}: '
-                f"{' '.join(str(problem).split())[:600]}"
-            ) from problem
+            raise self._unloadable(problem) from problem
         finally:
             torch.set_num_threads = set_threads  # vLLM replaces it by a function that does nothing
         if on_cpu and self.tensor_parallel_size == 1:
             use_inverse_sampling(engine, self.seed)
         return engine
+
+    def _replace_weights(self, engine: Any, weights: NamedWeights) -> None:
+        """Replace all of them: a part of a fused layer cannot be replaced alone."""
+        try:
+            self._reload(engine, weights)
+        except BaseException:
+            self._incomplete = "the vLLM engine got only some of its weights; send all of them again"
+            raise
+        self._incomplete = ""
 
     def _reload(self, engine: Any, weights: NamedWeights) -> None:
         left = set(_checkpoint_names(self._directory))
@@ -303,6 +210,13 @@ class VllmBackend(Backend):
                 f"update_weights: {len(left)} weights were left out, e.g. {min(left)}; send the "
                 "whole state dict, with adapters merged and under the base model's names"
             )
+
+    def _dispose(self, engine: Any) -> None:
+        from vllm.distributed import cleanup_dist_env_and_memory
+
+        engine.engine_core.shutdown()
+        del engine
+        cleanup_dist_env_and_memory()
 
 
 def _quiet() -> None:
@@ -350,11 +264,3 @@ def _checkpoint_names(directory: Path) -> Iterator[str]:
     for file in directory.glob("*.safetensors"):
         with safe_open(file, framework="pt") as weights:
             yield from weights.keys()
-
-
-def _dispose(engine: Any) -> None:
-    from vllm.distributed import cleanup_dist_env_and_memory
-
-    engine.engine_core.shutdown()
-    del engine
-    cleanup_dist_env_and_memory()
