@@ -12,31 +12,28 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
 import orjson
 from pydantic import ValidationError
 from starlette.applications import Starlette
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from grpo_host.agents.agent import TurnLimitError, TurnTimeoutError
 from grpo_host.agents.reply import OnText, Reply
 from grpo_host.agents.streaming import astreamed
 from grpo_host.backends.event_loop import LoopThread
-from grpo_host.openai_protocol.chunks import DONE, Head, begun, last_delta
+from grpo_host.openai_protocol.chunks import DONE, CompletionWriter, begun, last_delta, sent_event
 from grpo_host.openai_protocol.completions import (
-    CallOut,
     ChatCompletion,
     ChatCompletionRequest,
     Choice,
-    ChunkChoice,
     MessageOut,
     Model,
     ModelList,
     Usage,
 )
-from grpo_host.utils.validation import explain, say_location
+from grpo_host.openai_protocol.errors import ApiError, invalid, openai_body, response
 from grpo_sdk.errors import CapabilityError, ConfigError, ContextOverflowError, GrpoError
 
 if TYPE_CHECKING:
@@ -59,14 +56,6 @@ class _Episode:
     answer: Answer
     context: Context
     running: set[asyncio.Task[Any]] = field(default_factory=set)
-
-
-class RefusedError(Exception):
-    """A request is not answered."""
-
-    def __init__(self, status: int, code: str, message: str) -> None:
-        super().__init__(message)
-        self.status, self.code = status, code
 
 
 class Gateway:
@@ -128,7 +117,7 @@ class Gateway:
             Route("/v1/models", self._models, methods=["GET"]),
         ]
         config = uvicorn.Config(
-            Starlette(routes=routes, exception_handlers={RefusedError: _refusal}),
+            Starlette(routes=routes, exception_handlers={ApiError: _refusal}),
             log_config=None,
             access_log=False,
             lifespan="off",
@@ -146,9 +135,8 @@ class Gateway:
     async def _complete(self, request: Request) -> Response:
         episode = self._episode(request)
         asked = await _read(request)
-        head = Head(f"chatcmpl-{uuid4().hex}", int(time.time()), asked.model)
         if asked.stream:
-            events = await begun(_streamed(episode, asked, head))
+            events = await begun(_streamed(episode, asked))
             return StreamingResponse(events, media_type="text/event-stream")
         answer = _begin(episode, asked, None)
         gone = asyncio.ensure_future(_gone(request))
@@ -158,21 +146,14 @@ class Gateway:
         finally:
             gone.cancel()
             answer.cancel()
-        return _json(
-            ChatCompletion(
-                id=head.id,
-                created=head.created,
-                model=head.model,
-                choices=[Choice(index=0, message=_message(reply), finish_reason=reply.finish_reason.value)],
-                usage=_usage(reply),
-            )
-        )
+        choice = Choice(index=0, message=_message(reply), finish_reason=reply.finish_reason.value)
+        return _json(CompletionWriter(asked.model).whole([choice], _usage(reply)))
 
     def _episode(self, request: Request) -> _Episode:
         scheme, _, key = request.headers.get("authorization", "").partition(" ")
         episode = self._episodes.get(key) if scheme.lower() == "bearer" else None
         if episode is None:
-            raise RefusedError(
+            raise ApiError(
                 401,
                 "no_episode",
                 "this is the key of no episode that is being played. Use the OPENAI_API_KEY that the app was "
@@ -186,20 +167,14 @@ async def _read(request: Request) -> ChatCompletionRequest:
     async for part in request.stream():
         body += part
         if len(body) > MOST_BYTES:
-            raise RefusedError(413, "too_large", f"a request may have {MOST_BYTES >> 20} MiB")
+            raise ApiError(413, "too_large", f"a request may have {MOST_BYTES >> 20} MiB")
     try:
         asked = ChatCompletionRequest.model_validate_json(bytes(body))
     except ValidationError as problem:
-        fields = list(ChatCompletionRequest.model_fields)
-        said = [
-            f"{say_location(error['loc'])}: "
-            + explain(error, fields if len(error["loc"]) == 1 else (), what="field")
-            for error in problem.errors(include_url=False, include_input=False)[:8]
-        ]
-        raise RefusedError(400, "invalid_request", "; ".join(said)) from None
+        raise invalid(problem, 400, bytes(body)) from None
     for name, wanted in (("n", (asked.n or 1) > 1), ("logprobs", asked.logprobs)):
         if wanted:
-            raise RefusedError(400, "unsupported", f"{name}: an episode's model gives one answer a call")
+            raise ApiError(400, "unsupported", f"{name}: an episode's model gives one answer a call")
     return asked
 
 
@@ -217,25 +192,27 @@ def _begin(episode: _Episode, asked: ChatCompletionRequest, on_text: OnText | No
 
 async def _reply(answer: asyncio.Task[Reply]) -> Reply:
     if not answer.done():
-        raise RefusedError(499, "gone", "the client went away")
+        raise ApiError(499, "gone", "the client went away")
     if answer.cancelled():
-        raise RefusedError(409, "episode_over", "the episode of this key is over")
+        raise ApiError(409, "episode_over", "the episode of this key is over")
     try:
         return answer.result()
     except (CapabilityError, ConfigError) as problem:
-        raise RefusedError(400, "unsupported", str(problem)) from problem
+        raise ApiError(400, "unsupported", str(problem)) from problem
     except ContextOverflowError as problem:
-        raise RefusedError(400, "context_length_exceeded", str(problem)) from problem
+        raise ApiError(400, "context_length_exceeded", str(problem)) from problem
     except (TurnLimitError, TurnTimeoutError) as problem:
-        raise RefusedError(409, "episode_over", str(problem)) from problem
+        raise ApiError(409, "episode_over", str(problem)) from problem
     except GrpoError as problem:
-        raise RefusedError(500, "model_error", str(problem)) from problem
+        raise ApiError(500, "model_error", str(problem)) from problem
     except Exception as problem:
         logger.exception("an app's model call failed")
-        raise RefusedError(500, "model_error", f"{type(problem).__name__}: {problem}") from problem
+        raise ApiError(500, "model_error", f"{type(problem).__name__}: {problem}") from problem
 
 
-async def _streamed(episode: _Episode, asked: ChatCompletionRequest, head: Head) -> AsyncIterator[bytes]:
+async def _streamed(episode: _Episode, asked: ChatCompletionRequest) -> AsyncIterator[bytes]:
+    writer = CompletionWriter(asked.model)
+
     async def ask(on_text: OnText) -> Reply:
         answer = _begin(episode, asked, on_text)
         try:
@@ -244,27 +221,20 @@ async def _streamed(episode: _Episode, asked: ChatCompletionRequest, head: Head)
         finally:
             answer.cancel()
 
-    begun = False
     try:
         async with contextlib.aclosing(astreamed(ask)) as pieces:
             async for piece in pieces:
                 if isinstance(piece, str):
-                    yield head.event([ChunkChoice(index=0, delta=_opened({"content": piece}, begun))])
-                    begun = True
+                    yield writer.piece(0, {"content": piece})
                     continue
-                last = _opened(last_delta(_message(piece)), begun)
-                yield head.event([ChunkChoice(index=0, delta=last, finish_reason=piece.finish_reason.value)])
+                yield writer.piece(0, last_delta(_message(piece)), finish_reason=piece.finish_reason.value)
                 if asked.stream_options and asked.stream_options.include_usage:
-                    yield head.event([], _usage(piece))
-    except RefusedError as problem:
-        if not begun:
+                    yield writer.used(_usage(piece))
+    except ApiError as problem:
+        if not writer.opened:
             raise
-        yield b"data: %b\n\n" % orjson.dumps(_body(problem))
+        yield sent_event(orjson.dumps(openai_body(problem)))
     yield DONE
-
-
-def _opened(delta: dict[str, Any], begun: bool) -> dict[str, Any]:
-    return delta if begun else {"role": "assistant", "content": "", **delta}
 
 
 async def _gone(request: Request) -> None:
@@ -278,26 +248,19 @@ def _cancel(episode: _Episode) -> None:
 
 
 def _message(reply: Reply) -> MessageOut:
-    calls = [CallOut.model_validate(call) for call in reply.message.get("tool_calls", ())]
-    text = reply.message["content"]
-    return MessageOut(content=text if text or not calls else None, tool_calls=calls or None)
+    return MessageOut.of(reply.message["content"], reply.message.get("tool_calls", ()))
 
 
 def _usage(reply: Reply) -> Usage:
-    prompt, completion = reply.prompt_tokens, reply.completion_tokens
-    return Usage(prompt_tokens=prompt, completion_tokens=completion, total_tokens=prompt + completion)
+    return Usage.of(reply.prompt_tokens, reply.completion_tokens)
 
 
 def _json(model: ChatCompletion | ModelList) -> Response:
     return Response(model.model_dump_json(exclude_none=True), media_type="application/json")
 
 
-def _body(problem: RefusedError) -> dict[str, Any]:
-    kind = "authentication_error" if problem.status == 401 else "invalid_request_error"
-    return {"error": {"message": str(problem), "type": kind, "param": None, "code": problem.code}}
-
-
 async def _refusal(_: Request, problem: Exception) -> Response:
-    assert isinstance(problem, RefusedError)
+    assert isinstance(problem, ApiError)
     # What a model refuses once, it refuses again: clients must not try three times.
-    return JSONResponse(_body(problem), problem.status, {"x-should-retry": "false"})
+    problem.headers["x-should-retry"] = "false"
+    return response(problem, openai_body(problem))

@@ -2,31 +2,63 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+from uuid import uuid4
 
-from grpo_host.openai_protocol.completions import ChatCompletionChunk, ChunkChoice, MessageOut, Usage
+from grpo_host.openai_protocol.completions import (
+    ChatCompletion,
+    ChatCompletionChunk,
+    Choice,
+    ChunkChoice,
+    MessageOut,
+    Usage,
+)
 
-DONE = b"data: [DONE]\n\n"
+
+def sent_event(data: bytes) -> bytes:
+    """A server-sent event."""
+    return b"data: %b\n\n" % data
+
+
+DONE = sent_event(b"[DONE]")
 """The last event of a stream."""
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
-    """What all pieces of one answer share."""
+@dataclass(slots=True)
+class CompletionWriter:
+    """The answer to one request: whole, or in pieces that go out as server-sent events."""
 
-    id: str
-    created: int
-    """Seconds since 1970."""
     model: str
+    id: str = field(default_factory=lambda: f"chatcmpl-{uuid4().hex}")
+    created: int = field(default_factory=lambda: int(time.time()))
+    """Seconds since 1970."""
+    opened: set[int] = field(default_factory=set)
+    """The choices that have had a piece."""
 
-    def event(self, choices: list[ChunkChoice], usage: Usage | None = None) -> bytes:
-        """A piece, as a server-sent event."""
+    def whole(self, choices: list[Choice], usage: Usage) -> ChatCompletion:
+        return ChatCompletion(
+            id=self.id, created=self.created, model=self.model, choices=choices, usage=usage
+        )
+
+    def piece(self, index: int, delta: dict[str, Any], **rest: Any) -> bytes:
+        """More of the choice ``index``; its first piece also says whose it is."""
+        if index not in self.opened:
+            self.opened.add(index)
+            delta = {"role": "assistant", "content": "", **delta}
+        return self._event([ChunkChoice(index=index, delta=delta, **rest)])
+
+    def used(self, usage: Usage) -> bytes:
+        """What the answer took."""
+        return self._event([], usage)
+
+    def _event(self, choices: list[ChunkChoice], usage: Usage | None = None) -> bytes:
         chunk = ChatCompletionChunk(
             id=self.id, created=self.created, model=self.model, choices=choices, usage=usage
         )
-        return b"data: %b\n\n" % chunk.model_dump_json(exclude_none=True).encode()
+        return sent_event(chunk.model_dump_json(exclude_none=True).encode())
 
 
 def last_delta(message: MessageOut) -> dict[str, Any]:

@@ -7,6 +7,7 @@ empty is not there. Fields that only concern OpenAI's own service are taken and 
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -205,6 +206,14 @@ class MessageOut(BaseModel):
     tool_runs: list[ToolRun] | None = None
     """Not in OpenAI's protocol, and ignored by its clients: the agent's tools that were called for this."""
 
+    @classmethod
+    def of(
+        cls, text: str, calls: Iterable[Mapping[str, Any]], tool_runs: list[ToolRun] | None = None
+    ) -> MessageOut:
+        asked = [CallOut.model_validate(call) for call in calls]
+        content = text if text or not asked else None
+        return cls(content=content, tool_calls=asked or None, tool_runs=tool_runs or None)
+
 
 class Choice(BaseModel):
     index: int
@@ -217,6 +226,10 @@ class Usage(BaseModel):
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
+
+    @classmethod
+    def of(cls, prompt: int, completion: int) -> Usage:
+        return cls(prompt_tokens=prompt, completion_tokens=completion, total_tokens=prompt + completion)
 
 
 class ChatCompletion(BaseModel):

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from starlette.requests import Request
 from starlette.responses import Response
 
+from grpo_host.openai_protocol.errors import ApiError
 from grpo_host.serving.access.caller import Scope
-from grpo_host.serving.http.api_error import ApiError
 from grpo_host.serving.http.endpoint import UI, Call, Endpoint
 from grpo_host.serving.services import Part
 from grpo_host.viewer.endpoints import Endpoints

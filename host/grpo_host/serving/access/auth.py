@@ -15,8 +15,8 @@ from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
+from grpo_host.openai_protocol.errors import ApiError
 from grpo_host.serving.access.caller import ANONYMOUS, Key, Scope
-from grpo_host.serving.http.api_error import ApiError
 from grpo_host.serving.http.endpoint import PUBLIC
 
 if TYPE_CHECKING:

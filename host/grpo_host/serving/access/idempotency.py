@@ -22,7 +22,7 @@ from uuid import uuid4
 from sqlalchemy import delete, select, update
 
 from grpo_host.chat.agent import to_its_end
-from grpo_host.serving.http.api_error import ApiError
+from grpo_host.openai_protocol.errors import ApiError
 from grpo_host.storage.database import NO_ANSWER, insert_for, now, unreachable, writing
 from grpo_host.storage.tables import claims as _claims
 from grpo_host.storage.tables import conversations

@@ -8,8 +8,8 @@ from limits import RateLimitItem, parse
 from limits.aio.storage import MemoryStorage
 from limits.aio.strategies import SlidingWindowCounterRateLimiter
 
+from grpo_host.openai_protocol.errors import ApiError
 from grpo_host.serving.access.caller import Key
-from grpo_host.serving.http.api_error import ApiError
 
 
 class RateLimits:

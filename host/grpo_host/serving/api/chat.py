@@ -13,11 +13,12 @@ from starlette.responses import Response, StreamingResponse
 
 from grpo_host.chat.store import ConversationRecord
 from grpo_host.openai_protocol.chunks import begun
+from grpo_host.openai_protocol.chunks import sent_event
+from grpo_host.openai_protocol.errors import ApiError
 from grpo_host.openai_protocol.tool_runs import ToolRun
 from grpo_host.serving.access.caller import Scope
 from grpo_host.serving.api.conversations import Opened, Turn
 from grpo_host.serving.http.admission import shutting_down
-from grpo_host.serving.http.api_error import ApiError
 from grpo_host.serving.http.endpoint import Call, Endpoint
 from grpo_host.serving.http.errors import answered
 from grpo_sdk.errors import GrpoError
@@ -346,9 +347,9 @@ async def _events(call: Call, request: ChatRequest) -> AsyncIterator[bytes]:
 
 def _event(opened: Opened, **values: Any) -> bytes:
     event = ChatEvent(conversation_id=opened.conversation_id, strategy=opened.strategy, **values)
-    return b"data: %b\n\n" % event.model_dump_json(exclude_none=True).encode()
+    return sent_event(event.model_dump_json(exclude_none=True).encode())
 
 
 def _failure(problem: ApiError, call: Call) -> bytes:
     error = {"code": problem.code, "message": problem.message}
-    return b"data: %b\n\n" % orjson.dumps({"error": error, "request_id": call.request_id})
+    return sent_event(orjson.dumps({"error": error, "request_id": call.request_id}))

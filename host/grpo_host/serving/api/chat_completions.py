@@ -7,28 +7,22 @@ own, which run here, and the answer tells which.
 
 from __future__ import annotations
 
-import time
-from typing import Any
-from uuid import uuid4
-
 import orjson
 from starlette.responses import Response
 
 from grpo_host.agents.reply import OnText
-from grpo_host.openai_protocol.chunks import DONE, Head, last_delta
+from grpo_host.openai_protocol.chunks import DONE, CompletionWriter, last_delta, sent_event
 from grpo_host.openai_protocol.completions import (
     ChatCompletion,
     ChatCompletionChunk,
     ChatCompletionRequest,
-    ChunkChoice,
     Model,
     ModelList,
 )
+from grpo_host.openai_protocol.errors import openai_body
 from grpo_host.serving.access.caller import Scope
 from grpo_host.serving.api.openai_turn import Answering, usage_of
-from grpo_host.serving.http.api_error import ApiError
 from grpo_host.serving.http.endpoint import Call, Endpoint
-from grpo_host.serving.http.errors import render
 from grpo_host.serving.http.event_stream import Put, event_stream
 
 
@@ -84,49 +78,31 @@ async def model(call: Call) -> Model:
 async def complete(call: Call) -> ChatCompletion | Response:
     """The answers, whole or as a stream of server-sent events."""
     request: ChatCompletionRequest = call.body
-    head = Head(f"chatcmpl-{uuid4().hex}", int(time.time()), request.model)
+    writer = CompletionWriter(request.model)
     if request.stream:
         return await event_stream(
             call,
-            lambda put: _streamed(call, request, head, put),
-            lambda problem: _failure(problem, call),
+            lambda put: _streamed(call, request, writer, put),
+            lambda problem: sent_event(orjson.dumps(openai_body(problem))),
             end=DONE,
         )
     async with call.services.models.lease(request.model) as lease:
-        answering = Answering(call, request, lease, head.id)
+        answering = Answering(call, request, lease, writer.id)
         answers = await answering.all()
-    return ChatCompletion(
-        id=head.id,
-        created=head.created,
-        model=head.model,
-        choices=[answering.choice(index, answer) for index, answer in enumerate(answers)],
-        usage=usage_of(answers),
-    )
+    choices = [answering.choice(index, answer) for index, answer in enumerate(answers)]
+    return writer.whole(choices, usage_of(answers))
 
 
-async def _streamed(call: Call, request: ChatCompletionRequest, head: Head, put: Put) -> None:
-    opened: set[int] = set()
-
-    def add(index: int, delta: dict[str, Any], **rest: Any) -> None:
-        if index not in opened:
-            opened.add(index)
-            delta = {"role": "assistant", "content": "", **delta}
-        put(head.event([ChunkChoice(index=index, delta=delta, **rest)]))
-
+async def _streamed(call: Call, request: ChatCompletionRequest, writer: CompletionWriter, put: Put) -> None:
     def on_text(index: int) -> OnText:
-        return lambda text: add(index, {"content": text})
+        return lambda text: put(writer.piece(index, {"content": text}))
 
     async with call.services.models.lease(request.model) as lease:
-        answering = Answering(call, request, lease, head.id)
+        answering = Answering(call, request, lease, writer.id)
         answers = await answering.all(on_text)
-        for index, item in enumerate(answers):
-            choice = answering.choice(index, item)
-            last = last_delta(choice.message)
-            add(index, last, finish_reason=choice.finish_reason, logprobs=choice.logprobs)
+        for index, answer in enumerate(answers):
+            choice = answering.choice(index, answer)
+            ends = {"finish_reason": choice.finish_reason, "logprobs": choice.logprobs}
+            put(writer.piece(index, last_delta(choice.message), **ends))
         if request.stream_options and request.stream_options.include_usage:
-            put(head.event([], usage_of(answers)))
-
-
-def _failure(problem: ApiError, call: Call) -> bytes:
-    body = render(problem, "/v1/", call.request_id).body
-    return b"data: %b\n\n" % orjson.dumps(orjson.loads(bytes(body)))
+            put(writer.used(usage_of(answers)))

@@ -18,11 +18,11 @@ from grpo_host.chat.agent import ChatAgent, to_its_end
 from grpo_host.chat.answering import Answer
 from grpo_host.chat.sql_store import SqlStore
 from grpo_host.chat.store import ConversationRecord
+from grpo_host.openai_protocol.errors import ApiError
 from grpo_host.openai_protocol.tool_runs import ToolRun, shown
 from grpo_host.serving.access.caller import Key
 from grpo_host.serving.access.idempotency import Claim, Claims, kept_until
 from grpo_host.serving.api.served_as import serve_as
-from grpo_host.serving.http.api_error import ApiError
 from grpo_host.serving.http.errors import agent_errors
 from grpo_host.serving.services import Part, Services
 from grpo_sdk.backend import Sampling

@@ -7,9 +7,9 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 
 from grpo_host.chat.feedback import Feedback, answers, keep, read
+from grpo_host.openai_protocol.errors import ApiError
 from grpo_host.serving.access.caller import Scope
 from grpo_host.serving.api.chat import Name
-from grpo_host.serving.http.api_error import ApiError
 from grpo_host.serving.http.endpoint import Call, Endpoint
 
 

@@ -15,16 +15,15 @@ from grpo_host.agents.speakers import speakers_in_text
 from grpo_host.agents.stop_sequences import StopSequences
 from grpo_host.chat.voice import Voice
 from grpo_host.openai_protocol.completions import (
-    CallOut,
     Choice,
     Logprobs,
     MessageOut,
     TokenLogprob,
     Usage,
 )
+from grpo_host.openai_protocol.errors import ApiError
 from grpo_host.openai_protocol.tool_runs import shown
 from grpo_host.serving.api.served_as import serve_as
-from grpo_host.serving.http.api_error import ApiError
 from grpo_host.serving.http.endpoint import Call
 from grpo_host.serving.http.errors import agent_errors
 from grpo_host.serving.models.pool import Lease, ModelPool
@@ -196,15 +195,9 @@ class Answering:
         return Answer(reply, conversation.session, text, turns[-1].completion_tokens, conversation.used)
 
     def choice(self, index: int, answer: Answer) -> Choice:
-        calls = [CallOut.model_validate(item) for item in answer.calls]
-        message = MessageOut(
-            content=answer.text if answer.text or not calls else None,
-            tool_calls=calls or None,
-            tool_runs=shown(answer.tools) or None,
-        )
         return Choice(
             index=index,
-            message=message,
+            message=MessageOut.of(answer.text, answer.calls, shown(answer.tools)),
             finish_reason=answer.finish_reason.value,
             logprobs=self._logprobs(answer) if self.request.logprobs else None,
         )
@@ -228,4 +221,4 @@ class Answering:
 def usage_of(answers: list[Answer]) -> Usage:
     prompt = answers[0].reply.prompt_tokens
     completion = sum(answer.reply.completion_tokens for answer in answers)
-    return Usage(prompt_tokens=prompt, completion_tokens=completion, total_tokens=prompt + completion)
+    return Usage.of(prompt, completion)

@@ -9,6 +9,7 @@ from uuid import uuid4
 from pydantic import BaseModel
 from starlette.responses import Response
 
+from grpo_host.openai_protocol.errors import ApiError
 from grpo_host.openai_protocol.tool_runs import shown
 from grpo_host.serving.access.caller import Scope
 from grpo_host.serving.api.openai_turn import Answer, Answering, usage_of
@@ -24,7 +25,6 @@ from grpo_host.serving.api.responses_schema import (
     ResponseUsage,
     Status,
 )
-from grpo_host.serving.http.api_error import ApiError
 from grpo_host.serving.http.endpoint import Call, Endpoint
 from grpo_host.serving.http.event_stream import Put, event_stream
 

@@ -17,14 +17,14 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
+from grpo_host.openai_protocol.errors import ApiError, invalid
 from grpo_host.openai_protocol.tool_runs import ToolRun
 from grpo_host.serving.access.auth import unauthorized
 from grpo_host.serving.access.caller import Key, Scope
 from grpo_host.serving.api.chat import ChatRequest
 from grpo_host.serving.http.admission import shutting_down
-from grpo_host.serving.http.api_error import ApiError
 from grpo_host.serving.http.endpoint import SocketEndpoint
-from grpo_host.serving.http.errors import answered, invalid
+from grpo_host.serving.http.errors import answered
 from grpo_host.serving.http.middleware import log_refused_socket
 from grpo_host.serving.http.surrogates import whole_json
 from grpo_sdk.errors import GrpoError

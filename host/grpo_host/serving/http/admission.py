@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
+from grpo_host.openai_protocol.errors import ApiError
 from grpo_host.serving.access.caller import ANONYMOUS, Key
-from grpo_host.serving.http.api_error import ApiError
 
 RETRY_SECONDS = 2.0
 """When a refused client may come again: about as long as answers take."""

@@ -12,12 +12,11 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
+from grpo_host.openai_protocol.errors import ApiError, invalid
 from grpo_host.serving.access.auth import KEY, accept, authenticate_websocket, refuse_websocket, require
 from grpo_host.serving.access.caller import NOBODY, Key
 from grpo_host.serving.http.admission import WebSocketLimit
-from grpo_host.serving.http.api_error import ApiError
 from grpo_host.serving.http.endpoint import Call, Endpoint, SocketEndpoint
-from grpo_host.serving.http.errors import invalid
 from grpo_host.serving.http.middleware import REQUEST_ID, log_refused_socket
 from grpo_host.serving.http.surrogates import whole_json
 from grpo_host.serving.http.unread_limit import ClientGoneError

@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from starlette.responses import StreamingResponse
 
 from grpo_host.openai_protocol.chunks import begun
+from grpo_host.openai_protocol.errors import ApiError
 from grpo_host.serving.http.admission import shutting_down
-from grpo_host.serving.http.api_error import ApiError
 from grpo_host.serving.http.endpoint import Call
 from grpo_host.serving.http.errors import answered
 from grpo_sdk.errors import GrpoError

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from starlette.middleware.cors import CORSMiddleware
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from grpo_host.openai_protocol.errors import ApiError
 from grpo_host.serving.access.auth import KEY, REFUSED_KEY, is_address, is_loopback, refuse_websocket
 from grpo_host.serving.access.caller import Key
-from grpo_host.serving.http.api_error import ApiError
 from grpo_host.serving.http.errors import answered, render
 from grpo_host.serving.http.unread_limit import ClientGoneError, within
 from grpo_host.serving.settings import LOOPBACK, ServerSettings

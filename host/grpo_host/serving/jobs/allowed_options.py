@@ -8,7 +8,7 @@ from enum import Enum
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from grpo_host.serving.http.api_error import ApiError
+from grpo_host.openai_protocol.errors import ApiError
 
 LARGEST = 2**31
 """A number is at most so large, whatever its sign."""

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, cast
 from grpo_host.config.references import escape_references
 from grpo_host.config.resolve import resolve
 from grpo_host.config.resolved import dump_resolved, to_yaml
+from grpo_host.openai_protocol.errors import ApiError
 from grpo_host.plugins.options import OptionsError, options_model, validate_options
 from grpo_host.plugins.use import PluginUse
-from grpo_host.serving.http.api_error import ApiError
 from grpo_host.serving.jobs.allowed_options import allowed_options, require_small
 from grpo_host.serving.jobs.record import JobPlan
 from grpo_host.serving.jobs.request import COMPUTATIONAL, NamedUse, TrainRequest

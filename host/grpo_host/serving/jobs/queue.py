@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from grpo_host.openai_protocol.errors import ApiError
 from grpo_host.runs.directory import RunDirectory
-from grpo_host.serving.http.api_error import ApiError
 from grpo_host.serving.jobs.child import JOB_YAML
 from grpo_host.serving.jobs.plan import with_output
 from grpo_host.serving.jobs.process import Command, JobProcess

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response, StreamingResponse
 
+from grpo_host.openai_protocol.errors import ApiError
 from grpo_host.serving.access.caller import Scope
-from grpo_host.serving.http.api_error import ApiError
 from grpo_host.serving.http.endpoint import Call, Endpoint
 from grpo_host.serving.jobs.progress import MetricsReader, StepDone, last_step
 from grpo_host.serving.jobs.record import Job, State

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from grpo_host.openai_protocol.errors import ApiError
 from grpo_host.runs.directory import RunDirectory
 from grpo_host.runs.trained_model import TrainedModel, trained_model
-from grpo_host.serving.http.api_error import ApiError
 from grpo_sdk.errors import did_you_mean
 
 if TYPE_CHECKING:

@@ -24,10 +24,10 @@ from grpo_host.assembly.served_tools import ServedTools, lacks_tools_of_episodes
 from grpo_host.backends.local_model import AUTO, LocalModel
 from grpo_host.backends.wrapper import BackendWrapper
 from grpo_host.config.served_sampling import UNMEASURED, filled_up, sampling_of_run, served_sampling
+from grpo_host.openai_protocol.errors import ApiError
 from grpo_host.plugins.options import resolve_use
 from grpo_host.plugins.use import ModelConfig, PluginUse
 from grpo_host.runs.directory import RunDirectory
-from grpo_host.serving.http.api_error import ApiError
 from grpo_host.serving.http.readiness import listens
 from grpo_host.serving.models.catalogue import Catalogue, Entry
 from grpo_host.serving.services import Part, Services

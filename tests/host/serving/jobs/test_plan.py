@@ -14,8 +14,8 @@ from grpo_host.checks.check import check
 from grpo_host.config.load import load_config
 from grpo_host.config.resolve import resolve
 from grpo_host.config.resolved import dump_resolved
+from grpo_host.openai_protocol.errors import ApiError
 from grpo_host.plugins import Registry
-from grpo_host.serving.http.api_error import ApiError
 from grpo_host.serving.jobs.plan import Plan, default_config, with_output
 from grpo_host.serving.jobs.request import TrainRequest
 

@@ -15,7 +15,7 @@ import time
 
 import pytest
 
-from grpo_host.serving.http.api_error import ApiError
+from grpo_host.openai_protocol.errors import ApiError
 from grpo_host.serving.jobs.queue import ATTEMPTS
 from grpo_host.serving.jobs.record import State
 

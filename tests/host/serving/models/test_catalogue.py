@@ -2,9 +2,9 @@
 
 import pytest
 
+from grpo_host.openai_protocol.errors import ApiError
 from grpo_host.plugins.use import ModelConfig
 from grpo_host.runs.directory import RunDirectory
-from grpo_host.serving.http.api_error import ApiError
 from grpo_host.serving.models import catalogue
 from grpo_host.serving.models.catalogue import Catalogue
 from grpo_host.serving.settings import ServerSettings
