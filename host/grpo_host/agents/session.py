@@ -39,6 +39,7 @@ class Session(ABC):
         self.tools = tools
         self._call_ids = ids or call_ids()
         self._settled = len(self.messages)
+        self._checked = 0
 
     async def respond(
         self, new: Sequence[Message], sampling: Sampling, on_text: OnText | None = None
@@ -52,7 +53,7 @@ class Session(ABC):
         """
         self.messages.extend(new)
         check_constraints(self._backend, sampling, self.tools)
-        check_parts(self._backend, self.messages)
+        check_parts(self._backend, self.messages, self._checked)
         reply = await self._generate(new, sampling, on_text)
         calls = reply.message.get("tool_calls", [])
         if not sampling.parallel_tool_calls and len(calls) > 1:
@@ -60,7 +61,7 @@ class Session(ABC):
             reply.message = {**reply.message, "tool_calls": [first]}
         reply.message = identified(reply.message, self.messages, self._call_ids)
         self.messages.append(reply.message)
-        self._settled = len(self.messages)
+        self._settled = self._checked = len(self.messages)
         return reply
 
     def give_up(self) -> TokenSequence | None:

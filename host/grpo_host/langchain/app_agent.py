@@ -181,7 +181,7 @@ class AppConversation:
         self._interrupts = goes_on.interrupts if goes_on else ()
         self._config: RunnableConfig = {
             "configurable": {"thread_id": self._thread},
-            "callbacks": [EpisodeWatch(calls)],
+            "callbacks": [EpisodeWatch(calls.asked)],
         }
         if trajectory := current_trajectory():
             self._config["metadata"] = {"grpo_trajectory": trajectory}  # for who traces the app

@@ -15,13 +15,13 @@ from uuid import UUID
 
 import orjson
 from filelock import FileLock
-from langchain_core.callbacks import BaseCallbackHandler
-from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
+from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, LLMResult
 from opentelemetry.trace import format_trace_id, get_current_span
 
 from grpo_host.agents.model_calls import comparable
 from grpo_host.agents.tracing import Recording, begin_recording
+from grpo_host.langchain.tool_watch import ToolWatch
 from grpo_host.utils.atomic import write_text
 from grpo_host.utils.paths import expanded
 from grpo_sdk.backend import FinishReason
@@ -29,7 +29,7 @@ from grpo_sdk.errors import ConfigError
 from grpo_sdk.langchain_messages import to_messages
 from grpo_sdk.messages import Message
 from grpo_sdk.numbers import check_number
-from grpo_sdk.trajectory import StopReason, Task, ToolRun, Trajectory, Turn
+from grpo_sdk.trajectory import StopReason, Task, Trajectory, Turn
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ class _Run:
     """Why a message could not be kept."""
 
 
-class TrajectoryRecorder(BaseCallbackHandler):
+class TrajectoryRecorder(ToolWatch):
     """Appends each run of an app that calls a chat model to ``path``, one JSON line a run.
 
     Give it as a callback: ``app.invoke(given, {"callbacks": [TrajectoryRecorder("runs.jsonl")]})``. The
@@ -75,16 +75,14 @@ class TrajectoryRecorder(BaseCallbackHandler):
     cannot be recorded is logged. Any number of threads and processes may append to one file.
     """
 
-    run_inline = True  # in the order in which things happen
-
     def __init__(self, path: str | Path) -> None:
+        super().__init__({})
         self.path = expanded(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._lock = threading.Lock()
         self._runs: dict[UUID, _Run] = {}
         """By the id of every run within them that has begun."""
         self._calls: dict[UUID, _Call] = {}
-        self._tools: dict[UUID, tuple[str, str, float]] = {}
 
     def on_chain_start(
         self, serialized: dict[str, Any], inputs: dict[str, Any], *, run_id: UUID, **kwargs: Any
@@ -100,9 +98,7 @@ class TrajectoryRecorder(BaseCallbackHandler):
         self, serialized: dict[str, Any], input_str: str, *, run_id: UUID, **kwargs: Any
     ) -> None:
         run = self._begin(run_id, serialized, kwargs)
-        call_id = kwargs.get("tool_call_id")
-        if call_id in run.asked:
-            self._tools[run_id] = (str((serialized or {}).get("name", "")), call_id, time.perf_counter())
+        self._begin_tool(run_id, serialized, kwargs, run.asked)
 
     def on_chat_model_start(
         self,
@@ -133,12 +129,11 @@ class TrajectoryRecorder(BaseCallbackHandler):
         self._end(run_id, None)
 
     def on_tool_end(self, output: Any, *, run_id: UUID, **kwargs: Any) -> None:
-        failed = isinstance(output, ToolMessage) and output.status == "error"
-        self._ran(run_id, output.text[:500] if failed else None)
+        super().on_tool_end(output, run_id=run_id)
         self._end(run_id, None)
 
     def on_tool_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
-        self._ran(run_id, f"{type(error).__name__}: {error}"[:500])
+        super().on_tool_error(error, run_id=run_id)
         self._end(run_id, error)
 
     def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
@@ -169,13 +164,6 @@ class TrajectoryRecorder(BaseCallbackHandler):
             run.inner.add(run_id)
             self._runs[run_id] = run
             return run
-
-    def _ran(self, run_id: UUID, error: str | None) -> None:
-        run, known = self._runs.get(run_id), self._tools.pop(run_id, None)
-        if run is not None and known is not None:
-            name, call_id, started = known
-            record = ToolRun(name, call_id, time.perf_counter() - started, error)
-            run.asked[call_id].tools.append(record)
 
     def _end(self, run_id: UUID, error: BaseException | None) -> None:
         """Forget a run; write it if it is an outermost one."""

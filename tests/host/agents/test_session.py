@@ -477,6 +477,36 @@ def test_an_image_is_refused_by_a_backend_that_reads_text_alone():
     asyncio.run(main())
 
 
+def test_a_turn_looks_for_images_in_what_is_new_alone():
+    looked = []
+
+    class Watched(dict):
+        def get(self, key, default=None):
+            if key == "parts":
+                looked.append(self["content"])
+            return super().get(key, default)
+
+    async def main():
+        session = ChatSession(ScriptedBackend(["One.", "Two."]), [Watched(system("Be kind."))], ())
+        await session.respond([Watched(user("First"))], Sampling())
+        assert {"Be kind.", "First"} <= set(looked)
+        looked.clear()
+        await session.respond([Watched(user("Second"))], Sampling())
+        assert set(looked) == {"Second"}
+
+    asyncio.run(main())
+
+
+def test_an_image_that_was_refused_is_refused_again_when_it_is_tried_again():
+    async def main():
+        session = ChatSession(ScriptedBackend(script=["A cat."]), [], ())
+        for new in ([user([image_part("https://example.org/cat.png")])], []):
+            with pytest.raises(CapabilityError, match=r"messages\[0\] has a part"):
+                await session.respond(new, Sampling())
+
+    asyncio.run(main())
+
+
 def test_an_image_is_shown_to_a_backend_that_takes_it():
     async def main():
         backend = ScriptedBackend(script=lambda messages, tools: messages[0]["parts"][0]["image_url"]["url"])

@@ -87,6 +87,16 @@ def test_what_the_model_fails_of_is_told_and_not_tried_again(gateway, problem, s
     assert str(problem) in error["message"]
 
 
+@pytest.mark.parametrize(
+    ("wrong", "param"), [({"mesages": ["x"]}, "mesages"), ({"messages": [{"role": "user"}]}, "messages")]
+)
+def test_what_is_wrong_with_a_request_is_told_by_its_field(gateway, wrong, param):
+    with gateway.key(hello) as key:
+        status, error = ask(gateway, key, body={**BODY, **wrong})
+    assert (status, error["code"], error["type"]) == (400, "invalid_request", "invalid_request_error")
+    assert error["param"].startswith(param)
+
+
 def test_a_client_that_goes_away_ends_its_answer(gateway):
     ended = threading.Event()
 

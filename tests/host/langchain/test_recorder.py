@@ -123,7 +123,7 @@ def test_the_recorder_keeps_nothing_of_a_run_that_is_over(path):
     app_of(calls(), AIMessage("Done.")).invoke({"messages": [HumanMessage("?")]}, {"callbacks": [recorder]})
     assert not recorder._runs
     assert not recorder._calls
-    assert not recorder._tools
+    assert not recorder._running
 
 
 def test_a_picture_is_kept_as_a_part_of_the_message(path):

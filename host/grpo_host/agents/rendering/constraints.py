@@ -36,11 +36,14 @@ def check_constraints(backend: Backend, sampling: Sampling, tools: Sequence[Tool
         check_schema(sampling.json_schema)  # others enforce it themselves
 
 
-def check_parts(backend: Backend, messages: Sequence[Message]) -> None:
-    """Raise ``CapabilityError`` if a message is more than text and ``backend`` reads text alone."""
+def check_parts(backend: Backend, messages: Sequence[Message], start: int = 0) -> None:
+    """Raise ``CapabilityError`` if a message is more than text and ``backend`` reads text alone.
+
+    Messages before ``start`` were checked earlier.
+    """
     if Capability.PARTS in backend.capabilities:
         return
-    for index, message in enumerate(messages):
+    for index, message in enumerate(messages[start:], start):
         if other := [part["type"] for part in message.get("parts", ()) if part["type"] != "text"]:
             raise CapabilityError(
                 f"messages[{index}] has a part of the type {other[0]}, and {type(backend).__name__} reads "

@@ -12,8 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from starlette.responses import Response, StreamingResponse
 
 from grpo_host.chat.store import ConversationRecord
-from grpo_host.openai_protocol.chunks import begun
-from grpo_host.openai_protocol.chunks import sent_event
+from grpo_host.openai_protocol.chunks import begun, sent_event
 from grpo_host.openai_protocol.errors import ApiError
 from grpo_host.openai_protocol.tool_runs import ToolRun
 from grpo_host.serving.access.caller import Scope
