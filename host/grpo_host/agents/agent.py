@@ -288,7 +288,13 @@ async def call_model(
         return await _in_time(session.respond(new, sampling, on_text), seconds)
     heard = [*session.messages, *new]
     with agent.instruments.model_call(agent.backend, heard, sampling, session.tools) as call:
-        reply = await _in_time(session.respond(new, sampling, call.timed(on_text)), seconds)
+
+        def told(text: str) -> None:
+            call.text(text)
+            if on_text is not None:
+                on_text(text)
+
+        reply = await _in_time(session.respond(new, sampling, on_text and told), seconds)
         call.replied(reply)
         return reply
 

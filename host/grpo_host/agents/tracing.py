@@ -1,6 +1,7 @@
-"""What may watch a conversation: spans and metrics of its invocations, model calls and tool calls.
+"""What may watch work while it is done: contexts in which it runs, so that spans nest as the work does.
 
-Only the shape is here. ``grpo_host.telemetry.agents`` has the one that speaks OpenTelemetry.
+Only the shape is here. ``grpo_host.telemetry.agents`` and ``grpo_host.training.telemetry`` have those that
+speak OpenTelemetry. Whoever only wants to be told what has ended observes: ``grpo_host.plugins.observing``.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Protocol
 
-from grpo_host.agents.reply import OnText, Reply
+from grpo_host.agents.reply import Reply
 from grpo_sdk.backend import Backend, Sampling
 from grpo_sdk.messages import Message, ToolCall, ToolSchema
 from grpo_sdk.trajectory import ToolRun, Turn
@@ -72,6 +73,10 @@ def _live(recording: Recording | None) -> Recording | None:
     return recording
 
 
+Phase = Callable[[str], AbstractContextManager[object]]
+"""Gives the context of a phase of a training step: generation, reward_calculation or checkpointing."""
+
+
 class Talk(Protocol):
     """What is watched: a ``grpo_host.agents.agent.Conversation``."""
 
@@ -91,8 +96,8 @@ class Talk(Protocol):
 class ModelCall(Protocol):
     """One model call under way."""
 
-    def timed(self, on_text: OnText | None) -> OnText | None:
-        """``on_text``, which is given text as it comes, with the times of its calls noted."""
+    def text(self, piece: str) -> None:
+        """Some of the answer came; only told if it is streamed."""
 
     def replied(self, reply: Reply) -> None:
         """It ended well."""

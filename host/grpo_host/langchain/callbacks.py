@@ -15,7 +15,7 @@ from langchain_core.tools import ToolException
 from langchain_core.utils.utils import LC_ID_PREFIX
 
 from grpo_host.agents.agent import Conversation
-from grpo_host.agents.reply import OnText, Reply
+from grpo_host.agents.reply import Reply
 from grpo_host.agents.tracing import Instruments, ModelCall, Talk
 from grpo_sdk.backend import Backend, Sampling
 from grpo_sdk.langchain_messages import from_messages, to_ai_message, usage
@@ -135,17 +135,11 @@ class _ModelRun:
         self._inner = inner
         self._id = f"{LC_ID_PREFIX}-{run.run_id}"
 
-    def timed(self, on_text: OnText | None) -> OnText | None:
-        told = on_text if self._inner is None else self._inner.timed(on_text)
-        if told is None:
-            return None
-
-        def tell(text: str) -> None:
-            chunk = ChatGenerationChunk(message=AIMessageChunk(content=text, id=self._id))
-            self._run.on_llm_new_token(text, chunk=chunk)
-            told(text)
-
-        return tell
+    def text(self, piece: str) -> None:
+        chunk = ChatGenerationChunk(message=AIMessageChunk(content=piece, id=self._id))
+        self._run.on_llm_new_token(piece, chunk=chunk)
+        if self._inner is not None:
+            self._inner.text(piece)
 
     def replied(self, reply: Reply) -> None:
         if self._inner is not None:

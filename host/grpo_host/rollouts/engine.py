@@ -10,12 +10,13 @@ import statistics
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 
 import anyio
 
+from grpo_host.agents.tracing import Phase
 from grpo_host.rollouts.episode import EpisodeAgent, EpisodeRequest, run_episode
 from grpo_host.rollouts.failures import FailureLimit
 from grpo_host.rollouts.gc_pause import short_collections
@@ -136,8 +137,8 @@ class RolloutEngine:
         self._limiter = anyio.CapacityLimiter(_at_least_one(concurrency))
         self.episode_seconds = episode_seconds
         self.observers = list(observers)
-        self.scoring: Callable[[], AbstractContextManager[object]] = nullcontext
-        """Gives the context in which a group is scored."""
+        self.phase: Phase = nullcontext
+        """Watches how groups are scored."""
         self.total = RolloutMetrics()
         self._failures = FailureLimit(max_consecutive_failures)
 
@@ -187,7 +188,7 @@ class RolloutEngine:
 
         async def group(episodes: Sequence[asyncio.Task[Trajectory]]) -> list[Trajectory]:
             played = await asyncio.gather(*episodes)
-            with self.scoring():
+            with self.phase("reward_calculation"):
                 scored = await self.rewards.score(played)
             for trajectory in scored:
                 metrics.add(trajectory)

@@ -16,7 +16,6 @@ from importlib import metadata
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from grpo_host.agents.reply import OnText
 from grpo_host.agents.tracing import SERVED, ModelCall, Talk, current_trajectory
 from grpo_host.backends.wrapper import innermost
 from grpo_host.telemetry import content, providers
@@ -194,15 +193,8 @@ class _ModelCall:
     def __init__(self, span: InferenceInvocation, model: str, captures: bool) -> None:
         self._span, self._model, self._captures = span, model, captures
 
-    def timed(self, on_text: OnText | None) -> OnText | None:
-        if on_text is None:
-            return None
-
-        def told(text: str) -> None:
-            self._span.record_stream_chunk()
-            on_text(text)
-
-        return told
+    def text(self, piece: str) -> None:
+        self._span.record_stream_chunk()
 
     def replied(self, reply: Reply) -> None:
         self._span.finish_reasons = [content.finish_reason(reply.finish_reason)]

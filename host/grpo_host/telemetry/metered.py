@@ -12,8 +12,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from grpo_host.agents.reply import OnText
-
 if TYPE_CHECKING:
     from opentelemetry.metrics import Histogram
     from opentelemetry.util.genai.handler import TelemetryHandler
@@ -62,23 +60,14 @@ class _MeteredCall:
     """A model call under way."""
 
     def __init__(self, attributes: dict[str, str], first_chunk: Histogram, next_chunk: Histogram) -> None:
-        self._attributes, self._first_chunk, self._next_chunk = attributes, first_chunk, next_chunk
-        self.began = time.perf_counter()
+        self._attributes, self._histogram, self._next_chunk = attributes, first_chunk, next_chunk
+        self.began = self._last = time.perf_counter()
         self.tokens: dict[str, int] = {}
 
-    def timed(self, on_text: OnText | None) -> OnText | None:
-        if on_text is None:
-            return None
-        last, histogram = self.began, self._first_chunk
-
-        def told(text: str) -> None:
-            nonlocal last, histogram
-            now = time.perf_counter()
-            histogram.record(now - last, self._attributes)
-            last, histogram = now, self._next_chunk
-            on_text(text)
-
-        return told
+    def text(self, piece: str) -> None:
+        now = time.perf_counter()
+        self._histogram.record(now - self._last, self._attributes)
+        self._last, self._histogram = now, self._next_chunk
 
     def replied(self, reply: Reply) -> None:
         self._attributes["gen_ai.response.model"] = self._attributes["gen_ai.request.model"]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from grpo_host.backends.event_loop import LoopThread
-from grpo_host.plugins.run_hooks import observed_run
+from grpo_host.plugins.observing import observed_run
 from grpo_host.runs.assembled import assemble
 from grpo_host.runs.directory import RunDirectory, kept_if_full
 from grpo_host.runs.versions import describe_run

@@ -7,9 +7,8 @@ never attributes of spans.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from functools import partial
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +19,6 @@ from grpo_host.telemetry.agents import error_type
 from grpo_host.telemetry.monitoring import Monitoring
 from grpo_host.telemetry.training import StepMetrics
 from grpo_host.training.trl.steps import finished_steps, step_under_way
-from grpo_sdk.trajectory import Trajectory
 
 if TYPE_CHECKING:
     from opentelemetry._logs import LoggerProvider
@@ -33,6 +31,9 @@ if TYPE_CHECKING:
 
 SCOPE = "grpo_host.training"
 Show = Callable[[int, Mapping[str, Any]], None]
+
+_BUCKETS = {"generation": "productive", "checkpointing": "overhead"}
+"""Groups are scored while others are still sampled: that takes no time of its own from the step."""
 
 
 def training_telemetry(group_size: int) -> TrainingTelemetry | None:
@@ -63,15 +64,22 @@ class TrainingTelemetry(TrainerCallback):  # type: ignore[misc]
     @contextmanager
     def watching(self, trainer: HostGRPOTrainer, rollouts: GrpoRollouts) -> Iterator[None]:
         """While inside, what ``trainer`` does is watched; ``rollouts`` is what it samples with."""
-        trainer.rollout = partial(self._generate, rollouts)
-        trainer.saving = partial(self._phase, "checkpointing", "overhead")
-        # Groups are scored while others are still sampled, so these spans take no time of their
-        # own from the step: they have no bucket.
-        rollouts.engine.scoring = partial(self._phase, "reward_calculation")
+
+        @contextmanager
+        def generation() -> Iterator[None]:
+            with self._phase("generation") as span:
+                yield
+                span.set_attribute("rl.weight_version", rollouts.policy.version)
+            self._updating = self._tracer.start_span(
+                "rl.grpo.policy_training", context=self._context, attributes={"rl.bucket": "productive"}
+            )
+
+        trainer.phase = lambda name: generation() if name == "generation" else self._phase(name)
+        rollouts.engine.phase = self._phase
         try:
             yield
         finally:
-            rollouts.engine.scoring = nullcontext
+            rollouts.engine.phase = nullcontext
             self._end()
 
     def show(self, then: Show) -> Show:
@@ -104,19 +112,9 @@ class TrainingTelemetry(TrainerCallback):  # type: ignore[misc]
             self._updating.end()
             self._updating = None
 
-    def _generate(
-        self, rollouts: GrpoRollouts, rows: Sequence[dict[str, Any]], trainer: HostGRPOTrainer
-    ) -> list[Trajectory]:
-        with self._phase("generation", "productive") as span:
-            played = rollouts(rows, trainer)
-            span.set_attribute("rl.weight_version", rollouts.policy.version)
-        self._updating = self._tracer.start_span(
-            "rl.grpo.policy_training", context=self._context, attributes={"rl.bucket": "productive"}
-        )
-        return played
-
     @contextmanager
-    def _phase(self, name: str, bucket: str | None = None) -> Iterator[Span]:
+    def _phase(self, name: str) -> Iterator[Span]:
+        bucket = _BUCKETS.get(name)
         with self._tracer.start_as_current_span(
             f"rl.grpo.{name}",
             context=self._context,

@@ -21,7 +21,7 @@ import math
 import os
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from trl import GRPOConfig
 
+from grpo_host.agents.tracing import Phase
 from grpo_host.training.checkpoints import checkpoint_error
 from grpo_host.training.cpu.fast_pass import FastGRPOTrainer
 from grpo_host.training.finite import FiniteUpdates, TrueLosses
@@ -109,8 +110,8 @@ class HostGRPOTrainer(TrueLosses, FastGRPOTrainer):
         self.rollout = rollout
         self.tokens_before = 0
         """How many tokens were seen before the step under way."""
-        self.saving: Callable[[], AbstractContextManager[object]] = nullcontext
-        """Gives the context in which a checkpoint is written."""
+        self.phase: Phase = nullcontext
+        """Watches rollouts, and how checkpoints are written."""
         self.record_tokens: TokenRecorder | None = None
         """Is shown every row of a loss."""
         self.reward_names = list(reward_names)
@@ -195,7 +196,7 @@ class HostGRPOTrainer(TrueLosses, FastGRPOTrainer):
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         try:
-            with self.saving():
+            with self.phase("checkpointing"):
                 super()._save_checkpoint(model, trial)
         except Exception as problem:  # a full disk has as many types as there are writers
             raise checkpoint_error(problem, Path(self.args.output_dir)) from problem
@@ -343,7 +344,8 @@ def _rollout_func(prompts: list[Any], trainer: HostGRPOTrainer) -> dict[str, Any
 
     Gives back at least one row an episode, equally many on each rank and in each micro-batch.
     """
-    played = trainer._played = trainer.rollout(trainer._rows, trainer)
+    with trainer.phase("generation"):
+        played = trainer._played = trainer.rollout(trainer._rows, trainer)
     if len(played) != len(prompts):
         raise ValueError(f"{len(played)} trajectories for {len(prompts)} prompts")
     end_id = trainer._tokenizer.eos_token_id
