@@ -41,7 +41,7 @@ class ToolWatch(BaseCallbackHandler):
     def _begin_tool(
         self, run_id: UUID, serialized: Any, told: Mapping[str, Any], asked: Mapping[str, Turn]
     ) -> None:
-        call_id = told.get("tool_call_id")
+        call_id: Any = told.get("tool_call_id")
         if call_id in asked:
             name = str((serialized or {}).get("name", ""))
             self._running[run_id] = (asked[call_id], name, call_id, time.perf_counter())
