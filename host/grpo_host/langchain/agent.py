@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import aclosing, closing, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 from langchain_core.callbacks import AsyncCallbackManagerForChainRun, CallbackManagerForChainRun
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage, convert_to_messages
@@ -32,6 +32,7 @@ from grpo_host.chat.agent import ChatAgent
 from grpo_host.chat.store import ConflictError, ConversationStore, MemoryStore
 from grpo_host.chat.voice import Voice
 from grpo_host.langchain.callbacks import CallbackInstruments
+from grpo_host.langchain.events import AsyncEvents, events
 from grpo_host.langchain.named_model import NamedModel, find_model
 from grpo_host.langchain.source import loop_of_callers, streamed, wait_for
 from grpo_host.telemetry.agents import instruments
@@ -148,7 +149,7 @@ class GrpoAgent(Runnable[Any, Any]):
 
     async def astream(
         self, input: Asked, config: RunnableConfig | None = None, **kwargs: Any
-    ) -> AsyncIterator[Any]:
+    ) -> AsyncGenerator[Any, None]:
         """As ``stream``."""
         _refuse(kwargs)
 
@@ -172,6 +173,29 @@ class GrpoAgent(Runnable[Any, Any]):
             one(), pieces, self._named(config), run_type="chain"
         ):
             yield piece
+
+    def stream_events(
+        self, input: Asked, config: RunnableConfig | None = None, *, version: str = "v2", **kwargs: Any
+    ) -> Any:
+        """Version v3: the answer to a text or messages as it comes, as a chat model's ``stream_events``."""
+        if version != "v3":
+            return super().stream_events(input, config, version=cast("Any", version), **kwargs)
+        _check_one_message(input)
+        return events(self.stream(input, config, **kwargs))
+
+    def astream_events(
+        self, input: Asked, config: RunnableConfig | None = None, *, version: str = "v2", **kwargs: Any
+    ) -> Any:
+        """Version v2: of the agent, its model and its tools. Version v3: as ``stream_events``, awaited."""
+        if version != "v3":
+            return super().astream_events(input, config, version=cast("Any", version), **kwargs)
+        return self._astream_events_v3(input, config, kwargs)
+
+    async def _astream_events_v3(
+        self, input: Asked, config: RunnableConfig | None, kwargs: Mapping[str, Any]
+    ) -> AsyncEvents:
+        _check_one_message(input)
+        return AsyncEvents(self.astream(input, config, **kwargs))
 
     def as_tool(
         self,
@@ -218,21 +242,27 @@ class GrpoAgent(Runnable[Any, Any]):
     ) -> Answered:
         watched: Instruments | None = instruments()
         callbacks = run_manager.get_child()
+        said: list[str] = []
         if callbacks.handlers:
-            watched = CallbackInstruments(callbacks, watched)
+            watched = told = CallbackInstruments(callbacks, watched)
+            said = told.said
+            if on_text is None and told.streams:
+                on_text = _nobody
         messages = _messages(given)
         thread = _thread(config)
         if thread is not None:
             return await self._go_on(thread, messages, watched, on_text)
         agent = replace(await self._chat.ready(), instruments=watched)
         conversation = agent.open(history=to_messages(messages))
-        said = await conversation.act((), _spoken(conversation, on_text))
+        last = await conversation.act((), _spoken(conversation, on_text))
         reason = conversation.turns[-1].finish_reason
-        answer = self._message(as_written(said)["content"], conversation.turns, reason.value)
+        answer = self._message(as_written(last)["content"], conversation.turns, reason.value)
         if not isinstance(given, Mapping):
             return answer
-        added = from_messages([as_written(message) for message in conversation.said[:-1]])
-        return {**given, "messages": [*messages, *added, answer]}
+        added = [*from_messages([as_written(message) for message in conversation.said[:-1]]), answer]
+        for message, id in zip((item for item in added if isinstance(item, AIMessage)), said, strict=False):
+            message.id = id  # so that a graph's stream shows no message twice
+        return {**given, "messages": [*messages, *added]}
 
     async def _go_on(
         self,
@@ -272,6 +302,10 @@ class GrpoAgent(Runnable[Any, Any]):
         return AIMessage(
             content=text, name=self.name, usage_metadata=usage(prompt, completion), response_metadata=metadata
         )
+
+
+def _nobody(_: str) -> None:
+    """Is told a text that callbacks alone are to hear."""
 
 
 def _spoken(conversation: Conversation, on_text: OnText | None) -> OnText | None:
@@ -327,6 +361,14 @@ def _last(answer: Answered) -> Any:
         response_metadata=answer.response_metadata,
         chunk_position="last",
     )
+
+
+def _check_one_message(given: Asked) -> None:
+    if isinstance(given, Mapping):
+        raise ConfigError(
+            "events of version v3 tell of one message, and a state is answered by one: give its messages, "
+            "or ask for version v2"
+        )
 
 
 def _refuse(kwargs: Mapping[str, Any]) -> None:

@@ -12,6 +12,7 @@ from langchain_core.messages import AIMessageChunk, ToolMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, LLMResult
 from langchain_core.runnables.config import ensure_config, patch_config, var_child_runnable_config
 from langchain_core.tools import ToolException
+from langchain_core.tracers._streaming import _StreamingCallbackHandler
 from langchain_core.utils.utils import LC_ID_PREFIX
 
 from grpo_host.agents.agent import Conversation
@@ -29,6 +30,13 @@ class CallbackInstruments:
     def __init__(self, manager: CallbackManager, inner: Instruments | None) -> None:
         self._manager = manager
         self._inner = inner
+        self.said: list[str] = []
+        """The ids of the messages that the model has answered with, as LangChain's runs have them."""
+
+    @property
+    def streams(self) -> bool:
+        """Whether somebody is to be told the text as it comes: a stream of the graph around the agent."""
+        return any(isinstance(handler, _StreamingCallbackHandler) for handler in self._manager.handlers)
 
     @contextmanager
     def invocation(self, conversation: Talk, new: Sequence[Message]) -> Iterator[Callable[[Message], None]]:
@@ -76,7 +84,7 @@ class CallbackInstruments:
                     )
                 )
             try:
-                yield _ModelRun(run, inner)
+                yield _ModelRun(run, inner, self.said)
             except BaseException as problem:
                 run.on_llm_error(problem, response=LLMResult(generations=[]))
                 raise
@@ -130,9 +138,10 @@ class CallbackInstruments:
 class _ModelRun:
     """One model call under way."""
 
-    def __init__(self, run: CallbackManagerForLLMRun, inner: ModelCall | None) -> None:
+    def __init__(self, run: CallbackManagerForLLMRun, inner: ModelCall | None, said: list[str]) -> None:
         self._run = run
         self._inner = inner
+        self._said = said
         self._id = f"{LC_ID_PREFIX}-{run.run_id}"
 
     def text(self, piece: str) -> None:
@@ -146,6 +155,7 @@ class _ModelRun:
             self._inner.replied(reply)
         message = to_ai_message(reply.message)
         message.id = self._id
+        self._said.append(self._id)
         message.usage_metadata = usage(reply.prompt_tokens, reply.completion_tokens)
         message.response_metadata = {"finish_reason": reply.finish_reason.value}
         self._run.on_llm_end(LLMResult(generations=[[ChatGeneration(message=message)]]))

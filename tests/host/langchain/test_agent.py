@@ -93,14 +93,17 @@ def test_history_and_prompts_are_heard_whole():
 async def test_a_thread_goes_on_with_its_conversation():
     shop = agent(counts)
 
-    said = [(await shop.ainvoke("Hi", THREAD)).text for _ in range(2)]
-    said += [piece.text for piece in await gathered(shop.astream("Hi", THREAD))][:1]
+    said = [
+        (await shop.ainvoke("Hi", THREAD)).text,
+        (await asyncio.to_thread(shop.invoke, "Hi", THREAD)).text,
+        "".join([piece.text async for piece in shop.astream("Hi", THREAD)]),
+        await asyncio.to_thread(lambda: "".join(piece.text for piece in shop.stream("Hi", THREAD))),
+        (await (await shop.astream_events("Hi", THREAD, version="v3"))).text,
+    ]
     other = await shop.ainvoke("Hi", {"configurable": {"thread_id": 2}})
 
-    assert said[:2] == ["message 1", "message 2"]
-    assert said[2].startswith("message")
+    assert said == [f"message {number}" for number in range(1, 6)]
     assert other.text == "message 1"
-    assert (await shop.ainvoke("Hi", THREAD)).text == "message 4"
 
 
 async def test_a_thread_in_a_database_outlives_the_agent(tmp_path):
@@ -183,15 +186,21 @@ class Heard(BaseCallbackHandler):
         self.events.append(f"tool failed {error}")
 
 
-@pytest.mark.parametrize("way", ["invoke", "ainvoke"])
+@pytest.mark.parametrize("way", ["invoke", "ainvoke", "stream", "astream", "astream_events v3"])
 async def test_callbacks_are_told_of_each_model_call_and_each_tool_once(way):
     heard, shop = Heard(), agent(looks_up, tools=[find_order])
     config = {"callbacks": [heard], "tags": ["mine"], "metadata": {"customer": 7}}
 
     if way == "invoke":
         await asyncio.to_thread(shop.invoke, "Where?", config)
-    else:
+    elif way == "ainvoke":
         await shop.ainvoke("Where?", config)
+    elif way == "stream":
+        await asyncio.to_thread(lambda: list(shop.stream("Where?", config)))
+    elif way == "astream":
+        await gathered(shop.astream("Where?", config))
+    else:
+        await (await shop.astream_events("Where?", config, version="v3"))
 
     assert heard.events == [
         "chain shop",
@@ -250,6 +259,72 @@ async def test_events_tell_of_the_agent_its_model_and_its_tools_as_they_work():
     assert kinds.count("on_tool_start") == kinds.count("on_tool_end") == 1
     pieces = [e["data"]["chunk"].text for e in events if e["event"] == "on_chat_model_stream"]
     assert "".join(pieces) == "I look.N1 is on its way"
+
+
+async def test_events_v3_tell_of_the_answer_from_its_start_to_its_end():
+    shop, said = agent(looks_up, tools=[find_order]), "I look.\n\nN1 is on its way"
+
+    stream = await shop.astream_events("Where?", version="v3")
+    pieces, kinds = await asyncio.gather(gathered(stream.text), gathered(stream))
+    told = shop.stream_events([("human", "Where?")], version="v3")
+
+    assert "".join(pieces) == said
+    assert len(pieces) > 2
+    assert [kinds[0]["event"], kinds[-1]["event"]] == ["message-start", "message-finish"]
+    assert (await stream.output).text == (await stream).text == said
+    assert "".join(await asyncio.to_thread(lambda: list(told.text))) == told.output.text == said
+    assert told.output.response_metadata["finish_reason"] == "stop"
+
+
+async def test_events_v3_of_an_answer_that_fails_raise_what_failed():
+    def breaks(messages, tools):
+        raise RuntimeError("the model broke")
+
+    stream = await agent(breaks).astream_events("Where?", version="v3")
+    with pytest.raises(RuntimeError, match="the model broke"):
+        await stream
+    with pytest.raises(RuntimeError, match="the model broke"):
+        list(agent(breaks).stream_events("Where?", version="v3").text)
+
+
+async def test_events_v3_that_are_left_half_way_end_the_answer():
+    async with await GrpoAgent(LocalModel("any", backend=Slow())).astream_events(
+        "Hi", version="v3"
+    ) as stream:
+        assert await anext(aiter(stream.text)) == "Well"
+
+    with pytest.raises(asyncio.CancelledError):
+        await stream.output
+
+
+async def test_events_v3_of_a_state_are_refused():
+    with pytest.raises(ConfigError, match="version v3 tell of one message"):
+        await agent(counts).astream_events({"messages": []}, version="v3")
+
+
+async def test_a_graph_streams_what_its_agent_says_as_it_comes():
+    graph = StateGraph(MessagesState)
+    graph.add_node("shop", agent(looks_up, tools=[find_order]))
+    graph.add_edge(START, "shop")
+    app, given = graph.compile(), {"messages": [("human", "Where?")]}
+
+    pieces = [part async for part, _ in app.astream(given, stream_mode="messages")]
+
+    assert [piece.text for piece in pieces if piece.type == "tool"] == ["N1 is on its way"]
+    own = [piece.text for piece in pieces if piece.type != "tool"]
+    assert own == ["I", " look.", "N1", " is", " on", " its", " way"]
+
+
+@pytest.mark.filterwarnings("ignore:The v3 streaming protocol on Pregel")
+async def test_a_graphs_events_v3_have_each_message_of_its_agent_once():
+    graph = StateGraph(MessagesState)
+    graph.add_node("shop", agent(looks_up, tools=[find_order]))
+    graph.add_edge(START, "shop")
+
+    run = await graph.compile().astream_events({"messages": [("human", "Where?")]}, version="v3")
+
+    assert [await message.text async for message in run.messages] == ["I look.", "N1 is on its way"]
+    assert (await run.output())["messages"][-1].text == "N1 is on its way"
 
 
 async def test_an_agent_is_a_tool_of_another():
