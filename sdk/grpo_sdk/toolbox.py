@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AbstractContextManager
 from typing import Any, TypeAlias
 
@@ -26,16 +26,20 @@ from grpo_sdk.trajectory import ToolRun
 Around: TypeAlias = Callable[[ToolCall], AbstractContextManager[Callable[[Message, ToolRun], None]]]
 """Makes the context in which a call runs; what the context yields is called with the answer and record."""
 
+Execute: TypeAlias = Callable[[ToolCall], Awaitable[tuple[Message, ToolRun]]]
+"""Executes a call within limits."""
+
 
 class Toolbox:
     """The tools of one episode or conversation, by name, run within ``limits``.
 
-    ``around`` may watch each call.
+    ``around`` may watch each call, and ``through`` may answer it by executing it or otherwise.
     """
 
     def __init__(self, tools: Iterable[ToolLike] = (), limits: ToolLimits | None = None) -> None:
         self.limits = limits or ToolLimits()
         self.around: Around | None = None
+        self.through: Callable[[ToolCall, Execute], Awaitable[tuple[Message, ToolRun]]] | None = None
         self._tools: dict[str, BoundTool] = {}
         for tool in tools:
             self.add(tool)
@@ -70,7 +74,7 @@ class Toolbox:
     def extended(self, tools: Iterable[ToolLike]) -> Toolbox:
         """A toolbox with these tools and ``tools``; this one does not change."""
         more = Toolbox(limits=self.limits)
-        more.around = self.around
+        more.around, more.through = self.around, self.through
         more._tools = dict(self._tools)
         for tool in tools:
             more.add(tool)
@@ -94,11 +98,14 @@ class Toolbox:
 
     async def _run(self, call: ToolCall) -> tuple[Message, ToolRun]:
         if self.around is None:
-            return await self._execute(call)
+            return await self._answer(call)
         with self.around(call) as answered:
-            message, record = await self._execute(call)
+            message, record = await self._answer(call)
             answered(message, record)
             return message, record
+
+    async def _answer(self, call: ToolCall) -> tuple[Message, ToolRun]:
+        return await (self._execute(call) if self.through is None else self.through(call, self._execute))
 
     async def _execute(self, call: ToolCall) -> tuple[Message, ToolRun]:
         name = call["function"]["name"]

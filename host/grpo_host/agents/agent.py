@@ -24,10 +24,12 @@ from grpo_sdk.messages import Message, ToolCall, ToolSchema, system
 from grpo_sdk.numbers import check_number
 from grpo_sdk.seeds import derive_seed
 from grpo_sdk.strategy import Strategy
-from grpo_sdk.toolbox import Toolbox
+from grpo_sdk.toolbox import Execute, Toolbox
 from grpo_sdk.tools import ToolLike, ToolLimits
 from grpo_sdk.trajectory import Ledger, Task, TokenSequence, ToolRun, Turn
 
+RunTool = Callable[[int, ToolCall, Execute], Awaitable[tuple[Message, ToolRun]]]
+"""Given the turn (from 1), the call, and what executes it: answers the call, by that or otherwise."""
 Prepare = Callable[[list[Message]], "list[Message] | None"]
 """Asked before each model call: what the model is to be shown instead of these messages, or None."""
 
@@ -78,6 +80,8 @@ class Agent:
     limits: AgentLimits = field(default_factory=AgentLimits)
     instruments: Instruments | None = None
     """Watch its conversations. None, as in rollouts, costs nothing."""
+    run_tool: RunTool | None = None
+    """Runs each call of a tool; None: the tool alone does."""
 
     @cached_property
     def _toolbox(self) -> Toolbox:
@@ -168,6 +172,8 @@ class Conversation:
         self.prepare: Prepare | None = None
         if agent.instruments is not None:
             toolbox.around = partial(agent.instruments.tool_call, self)
+        if agent.run_tool is not None:
+            toolbox.through = self._run_tool
 
     @property
     def agent_name(self) -> str:
@@ -265,6 +271,11 @@ class Conversation:
         Raises ``TurnTimeoutError`` and what the backend raises.
         """
         return await call_model(self.agent, self.session, new, self._sampling(), on_text, seconds)
+
+    async def _run_tool(self, call: ToolCall, execute: Execute) -> tuple[Message, ToolRun]:
+        if self.agent.run_tool is None:
+            return await execute(call)
+        return await self.agent.run_tool(len(self.turns) + 1, call, execute)
 
     def _sampling(self) -> Sampling:
         if self.seed is None:

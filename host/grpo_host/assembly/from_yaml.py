@@ -9,11 +9,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from grpo_host.assembly.answers import answers_of
 from grpo_host.assembly.tools import build_tools
-from grpo_host.backends.on_demand import OnDemandBackend
+from grpo_host.backends.on_demand import ChatThroughTokens, OnDemandBackend
 from grpo_host.plugins import Offer
+from grpo_host.recorded.answers import Answers
+from grpo_host.recorded.backend import RecordedBackend, is_hosted
 from grpo_host.rollouts.mixture import Mixture
 from grpo_host.rollouts.scoring import RewardSet, WeightedReward
+from grpo_host.utils.validation import say_location
 from grpo_sdk.backend import Backend, Capability, ModelSpec
 from grpo_sdk.curriculum import Curriculum
 from grpo_sdk.environment import Environment
@@ -44,6 +48,8 @@ class Parts:
     backend: Backend
     environment_backends: tuple[Backend, ...] = ()
     """Those that environments have for themselves, such as a simulated user's."""
+    answers: Answers | None = None
+    """What records, or replays, what tools, judges and hosted models answer."""
 
 
 def build(resolved: ResolvedConfig, *, progress: Callable[[str], None] | None = None) -> Parts:
@@ -54,19 +60,24 @@ def build(resolved: ResolvedConfig, *, progress: Callable[[str], None] | None = 
     """
     strategy = build_strategy(resolved)
     own: list[Backend] = []
+    answers = answers_of(resolved)
 
     def make(location: Location) -> Backend:
         own.append(OnDemandBackend(_own_backend(resolved, location, progress=progress)))
         return own[-1]
 
     environment = build_environment(resolved, make)
+    backend = build_backend(resolved, progress=progress)
+    if answers is not None and is_hosted(backend):
+        backend = RecordedBackend(backend, answers, "the model")
     parts = Parts(
         rewards=build_rewards(resolved, progress=progress),
         tools=build_tools(resolved, strategy),
         strategy=strategy,
         environment=environment,
-        backend=build_backend(resolved, progress=progress),
+        backend=backend,
         environment_backends=tuple(own),
+        answers=answers,
     )
     resolved.closing.pop_all()
     return parts
@@ -81,7 +92,7 @@ def build_rewards(
         location = ("rewards", index)
         for name, backend in zip(resolved.use(location).backends, item.backends, strict=True):
             own = (*location, "options", name)
-            if Capability.LOCAL_WEIGHTS in resolved.use(own).offer.capabilities:
+            if answers_of(resolved) or Capability.LOCAL_WEIGHTS in resolved.use(own).offer.capabilities:
                 cast("OnDemandBackend", backend).ask(_own_backend(resolved, own, progress=progress))
     return rewards
 
@@ -201,8 +212,13 @@ def _own_backend(
     progress: Callable[[str], None] | None = None,
 ) -> Backend:
     """The one that a reward or environment has for itself; the option at ``location`` names it."""
-    model = resolved.backend_use(location).model
-    return make_backend(resolved.use(location), model, find_model=find_model, progress=progress)
+    answers = answers_of(resolved) if find_model else None
+    model, find_model = resolved.backend_use(location).model, find_model and not (answers and answers.replays)
+    made = make_backend(resolved.use(location), model, find_model=find_model, progress=progress)
+    if answers is None:
+        return made
+    chats = made if Capability.CHAT in made.capabilities else ChatThroughTokens(made)
+    return RecordedBackend(chats, answers, say_location(location))
 
 
 def make_backend(

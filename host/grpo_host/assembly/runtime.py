@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from grpo_host.assembly.agent import agent_from_config
@@ -43,7 +43,9 @@ class Assembly:
         """Load the backend, open the tools of the run, and give the agent that speaks through it."""
         await self.start_tools()
         await self.backend.start()
-        return agent_from_config(self.config, self.backend, self.parts.strategy, self.parts.tools)
+        agent = agent_from_config(self.config, self.backend, self.parts.strategy, self.parts.tools)
+        answers = self.parts.answers
+        return agent if answers is None else replace(agent, run_tool=answers.tool_call)
 
     async def start_tools(self) -> None:
         """Open the bundles of tools that are opened once a run. Raises ``PluginError`` if one cannot be."""
@@ -61,6 +63,8 @@ class Assembly:
             await rewards.close_backends()
             for backend in self.parts.environment_backends:
                 await backend.close()
+            if self.parts.answers is not None:
+                self.parts.answers.close()
 
     def evaluating(self, agent: EpisodeAgent) -> EpisodeAgent:
         """``agent`` as it is evaluated: at the evaluation's temperature."""
@@ -80,7 +84,7 @@ class Assembly:
             environment_name=environment_of if self.config.environments else self.config.environment_label,
             concurrency=self.config.rollouts.concurrency,
             episode_seconds=self.config.agent.limits.episode_seconds,
-            observers=observers,
+            observers=[*([self.parts.answers.see] if self.parts.answers else []), *observers],
             max_consecutive_failures=self.config.rollouts.max_consecutive_failures,
         )
 

@@ -95,6 +95,22 @@ def overrides(function: F) -> F:
     )(function)
 
 
+def recordings(function: F) -> F:
+    """The options ``--record`` and ``--replay``."""
+    record = click.option(
+        "--record",
+        is_flag=True,
+        help="Keep what tools, judges and hosted models answer, so that it can be replayed.",
+    )
+    replay = click.option(
+        "--replay",
+        metavar="RUN",
+        help="Take the answers of tools, judges and hosted models from a recorded run: its id, its directory "
+        "or file, or latest. None of them is asked.",
+    )
+    return record(replay(function))
+
+
 def with_plugins(function: Callable[..., Any]) -> Callable[..., Any]:
     """Gives the command a ``registry``, loaded as the user wants."""
 

@@ -14,6 +14,7 @@ from grpo_host.cli.command import (
     agent_yaml,
     option_override,
     overrides,
+    recordings,
     with_plugins,
 )
 
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 @click.option("--resume", is_flag=True, help="Go on where an interrupted evaluation stopped.")
 @click.option("--out", type=PATH, metavar="DIR", help="Where to write it.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@recordings
 @with_plugins
 def command(
     agent_yaml: Path,
@@ -57,6 +59,8 @@ def command(
     resume: bool,
     out: Path | None,
     as_json: bool,
+    record: bool,
+    replay: str | None,
     registry: Registry,
 ) -> int:
     """Measure the agent of an agent.yaml: mean reward and success, with confidence intervals."""
@@ -78,13 +82,13 @@ def command(
         *option_override("--split", ("evaluation", "split"), split),
         *overrides,
     ]
-    loaded = load_checked(agent_yaml, changes, registry, "eval")
+    loaded = load_checked(agent_yaml, changes, registry, "eval", replay=replay)
 
     from grpo_host.runs.evaluate import run_eval
     from grpo_host.utils.quiet import quiet_libraries
 
     quiet_libraries()
-    return run_eval(loaded, resume=resume, out=out, as_json=as_json)
+    return run_eval(loaded, resume=resume, out=out, as_json=as_json, record=record)
 
 
 def model_of_run(agent_yaml: Path, overrides: tuple[str, ...], run: str) -> TrainedModel:

@@ -14,6 +14,7 @@ from grpo_host.cli.command import (
     option_override,
     overrides,
     plugin_options,
+    recordings,
     with_plugins,
 )
 from grpo_sdk.errors import GrpoError
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
         "grpo-host run agent.yaml",
         "grpo-host run agent.yaml --set training.steps=5 --set rewards[0].weight=0.2",
         "grpo-host run agent.yaml --resume",
+        "grpo-host run agent.yaml --replay 20261122-101500-ab12",
     ],
 )
 @click.argument("agent_yaml", type=PATH, required=False)
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
     default="",
     help="Where the machines find each other: a free port of one of them.",
 )
+@recordings
 @with_plugins
 @click.pass_context
 def command(
@@ -59,6 +62,8 @@ def command(
     nproc: int | None,
     nnodes: int,
     rdzv_endpoint: str,
+    record: bool,
+    replay: str | None,
     registry: Registry,
 ) -> int:
     """Train the agent of an agent.yaml.
@@ -91,7 +96,7 @@ def command(
         # torchrun decides how many there are.
         wanted = ranks if ranks > 1 else None if nproc is None else nproc * nnodes
         size = option_override("torchrun", ("training", "world_size"), wanted)
-        loaded = load_checked(agent_yaml, [*overrides, *size], registry, "train")
+        loaded = load_checked(agent_yaml, [*overrides, *size], registry, "train", replay=replay)
     except GrpoError:
         remember_exit(2)
         if is_main_process():
@@ -105,6 +110,8 @@ def command(
         same = [*plugin_options(context.obj), "run", str(agent_yaml)]
         same += [part for change in overrides for part in ("--set", change)]
         same += ["--resume", resume] if resume else []
+        same += ["--record"] if record else []
+        same += ["--replay", replay] if replay else []
         return launch(
             python_module("grpo_host.cli", *same),
             training.world_size // nnodes,
@@ -117,7 +124,7 @@ def command(
 
     quiet_libraries()
     try:
-        code = run_training(loaded, resume=run_to_go_on_with() or resume)
+        code = run_training(loaded, resume=run_to_go_on_with() or resume, record=record)
     except GrpoError:
         remember_exit(2)
         raise

@@ -45,6 +45,10 @@ class ResolvedConfig(LoadedConfig):
             self._kept[location] = make()
         return cast("T", self._kept[location])
 
+    def kept(self, location: Location) -> Any:
+        """What was made for ``location``; None if nothing was."""
+        return self._kept.get(location)
+
     def backend_options(self) -> Iterator[Location]:
         """The options that name backends of rewards and environments, if the other options fit."""
         for location, kind, _ in plugin_uses(self.config):

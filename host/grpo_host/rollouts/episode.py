@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from grpo_host.agents.agent import TurnLimitError, TurnTimeoutError
 from grpo_host.agents.tracing import begin_recording
 from grpo_host.plugins.failures import PluginFailure, blamed, described, log_once
+from grpo_host.rollouts.asking import ASKING_FOR
 from grpo_sdk.backend import Backend, Sampling
 from grpo_sdk.blocking import settled
 from grpo_sdk.bundles import EpisodeTools
@@ -135,6 +136,7 @@ async def run_episode(
     environment: Environment | None = None
     tools = EpisodeTools()
     recorded = begin_recording(request.id)
+    ASKING_FOR.set(request.id)
     try:
         async with tools:
             with Deadline(seconds):

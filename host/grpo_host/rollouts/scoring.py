@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from grpo_host.plugins.failures import described, log_once, pass_interrupts
+from grpo_host.rollouts.asking import ASKING_FOR
 from grpo_sdk.backend import Backend
 from grpo_sdk.blocking import call_blocking
 from grpo_sdk.deadline import Deadline
@@ -72,6 +73,7 @@ class RewardSet:
 
     async def _one(self, item: WeightedReward, reward: Reward, trajectory: Trajectory) -> RewardRecord:
         who = f'reward "{item.name}"'  # noqa: F841 - LoopWatch names it
+        ASKING_FOR.set(trajectory.id)
         try:
             async with self._gate:
                 return _record(item, await _limited(item.seconds, reward.score, trajectory))
@@ -83,6 +85,7 @@ class RewardSet:
         self, item: WeightedReward, reward: GroupReward, group: Sequence[Trajectory]
     ) -> list[RewardRecord]:
         who = f'reward "{item.name}"'  # noqa: F841 - LoopWatch names it
+        ASKING_FOR.set(group[0].id)
         try:
             async with self._gate:
                 scores = list(await _limited(item.seconds, reward.score_group, group))

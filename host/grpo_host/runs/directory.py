@@ -29,6 +29,8 @@ T = TypeVar("T")
 
 STAMP = "%Y%m%d-%H%M%S"
 SECOND = timedelta(seconds=1)
+EVALUATIONS = "evaluations"
+"""Folder below ``<output>/<agent>/`` in which evaluations are kept."""
 ROTATE_BYTES = 64 * 1024 * 1024
 """Size at which trajectories.jsonl is compressed and a new one begins."""
 LOOK_SECONDS = 0.2

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 from grpo_host.plugins.observing import observed_run
 from grpo_host.rollouts.evaluation import Evaluation, evaluate
 from grpo_host.runs.assembled import assemble
-from grpo_host.runs.directory import RunDirectory
+from grpo_host.runs.directory import EVALUATIONS, RunDirectory
 from grpo_host.runs.playing import cannot_write, start_agent
+from grpo_host.runs.recording import record_in
 from grpo_host.runs.run import LEFT_BY_A_RUN
 from grpo_host.runs.versions import describe_run
 from grpo_host.utils.atomic import write_text
@@ -24,9 +25,6 @@ if TYPE_CHECKING:
     from grpo_host.config.load import LoadedConfig
     from grpo_host.config.resolve import ResolvedConfig
 
-EVALUATIONS = "evaluations"
-"""Folder below ``<output>/<agent>/`` in which evaluations are kept."""
-
 
 def run_eval(
     loaded: ResolvedConfig,
@@ -34,11 +32,13 @@ def run_eval(
     resume: bool = False,
     out: Path | None = None,
     as_json: bool = False,
+    record: bool = False,
 ) -> int:
     """Evaluate as ``loaded`` says; trajectories and report.json go to ``out``.
 
     ``resume`` continues in ``out``, or in the latest evaluation, and plays only episodes that are missing
-    or failed there. Returns the exit status: 1 if nothing could be measured. Raises ``GrpoError``.
+    or failed there. ``record`` keeps what tools, judges and hosted models answer. Returns the exit status:
+    1 if nothing could be measured. Raises ``GrpoError``.
     """
     config = loaded.config
     reporter = Reporter((sys.stderr or nowhere()) if as_json else None)
@@ -46,6 +46,7 @@ def run_eval(
         stack.enter_context(loaded.closing)
         directory = _evaluation_directory(loaded, resume=resume, out=out)
         stack.callback(directory.release)
+        record_in(loaded, directory.path, record=record)
         done = list(directory.read_trajectories()) if resume else []
         stack.enter_context(plugins_print_to_stderr())
         stack.enter_context(observed_run(loaded.registry, "eval", config.name, directory.path))

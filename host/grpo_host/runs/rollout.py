@@ -14,6 +14,7 @@ from grpo_host.rollouts.engine import group_requests
 from grpo_host.rollouts.failures import most_frequent_failure
 from grpo_host.runs.assembled import assemble
 from grpo_host.runs.playing import cannot_write, start_agent
+from grpo_host.runs.recording import record_beside
 from grpo_host.utils.progress import Reporter, nowhere
 from grpo_host.utils.stdout import plugins_print_to_stderr
 from grpo_sdk.environment import HELD_OUT, TRAIN
@@ -36,11 +37,13 @@ def run_rollout(
     split: str,
     samples: int,
     out: Path | None,
+    record: bool = False,
 ) -> int:
     """Play ``episodes`` episodes, ``samples`` per task, and write their trajectories as JSON lines.
 
-    Writes to the new file ``out`` or to standard output, each group when it ends. Returns the exit
-    status: 1 if all failed. Raises ``GrpoError``.
+    Writes to the new file ``out`` or to standard output, each group when it ends. ``record`` keeps beside
+    ``out`` what tools, judges and hosted models answer. Returns the exit status: 1 if all failed. Raises
+    ``GrpoError``.
     """
     config = loaded.config
     reporter = Reporter(sys.stderr or nowhere())
@@ -48,6 +51,8 @@ def run_rollout(
         stack.enter_context(loaded.closing)
         if out and out.is_file() and out.stat().st_size:
             raise RunError(f"{out} holds something already; name another --out")
+        if out:
+            record_beside(loaded, out, record=record)
         standard_output = None if out else _standard_output()
         stack.enter_context(plugins_print_to_stderr())
         stack.enter_context(observed_run(loaded.registry, "rollout", config.name, None))

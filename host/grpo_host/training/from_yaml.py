@@ -7,10 +7,13 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from grpo_host.assembly.answers import answers_of
 from grpo_host.backends.event_loop import LoopThread
 from grpo_host.plugins.observing import observed_run
+from grpo_host.recorded.answers import Replay
 from grpo_host.runs.assembled import assemble
 from grpo_host.runs.directory import RunDirectory, kept_if_full
+from grpo_host.runs.recording import record_in
 from grpo_host.runs.versions import describe_run
 from grpo_host.training.interrupt import Interrupt, StopTraining
 from grpo_host.training.ranks.process_group import Ranks, join_ranks, leave_ranks
@@ -31,12 +34,13 @@ def run_training(
     *,
     resume: str | None = None,
     reporter: Reporter | None = None,
+    record: bool = False,
 ) -> int:
     """Train as ``loaded`` says, in a new run directory or in the one that ``resume`` names.
 
-    Where torchrun started this process as one of several, it trains with them. Returns the exit
-    code: 0, or 128 + signal if a signal ended it; it can then be resumed. Raises ``GrpoError``
-    for everything a user can act on.
+    ``record`` keeps in its directory what tools, judges and hosted models answer. Where torchrun started
+    this process as one of several, it trains with them. Returns the exit code: 0, or 128 + signal if a
+    signal ended it; it can then be resumed. Raises ``GrpoError`` for everything a user can act on.
     """
     with ExitStack() as stack:
         stack.enter_context(loaded.closing)
@@ -47,6 +51,7 @@ def run_training(
             loaded.config, ranks, reporter, resume=resume, describe=lambda: describe_run(loaded)
         )
         stack.callback(directory.release)
+        record_in(loaded, directory.path, record=record, rank=ranks.rank)
         reporter.line(f"run {directory.path}")
         interrupt = stack.enter_context(Interrupt(ranks).listening(reporter.line))
         told = loaded.registry if ranks.main else None
@@ -60,6 +65,8 @@ def run_training(
             run.execute()
         if interrupt.requested:
             again = f"grpo-host run {directory.agent_yaml} --resume {directory.path}"
+            if isinstance(answers := answers_of(loaded), Replay):
+                again += f" --replay {answers.run}"
             reporter.line(f"stopped; go on with: {again}")
         return interrupt.exit_code
 
