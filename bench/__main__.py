@@ -28,6 +28,7 @@ BENCHES = {
     "serving": "what serving adds to a model that answers at once, beside LiteLLM's proxy (a minute)",
     "clients": "tool loops of other people's client libraries, from Python and JavaScript (three minutes)",
     "soak": "ten minutes of chats with a server that is killed in the middle",
+    "faults": "episodes in which one in twenty of everything fails: each fault has a record (five minutes)",
     "chaos": "a tiny training with 50 times kill -9, against one that nobody kills (a quarter of an hour)",
     "mix": "ten of reasoning-gym's generators in one run, with a score for each (ten minutes)",
     "examples": "what the examples learn, and how long it takes (three quarters of an hour)",

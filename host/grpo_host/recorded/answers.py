@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from grpo_host.recorded.request import Request, difference, tool_request
+from grpo_host.utils.atomic import append_whole
 from grpo_sdk import errors
 from grpo_sdk.errors import GrpoError, ProviderError, RunError
 from grpo_sdk.messages import Message, ToolCall, ToolSchema, tool_result
@@ -148,11 +149,10 @@ class Recording(Answers):
     def _write(self, line: Mapping[str, Any]) -> None:
         data = json.dumps(line).encode() + b"\n"
         try:
-            with self._lock, self.path.open("ab") as file:
-                file.write(self._begin + data)
+            with self._lock:
+                append_whole(self.path, self._begin + data)
                 self._begin = b""
         except OSError as problem:
-            self._begin = b"\n"
             self.problem = RunError(
                 f"cannot write {self.path}: {problem.strerror or problem}; the recording would have a gap. "
                 "Make room or mend that, and run again with --resume"

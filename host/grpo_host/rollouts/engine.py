@@ -49,8 +49,8 @@ class RolloutMetrics:
     successes: list[bool] = field(default_factory=list)
     """Of the episodes whose environment says."""
     rewards: list[float] = field(default_factory=list)
-    answers: set[tuple[str, str]] = field(default_factory=set)
-    """Each task with what the policy said and called, once."""
+    answers: set[int] = field(default_factory=set)
+    """Each task with what the policy said and called, once: its hash, since a long run has many."""
 
     def add(self, trajectory: Trajectory) -> None:
         """Count one more episode."""
@@ -73,7 +73,7 @@ class RolloutMetrics:
             (item["content"], [call["function"] for call in item.get("tool_calls", ())])
             for item in trajectory.policy_messages
         ]
-        self.answers.add((trajectory.task.id, repr(said)))
+        self.answers.add(hash((trajectory.task.id, repr(said))))
 
     def as_dict(self) -> dict[str, float]:
         """Flat numbers for logs."""
@@ -214,7 +214,7 @@ class RolloutEngine:
                             begun[-1].add_done_callback(partial(self._leave, place))
                         running.append(tasks.create_task(group(begun)))
         except ExceptionGroup as problems:
-            raise problems.exceptions[0] from None
+            raise problems.exceptions[0] from problems.exceptions[0].__cause__
         metrics.seconds = time.perf_counter() - started
         self.total.seconds += metrics.seconds
         return [task.result() for task in running], metrics

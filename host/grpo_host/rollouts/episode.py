@@ -161,8 +161,8 @@ async def run_episode(
         recorded.over = True
         if environment is not None:
             if status == "truncated":
-                progress.outcome = _late_outcome(environment, progress)
-            await _close(environment)
+                progress.outcome = _late_outcome(environment, progress, _who(environment_name))
+            await _close(environment, _who(environment_name))
     if tools.problem is not None:  # no fault of the policy
         status, stop, error = "failed", StopReason.ERROR, tools.problem
     conversation = progress.conversation
@@ -266,19 +266,18 @@ def _follow(environment: Environment, progress: _Progress) -> None:
     environment.follow(said)
 
 
-def _late_outcome(environment: Environment, progress: _Progress) -> dict[str, Any]:
+def _late_outcome(environment: Environment, progress: _Progress, who: str) -> dict[str, Any]:
     try:
         _follow(environment, progress)
         return {**progress.outcome, **plain(environment.outcome())}
     except (Exception, SystemExit) as problem:  # plugin code
-        logger.warning("%s.outcome() failed: %s", type(environment).__name__, problem)
+        logger.warning("%s: outcome(): %s", who, described(problem))
         return progress.outcome
 
 
-async def _close(environment: Environment) -> None:
+async def _close(environment: Environment, who: str) -> None:
     try:
         with Deadline(CLOSE_SECONDS):
             await environment.close()
     except Exception as problem:  # plugin code; the episode's own result stands
-        name = type(environment).__name__
-        logger.warning("%s.close() failed: %s: %s", name, type(problem).__name__, problem)
+        logger.warning("%s: close(): %s", who, described(problem))

@@ -19,7 +19,7 @@ from typing import Any, BinaryIO, Literal, TypeVar, cast
 
 from filelock import FileLock, Timeout
 
-from grpo_host.utils.atomic import write_text
+from grpo_host.utils.atomic import append_whole, write_text
 from grpo_host.utils.paths import expanded
 from grpo_sdk.errors import RunError
 from grpo_sdk.trajectory import Trajectory
@@ -197,10 +197,7 @@ class RunDirectory:
     def append_trajectory(self, trajectory: Trajectory) -> None:
         """Append a line to trajectories.jsonl; a full file is compressed and a new one begins."""
         with kept_if_full(self.trajectories):
-            with self.trajectories.open("ab") as file:
-                file.write(trajectory.to_json() + b"\n")
-                full = file.tell() >= ROTATE_BYTES
-            if full:
+            if append_whole(self.trajectories, trajectory.to_json() + b"\n") >= ROTATE_BYTES:
                 self._rotate()
 
     def read_trajectories(self) -> Iterator[Trajectory]:
@@ -278,8 +275,8 @@ def _disk_is_full(problem: BaseException, path: Path) -> bool:
 
 
 def _append(path: Path, values: Mapping[str, Any]) -> None:
-    with kept_if_full(path), path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(values, ensure_ascii=False) + "\n")
+    with kept_if_full(path):
+        append_whole(path, (json.dumps(values, ensure_ascii=False) + "\n").encode())
 
 
 def _keep(path: Path, step: int) -> None:

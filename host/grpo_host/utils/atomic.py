@@ -1,4 +1,4 @@
-"""Replace files and directories completely or not at all."""
+"""Write files and directories completely or not at all."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
@@ -78,3 +78,21 @@ def replaced_when_done(path: Path) -> Iterator[Path]:
         replace_directory(path, temporary)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def append_whole(path: Path, data: bytes) -> int:
+    """Append ``data`` to the file: all of it, or nothing if the disk refuses. Gives the file's size.
+
+    What stays of half a line would spoil the next one too.
+    """
+    with path.open("ab", buffering=0) as file:
+        size = file.tell()
+        try:
+            left = data
+            while left:
+                left = left[file.write(left) :]
+        except OSError:
+            with suppress(OSError):
+                file.truncate(size)
+            raise
+        return size + len(data)

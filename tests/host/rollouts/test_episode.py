@@ -188,7 +188,7 @@ async def test_an_environment_that_fails_to_close_spoils_nothing(fakes, caplog):
 
     trajectory = await play(Sticky())
     assert trajectory.status == "completed"
-    assert "Sticky.close() failed: OSError: still busy" in caplog.text
+    assert 'environment "talk": close(): OSError: still busy (rollouts/test_episode.py:' in caplog.text
 
 
 async def test_an_environment_that_hangs_in_close_is_left_behind(fakes, caplog, monkeypatch):
@@ -199,7 +199,7 @@ async def test_an_environment_that_hangs_in_close_is_left_behind(fakes, caplog, 
     monkeypatch.setattr(episode_module, "CLOSE_SECONDS", 0.05)
     trajectory = await play(Stuck())
     assert trajectory.status == "completed"
-    assert "Stuck.close() failed: TimeoutError" in caplog.text
+    assert 'environment "talk": close(): TimeoutError' in caplog.text
 
 
 async def test_an_environment_that_is_neither_done_nor_speaks_is_an_error(fakes):
@@ -253,7 +253,7 @@ async def test_a_late_outcome_that_fails_is_left_out(fakes, caplog):
 
     trajectory = await play(Vague("1", "2"), Agent(ScriptedBackend(), limits=AgentLimits(turns=1)))
     assert (trajectory.status, trajectory.outcome) == ("truncated", {})
-    assert "Vague.outcome() failed: unknown" in caplog.text
+    assert 'environment "talk": outcome(): ValueError: unknown (rollouts/test_episode.py:' in caplog.text
 
 
 async def test_a_context_that_is_used_up_truncates_and_keeps_the_ledger(fakes):

@@ -1,14 +1,16 @@
 from __future__ import annotations
 
+import resource
 import signal
 import subprocess
 import sys
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
 from grpo_host.utils import atomic
-from grpo_host.utils.atomic import replace_directory, replaced_when_done, write_text
+from grpo_host.utils.atomic import append_whole, replace_directory, replaced_when_done, write_text
 
 
 def test_a_text_is_written_in_unicode(tmp_path):
@@ -84,3 +86,18 @@ def test_what_fails_half_way_leaves_the_old_directory(tmp_path):
         raise RuntimeError
     assert (tmp_path / "model" / "file").read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_line_that_the_disk_refuses_half_way_leaves_the_file_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "lines.jsonl"
+    assert append_whole(path, b"one\n") == 4
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (7, hard))  # bytes that a file may have
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            append_whole(path, b"a second line\n")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert path.read_bytes() == b"one\n"
+    assert append_whole(path, b"two\n") == 8
+    assert path.read_bytes() == b"one\ntwo\n"
