@@ -275,7 +275,7 @@ def test_one_failing_episode_leaves_its_siblings(fakes):
     assert all(environment.events[-1] == "close" for environment in made)
 
 
-async def test_cancellation_closes_every_environment(fakes):
+async def test_cancellation_closes_every_environment(fakes, eventually):
     events: list[str] = []
 
     running = engine(
@@ -285,11 +285,10 @@ async def test_cancellation_closes_every_environment(fakes):
         concurrency=4,
     )
     task = asyncio.create_task(running.run(requests()))
-    await asyncio.sleep(0.05)
+    await eventually(lambda: len([event for event in events if event.startswith("reset")]) == 4)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert len([event for event in events if event.startswith("reset")]) == 4
     assert events.count("close") == 4
 
 
