@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -160,8 +161,8 @@ def alone(run: Path) -> tuple[float, float]:
     with closing(index._open()) as database:
         for file in files_of(run):
             began = time.process_time()
-            for batch in JsonLines(run / file.name).batches(0, BATCH):
-                rows = [(at, len(line) + 1, row_of(line)) for at, line in batch]
+            lines = JsonLines(run / file.name).lines(0)
+            while rows := [(at, len(line) + 1, row_of(line)) for at, line in islice(lines, BATCH)]:
                 parsed = time.process_time()
                 index._write(database, 0, rows, None)
                 written = time.process_time()

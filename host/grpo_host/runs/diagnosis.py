@@ -121,7 +121,14 @@ def _measured(evaluations: Sequence[Mapping[str, Any]], lines: Sequence[Line]) -
     before, after = by_label.get("before"), by_label.get("after")
     if before is None or after is None or after["high"] is None:
         return
-    if after["high"] >= before["low"] and after["low"] <= before["high"]:
+    if after["reward"] == before["reward"] and after["low"] == after["high"]:
+        yield Finding(
+            "no_gain", "info", after["step"], after["step"],
+            f"the held-out reward is {after['reward']:.3f} after the training, as before it",
+            "If nothing above says why, train for more steps or raise training.learning_rate",
+            ("reward",),
+        )  # fmt: skip
+    elif after["high"] >= before["low"] and after["low"] <= before["high"]:
         yield Finding(
             "no_gain", "info", after["step"], after["step"],
             f"the held-out reward, {before['reward']:.3f} before and {after['reward']:.3f} after, may have "

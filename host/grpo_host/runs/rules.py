@@ -113,10 +113,14 @@ def _no_difference(window: Window) -> Said | None:
         return None
     reward = window.mean("reward")
     told = "" if reward is None else f" (mean reward {reward:.2f})"
+    ends = (values(window.last, "rollouts/reward_p10"), values(window.last, "rollouts/reward_p90"))
+    constant = ends[0] is not None and ends[0] == ends[1] and ends[0][0] not in (0.0, 1.0)
+    look = "Each episode got the same, whatever it said: see in a group whether a reward reads the answer. "
     return Said(
         f"in no group did the episodes' rewards differ{told}, so there was nothing to learn",
-        "If all episodes fail, take easier tasks or begin with training.warm_start; if all succeed, stop "
-        "here or take harder tasks; if neither, raise training.group_size or sampling.temperature",
+        f"{look if constant else ''}If all episodes fail, take easier tasks or begin with "
+        "training.warm_start; if all succeed, stop here or take harder tasks; if neither, raise "
+        "training.group_size or sampling.temperature",
     )
 
 
@@ -243,7 +247,7 @@ def _gradient(window: Window) -> Said | None:
 
 def _fall(window: Window) -> Said | None:
     now, best = window.mean("reward"), window.best
-    if now is None or best is None or best <= 0 or now >= FALL * best:
+    if now is None or best is None or best <= 0 or now >= FALL * best or best - now <= RISE / 2:
         return None
     return Said(
         f"the reward fell to {now:.2f}, from {best:.2f} at its best",

@@ -12,10 +12,10 @@
 - ``api/runs/{id}/metrics?after=STEP``: ``{steps: [...], series: {name: [value or null]}}``
 - ``api/runs/{id}/events?after=STEP``: server-sent events ``metrics`` (new rows, as above), ``index``,
   ``state`` (``{state}``)
-- ``api/runs/{id}/trajectories?q=&step=&split=&status=&task=&tool_error=&success=&
+- ``api/runs/{id}/trajectories?q=&step=&split=&status=&task=&tool_error=&success=&cut=&
   min_reward=&max_reward=&order=&limit=&cursor=``: ``{total, next, trajectories: [{id, step, evaluation,
   split, environment, task, group, reward, advantage, success, status, turns, tokens, tool_calls,
-  tool_errors, snippet: [[text, is_match]]}]}``; ``step`` may name an evaluation: ``before``
+  tool_errors, cut, snippet: [[text, is_match]]}]}``; ``step`` may name an evaluation: ``before``
 - ``api/runs/{id}/groups?step=``: ``{step, groups: [{id, task, step, rewards, trajectories: [ids]}]}``;
   without ``step`` the last one
 - ``api/runs/{id}/groups/{group}``: ``{id, task, step, trajectories: [{as listed, trajectory: the

@@ -15,20 +15,23 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-import orjson
 from filelock import FileLock, Timeout
 
 from grpo_host.models.embedded import cache_directory
 from grpo_host.viewer.lines import HEAD, JsonLines, Row, Stamp, files_of, row_of
 
 NAME = "index.sqlite"
-VERSION = 1
+VERSION = 2
 """An index of another version is made anew."""
-BATCH = 2000
-"""Trajectories a transaction."""
+BATCH = 8000
+"""Trajectories a transaction: the more, the fewer parts of the words' index are merged later."""
+ROWS = 100
+"""Rows a statement, for which sqlite3 lets go of the interpreter's lock once: with a statement a row, each
+row would wait for the lock that the thread which parses holds."""
 
 _TABLES = """
 CREATE TABLE files (
@@ -37,25 +40,19 @@ CREATE TABLE files (
 CREATE TABLE trajectories (
   id INTEGER PRIMARY KEY, tid TEXT, label TEXT, step INTEGER, split TEXT, environment TEXT, task TEXT,
   sample INTEGER, reward REAL, success INTEGER, status TEXT, turns INTEGER, tokens INTEGER,
-  tool_calls INTEGER, tool_errors INTEGER, said INTEGER, file INTEGER, offset INTEGER, length INTEGER
+  tool_calls INTEGER, tool_errors INTEGER, cut INTEGER, said INTEGER,
+  file INTEGER, offset INTEGER, length INTEGER
 );
 CREATE TABLE tools (label TEXT, step INTEGER, name TEXT, calls INTEGER, errors INTEGER,
   PRIMARY KEY (label, name)) WITHOUT ROWID;
 CREATE TABLE texts (id INTEGER PRIMARY KEY, text TEXT);
-CREATE VIRTUAL TABLE words USING fts5(text, content='texts', content_rowid='id');
+CREATE VIRTUAL TABLE words USING fts5(
+  text, content='texts', content_rowid='id', columnsize=0
+);
 INSERT INTO words (words, rank) VALUES ('hashsize', 16777216);
 CREATE INDEX by_tid ON trajectories (tid);
 CREATE INDEX by_step ON trajectories (label, task);
 """
-# A batch is one statement each, for which sqlite3 lets go of the interpreter's lock once: with a statement a
-# row, a row would wait for the lock that the thread which parses holds.
-_INSERT = (
-    "INSERT INTO trajectories SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, "
-    "value ->> 5, value ->> 6, value ->> 7, value ->> 8, value ->> 9, value ->> 10, value ->> 11, "
-    "value ->> 12, value ->> 13, value ->> 14, value ->> 15, value ->> 16, value ->> 17, value ->> 18 "
-    "FROM json_each(?)"
-)
-_TEXTS = "INSERT INTO texts SELECT key + ?, value FROM json_each(?)"
 _WORDS = "INSERT INTO words (rowid, text) SELECT id, text FROM texts WHERE id > ?"
 _COUNT_TOOL = (
     "INSERT INTO tools VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
@@ -194,17 +191,20 @@ class Index:
         began, first = time.perf_counter(), offset
         written: Future[int] | None = None
         with ThreadPoolExecutor(1) as writer:  # SQLite writes a batch while the next is parsed
-            for batch in JsonLines(self.run / file.name).batches(offset, BATCH):
-                found = [(at, len(line) + 1, row_of(line)) for at, line in batch]
-                head = batch[0][1][:HEAD] if batch[0][0] == 0 else None
+            lines = JsonLines(self.run / file.name).lines(offset)
+            while found := [(at, len(line) + 1, row_of(line)) for at, line in islice(lines, BATCH)]:
                 if written is not None:
                     self._speed = (written.result() - first) / max(1e-6, time.perf_counter() - began)
                 if stop is not None and stop.is_set():
                     return False
-                written = writer.submit(self._write, database, number, found, head)
+                written = writer.submit(self._write, database, number, found, self._head(file, found[0][0]))
         if written is not None:
             written.result()
         return True
+
+    def _head(self, file: Stamp, offset: int) -> bytes | None:
+        """What the first line begins with, if that is the one at ``offset``."""
+        return None if offset else JsonLines(self.run / file.name).at(0, HEAD).split(b"\n")[0]
 
     def _write(
         self,
@@ -222,15 +222,15 @@ class Index:
                 continue
             last += 1
             rows.append((last, *found.values, number, offset, length))
-            texts.append(found.text)
+            texts.append((last, found.text))
             for name, failed in found.tools:
                 counts = tools.setdefault((found.label, found.step, name), [0, 0])
                 counts[0] += 1
                 counts[1] += failed
         end = batch[-1][0] + batch[-1][1]
         with database:
-            database.execute(_INSERT, (orjson.dumps(rows).decode(),))
-            database.execute(_TEXTS, (first + 1, orjson.dumps(texts).decode()))
+            _insert(database, "trajectories", rows)
+            _insert(database, "texts", texts)
             database.execute(_WORDS, (first,))
             database.executemany(_COUNT_TOOL, [(*key, *counts) for key, counts in tools.items()])
             database.execute(
@@ -254,3 +254,11 @@ class Index:
     def _remove(self) -> None:
         for ending in ("", "-wal", "-shm"):
             Path(f"{self.path}{ending}").unlink(missing_ok=True)
+
+
+def _insert(database: sqlite3.Connection, table: str, rows: Sequence[tuple[Any, ...]]) -> None:
+    for first in range(0, len(rows), ROWS):
+        some = rows[first : first + ROWS]
+        one = f"({','.join('?' * len(some[0]))})"
+        values = ",".join([one] * len(some))
+        database.execute(f"INSERT INTO {table} VALUES {values}", [*chain.from_iterable(some)])  # noqa: S608

@@ -72,21 +72,15 @@ class JsonLines:
                     yield chunk[offset:]
                 offset = max(0, offset - len(chunk))
 
-    def batches(self, offset: int, size: int) -> Iterator[list[tuple[int, bytes]]]:
+    def lines(self, offset: int) -> Iterator[tuple[int, bytes]]:
         """Complete lines from ``offset`` on, each with where it begins, without its end."""
-        batch: list[tuple[int, bytes]] = []
         rest = b""
         for chunk in self.chunks(offset):
             lines = (rest + chunk).split(b"\n")
             rest = lines.pop()
             for line in lines:
-                batch.append((offset, line))
+                yield offset, line
                 offset += len(line) + 1
-                if len(batch) == size:
-                    yield batch
-                    batch = []
-        if batch:
-            yield batch
 
     def at(self, offset: int, length: int) -> bytes:
         """``length`` bytes from ``offset`` on."""
@@ -116,10 +110,11 @@ def row_of(line: bytes) -> Row | None:
         task, number = data["task"], data["id"]
         label, _, _ = number.partition("/")
         step = int(label) if label.isdecimal() else None
-        tokens, turns, failed = 0, data.get("turns", ()), 0
+        tokens, turns, failed, cut = 0, data.get("turns", ()), 0, 0
         tools: list[tuple[str, bool]] = []
         for turn in turns:
             tokens += turn["completion_tokens"]
+            cut += turn.get("finish_reason") == "length"
             for run in turn["tools"]:
                 wrong = run.get("error") is not None
                 failed += wrong
@@ -141,6 +136,7 @@ def row_of(line: bytes) -> Row | None:
             tokens,
             len(tools),
             failed,
+            cut,
             zlib.crc32("\n".join(answers).encode()),
         )
         return Row(values, label, step, "\n".join(words), tools)

@@ -18,7 +18,7 @@ MATCH, END = "\x01", "\x02"
 SNIPPET_WORDS = 24
 LISTED = (
     "t.id AS number, t.tid AS id, t.label, t.step, t.split, t.environment, t.task, t.sample, t.reward, "
-    "t.success, t.status, t.turns, t.tokens, t.tool_calls, t.tool_errors"
+    "t.success, t.status, t.turns, t.tokens, t.tool_calls, t.tool_errors, t.cut"
 )
 ORDERS = {
     "newest": "t.id DESC",
@@ -48,6 +48,8 @@ class Wanted(BaseModel):
     task: str | None = None
     tool_error: bool | None = None
     success: bool | None = None
+    cut: bool | None = None
+    """Whether a reply was cut at ``sampling.max_tokens``."""
     min_reward: float | None = None
     max_reward: float | None = None
     order: Literal[
@@ -126,6 +128,7 @@ def _conditions(wanted: Wanted) -> tuple[list[str], list[Any]]:
         ("t.reward <= ?", wanted.max_reward),
         ("t.success = ?", wanted.success),
         ("(t.tool_errors > 0) = ?", wanted.tool_error),
+        ("(t.cut > 0) = ?", wanted.cut),
     ]
     asked = [(text, value) for text, value in tests if value is not None]
     return [text for text, _ in asked], [value for _, value in asked]

@@ -207,6 +207,24 @@ def test_a_gain_that_chance_may_have_made_is_called_that():
     assert (found.rule, found.severity) == ("no_gain", "info")
 
 
+def test_a_held_out_reward_that_is_exactly_as_before_is_not_put_down_to_chance():
+    measured = [measurement(label, step, 0.5, 0.0) for label, step in (("before", 0), ("after", 10))]
+    (found,) = diagnose(lines(), measured)
+    assert (found.rule, "chance" in found.text) == ("no_gain", False)
+
+
+@pytest.mark.parametrize(("low", "high", "told"), [(0.5, 0.5, True), (0.0, 0.0, False), (0.1, 0.9, False)])
+def test_a_reward_that_is_the_same_for_all_is_suspected_not_to_read_the_answer(low, high, told):
+    bad = {"frac_reward_zero_std": 1.0, "rollouts/reward_p10": low, "rollouts/reward_p90": high}
+    (found,) = diagnose(lines(bad))
+    assert found.advice.startswith("Each episode got the same, whatever it said") is told
+
+
+def test_a_single_reward_among_the_first_steps_is_no_height_to_fall_from():
+    seldom = [{**line, "reward": 0.04 if line["step"] == 2 else 0.0} for line in lines()]
+    assert diagnose(seldom) == []
+
+
 def test_errors_come_first():
     bad = {"rollouts/failed": 8, "rollouts/duplicates": 0.9, "entropy": 0.001}
     assert [item.rule for item in diagnose(lines(bad))] == ["failed", "duplicates", "entropy"]

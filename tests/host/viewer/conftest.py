@@ -48,6 +48,7 @@ def _episode(
     tool_error: str | None = None,
     split: str = "train",
     success: bool | None = None,
+    finish: str = "stop",
 ) -> Trajectory:
     """An episode of one question, one look-up and one answer."""
     ids = [1, 2, 3, 4, 5, 6]
@@ -62,7 +63,7 @@ def _episode(
             {"role": "user", "content": f"Where is {task}?"},
             {"role": "assistant", "content": said},
         ],
-        turns=[Turn(3, 3, 0.1, "stop", [ToolRun("lookup", "c1", 0.1, tool_error)])],
+        turns=[Turn(3, 3, 0.1, finish, [ToolRun("lookup", "c1", 0.1, tool_error)])],
         ledger=Ledger(
             [
                 TokenSequence(
@@ -136,8 +137,11 @@ def run(output: Path) -> RunDirectory:
         directory.append_metrics({"step": step, "time": 0.0, "reward": 0.5, "entropy": 1.0 / step})
         directory.append_trajectory(_episode(str(step), "t-1", 0, reward=1.0, success=True))
         directory.append_trajectory(
-            _episode(str(step), "t-1", 1, reward=0.0, said="Perhaps delayed?", tool_error="no such order")
-        )
+            _episode(
+                str(step), "t-1", 1, reward=0.0, said="Perhaps delayed?", tool_error="no such order",
+                finish="length" if step == 2 else "stop",
+            )
+        )  # fmt: skip
     directory.append_trajectory(_episode("after", "h-1", reward=0.9, split="held_out"))
     return directory
 

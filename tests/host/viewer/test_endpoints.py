@@ -99,6 +99,8 @@ def test_metrics_come_by_name_and_those_after_a_step_alone(shown) -> None:
         ({"min_reward": "0.5", "max_reward": "0.95"}, ["after/h-1"]),
         ({"success": "true", "step": "1"}, ["1/t-1/0"]),
         ({"status": "failed"}, []),
+        ({"cut": "true"}, ["2/t-1/1"]),
+        ({"cut": "false", "step": "2"}, ["2/t-1/0"]),
     ],
 )
 def test_trajectories_are_found_by_words_and_filters(shown, query, found) -> None:

@@ -58,6 +58,7 @@ def _metrics(step: int) -> dict[str, float]:
         "seconds/rollouts": 3.0,
         "seconds/training": 5.0,
         "unheard_of": 1.0,
+        "rollouts/cut": 0.9,
     }
 
 
@@ -78,7 +79,8 @@ def _finish(directory: RunDirectory, episode, better: float) -> None:
         directory.append_metrics(_metrics(step))
         directory.append_trajectory(episode(str(step), "t-1", 0, reward=1.0, success=True))
         said = EVIL if step == 2 else "Perhaps delayed?"
-        worse = episode(str(step), "t-1", 1, reward=0.0, said=said, tool_error="no such order")
+        cut = "length" if step == 3 else "stop"
+        worse = episode(str(step), "t-1", 1, reward=0.0, said=said, tool_error="no such order", finish=cut)
         directory.append_trajectory(_with_call(worse) if step == 3 else worse)
 
 
@@ -125,6 +127,16 @@ def test_a_run_shows_its_held_out_results_and_a_chart_of_each_metric(opened):
     expect(page.locator(".chart .legend").first).to_contain_text("step 1")
     page.keyboard.press("Enter")
     expect(page).to_have_url(re.compile(f"{GOOD}/groups\\?step=1"))
+
+
+def test_a_diagnosis_says_since_when_and_leads_to_the_replies_that_show_it(opened):
+    page = opened(f"#/run/{GOOD}")
+    fault = page.locator(".diagnosis li").filter(has_text="were cut")
+    expect(fault).to_contain_text("Since step 1: 90% of the replies")
+    fault.get_by_role("link", name="replies that were cut").click()
+    expect(page.get_by_text("1 trajectory")).to_be_visible()
+    page.get_by_role("link", name="3/t-1/1").click()
+    expect(page.locator(".message .warn")).to_have_text("cut off")
 
 
 def test_a_step_that_ends_is_drawn_without_a_reload(opened, served):

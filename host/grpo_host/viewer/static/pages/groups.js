@@ -64,7 +64,7 @@ const Member = ({ run, item, from }) => {
     <h3><a href=${link(["run", run, "trajectory", one.id])}>${one.id}</a></h3>
     <p class="facts"><${Reward} value=${one.reward} />
       ${typeof item.advantage === "number" && html`<b class=${item.advantage > 0 ? "good" : item.advantage < 0 ? "bad" : ""}>advantage ${signed(item.advantage)}</b>`}
-      ${one.status !== "completed" && html`<span class="warn">${one.status}: ${one.stop_reason.replaceAll("_", " ")}</span>`}<${Success} value=${one.outcome?.success} />
+      ${one.status !== "completed" && html`<span class="warn">${one.status}: ${one.stop_reason.replaceAll("_", " ")}</span>`}${one.turns.some((turn) => turn.finish_reason === "length") && html`<span class="warn">cut off</span>`}<${Success} value=${one.outcome?.success} />
       <span>${plural(one.turns.length, "turn")}, ${plural(tokens, "token")}</span>
       ${tools(one).length > 0 && html`<span>${tools(one).join(" → ")}</span>`}${errors > 0 && html`<span class="bad">${plural(errors, "tool error")}</span>`}</p>
     ${Object.values(one.rewards ?? {}).some((reward) => reward.explanation || reward.error) && html`<p class="why">${Object.entries(one.rewards).map(([name, reward]) =>

@@ -6,7 +6,7 @@ import { link, replace } from "../lib/route.js";
 import { Loaded, Problem, Reward, RunTabs, Success } from "../parts/common.js";
 
 const AFTER_TYPING = 250;
-const ASKED = ["q", "step", "split", "status", "success", "task", "tool_error", "min_reward", "max_reward", "order"];
+const ASKED = ["q", "step", "split", "status", "success", "task", "tool_error", "cut", "min_reward", "max_reward", "order"];
 
 const Snippet = ({ snippet }) =>
   html`<span class="snippet">${(snippet ?? []).map(([text, match]) => (match ? html`<mark>${text}</mark>` : text))}</span>`;
@@ -15,6 +15,7 @@ const Item = ({ run, item }) => html`<li><a href=${link(["run", run, "trajectory
   <span class="facts"><${Reward} value=${item.reward} />
     <b class="id">${item.id}</b>
     ${item.status !== "completed" && html`<span class=${item.status === "failed" ? "bad" : "warn"}>${item.status}</span>`}
+    ${item.cut > 0 && html`<span class="warn">cut off</span>`}
     <${Success} value=${item.success} />
     ${typeof item.advantage === "number" && html`<span>advantage ${signed(item.advantage)}</span>`}
     <span>${plural(item.turns ?? 0, "turn")}</span><span>${plural(item.tokens ?? 0, "token")}</span>
@@ -41,9 +42,10 @@ const Filters = ({ values, set }) => {
     ${select("status", "Status", { "": "all", completed: "completed", truncated: "truncated", failed: "failed" })}
     ${select("success", "Success", { "": "all", true: "yes", false: "no" })}
     ${select("tool_error", "Tool errors", { "": "all", true: "some", false: "none" })}
+    ${select("cut", "Cut off", { "": "all", true: "some", false: "none" })}
     <label>Reward <span class="range"><input aria-label="Reward at least" value=${values.min_reward ?? ""} onInput=${typed("min_reward")} size="4" placeholder="min" />
       <input aria-label="Reward at most" value=${values.max_reward ?? ""} onInput=${typed("max_reward")} size="4" placeholder="max" /></span></label>
-    ${select("order", "Order", { "": "newest", oldest: "oldest", "-reward": "highest reward", reward: "lowest reward", "-tokens": "longest", "-turns": "most turns", "-tool_errors": "most tool errors" })}
+    ${select("order", "Order", { "": "newest", oldest: "oldest", "-reward": "highest reward", reward: "lowest reward", "-tokens": "longest", tokens: "shortest", "-turns": "most turns", "-tool_errors": "most tool errors" })}
   </form>`;
 };
 

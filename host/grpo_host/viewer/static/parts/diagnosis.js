@@ -1,19 +1,48 @@
-// What a run's numbers say is wrong, since when, and what to do.
+// What a run's numbers say is wrong, since when, what to do, and where to see it.
 import { html } from "../lib/html.js";
 import { link } from "../lib/route.js";
 
 const SIGNS = { error: "✕", warning: "!", info: "i" };
 const ORDER = ["error", "warning", "info"];
 
-export const Diagnosis = ({ run, found, show }) => {
+// The trajectories that show a fault best, by its rule.
+const SHOWN_BY = {
+  cut: ["replies that were cut", { cut: "true" }],
+  length: ["the shortest", { order: "tokens" }],
+  growth: ["the longest", { order: "-tokens" }],
+  tool_errors: ["those with a failed tool call", { tool_error: "true" }],
+  tool_use: ["its trajectories", {}],
+  failed: ["those that failed", { status: "failed" }],
+  reward_fall: ["the lowest rewards", { order: "reward" }],
+  hollow_reward: ["the highest rewards without success", { success: "false", order: "-reward" }],
+};
+const MEASURED = ["no_gain", "over_optimised", "worse"];
+
+const measuredAt = (evaluations, step) => evaluations.find((one) => one.step === step)?.label;
+
+// Two measurements task by task, or the trajectories of the step at which a fault was certain, and the groups
+// of the one where it began.
+const Shown = ({ run, item, evaluations }) => {
+  if (MEASURED.includes(item.rule)) {
+    const first = item.rule === "no_gain" ? "before" : measuredAt(evaluations, item.step);
+    const last = item.rule === "no_gain" ? "after" : measuredAt(evaluations, item.noticed);
+    return first && last ? html`<a href=${link(["compare"], { a: `${run}:${first}`, b: `${run}:${last}` })}>${first} and ${last}, task by task</a>` : null;
+  }
+  const [text, values] = SHOWN_BY[item.rule] ?? [];
+  return html`${text && html`<a href=${link(["run", run, "trajectories"], { step: item.noticed, ...values })}>${text}</a>`}
+    <a href=${link(["run", run, "groups"], { step: item.step })}>groups of step ${item.step}</a>`;
+};
+
+const when = (item) => (MEASURED.includes(item.rule) ? "" : item.noticed > item.step ? `Since step ${item.step}: ` : `Step ${item.step}: `);
+
+export const Diagnosis = ({ run, found, evaluations, show }) => {
   const ordered = [...(found ?? [])].sort((a, b) => ORDER.indexOf(a.severity) - ORDER.indexOf(b.severity));
   if (!ordered.length) return html`<p class="note"><span class="good" aria-hidden="true">✓</span> No rule found a fault in the numbers of this run.</p>`;
   return html`<ul class="diagnosis">${ordered.map((item) => html`<li class=${item.severity}>
     <span class="sign" aria-hidden="true">${SIGNS[item.severity]}</span>
-    <div><p><span class="unseen">${item.severity}: </span><b>${item.text}</b></p>
-      ${item.advice && html`<p>${item.advice}</p>`}
-      <p class="links">${typeof item.step === "number" && html`<a href=${link(["run", run, "groups"], { step: item.step })}>groups of step ${item.step}</a>
-        <a href=${link(["run", run, "trajectories"], { step: item.step })}>its trajectories</a>`}
+    <div><p><span class="unseen">${item.severity}: </span><b>${when(item)}${item.text}</b></p>
+      ${item.advice && html`<p>${item.advice}.</p>`}
+      <p class="links"><${Shown} run=${run} item=${item} evaluations=${evaluations ?? []} />
       ${item.series?.length > 0 && html`<button class="linkish" onClick=${() => show(item.series)}>show ${item.series.join(", ")}</button>`}
       <code>${item.rule}</code></p></div></li>`)}</ul>`;
 };
