@@ -199,6 +199,10 @@ class Backend(ABC):
     """Where it may keep what belongs to the run: logs, adapters. A run sets its own directory before
     ``start``; None: a temporary one."""
 
+    max_staleness: int = 0
+    """How many versions behind the newest an answer under way may be: ``update_adapter`` waits for older
+    ones. A run sets it before ``start``."""
+
     def __init__(self, model: ModelSpec) -> None:
         self.model = model
 

@@ -49,6 +49,12 @@ def check_capabilities(
             f'the backend "{name}" cannot be trained with: it has no {lacks}. '
             f"Backends that have: {', '.join(able) or 'none is installed'}",
         )
+    if training and config.training.max_staleness and Capability.ADAPTER_SYNC not in can:
+        yield Complaint(
+            ("training", "max_staleness"),
+            f'the backend "{name}" cannot sample while it is given new weights. Use vllm_server, or set it '
+            "to 0",
+        )
     if training and Capability.ADAPTER_SYNC in can and config.training.lora is None:
         yield Complaint(
             ("training", "lora"),

@@ -264,6 +264,9 @@ class TrainingConfig(Section):
     """Null: training runs to its last step."""
     world_size: Count = 1
     """Processes that train together, on all machines."""
+    max_staleness: Annotated[int, Field(ge=0)] = 0
+    """How many steps are sampled ahead, with weights that are so many updates old; 0: sampling and training
+    take turns."""
     max_restarts: Annotated[int, Field(ge=0)] = 0
     """How often all processes start again from the last checkpoint when one of them dies."""
     warm_start: WarmStartConfig | None = None

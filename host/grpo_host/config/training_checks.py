@@ -93,6 +93,7 @@ def check_training(config: AgentConfig) -> Iterator[Complaint]:
             "there is nothing to measure with: evaluation.episodes is 0. Raise it",
         )
     yield from check_update(training)
+    yield from _check_staleness(config)
     if training.overlong_buffer > sampling.max_tokens:
         yield Complaint(
             ("training", "overlong_buffer"),
@@ -114,6 +115,21 @@ def check_training(config: AgentConfig) -> Iterator[Complaint]:
             ("training", "world_size"),
             f"{training.tasks_per_step} tasks a step do not divide into {training.world_size} processes. "
             f"Set tasks_per_step to a multiple of it",
+        )
+
+
+def _check_staleness(config: AgentConfig) -> Iterator[Complaint]:
+    training = config.training
+    if training.max_staleness and training.importance_sampling == "none":
+        yield Complaint(
+            ("training", "importance_sampling"),
+            "what older weights sampled has to be corrected for: with max_staleness, choose another",
+        )
+    if training.max_staleness and config.deterministic:
+        yield Complaint(
+            ("training", "max_staleness"),
+            "a run that samples ahead is not the same twice: what is sampled while the trainer works depends "
+            "on how fast it is. Set it to 0, or deterministic to false",
         )
 
 
@@ -164,7 +180,7 @@ def _check_clipping(training: TrainingConfig) -> Iterator[Complaint]:
 
 def check_online(training: TrainingConfig) -> Iterator[Complaint]:
     """Check that nothing is asked of one update that only a whole run does."""
-    for key in ("dynamic_sampling", "overlong_buffer"):
+    for key in ("dynamic_sampling", "overlong_buffer", "max_staleness"):
         if getattr(training, key):
             yield Complaint(("training", key), "only a whole run does it (grpo-host run). Leave it at 0")
     if training.lora is None and training.beta:

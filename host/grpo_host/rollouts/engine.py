@@ -162,12 +162,14 @@ class RolloutEngine:
         *,
         policy_version: int = 0,
         on_episode: Observer = lambda _: None,
+        observers: Sequence[Observer] | None = None,
     ) -> tuple[list[list[Trajectory]], RolloutMetrics]:
         """The trajectories of ``groups``, in their order, and what the batch came to.
 
         A group is scored as soon as its last episode ends, while others still run.
         ``on_episode`` is called as each episode ends, before it has rewards. What an observer
-        raises (a full disk) stops the others and goes on to the caller. Raises ``RunError`` if
+        raises (a full disk) stops the others and goes on to the caller. ``observers`` take the place of the
+        engine's. Raises ``RunError`` if
         ``max_consecutive_failures`` episodes in a row have no reward.
         """
         metrics = RolloutMetrics()
@@ -193,7 +195,7 @@ class RolloutEngine:
             for trajectory in scored:
                 metrics.add(trajectory)
                 self.total.add(trajectory)
-                for observer in self.observers:
+                for observer in self.observers if observers is None else observers:
                     observer(trajectory)
             for trajectory in scored:
                 self._failures.see(trajectory)

@@ -46,9 +46,14 @@ class TaskOrder:
         self._curriculum = curriculum
         self._tasks = tasks
         self._credits = dict.fromkeys(kinds, 0.0)
-        self._done = 0
+        self._given: dict[int, list[Task]] = {}
+        """The tasks after so many steps, of those that are under way."""
+        self._places: dict[int, dict[str, Any]] = {}
+        """Where the streams stood before those were taken."""
+        self._next_step = 0
         """The steps whose tasks were given."""
-        self._current: list[Task] = []
+        self._played = 0
+        """The steps of which is known how they went."""
         self._states: dict[int, dict[str, Any]] = {}
         """The state after so many steps: the last two, since a step may be left half-way and done again."""
 
@@ -67,17 +72,18 @@ class TaskOrder:
             if state is not None:
                 with _blamed(self._curriculum, "restore"):
                     self._curriculum.restore(state["curriculum"])
-        self._done = step
+        self._next_step = self._played = step
         self._states = {step: self._now()}
 
     def tasks(self, done: int) -> list[Task]:
         """The tasks of the step after ``done`` steps. Asked for in order, each as often as wanted."""
-        if done == self._done:
-            self._current = [self._next() for _ in range(self._per_step)]
-            self._done += 1
-        elif done != self._done - 1:
-            raise ValueError(f"the tasks after {done} steps are asked for, and {self._done} were given")
-        return self._current
+        if done == self._next_step:
+            self._places[done] = self._place()
+            self._given[done] = [self._next() for _ in range(self._per_step)]
+            self._next_step += 1
+        elif done not in self._given:
+            raise ValueError(f"the tasks after {done} steps are asked for, and {self._next_step} were given")
+        return self._given[done]
 
     def of_kind(self, kind: str) -> Sequence[Task]:
         """All tasks of ``kind`` that may come, or all."""
@@ -85,12 +91,17 @@ class TaskOrder:
         return [task for task in tasks if self._plays(task)] or tasks
 
     def observe(self, played: Iterable[Trajectory]) -> None:
-        """Hear how the episodes of the step that was given last went; the next step depends on it."""
-        self._states = {step: state for step, state in self._states.items() if step == self._done - 1}
+        """Hear how the episodes of the next step went; those that are not given yet depend on it."""
+        before = self._played
+        self._states = {step: state for step, state in self._states.items() if step == before}
         if self._curriculum is not None:
             with _blamed(self._curriculum, "observe"):
                 self._curriculum.observe(list(played))
-        self._states[self._done] = self._now()
+        self._played += 1
+        self._states[self._played] = self._now()
+        for kept in (self._given, self._places):
+            for done in [done for done in kept if done < before]:
+                del kept[done]
 
     def state(self, step: int) -> dict[str, Any]:
         """What ``begin`` needs to go on after ``step``: the last one that was played, or the one before."""
@@ -108,7 +119,11 @@ class TaskOrder:
         if self._curriculum is not None:
             with _blamed(self._curriculum, "state"):
                 kept["curriculum"] = copy.deepcopy(self._curriculum.state())
-        return kept | {
+        # What was given ahead is in no checkpoint: a run that goes on there has it before it.
+        return kept | self._places.get(self._played, self._place())
+
+    def _place(self) -> dict[str, Any]:
+        return {
             "positions": {kind: stream.position for kind, stream in self._streams.items()},
             "credits": dict(self._credits),
         }

@@ -118,7 +118,10 @@ class TrainingRun:
     def _start_backend(self) -> EpisodeAgent:
         """Start the backend: where ranks share an engine, rank 0 starts it and the others use it."""
         backend = self.assembly.backend
-        innermost(backend).directory = self.directory.path
+        engine, training = innermost(backend), self.config.training
+        engine.directory = self.directory.path
+        # A measurement between two steps has a version of its own.
+        engine.max_staleness = training.max_staleness * (2 if training.early_stopping else 1)
         shared = self.ranks.size > 1 and Capability.ADAPTER_SYNC in backend.capabilities
         if shared and not self.ranks.main:
             backend.connect(self.ranks.broadcast({}))
@@ -304,23 +307,26 @@ class TrainingRun:
             observers=observers,
         )
         with self._timed("training"), self.reporter.phase("training", training.steps, silent=True) as advance:
-            finished = train_grpo(
-                self.config,
-                rollouts,
-                self.directory,
-                resume_from=checkpoint,
-                first_step=first_step,
-                start=self._start,
-                reference=self._reference,
-                show=self._show(advance),
-                state=lambda step: {
-                    "policy_version": policy.version,
-                    "seed": self.config.seed,
-                    "tasks": order.state(step),
-                },
-                early=early,
-                telemetry=training_telemetry(training.group_size) if self.ranks.main else None,
-            )
+            try:
+                finished = train_grpo(
+                    self.config,
+                    rollouts,
+                    self.directory,
+                    resume_from=checkpoint,
+                    first_step=first_step,
+                    start=self._start,
+                    reference=self._reference,
+                    show=self._show(advance),
+                    state=lambda step: {
+                        "policy_version": policy.version,
+                        "seed": self.config.seed,
+                        "tasks": order.state(step),
+                    },
+                    early=early,
+                    telemetry=training_telemetry(training.group_size) if self.ranks.main else None,
+                )
+            finally:
+                rollouts.close()
         if finished and early:
             early.restore_best(early.stopped_at or training.steps)
         return finished

@@ -62,8 +62,7 @@ class VllmServerBackend(Backend):
     answered the episode before, or to the one with the least to do, and to another one if that dies.
 
     New weights are a LoRA adapter, written to the directory ``adapters``, which servers elsewhere have to
-    see under the same path, and loaded under a name of its own for every version. ``max_staleness`` is how
-    many versions behind the newest a request may be while it is answered: new weights wait for older ones.
+    see under the same path, and loaded under a name of its own for every version.
     ``max_lora_rank`` is the largest rank; ``extra_args`` is added to the command line. ``gpus`` are
     those of the replicas, ``tensor_parallel_size`` for each; None: all that ``vllm serve`` finds.
     ``timeout`` is for one answer, ``start_seconds`` for a replica to be ready, in seconds; ``retries`` is how
@@ -94,7 +93,6 @@ class VllmServerBackend(Backend):
         servers: list[str] | None = None,
         adapters: str | None = None,
         api_key: str | None = None,
-        max_staleness: int = 0,
         max_lora_rank: int = 16,
         max_num_seqs: int = 64,
         kv_cache_gib: float = 1.0,
@@ -110,8 +108,8 @@ class VllmServerBackend(Backend):
         super().__init__(model)
         if replicas < 1 or max_num_seqs < 1 or tensor_parallel_size < 1:
             raise ValueError("replicas, max_num_seqs and tensor_parallel_size must be at least 1")
-        if max_staleness < 0 or retries < 0:
-            raise ValueError("max_staleness and retries must be at least 0")
+        if retries < 0:
+            raise ValueError("retries must be at least 0")
         if not 1 <= max_lora_rank <= RANKS[-1]:
             raise ValueError(f"max_lora_rank must be between 1 and {RANKS[-1]}")
         if kv_cache_gib <= 0 or timeout <= 0 or start_seconds <= 0:
@@ -126,7 +124,6 @@ class VllmServerBackend(Backend):
         self.servers = servers
         self.adapters = None if adapters is None else Path(adapters)
         self.api_key = api_key
-        self.max_staleness = max_staleness
         self.max_lora_rank = max_lora_rank
         self.max_num_seqs = max_num_seqs
         self.kv_cache_gib = kv_cache_gib

@@ -97,6 +97,23 @@ def test_a_checkpoint_of_an_earlier_version_goes_on_where_it_was() -> None:
     assert steps(again, 2, 5) == whole[8:]
 
 
+@pytest.mark.parametrize("step", [0, 1, 3])
+def test_a_checkpoint_has_none_of_the_tasks_that_were_given_ahead(step: int) -> None:
+    weights = {"sums": 1.0, "trivia": 1.5}
+    in_turn = steps(order(MIXED, weights=weights), 0, 6)
+
+    ahead = order(MIXED, weights=weights)
+    whole = [task for done in range(3) for task in ahead.tasks(done)]
+    for done in range(step):
+        ahead.observe([])
+        whole += ahead.tasks(done + 3)
+    again = TaskOrder(MIXED, 4, seed=3, weights=weights)
+    again.begin(step, ahead.state(step))
+
+    assert [task.id for task in whole] == in_turn[: 4 * (step + 3)]
+    assert steps(again, step, 6) == in_turn[4 * step :]
+
+
 def test_steps_are_asked_for_in_order() -> None:
     with pytest.raises(ValueError, match="the tasks after 3 steps are asked for, and 0 were given"):
         order(PLAIN).tasks(3)

@@ -192,7 +192,9 @@ async def test_new_weights_wait_for_answers_that_would_be_too_old(backend, fakes
     fake = fakes()
 
     async def ask(staleness: int) -> tuple[bool, int | None, int]:
-        async with started(backend(fake, max_staleness=staleness)) as made:
+        made = backend(fake)
+        made.max_staleness = staleness
+        async with started(made):
             await made.update_adapter(adapter, version=1)
             fake.seconds = 0.3
             old = asyncio.ensure_future(sample(made))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import statistics
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,7 @@ from grpo_host.training.interrupt import Interrupt
 from grpo_host.training.policy import Policy
 from grpo_host.training.ranks.process_group import Ranks
 from grpo_host.training.task_order import TaskOrder
+from grpo_host.training.trl.ahead import Staleness, StepsAhead
 from grpo_host.training.trl.rows import has_reward_variance
 from grpo_host.training.trl.steps import step_under_way
 from grpo_host.training.trl.trainer import HostGRPOTrainer
@@ -54,19 +56,35 @@ class GrpoRollouts:
     """Steps in a row in which not one episode had a reward."""
     replayed: int = 0
     """Groups of the last step that were played anew, since they taught nothing."""
+    staleness: Sequence[int] = ()
+    """Of each sampled token of the last step."""
+
+    def __post_init__(self) -> None:
+        self._ahead = StepsAhead(self.engine, self.loop)
+        self._staleness = Staleness()
 
     def __call__(self, rows: Sequence[dict[str, Any]], trainer: HostGRPOTrainer) -> list[Trajectory]:
         """One trajectory a row. Rows of one task come together or apart; each is its own sample.
 
+        With ``training.max_staleness``, the steps that follow are played while the trainer is at this one.
         Raises ``RunError`` if steps go by in which nothing can be learnt, since nothing is scored.
         """
         self.interrupt.check()
         step = step_under_way(trainer.args, trainer.state)
+        begun = step in self._ahead
         started = time.perf_counter()
-        self.loop.run(self.policy.sync(self.engine.agent.backend, self.ranks), check=self.interrupt.check)
+        if not begun:
+            self._sync(step)
         synced = time.perf_counter()
         groups = self._groups(rows, step)
-        played = self._play(f"step {step}: rollouts", groups)
+        took: float | None = None
+        if self.training.max_staleness:
+            if not begun:
+                self._ahead.begin(step, groups, policy_version=self.policy.version)
+                self._begin_ahead(step, rows)
+            played, took = self._take(step, groups)
+        else:
+            played = self._play(f"step {step}: rollouts", groups)
         all_played = [item for group in played.values() for item in group]
         self.replayed = 0
         for again in range(self.training.dynamic_sampling):
@@ -81,16 +99,48 @@ class GrpoRollouts:
         everyone = gather_played(all_played, self.ranks, self.observers)
         self.order.observe(everyone)
         self.kinds = kind_metrics(everyone)
-        self.metrics = RolloutMetrics(seconds=time.perf_counter() - synced)
+        waited = time.perf_counter() - synced
+        self.metrics = RolloutMetrics(seconds=took if begun and took is not None else waited)
         for trajectory in everyone:
             self.metrics.add(trajectory)
+        sending = time.perf_counter()
+        if begun:
+            self._sync(step)
+            self._begin_ahead(step, rows)
         self.seconds = {
-            "weight_sync": synced - started,
-            "rollouts": time.perf_counter() - synced,
+            "weight_sync": synced - started + time.perf_counter() - sending,
+            "rollouts": waited,
         }
+        self.staleness = self._staleness.of(everyone) if self.training.max_staleness else ()
         self._give_up_unscored(everyone)
         queues = {slot: iter(group) for slot, group in played.items()}
         return [next(queues[row["slot"]]) for row in rows]
+
+    def close(self) -> None:
+        """Leave the steps that are being played."""
+        self._ahead.close()
+
+    def _sync(self, step: int) -> None:
+        self.loop.run(self.policy.sync(self.engine.agent.backend, self.ranks), check=self.interrupt.check)
+        self._staleness.sent(self.policy.version, step - 1)
+
+    def _begin_ahead(self, step: int, rows: Sequence[dict[str, Any]]) -> None:
+        """Begin the steps after ``step`` that may be played with the weights as they are now."""
+        for later in range(step + 1, min(step + self.training.max_staleness, self.training.steps) + 1):
+            if later not in self._ahead:
+                shift = (later - step) * self.training.tasks_per_step
+                groups = self._groups([{"slot": row["slot"] + shift} for row in rows], later)
+                self._ahead.begin(later, groups, policy_version=self.policy.version)
+
+    def _take(
+        self, step: int, groups: Mapping[int, list[EpisodeRequest]]
+    ) -> tuple[dict[int, list[Trajectory]], float]:
+        total = sum(len(group) for group in groups.values())
+        with self.reporter.phase(f"step {step}: rollouts", total) as advance:
+            played, metrics = self._ahead.take(
+                step, list(groups), advance=advance, check=self.interrupt.check
+            )
+        return played, metrics.seconds
 
     def _give_up_unscored(self, played: Sequence[Trajectory]) -> None:
         self.unscored = self.unscored + 1 if all(item.reward is None for item in played) else 0
@@ -171,6 +221,15 @@ class GrpoRollouts:
             **self.kinds,
             **self.order.metrics(),
             **({"rollouts/replayed_groups": self.replayed} if self.training.dynamic_sampling else {}),
+            **self._staleness_metrics(),
+        }
+
+    def _staleness_metrics(self) -> dict[str, float]:
+        if not self.staleness:
+            return {}
+        return {
+            "rollouts/staleness": statistics.fmean(self.staleness),
+            "rollouts/staleness_max": max(self.staleness),
         }
 
 

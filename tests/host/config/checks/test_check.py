@@ -198,6 +198,27 @@ def test_a_backend_that_takes_adapters_alone_trains_no_whole_model(problems):
     ]
 
 
+def test_sampling_ahead_needs_a_backend_for_it_and_a_correction(problems):
+    assert problems("backend.name=servers", "training.max_staleness=1") == []
+    assert problems("training.max_staleness=1") == [
+        '--set training.max_staleness: the backend "engine" cannot sample while it is given new weights. Use '
+        "vllm_server, or set it to 0"
+    ]
+    none = ("training.max_staleness=1", "training.importance_sampling=none")
+    assert problems("backend.name=servers", *none) == [
+        "--set training.importance_sampling: what older weights sampled has to be corrected for: with "
+        "max_staleness, choose another"
+    ]
+
+
+def test_sampling_ahead_is_not_the_same_twice(problems):
+    found = problems("backend.name=servers", "training.max_staleness=1", "deterministic=true")
+    assert [line for line in found if "max_staleness" in line] == [
+        "--set training.max_staleness: a run that samples ahead is not the same twice: what is sampled while "
+        "the trainer works depends on how fast it is. Set it to 0, or deterministic to false"
+    ]
+
+
 def test_early_stopping_needs_something_to_measure_with(problems):
     assert problems("training.early_stopping={}", "evaluation.episodes=0") == [
         "--set training.early_stopping: there is nothing to measure with: evaluation.episodes is 0. Raise it"
