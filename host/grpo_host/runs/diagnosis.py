@@ -89,7 +89,8 @@ def diagnose(
     diagnosis = Diagnosis(weights or {})
     for line in lines:
         diagnosis.look(line)
-    found = [*diagnosis.findings, *_measured(evaluations, lines)]
+    hollow = any(item.rule == "hollow_reward" for item in diagnosis.findings)
+    found = [*diagnosis.findings, *_measured(evaluations, lines, hollow)]
     order = ("error", "warning", "info")
     return sorted(found, key=lambda item: (order.index(item.severity), item.step))
 
@@ -112,8 +113,10 @@ def _began(rule: Rule, window: Window) -> int:
     return int(next(alone, window.last[0]["step"]))
 
 
-def _measured(evaluations: Sequence[Mapping[str, Any]], lines: Sequence[Line]) -> Iterable[Finding]:
-    """What held-out measurements show, beside the training reward."""
+def _measured(
+    evaluations: Sequence[Mapping[str, Any]], lines: Sequence[Line], hollow: bool
+) -> Iterable[Finding]:
+    """What held-out measurements show, beside the training reward and whether that is ``hollow``."""
     known = [item for item in evaluations if item.get("reward") is not None and item.get("step") is not None]
     for split in {item["split"] for item in known}:
         yield from _over_optimised([item for item in known if item["split"] == split], lines)
@@ -121,6 +124,7 @@ def _measured(evaluations: Sequence[Mapping[str, Any]], lines: Sequence[Line]) -
     before, after = by_label.get("before"), by_label.get("after")
     if before is None or after is None or after["high"] is None:
         return
+    yield from _hollow_gain(before, after, hollow)
     if after["reward"] == before["reward"] and after["low"] == after["high"]:
         yield Finding(
             "no_gain", "info", after["step"], after["step"],
@@ -136,6 +140,23 @@ def _measured(evaluations: Sequence[Mapping[str, Any]], lines: Sequence[Line]) -
             "Train for more steps, or measure more episodes (evaluation.episodes)",
             ("reward",),
         )  # fmt: skip
+
+
+def _hollow_gain(before: Mapping[str, Any], after: Mapping[str, Any], hollow: bool) -> Iterable[Finding]:
+    told = [item.get(name) for item in (before, after) for name in ("success", "success_low", "success_high")]
+    if None in told or after["low"] <= before["high"]:
+        return
+    clear = after["success_high"] < before["success_low"]  # few episodes cannot tell, but both together can
+    if not clear and (not hollow or before["success"] - after["success"] <= RISE):
+        return
+    yield Finding(
+        "hollow_gain", "error", after["step"], after["step"],
+        f"the held-out reward rose from {before['reward']:.3f} to {after['reward']:.3f}, and success fell "
+        f"from {before['success']:.0%} to {after['success']:.0%}: the rewards are gamed",
+        "Compare the transcripts before and after: what is rewarded that is no success? Lower the weight of "
+        "that reward, or gate it by success",
+        ("reward", "rollouts/success"),
+    )  # fmt: skip
 
 
 def _over_optimised(measured: Sequence[Mapping[str, Any]], lines: Sequence[Line]) -> Iterable[Finding]:

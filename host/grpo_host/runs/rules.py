@@ -263,9 +263,11 @@ def _hollow(window: Window) -> Said | None:
     room = max(abs(reward[0]), 1.0 - reward[0], RISE)
     if reward[1] - reward[0] < RISE * room or success[1] > success[0] + RISE / 5:
         return None
+    fell = success[0] - success[1] > RISE / 5
+    told = "success fell from" if fell else "success did not:"
     return Said(
-        f"the reward rose from {reward[0]:.2f} to {reward[1]:.2f}, and success did not: {success[0]:.0%}, "
-        f"now {success[1]:.0%}",
+        f"the reward rose from {reward[0]:.2f} to {reward[1]:.2f}, and {told} {success[0]:.0%}"
+        f"{' to' if fell else ', now'} {success[1]:.0%}",
         "Read the best rewarded episodes without success: some reward pays for something else. Lower its "
         "weight, or gate it by success",
     )

@@ -41,7 +41,7 @@ def compare(viewed: Viewed, a: str, b: str) -> dict[str, Any]:
 
 
 def _side(viewed: Viewed, asked: str) -> dict[str, dict[str, Any]]:
-    """By task: the trajectory, the first where there are several, and the mean reward."""
+    """By task: the trajectory (the first of several), the mean reward and the share of successes."""
     run_id, _, where = asked.partition(":")
     split, _, label = where.rpartition("/")
     item = viewed.find(run_id)
@@ -50,10 +50,10 @@ def _side(viewed: Viewed, asked: str) -> dict[str, dict[str, Any]]:
             known = {row[0] for row in database.execute("SELECT DISTINCT label FROM trajectories")}
             label = next((name for name in DEFAULTS if name in known), "")
         rows = database.execute(
-            "SELECT task, min(tid) AS id, avg(reward) AS reward FROM trajectories "
+            "SELECT task, min(tid) AS id, avg(reward) AS reward, avg(success) AS success FROM trajectories "
             "WHERE label = ? AND (? = '' OR split = ?) AND reward IS NOT NULL GROUP BY task",
             (label, split, split),
         ).fetchall()
     if not rows:
         raise RunError(f"the run {run_id} has no scored episodes of {where or 'an evaluation'}")
-    return {row["task"]: {"id": row["id"], "reward": row["reward"]} for row in rows}
+    return {row["task"]: {name: row[name] for name in ("id", "reward", "success")} for row in rows}

@@ -27,7 +27,7 @@
   arrays with an entry a token, or null where the run does not know; ``message``: index of the token's
   message, or -1; ``messages``: what the sequence holds, as its agent saw it
 - ``api/compare?a=RUN[:[split/]label]&b=...``: ``{paired: {n, difference, low, high}, tasks: [{task, a: {id,
-  reward}, b: {id, reward}, difference}]}``, the largest difference first
+  reward, success: 0 to 1 or null}, b: as a, difference}]}``, the largest difference first
 
 ``api/openapi.json`` says the same for programs.
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 
 import pytest
 
@@ -71,6 +72,17 @@ def test_a_run_is_told_of_in_forty_columns(run, capsys, monkeypatch, command) ->
     for part in ("finished, step 5 of 9", "reward 0.500", "entropy 0.500", "after: held_out reward 0.900",
                  "warning: steps 1 to 3: 90% of the replies were cut at sampling.max_tokens"):  # fmt: skip
         assert part in text
+
+
+def test_runs_are_listed_one_below_another_in_forty_columns(run, capsys, monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert main(["runs"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 40
+    assert lines[0].strip() == RUN
+    assert "  steps: 5/9" in [line.rstrip() for line in lines]
 
 
 def test_a_report_is_written_as_one_page(run, capsys, tmp_path) -> None:

@@ -207,6 +207,23 @@ def test_a_gain_that_chance_may_have_made_is_called_that():
     assert (found.rule, found.severity) == ("no_gain", "info")
 
 
+@pytest.mark.parametrize(
+    ("ends", "training", "found"),
+    [((0.3, 0.6), {}, True), ((0.4, 0.3), {}, False), ((0.4, 0.3), {"reward": 0.6}, True)],
+    ids=["clear", "too few episodes", "too few, and hollow in training"],
+)
+def test_a_held_out_gain_that_costs_success_is_an_error(ends, training, found):
+    before = measurement("before", 0, 0.1) | {"success": 0.7, "success_low": ends[1], "success_high": 0.9}
+    after = measurement("after", 10, 0.9) | {"success": 0.1, "success_low": 0.0, "success_high": ends[0]}
+    said = diagnose(lines(training), [before, after])
+    assert ("hollow_gain" in [item.rule for item in said if item.severity == "error"]) is found
+
+
+def test_success_that_fell_is_not_said_to_have_stayed():
+    (found,) = diagnose(lines({"reward": 0.6, "rollouts/success": 0.1}))
+    assert "and success fell from 40% to 30%" in found.text
+
+
 def test_a_held_out_reward_that_is_exactly_as_before_is_not_put_down_to_chance():
     measured = [measurement(label, step, 0.5, 0.0) for label, step in (("before", 0), ("after", 10))]
     (found,) = diagnose(lines(), measured)

@@ -251,6 +251,9 @@ def test_evaluations_are_compared_task_by_task(shown) -> None:
     assert answer["paired"]["difference"] == pytest.approx(0.8)
     (task,) = answer["tasks"]
     assert (task["task"], task["a"]["id"], task["b"]["reward"]) == ("h-1", "before/h-1", 0.9)
+    assert task["a"]["success"] is None
+    (task,) = shown.get("/api/compare", a=f"{RUN}:1", b=f"{RUN}:2")["tasks"]
+    assert task["b"]["success"] == 1.0, "of those that say so"
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 // Which metrics a run's charts show together, in which order. What no chart names is below, under "Other".
 // lines: names, or patterns that take all that match. band: [low, high]; without their metrics, a spread to both
-// sides of the first line. A mean with its deviation would go beyond what a reward can be.
+// sides of the first line. used: shown by itself only if something was counted. A mean with its deviation would go beyond what a reward can be.
 export const CHARTS = [
   { title: "Reward", lines: ["reward"], band: ["rollouts/reward_p10", "rollouts/reward_p90"], spread: "reward_std", heldOut: "reward", open: true },
   { title: "Parts of the reward", lines: [/^rewards\/.*\/mean$/, /^parts\//], several: true, open: true },
@@ -13,7 +13,7 @@ export const CHARTS = [
   { title: "Clipped", lines: [/^clip_ratio\/.*_mean$/, "sampling/importance_sampling_ratio/capped"], share: true },
   { title: "Share of the updates that is visible", lines: ["weights/visible_update"], share: true },
   { title: "Distance from the first model", lines: ["kl", /\/kl$/] },
-  { title: "Tool calls and errors", lines: ["rollouts/tool_calls", "rollouts/tool_errors", /^tools\//], open: true },
+  { title: "Tool calls and errors", lines: ["rollouts/tool_calls", "rollouts/tool_errors", /^tools\//], open: true, used: true },
   { title: "Episodes by how they ended", lines: [/^rollouts\/stop\//, "rollouts/failed", "rollouts/truncated"] },
   { title: "Turns an episode", lines: ["rollouts/turns_per_episode"] },
   { title: "Time by phase, in seconds", lines: [/^seconds\//], open: true },

@@ -1,7 +1,7 @@
 // Before and after, or two runs, on the same held-out tasks: the paired difference, and what changed most.
 import { html, useState } from "../lib/html.js";
 import { path, query, useJson } from "../lib/api.js";
-import { fixed, number, plural, signed } from "../lib/format.js";
+import { fixed, number, percent, plural, signed } from "../lib/format.js";
 import { link, replace } from "../lib/route.js";
 import { Loaded, Reward } from "../parts/common.js";
 import { Conversation } from "../parts/conversation.js";
@@ -23,10 +23,18 @@ const Side = ({ name, text, value, runs, set }) => {
     <label>At <input list="places" value=${at} size="10" placeholder="after" onChange=${(event) => join(run, event.target.value.trim())} /></label></fieldset>`;
 };
 
+// The share of successes of all tasks on both sides: a reward may rise while it falls.
+const Successes = ({ tasks }) => {
+  const known = tasks.filter((task) => typeof task.a.success === "number" && typeof task.b.success === "number");
+  if (!known.length) return null;
+  const [a, b] = ["a", "b"].map((side) => known.reduce((sum, task) => sum + task[side].success, 0) / known.length);
+  return html`<p>Success <b>${percent(a)}</b> in A, <b class=${b > a ? "good" : b < a ? "bad" : ""}>${percent(b)}</b> in B</p>`;
+};
+
 const Words = ({ difference }) => {
   const { n, low, high } = difference;
   if (!n) return html`<p>No task was played by both.</p>`;
-  const clear = low > 0 ? "B is better" : high < 0 ? "A is better" : "no clear difference: the interval holds 0";
+  const clear = low > 0 ? "B has the higher reward" : high < 0 ? "A has the higher reward" : "no clear difference: the interval holds 0";
   return html`<p class="verdict"><b class=${low > 0 ? "good" : high < 0 ? "bad" : ""}>${signed(difference.difference)}</b>
     <span>${signed(low)} to ${signed(high)} on ${plural(n, "task")}: ${clear}</span></p>`;
 };
@@ -49,7 +57,7 @@ const Result = ({ data, a, b }) => {
   const tasks = all ? data.tasks : data.tasks.slice(0, SHOWN);
   const better = data.tasks.filter((task) => task.difference > 0).length;
   const worse = data.tasks.filter((task) => task.difference < 0).length;
-  return html`<${Words} difference=${data.paired} /><p class="dim">${number(better)} better in B, ${number(worse)} worse, ${number(data.tasks.length - better - worse)} the same. What changed most stands first; a task’s name opens both transcripts.</p>
+  return html`<${Words} difference=${data.paired} /><${Successes} tasks=${data.tasks} /><p class="dim">${number(better)} better in B, ${number(worse)} worse, ${number(data.tasks.length - better - worse)} the same. What changed most stands first; a task’s name opens both transcripts.</p>
     <div class="scroll" tabindex="0" role="region" aria-label="Tasks"><table class="compared">
     <thead><tr><th scope="col">Task</th><th scope="col">A</th><th scope="col">B</th><th scope="col" class="number">B − A</th></tr></thead>
     ${tasks.map((task) => html`<${Task} key=${task.task} task=${task} a=${a} b=${b} open=${open === task.task} toggle=${() => setOpen(open === task.task ? null : task.task)} />`)}</table></div>

@@ -57,7 +57,8 @@ const Charts = ({ runs, marked, run }) => {
   if (!names.length) return html`<p class="dim">No step has ended yet.</p>`;
   const show = (chart) => html`<${Chart} key=${chart.title} ...${chart} id=${`chart-${chart.lines[0].name}`} steps=${steps}
     marked=${chart.names.some((name) => marked.includes(name))} onStep=${(step) => go(["run", run, "groups"], { step })} />`;
-  const wanted = (chart) => chart.open || chart.names.some((name) => marked.includes(name));
+  const idle = (chart) => chart.used && chart.lines.every((line) => line.values.every((value) => !value));
+  const wanted = (chart) => (chart.open && !idle(chart)) || chart.names.some((name) => marked.includes(name));
   const [first, other] = [charts.filter(wanted), charts.filter((chart) => !wanted(chart))];
   return html`<section aria-label="Curves"><h2>Curves</h2><div class="charts">${first.map(show)}</div>
     ${other.length > 0 && html`<details><summary>Other metrics (${other.length})</summary><div class="charts">${other.map(show)}</div></details>`}</section>`;
@@ -70,7 +71,7 @@ const Evaluations = ({ run, about }) => {
   if (!found.length) return null;
   const place = (one) => PLACES[one.label] ?? one.label ?? `step ${one.step}`;
   return html`<section><h2>Held-out</h2><div class="scroll" tabindex="0" role="region" aria-label="Held-out"><table>
-    <thead><tr><th scope="col">When</th><th scope="col">Reward</th><th scope="col">Success</th><th scope="col">Episodes</th></tr></thead>
+    <thead><tr><th scope="col">When</th><th scope="col">Reward</th><th scope="col">Success</th><th scope="col" class="number">Episodes</th></tr></thead>
     <tbody>${found.map((one) => html`<tr><th scope="row">${place(one)}<small>${one.split}</small></th>
       <td><${Interval} value=${one.reward} low=${one.low} high=${one.high} /></td>
       <td>${typeof one.success === "number" ? html`<${Interval} value=${one.success} low=${one.success_low} high=${one.success_high} />` : "–"}</td>

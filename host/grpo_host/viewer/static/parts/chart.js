@@ -54,7 +54,8 @@ const optionsOf = ({ lines, bands, points, width, share, onStep }, setAt) => {
           let [from, to] = [Math.min(low ?? Infinity, ...extremes), Math.max(high ?? -Infinity, ...extremes)];
           if (!Number.isFinite(from)) [from, to] = [0, 1];
           if (share) [from, to] = [Math.min(0, from), Math.max(to, 0.05)];
-          const room = (to - from) * 0.06 || Math.abs(to) * 0.1 || 0.1;
+          // What hardly moves is drawn flat: otherwise the last digits of a ratio of 1 would fill the chart.
+          const room = Math.max((to - from) * 0.06, Math.abs(to) * (to === from ? 0.1 : 0.001)) || 0.1;
           return [share ? from - room / 4 : from - room, to + room];
         },
       },

@@ -16,7 +16,9 @@ const SHOWN_BY = {
   reward_fall: ["the lowest rewards", { order: "reward" }],
   hollow_reward: ["the highest rewards without success", { success: "false", order: "-reward" }],
 };
-const MEASURED = ["no_gain", "over_optimised", "worse"];
+// Rules about two measurements: before and after the training, or the best and the last.
+const BEFORE_AND_AFTER = ["no_gain", "hollow_gain"];
+const MEASURED = [...BEFORE_AND_AFTER, "over_optimised", "worse"];
 
 const measuredAt = (evaluations, step) => evaluations.find((one) => one.step === step)?.label;
 
@@ -24,8 +26,9 @@ const measuredAt = (evaluations, step) => evaluations.find((one) => one.step ===
 // of the one where it began.
 const Shown = ({ run, item, evaluations }) => {
   if (MEASURED.includes(item.rule)) {
-    const first = item.rule === "no_gain" ? "before" : measuredAt(evaluations, item.step);
-    const last = item.rule === "no_gain" ? "after" : measuredAt(evaluations, item.noticed);
+    const whole = BEFORE_AND_AFTER.includes(item.rule);
+    const first = whole ? "before" : measuredAt(evaluations, item.step);
+    const last = whole ? "after" : measuredAt(evaluations, item.noticed);
     return first && last ? html`<a href=${link(["compare"], { a: `${run}:${first}`, b: `${run}:${last}` })}>${first} and ${last}, task by task</a>` : null;
   }
   const [text, values] = SHOWN_BY[item.rule] ?? [];
@@ -33,14 +36,17 @@ const Shown = ({ run, item, evaluations }) => {
     <a href=${link(["run", run, "groups"], { step: item.step })}>groups of step ${item.step}</a>`;
 };
 
-const when = (item) => (MEASURED.includes(item.rule) ? "" : item.noticed > item.step ? `Since step ${item.step}: ` : `Step ${item.step}: `);
+const said = (item) => {
+  if (MEASURED.includes(item.rule)) return item.text[0].toUpperCase() + item.text.slice(1);
+  return `${item.noticed > item.step ? "Since step" : "Step"} ${item.step}: ${item.text}`;
+};
 
 export const Diagnosis = ({ run, found, evaluations, show }) => {
   const ordered = [...(found ?? [])].sort((a, b) => ORDER.indexOf(a.severity) - ORDER.indexOf(b.severity));
   if (!ordered.length) return html`<p class="note"><span class="good" aria-hidden="true">✓</span> No rule found a fault in the numbers of this run.</p>`;
   return html`<ul class="diagnosis">${ordered.map((item) => html`<li class=${item.severity}>
     <span class="sign" aria-hidden="true">${SIGNS[item.severity]}</span>
-    <div><p><span class="unseen">${item.severity}: </span><b>${when(item)}${item.text}</b></p>
+    <div><p><span class="unseen">${item.severity}: </span><b>${said(item)}</b></p>
       ${item.advice && html`<p>${item.advice}.</p>`}
       <p class="links"><${Shown} run=${run} item=${item} evaluations=${evaluations ?? []} />
       ${item.series?.length > 0 && html`<button class="linkish" onClick=${() => show(item.series)}>show ${item.series.join(", ")}</button>`}
