@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from grpo_host.agents.agent import Agent, AgentLimits
 from grpo_host.agents.rendering import make_renderer
+from grpo_host.backends.local_model import AUTO, LocalModel
 from grpo_sdk.backend import Backend, Capability, Sampling
 from grpo_sdk.strategy import Strategy
 from grpo_sdk.tools import ToolLike, ToolLimits
 
 if TYPE_CHECKING:
     from grpo_host.config.schema import AgentConfig, LimitsConfig, SamplingConfig
+    from grpo_host.plugins import Registry
+    from grpo_host.plugins.use import ModelConfig, PluginUse
 
 
 def agent_from_config(
@@ -27,6 +31,24 @@ def agent_from_config(
         tools=tuple(tools),
         sampling=sampling_from_config(config.sampling),
         limits=limits_from_config(config.agent.limits),
+    )
+
+
+def local_model_from_config(
+    model: ModelConfig, backend: PluginUse, registry: Registry, name: str, adapter: Path | None
+) -> LocalModel:
+    """``model``, or another one called ``name`` that was trained, with ``adapter`` on ``backend``."""
+    own = name == model.name
+    return LocalModel(
+        name,
+        backend=backend.name,
+        options=backend.options,
+        adapter=adapter,
+        dtype=model.dtype,
+        context=model.context,
+        stop=model.stop if own else (),
+        tool_format=model.tool_format if own else AUTO,
+        registry=registry,
     )
 
 

@@ -9,13 +9,13 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 from zlib import crc32
 
 from filelock import FileLock
 
 from grpo_host.cache.statistics import CacheStatistics, Counts
-from grpo_host.cache.values import Held, checked_limit, checked_ttl, decode, encode
+from grpo_host.cache.values import Held, JsonCache, checked_limit, checked_ttl
 from grpo_host.utils.paths import expanded
 from grpo_sdk.errors import ConfigError
 
@@ -59,7 +59,7 @@ ON CONFLICT (key) DO UPDATE SET
 """
 
 
-class DiskCache:
+class DiskCache(JsonCache):
     """A cache in a SQLite file; evicts what was used least recently, and what is older than its ``ttl``.
 
     It may be lost at any time and never breaks its caller. A damaged file is set aside (as
@@ -94,18 +94,7 @@ class DiskCache:
         except OSError as problem:
             raise ConfigError(f"cache {self.path}: {problem}. Choose a path that can be written") from problem
 
-    def get(self, key: str) -> Any | None:
-        """The value, or None if there is none."""
-        held = self.find(key)
-        return None if held is None else decode(held.data)
-
-    def set(self, key: str, value: Any, *, ttl: float | None = None) -> None:
-        """Keep ``value`` for ``ttl`` seconds, or for the cache's own. Raises as ``encode`` does."""
-        seconds = checked_ttl(ttl) if ttl is not None else self.ttl
-        self.keep(key, Held(encode(key, value), seconds))
-
     def find(self, key: str) -> Held | None:
-        """As ``get``, without decoding it."""
         held = self._attempt(lambda connection: self._find(connection, key), None)
         if held is None:
             self._counts.misses += 1
@@ -114,7 +103,6 @@ class DiskCache:
         return held
 
     def keep(self, key: str, held: Held) -> None:
-        """As ``set``, with what is encoded already. What is larger than the cache is not kept."""
         self._counts.sets += 1
         size = len(held.data) + len(key.encode()) + ENTRY_BYTES
         if size > self._max_bytes:

@@ -7,18 +7,17 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
 
 from cachetools import TLRUCache
 
 from grpo_host.cache.statistics import CacheStatistics, Counts
-from grpo_host.cache.values import Held, checked_limit, checked_ttl, decode, encode
+from grpo_host.cache.values import Held, JsonCache, checked_limit, checked_ttl
 
 ENTRY_BYTES = 400
 """About what an entry takes besides its key and value: Python's objects for them and their order."""
 
 
-class MemoryCache:
+class MemoryCache(JsonCache):
     """Evicts what was used least recently, and what is older than its ``ttl``. For any thread."""
 
     def __init__(
@@ -42,18 +41,7 @@ class MemoryCache:
             getsizeof=lambda value: value[2],
         )
 
-    def get(self, key: str) -> Any | None:
-        """The value, or None if there is none."""
-        held = self.find(key)
-        return None if held is None else decode(held.data)
-
-    def set(self, key: str, value: Any, *, ttl: float | None = None) -> None:
-        """Keep ``value`` for ``ttl`` seconds, or for the cache's own. Raises as ``encode`` does."""
-        seconds = checked_ttl(ttl) if ttl is not None else self.ttl
-        self.keep(key, Held(encode(key, value), seconds))
-
     def find(self, key: str) -> Held | None:
-        """As ``get``, without decoding it."""
         with self._lock:
             try:
                 data, expires, _ = self._held[key]
@@ -64,7 +52,6 @@ class MemoryCache:
         return Held(data, None if math.isinf(expires) else max(expires - self._clock(), 0.0))
 
     def keep(self, key: str, held: Held) -> None:
-        """As ``set``, with what is encoded already. What is larger than the cache is not kept."""
         size = len(held.data) + len(key.encode()) + ENTRY_BYTES
         with self._lock:
             self._counts.sets += 1

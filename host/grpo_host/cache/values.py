@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,30 @@ class Held:
 
     data: bytes
     seconds: float | None
+
+
+class JsonCache(ABC):
+    """What a cache does with values, over one that finds and keeps their JSON."""
+
+    ttl: float | None
+
+    def get(self, key: str) -> Any | None:
+        """The value, or None if there is none."""
+        held = self.find(key)
+        return None if held is None else decode(held.data)
+
+    def set(self, key: str, value: Any, *, ttl: float | None = None) -> None:
+        """Keep ``value`` for ``ttl`` seconds, or for the cache's own. Raises as ``encode`` does."""
+        seconds = checked_ttl(ttl) if ttl is not None else self.ttl
+        self.keep(key, Held(encode(key, value), seconds))
+
+    @abstractmethod
+    def find(self, key: str) -> Held | None:
+        """As ``get``, without decoding it."""
+
+    @abstractmethod
+    def keep(self, key: str, held: Held) -> None:
+        """As ``set``, with what is encoded already. What is larger than the cache is not kept."""
 
 
 def encode(key: str, value: Any) -> bytes:

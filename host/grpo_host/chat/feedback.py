@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import delete, insert, select
 
 from grpo_host.chat.store import ConversationRecord
-from grpo_host.storage.database import writing
+from grpo_host.storage.database import reading, writing
 from grpo_host.storage.tables import feedback as _feedback
 from grpo_sdk.messages import Message
 
@@ -67,6 +67,6 @@ async def read(engine: AsyncEngine, conversation_id: str) -> Mapping[int, Feedba
     query = (
         select(_feedback).where(_feedback.c.conversation_id == conversation_id).order_by(_feedback.c.position)
     )
-    async with engine.connect() as connection:
+    async with reading(engine) as connection:
         rows = await connection.execute(query)
         return {row.position: Feedback(row.score, row.correction, row.model) for row in rows}

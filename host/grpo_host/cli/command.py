@@ -36,7 +36,7 @@ def _warn(plugin: Plugin) -> None:
     click.echo(f"warning: plugin {plugin} is broken and left out: {plugin.error}", err=True)
 
 
-class ExamplesFirst(click.Command):
+class Command(click.Command):
     """A command whose help is a sentence, then examples, and then usage and options."""
 
     def __init__(self, *args: Any, examples: Sequence[str] = (), **kwargs: Any) -> None:
@@ -63,8 +63,8 @@ class ExamplesFirst(click.Command):
         self.format_options(ctx, formatter)
 
 
-class Command(ExamplesFirst):
-    """A subcommand."""
+class Group(Command, click.Group):
+    """One with subcommands."""
 
 
 class _Path(click.Path):

@@ -7,7 +7,7 @@ from importlib import import_module
 
 import click
 
-from grpo_host.cli.command import Command, ExamplesFirst, PluginChoice
+from grpo_host.cli.command import Command, Group, PluginChoice
 
 COMMANDS = (
     "run",
@@ -32,7 +32,7 @@ COMMANDS = (
 """In the order of the help. Each is ``command`` in the module of its name."""
 
 
-class LazyGroup(ExamplesFirst, click.Group):
+class LazyGroup(Group):
     """Imports a subcommand's module when it is asked for."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:

@@ -15,17 +15,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from grpo_host.cli.command import PATH, Command, ExamplesFirst
+from grpo_host.cli.command import PATH, Command, Group
 
 if TYPE_CHECKING:
     from grpo_host.serving.access.keys import KeyRecord, KeyStore
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
-
-
-class _Group(ExamplesFirst, click.Group):
-    pass
 
 
 def _of_server(function: F) -> F:
@@ -46,7 +42,7 @@ def _of_server(function: F) -> F:
 
 @click.group(
     "keys",
-    cls=_Group,
+    cls=Group,
     examples=[
         "grpo-host keys create --name web --owner shop --scopes chat",
         "grpo-host keys list",

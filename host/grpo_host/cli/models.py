@@ -7,19 +7,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from grpo_host.cli.command import Command, ExamplesFirst
+from grpo_host.cli.command import Command, Group
 
 if TYPE_CHECKING:
     from grpo_host.models.resolve import ModelInfo
 
 
-class _Group(ExamplesFirst, click.Group):
-    pass
-
-
 @click.group(
     "models",
-    cls=_Group,
+    cls=Group,
     invoke_without_command=True,
     examples=["grpo-host models", "grpo-host models --json", "grpo-host models install smollm2-135m"],
 )

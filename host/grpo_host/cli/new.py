@@ -9,16 +9,12 @@ from pathlib import Path
 
 import click
 
-from grpo_host.cli.command import PATH, Command, ExamplesFirst
-
-
-class _Group(ExamplesFirst, click.Group):
-    pass
+from grpo_host.cli.command import PATH, Command, Group
 
 
 @click.group(
     "new",
-    cls=_Group,
+    cls=Group,
     examples=[
         "grpo-host new agent my-agent",
         "grpo-host new plugin acme-rewards --kinds reward,tool",

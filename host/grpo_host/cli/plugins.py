@@ -7,20 +7,16 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from grpo_host.cli.command import Command, ExamplesFirst, PluginChoice
+from grpo_host.cli.command import Command, Group, PluginChoice
 from grpo_host.plugins.record import Kind
 
 if TYPE_CHECKING:
     from grpo_host.plugins import Plugin
 
 
-class _Group(ExamplesFirst, click.Group):
-    pass
-
-
 @click.group(
     "plugins",
-    cls=_Group,
+    cls=Group,
     invoke_without_command=True,
     examples=[
         "grpo-host plugins",

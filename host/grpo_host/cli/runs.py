@@ -8,20 +8,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from grpo_host.cli.command import PATH, Command, ExamplesFirst
+from grpo_host.cli.command import PATH, Command, Group
 from grpo_host.cli.export import RUNS
 
 if TYPE_CHECKING:
     from grpo_host.runs.run import Run
 
 
-class _Group(ExamplesFirst, click.Group):
-    """``grpo-host runs`` and its subcommand."""
-
-
 @click.group(
     "runs",
-    cls=_Group,
+    cls=Group,
     invoke_without_command=True,
     examples=[
         "grpo-host runs",

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from weakref import WeakValueDictionary
 
-from grpo_host.assembly.agent import sampling_from_config
+from grpo_host.assembly.agent import local_model_from_config, sampling_from_config
 from grpo_host.backends.local_model import AUTO, LocalModel, installed_plugins
 from grpo_host.config.load import LoadedConfig, load_config
 from grpo_host.config.resolve import ResolvedConfig, resolve
@@ -84,20 +84,10 @@ def _of_run(path: Path) -> NamedModel:
 
 def _configured(loaded: LoadedConfig, trained: TrainedModel) -> NamedModel:
     config = loaded.config
-    own = trained.name == config.model.name
-    model = LocalModel(
-        trained.name,
-        backend=config.backend.name,
-        options=config.backend.options,
-        adapter=trained.adapter,
-        dtype=config.model.dtype,
-        context=config.model.context,
-        stop=config.model.stop if own else (),
-        tool_format=config.model.tool_format if own else AUTO,
-        registry=installed_plugins(),
-    )
     return NamedModel(
-        model,
+        local_model_from_config(
+            config.model, config.backend, installed_plugins(), trained.name, trained.adapter
+        ),
         trained.name,
         _capabilities(config.backend.name),
         sampling_from_config(served_sampling(config)),

@@ -7,8 +7,8 @@ for several; both go the same way.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +58,23 @@ def make_engine(url: str, **options: Any) -> AsyncEngine:
         event.listen(engine.sync_engine, "connect", _prepare_sqlite)
         event.listen(engine.sync_engine, "begin", _begin_sqlite)
     return engine
+
+
+@contextmanager
+def reached(engine: AsyncEngine) -> Iterator[None]:
+    """Raises ``StorageError`` if the database does not answer what is asked inside."""
+    try:
+        yield
+    except NO_ANSWER as problem:
+        raise unreachable(engine, problem) from problem
+
+
+@asynccontextmanager
+async def reading(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """A connection to read with. Raises as ``reached``."""
+    with reached(engine):
+        async with engine.connect() as connection:
+            yield connection
 
 
 @asynccontextmanager

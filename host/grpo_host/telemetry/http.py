@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 from weakref import WeakKeyDictionary
 
@@ -20,7 +21,7 @@ from grpo_host.utils.redaction import redact
 if TYPE_CHECKING:
     from opentelemetry.metrics import CallbackOptions, Histogram, MeterProvider
     from opentelemetry.propagators.textmap import Getter
-    from opentelemetry.trace import Span, TracerProvider
+    from opentelemetry.trace import Span, Tracer, TracerProvider
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Any]]
@@ -199,6 +200,19 @@ def _span_details(scope: Scope) -> tuple[str, dict[str, str]]:
     if template is None:
         return method, {}
     return f"{method} {template}", {"http.route": template}
+
+
+@contextmanager
+def current_span(tracer: Tracer, name: str, **options: Any) -> Iterator[Span]:
+    """A span, current inside, that notes the type of what goes wrong there; the text may be private."""
+    with tracer.start_as_current_span(
+        name, record_exception=False, set_status_on_exception=False, **options
+    ) as span:
+        try:
+            yield span
+        except BaseException as problem:
+            failed(span, problem)
+            raise
 
 
 def failed(span: Span, problem: BaseException) -> None:

@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary
 
 from grpo_host.telemetry import providers
 from grpo_host.telemetry.agents import AgentInstruments
-from grpo_host.telemetry.http import App, WatchedApp, failed
+from grpo_host.telemetry.http import App, WatchedApp, current_span
 from grpo_host.telemetry.monitoring import Monitoring
 
 if TYPE_CHECKING:
@@ -151,20 +151,15 @@ class ServerTelemetry:
 
         texts = {k: v for k in _CARRIED if isinstance(v := (carrier or {}).get(k), str)}
         socket = trace.get_current_span().get_span_context()
-        with self._tracer.start_as_current_span(
+        with current_span(
+            self._tracer,
             f"websocket {kind}",
             context=propagate.extract(texts, context=Context()),
             kind=trace.SpanKind.SERVER,
             attributes={"grpo.websocket.message.type": kind},
             links=[trace.Link(socket)] if socket.is_valid else None,
-            record_exception=False,
-            set_status_on_exception=False,
         ) as span:
-            try:
-                yield span
-            except BaseException as problem:
-                failed(span, problem)
-                raise
+            yield span
 
     def metrics(self, accept: str = "") -> tuple[bytes, str]:
         """All metrics of this process as Prometheus wants them, and their content type.

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback
 
 from grpo_host.telemetry import providers
-from grpo_host.telemetry.agents import error_type
+from grpo_host.telemetry.http import current_span
 from grpo_host.telemetry.monitoring import Monitoring
 from grpo_host.telemetry.training import StepMetrics
 from grpo_host.training.trl.steps import finished_steps, step_under_way
@@ -112,24 +112,10 @@ class TrainingTelemetry(TrainerCallback):  # type: ignore[misc]
             self._updating.end()
             self._updating = None
 
-    @contextmanager
-    def _phase(self, name: str) -> Iterator[Span]:
+    def _phase(self, name: str) -> AbstractContextManager[Span]:
         bucket = _BUCKETS.get(name)
-        with self._tracer.start_as_current_span(
-            f"rl.grpo.{name}",
-            context=self._context,
-            attributes={"rl.bucket": bucket} if bucket else None,
-            record_exception=False,
-            set_status_on_exception=False,
-        ) as span:
-            try:
-                yield span
-            except BaseException as problem:
-                from opentelemetry.trace import StatusCode
-
-                span.set_attribute("error.type", error_type(problem))
-                span.set_status(StatusCode.ERROR)
-                raise
+        attributes = {"rl.bucket": bucket} if bucket else None
+        return current_span(self._tracer, f"rl.grpo.{name}", context=self._context, attributes=attributes)
 
     @property
     def _context(self) -> Context:

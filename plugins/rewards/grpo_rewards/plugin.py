@@ -5,16 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from grpo_rewards import presets
-from grpo_rewards.action_orientation import ActionOrientationReward
-from grpo_rewards.diagnosis import DiagnosisReward
-from grpo_rewards.discovery import DiscoveryReward
-from grpo_rewards.empathy import EmpathyReward
 from grpo_rewards.format import FormatReward
-from grpo_rewards.guidance import GuidanceReward
 from grpo_rewards.length import LengthReward
 from grpo_rewards.neural import NeuralReward
 from grpo_rewards.outcome import OutcomeReward
-from grpo_rewards.professionalism import ProfessionalismReward
 from grpo_rewards.recorded import RecordedReward
 from grpo_rewards.ruler import RulerReward
 from grpo_rewards.safety import SafetyReward
@@ -38,12 +32,7 @@ def grpo_rewards() -> Mapping[str, RewardFactory]:
         "outcome": OutcomeReward,
         "format": FormatReward,
         "length": LengthReward,
-        "empathy": EmpathyReward,
-        "professionalism": ProfessionalismReward,
-        "action_orientation": ActionOrientationReward,
-        "diagnosis": DiagnosisReward,
-        "discovery": DiscoveryReward,
-        "guidance": GuidanceReward,
+        **presets.BY_WORDS,
         "similarity": SimilarityReward,
         "safety": SafetyReward,
         "customer_service": presets.customer_service,

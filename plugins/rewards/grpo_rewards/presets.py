@@ -21,7 +21,7 @@ from grpo_sdk.embedder import Embedder
 from grpo_sdk.errors import did_you_mean
 from grpo_sdk.rewards import Reward
 
-_MAKERS: dict[str, Callable[[], Reward]] = {
+BY_WORDS: dict[str, Callable[[], Reward]] = {
     "empathy": EmpathyReward,
     "professionalism": ProfessionalismReward,
     "action_orientation": ActionOrientationReward,
@@ -134,7 +134,7 @@ def _preset(
             raise ValueError("weights: similarity needs expected_responses to compare with")
         del weights["similarity"]
     made: dict[str, Callable[[], Reward]] = {
-        **_MAKERS,
+        **BY_WORDS,
         "length": lambda: length,
         "safety": lambda: SafetyReward(embedder=embedder),
         "similarity": lambda: SimilarityReward(expected_responses=expected, embedder=embedder),

@@ -7,8 +7,9 @@ name begins with ``Test``; what fails says how to mend it. The framework brings 
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from grpo_sdk.lazy import lazy_names
 
 if TYPE_CHECKING:
     from grpo_sdk.testing.backend_contract import BackendContract
@@ -46,7 +47,4 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _MODULE_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+__getattr__, __dir__ = lazy_names(__name__, _MODULE_OF)

@@ -23,7 +23,7 @@ from sqlalchemy import delete, select, update
 
 from grpo_host.chat.agent import to_its_end
 from grpo_host.openai_protocol.errors import ApiError
-from grpo_host.storage.database import NO_ANSWER, insert_for, now, unreachable, writing
+from grpo_host.storage.database import insert_for, now, reached, writing
 from grpo_host.storage.tables import claims as _claims
 from grpo_host.storage.tables import conversations
 from grpo_sdk.errors import GrpoError
@@ -160,11 +160,9 @@ class Claims:
 
     @asynccontextmanager
     async def _writing(self) -> AsyncIterator[AsyncConnection]:
-        try:
+        with reached(self._engine):
             async with writing(self._engine) as connection:
                 yield connection
-        except NO_ANSWER as problem:
-            raise unreachable(self._engine, problem) from problem
 
 
 def _fingerprint(request: Mapping[str, Any]) -> str:

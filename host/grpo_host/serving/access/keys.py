@@ -10,8 +10,7 @@ import math
 import re
 import secrets
 import time
-from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +19,7 @@ from sqlalchemy import func, insert, select, update
 
 from grpo_host.serving.access.caller import ANONYMOUS, Key, Scope
 from grpo_host.serving.access.owners import adopt, owned
-from grpo_host.storage.database import NO_ANSWER, unreachable, writing
+from grpo_host.storage.database import reading, writing
 from grpo_host.storage.tables import keys as _keys
 
 if TYPE_CHECKING:
@@ -137,12 +136,12 @@ class KeyStore:
 
     async def anonymous(self) -> int:
         """How many conversations were begun before there were keys and belong to nobody."""
-        async with self.engine.connect() as connection:
+        async with reading(self.engine) as connection:
             return await owned(connection, ANONYMOUS.owner)
 
     async def list(self) -> Sequence[KeyRecord]:
         """All keys, revoked ones too, the oldest first."""
-        async with self.engine.connect() as connection:
+        async with reading(self.engine) as connection:
             rows = await connection.execute(select(_keys).order_by(_keys.c.created, _keys.c.id))
             return [_record(row) for row in rows]
 
@@ -160,7 +159,7 @@ class KeyStore:
     async def any_exist(self) -> bool:
         """Whether there is or ever was a key: from then on nobody is served without one."""
         if not self._any and time.monotonic() - self._checked_any > CACHE_SECONDS:
-            async with self._reading() as connection:
+            async with reading(self.engine) as connection:
                 self._any = bool(await connection.scalar(select(func.count()).select_from(_keys)))
             self._checked_any = time.monotonic()
         return self._any
@@ -168,7 +167,7 @@ class KeyStore:
     async def any_valid(self) -> bool:
         """Whether somebody can get in with a key."""
         query = select(func.count()).select_from(_keys).where(*_valid())
-        async with self.engine.connect() as connection:
+        async with reading(self.engine) as connection:
             return bool(await connection.scalar(query))
 
     def forget(self) -> None:
@@ -221,16 +220,8 @@ class KeyStore:
         known = self._known[identifier] = await asyncio.shield(reading)
         return known
 
-    @asynccontextmanager
-    async def _reading(self) -> AsyncIterator[AsyncConnection]:
-        try:
-            async with self.engine.connect() as connection:
-                yield connection
-        except NO_ANSWER as problem:
-            raise unreachable(self.engine, problem) from problem
-
     async def _read(self, identifier: str) -> _Known | None:
-        async with self._reading() as connection:
+        async with reading(self.engine) as connection:
             row = (await connection.execute(select(_keys).where(_keys.c.id == identifier))).one_or_none()
         if row is None:
             return None

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import func, select
 
 from grpo_host.agents.tracing import SERVED
-from grpo_host.storage.database import NO_ANSWER, insert_for, writing
+from grpo_host.storage.database import NO_ANSWER, insert_for, reading, writing
 from grpo_host.storage.tables import usage as _usage
 
 if TYPE_CHECKING:
@@ -116,6 +116,6 @@ async def used(engine: AsyncEngine, days: int) -> dict[str, Used]:
     first = time.strftime("%Y-%m-%d", time.gmtime(time.time() - (days - 1) * 86_400))
     sums = [func.sum(_usage.c[name]) for name in _COUNTS]
     query = select(_usage.c.owner, *sums).where(_usage.c.day >= first).group_by(_usage.c.owner)
-    async with engine.connect() as connection:
+    async with reading(engine) as connection:
         found = {row[0]: Used(*map(int, row[1:])) for row in await connection.execute(query)}
     return dict(sorted(found.items(), key=lambda item: -(item[1].input_tokens + item[1].output_tokens)))

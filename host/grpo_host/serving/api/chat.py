@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import AsyncIterator
+from functools import partial
 from typing import Annotated, Any
 
 import orjson
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 
 from grpo_host.chat.store import ConversationRecord
-from grpo_host.openai_protocol.chunks import begun, sent_event
+from grpo_host.openai_protocol.chunks import sent_event
 from grpo_host.openai_protocol.errors import ApiError
 from grpo_host.openai_protocol.tool_runs import ToolRun
 from grpo_host.serving.access.caller import Scope
 from grpo_host.serving.api.conversations import Opened, Turn
-from grpo_host.serving.http.admission import shutting_down
 from grpo_host.serving.http.endpoint import Call, Endpoint
-from grpo_host.serving.http.errors import answered
-from grpo_sdk.errors import GrpoError
+from grpo_host.serving.http.event_stream import Put, event_stream
 
 Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00]*$")]
 
@@ -234,7 +231,8 @@ async def chat(call: Call) -> ChatResponse | Response:
     """The answer, whole or as server-sent events."""
     request = _with_header(call, call.body)
     if request.stream:
-        return StreamingResponse(await begun(_events(call, request)), media_type="text/event-stream")
+        work = partial(_streamed, call, request)
+        return await event_stream(call, work, lambda problem: _failure(problem, call))
     async with call.services.chat.open(request.turn(), call.key) as opened:
         said = await opened.answer()
     answer = ChatResponse(
@@ -316,32 +314,17 @@ def _head(record: ConversationRecord) -> dict[str, Any]:
     }
 
 
-async def _events(call: Call, request: ChatRequest) -> AsyncIterator[bytes]:
-    """The answer's pieces, and at the end the whole. What fails before the first piece is raised."""
-    told = False
-    try:
-        async with call.services.chat.open(request.turn(), call.key) as opened:
-            text = ""
-            async for piece in opened.pieces():
-                told = True
-                if isinstance(piece, str):
-                    text += piece
-                    yield _event(opened, delta=piece)
-                else:
-                    ended = piece.finish_reason
-                    yield _event(opened, response=text, tool_runs=piece.tool_runs, finish_reason=ended)
-    except asyncio.CancelledError:
-        if not told or not call.services.admission.cuts():
-            raise
-        yield _failure(shutting_down(), call)
-    except GrpoError as problem:
-        if not told:
-            raise
-        yield _failure(answered(problem, f"request {call.request_id}"), call)
-    except Exception:
-        if not told:
-            raise
-        yield _failure(ApiError(500, "internal_error", "the answer failed"), call)
+async def _streamed(call: Call, request: ChatRequest, put: Put) -> None:
+    """The answer's pieces, and at the end the whole."""
+    async with call.services.chat.open(request.turn(), call.key) as opened:
+        text = ""
+        async for piece in opened.pieces():
+            if isinstance(piece, str):
+                text += piece
+                put(_event(opened, delta=piece))
+            else:
+                ended = piece.finish_reason
+                put(_event(opened, response=text, tool_runs=piece.tool_runs, finish_reason=ended))
 
 
 def _event(opened: Opened, **values: Any) -> bytes:

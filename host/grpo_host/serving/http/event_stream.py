@@ -1,4 +1,4 @@
-"""Answers as server-sent events, as they come, for both protocols of ``/v1``."""
+"""Answers as server-sent events, as they come, for ``/v1`` and ``/api/chat``."""
 
 from __future__ import annotations
 

@@ -18,8 +18,8 @@ from sqlalchemy import Select, func, insert, select, update
 
 from grpo_host.runs.directory import new_run_id
 from grpo_host.serving.jobs.record import Job, JobPlan, State
-from grpo_host.storage.database import NO_ANSWER, unreachable, writing
 from grpo_host.storage.database import now as database_time
+from grpo_host.storage.database import reached, reading, writing
 from grpo_host.storage.tables import PLACE, jobs, places
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class JobStore:
 
     async def config(self, job_id: str) -> str:
         """The text of the job's agent.yaml, without ``output``."""
-        async with self._connected() as connection:
+        async with reading(self._engine) as connection:
             return str(await connection.scalar(select(jobs.c.config).where(jobs.c.id == job_id)))
 
     async def ask_to_cancel(self, job_id: str) -> Job | None:
@@ -102,7 +102,7 @@ class JobStore:
 
     async def something_to_do(self) -> bool:
         """Whether ``take`` may find a job, asked without a lock."""
-        async with self._connected() as connection:
+        async with reading(self._engine) as connection:
             now = await database_time(connection)
             query = select(places.c.name).where(
                 places.c.name == PLACE,
@@ -155,7 +155,7 @@ class JobStore:
 
     async def wants_cancel(self, job_id: str) -> bool:
         """Whether somebody asked for the job to be cancelled."""
-        async with self._connected() as connection:
+        async with reading(self._engine) as connection:
             return bool(await connection.scalar(select(jobs.c.cancel).where(jobs.c.id == job_id)))
 
     async def settle(
@@ -195,29 +195,19 @@ class JobStore:
         )
 
     async def _read(self, query: Select[Any]) -> Sequence[Job]:
-        async with self._connected() as connection:
+        async with reading(self._engine) as connection:
             return [_job(row) for row in await connection.execute(query)]
-
-    @asynccontextmanager
-    async def _connected(self) -> AsyncIterator[AsyncConnection]:
-        try:
-            async with self._engine.connect() as connection:
-                yield connection
-        except NO_ANSWER as problem:
-            raise unreachable(self._engine, problem) from problem
 
     @asynccontextmanager
     async def _place(self) -> AsyncIterator[tuple[AsyncConnection, Any, float]]:
         """A transaction that no other process's runs beside; the row of the place, and the time."""
-        try:
+        with reached(self._engine):
             async with writing(self._engine) as connection:
                 rows = await connection.execute(
                     select(places).where(places.c.name == PLACE).with_for_update()
                 )
                 # The time comes after the lock: it may have been waited for.
                 yield connection, rows.one(), await database_time(connection)
-        except NO_ANSWER as problem:
-            raise unreachable(self._engine, problem) from problem
 
 
 def _jobs(owner: str | None) -> Select[Any]:

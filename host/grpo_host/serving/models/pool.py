@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from grpo_host.agents.agent import Agent, AgentLimits
 from grpo_host.agents.session import whole_reply
-from grpo_host.assembly.agent import limits_from_config, sampling_from_config
+from grpo_host.assembly.agent import limits_from_config, local_model_from_config, sampling_from_config
 from grpo_host.assembly.from_yaml import build_strategy
 from grpo_host.assembly.served_tools import ServedTools, lacks_tools_of_episodes, served_tools
 from grpo_host.backends.local_model import AUTO, LocalModel
@@ -222,17 +222,8 @@ class ModelPool(Part):
             spec = ModelSpec(entry.model, context=self._model.context)
             slot = self._slots[entry.id] = _Slot(entry, _RemoteModel(spec, self._backend, self._registry))
             return slot
-        own = entry.model == self._model.name
-        model = LocalModel(
-            entry.model,
-            backend=self._backend.name,
-            options=self._backend.options,
-            adapter=entry.adapter,
-            dtype=self._model.dtype,
-            context=self._model.context,
-            stop=self._model.stop if own else (),
-            tool_format=self._model.tool_format if own else "auto",
-            registry=self._registry,
+        model = local_model_from_config(
+            self._model, self._backend, self._registry, entry.model, entry.adapter
         )
         slot = self._slots[entry.id] = _Slot(entry, model)
         return slot
