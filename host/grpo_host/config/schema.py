@@ -165,6 +165,9 @@ class WarmStartConfig(Section):
     dialogues: Name | None = None
     """A JSONL or SQLite file, relative to agent.yaml, of dialogues to imitate; null: the environment's
     demonstrations."""
+    min_reward: float | None = None
+    """Of recorded or played episodes in ``dialogues``, only those with at least this reward are imitated, as
+    `grpo-host score --out` writes it; null: all that did not fail."""
 
 
 class EarlyStoppingConfig(Section):

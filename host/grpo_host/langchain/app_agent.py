@@ -25,7 +25,7 @@ from grpo_host.langchain.chat import ChatGrpo
 from grpo_host.langchain.episode_source import EpisodeSource
 from grpo_host.langchain.episode_watch import EpisodeWatch
 from grpo_host.langchain.mapping import answer_of, mapped, messages_of, resumed_with, text_of
-from grpo_host.langchain.replay import ReplayedCalls, replayed_tools, turns_of
+from grpo_host.langchain.replay import ReplayedCalls, UnsaidError, replayed_tools, turns_of
 from grpo_host.langchain.telling import Telling
 from grpo_sdk.backend import Backend, FinishReason, Sampling
 from grpo_sdk.errors import ConfigError, ContextOverflowError
@@ -131,12 +131,27 @@ class AppAgent:
         logger.warning("%s", self._warned[0])
 
     async def replay(self, dialogue: Sequence[Message], tools: Sequence[ToolLike]) -> list[TokenSequence]:
+        if not dialogue or dialogue[0]["role"] != "system":
+            return await self._replay(dialogue, tools, [])
+        prompt = dialogue[0]
+        try:  # what was recorded of the app begins with its own prompt
+            return await self._replay(dialogue[1:], tools, [], prompt)
+        except UnsaidError:
+            return await self._replay(dialogue[1:], tools, [prompt])
+
+    async def _replay(
+        self,
+        dialogue: Sequence[Message],
+        tools: Sequence[ToolLike],
+        opening: Sequence[Message],
+        prompt: Message | None = None,
+    ) -> list[TokenSequence]:
+        """``opening`` is told to the app first; ``prompt`` is what it should say itself."""
         limits = replace(self.agent.limits, turns=MANY)
-        calls = ReplayedCalls(replace(self.agent, limits=limits), weight=self._weight)
-        opening = list(dialogue[:1]) if dialogue and dialogue[0]["role"] == "system" else []
+        calls = ReplayedCalls(replace(self.agent, limits=limits), prompt=prompt, weight=self._weight)
         task = Task("demonstration", Unknown())
         conversation = AppConversation(self, calls, task, tools, opening)
-        for new, said in turns_of(dialogue[len(opening) :]):
+        for new, said in turns_of(dialogue):
             calls.left.extend(said)
             try:
                 with replayed_tools(dialogue):
@@ -146,6 +161,8 @@ class AppAgent:
                         f"the app answers after {len(said) - len(calls.left)} of the {len(said)} messages "
                         "that its model says in the demonstration"
                     )
+            except UnsaidError:
+                raise
             except Exception as problem:
                 about = new[-1]["content"] if new else ""
                 raise ConfigError(

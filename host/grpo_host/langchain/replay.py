@@ -28,11 +28,19 @@ _RESULTS: contextvars.ContextVar[Mapping[str, str] | None] = contextvars.Context
 )
 
 
-class ReplayedCalls(ModelCalls):
-    """Model calls that are answered by what was said, in its order."""
+class UnsaidError(Exception):
+    """The app does not say itself what its model heard first."""
 
-    def __init__(self, agent: Agent, **options: Any) -> None:
+
+class ReplayedCalls(ModelCalls):
+    """Model calls that are answered by what was said, in its order.
+
+    The first one must show ``prompt``, if it is given; else it ends with ``UnsaidError``.
+    """
+
+    def __init__(self, agent: Agent, *, prompt: Message | None = None, **options: Any) -> None:
         super().__init__(agent, **options)
+        self._prompt = prompt
         self.left: deque[Message] = deque()
         """What is still to be said."""
 
@@ -41,6 +49,9 @@ class ReplayedCalls(ModelCalls):
     ) -> Reply:
         if not isinstance(session, TokenSession):
             self._refuse("the backend does not speak token ids")
+        if self._prompt is not None and self._prompt not in new:
+            self.end(UnsaidError())
+        self._prompt = None
         if not self.left:
             self._refuse("the app asks its model once more than the demonstration has answers")
         said = self.left.popleft()

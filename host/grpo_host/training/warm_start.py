@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,10 +45,7 @@ def demonstrations(environment: Environment, settings: WarmStartConfig, *, seed:
     ``ConfigError`` if there are none.
     """
     if settings.dialogues is not None:
-        found = [
-            Demonstration(item.conversation, item.id, item.metadata.get("trace"))
-            for item in read_demonstrations(settings.dialogues)
-        ]
+        found = _read(settings.dialogues, settings.min_reward)
     else:
         found = [Demonstration(messages) for messages in environment.demonstrations("train")]
     if not found:
@@ -58,6 +55,31 @@ def demonstrations(environment: Environment, settings: WarmStartConfig, *, seed:
         )
     random.Random(seed).shuffle(found)
     return found[: settings.max_demonstrations]
+
+
+def _read(path: str, min_reward: float | None) -> list[Demonstration]:
+    """The dialogues in ``path``; of episodes those that ended well. Raises ``ConfigError``."""
+    dialogues = read_demonstrations(path)
+    good = [item for item in dialogues if _is_good(item.metadata, min_reward)]
+    which = "that failed" if min_reward is None else f"that failed or have no reward of at least {min_reward}"
+    if not good:
+        raise ConfigError(
+            f"training.warm_start: {path} has only episodes {which}. Score them with grpo-host score --out, "
+            "lower min_reward, or give others"
+        )
+    if len(good) < len(dialogues):
+        left = len(dialogues) - len(good)
+        logger.info("%d of %d episodes in %s are not imitated: those %s", left, len(dialogues), path, which)
+    return [Demonstration(item.conversation, item.id, item.metadata.get("trace")) for item in good]
+
+
+def _is_good(metadata: Mapping[str, Any], min_reward: float | None) -> bool:
+    """Whether a dialogue is to be imitated: one that was written to be imitated is no episode, and is."""
+    if not {"status", "stop_reason", "reward"} <= metadata.keys():
+        return True
+    reward = metadata["reward"]
+    failed = metadata["status"] == "failed"
+    return not failed and (min_reward is None or (reward is not None and reward >= min_reward))
 
 
 def demonstrating(environment: Environment, settings: WarmStartConfig) -> list[Environment]:

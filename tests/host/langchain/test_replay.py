@@ -19,6 +19,7 @@ from grpo_sdk import (
     StepResult,
     Task,
     assistant,
+    system,
     tool_call,
     tool_result,
     user,
@@ -104,6 +105,25 @@ async def test_a_demonstration_has_the_tokens_of_the_episode_in_which_it_was_sai
     ]
     assert [item.role for item in replayed] == ["desk"]
     assert refund.invoke({"order": "B1"}) == "B1 is refunded"  # tools are as ever afterwards
+
+
+async def test_what_was_recorded_of_the_app_is_replayed_with_its_system_prompt_once(tokens):
+    dialogue = [system("Help."), *DIALOGUE]  # as its model heard it
+    agent = agent_of(tokens(str))
+
+    [recorded] = await agent.replay(dialogue, ())
+    [demonstrated] = await agent.replay(DIALOGUE, ())
+
+    assert recorded.ids == demonstrated.ids
+
+
+async def test_a_system_message_that_the_app_does_not_say_itself_is_told_to_it(tokens):
+    agent = agent_of(tokens(str))
+
+    [sequence] = await agent.replay([system("Be brief."), *DIALOGUE], ())
+
+    said = agent.backend.tokenizer.decode(sequence.ids)
+    assert [said.count(text) for text in ("Help.", "Be brief.")] == [1, 1]
 
 
 async def test_what_the_task_would_tell_is_empty(tokens):

@@ -9,8 +9,9 @@ import pytest
 pytest.importorskip("torch")
 
 from grpo_host.config.schema import WarmStartConfig
-from grpo_sdk import assistant, user
+from grpo_sdk import Task, Trajectory, assistant, user
 from grpo_sdk.errors import ConfigError
+from grpo_sdk.trajectory import StopReason
 
 OWN = [[user(f"question {n}"), assistant(f"answer {n}")] for n in range(6)]
 
@@ -57,6 +58,40 @@ def test_dialogues_of_a_file_are_imitated_instead(found, dialogues, own):
     imitated = found(own=own, dialogues=dialogues)
     expected = [[user("Hi"), assistant("Hello")], OWN[0] + OWN[1]]
     assert sorted(map(str, imitated)) == sorted(map(str, expected))
+
+
+def episode(answer, *, reward=None, status="completed") -> Trajectory:
+    reason = StopReason.ERROR if status == "failed" else StopReason.DONE
+    messages = [user("Where is it?"), assistant(answer)]
+    return Trajectory(answer, "shop", Task("t"), status, reason, messages, reward=reward)
+
+
+@pytest.fixture
+def episodes(tmp_path):
+    path = tmp_path / "scored.jsonl"
+    played = [
+        episode("liked", reward=1.0),
+        episode("disliked", reward=0.0),
+        episode("not scored"),
+        episode("failed", reward=1.0, status="failed"),
+    ]
+    path.write_bytes(b"\n".join(item.to_json() for item in played))
+    return str(path)
+
+
+@pytest.mark.model
+@pytest.mark.parametrize(
+    ("min_reward", "expected"), [(None, ["disliked", "liked", "not scored"]), (0.5, ["liked"])]
+)
+def test_of_episodes_those_that_ended_well_are_imitated(found, episodes, min_reward, expected):
+    imitated = found(dialogues=episodes, min_reward=min_reward)
+    assert sorted(messages[-1]["content"] for messages in imitated) == expected
+
+
+@pytest.mark.model
+def test_episodes_none_of_which_ended_well_are_an_error(found, episodes):
+    with pytest.raises(ConfigError, match=r"only episodes that failed or have no reward of at least 2\.0"):
+        found(dialogues=episodes, min_reward=2.0)
 
 
 @pytest.mark.model
