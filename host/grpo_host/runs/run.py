@@ -95,6 +95,16 @@ class Run:
         """How many training steps it was asked for."""
         return 0 if self.is_evaluation else int(self.config.get("training", {}).get("steps", 0))
 
+    @property
+    def seconds_left(self) -> float | None:
+        """How long the steps that are missing will take, as those so far did; None if that cannot be told."""
+        lines = self.metric_lines()
+        times = [line["time"] for line in lines if line.get("time")]
+        if self.state != "running" or len(times) < 2 or not self.planned_steps:
+            return None
+        missing = max(0, self.planned_steps - lines[-1]["step"])
+        return float((times[-1] - times[0]) / (len(times) - 1) * missing)
+
     def metric_lines(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl that are complete, one a step."""
         return self._lines()

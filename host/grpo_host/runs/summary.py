@@ -37,10 +37,9 @@ def _state(run: Run) -> Iterator[str]:
     lines = run.metric_lines()
     step = lines[-1]["step"] if lines else 0
     yield f"{run.state}, step {step} of {run.planned_steps}" if run.planned_steps else run.state
-    times = [line["time"] for line in lines if line.get("time")]
-    if run.state == "running" and len(times) > 1:
-        left = (times[-1] - times[0]) / (len(times) - 1) * (run.planned_steps - step)
-        yield f"about {left / 60:.0f} min left"
+    left = run.seconds_left
+    if left is not None:
+        yield f"about {left:.0f} s left" if left < 90 else f"about {left / 60:.0f} min left"
 
 
 def _curve(run: Run, width: int) -> Iterator[str]:

@@ -39,6 +39,18 @@ def test_a_run_that_is_looked_at_can_be_held_at_the_same_time(directory) -> None
     assert run.state == "stopped"
 
 
+def test_a_run_that_trains_says_how_long_it_still_takes(directory) -> None:
+    run = Run(directory.path)
+    directory.append_metrics({"step": 1, "time": 100.0})
+    directory.acquire()
+    assert run.seconds_left is None, "one step tells nothing"
+    for step in (2, 3):
+        directory.append_metrics({"step": step, "time": 100.0 + 20 * (step - 1)})
+    assert run.seconds_left == 6 * 20
+    directory.release()
+    assert run.seconds_left is None
+
+
 def test_lines_are_read_as_they_come_without_damaged_ones_and_anew_when_rewritten(directory) -> None:
     run = Run(directory.path)
     assert run.metric_lines() == []

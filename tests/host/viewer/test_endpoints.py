@@ -71,6 +71,9 @@ def test_a_run_that_is_held_by_a_process_is_running(viewer, make_run) -> None:
     directory.acquire()
     try:
         assert viewer.get(ONE)["state"] == "running"
+        for step in (1, 2):
+            directory.append_metrics({"step": step, "time": 10.0 * step})
+        assert viewer.get(ONE)["seconds_left"] == 20.0
     finally:
         directory.release()
 

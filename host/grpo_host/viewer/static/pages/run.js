@@ -85,6 +85,7 @@ const Facts = ({ about, live }) => {
     Model: about.model ?? about.config?.model, Environment: about.environment ?? about.config?.environment?.name,
     Steps: about.planned_steps ? `${number(live.steps)} of ${number(about.planned_steps)}` : number(live.steps),
     Started: about.started ? ago(about.started) : null, Took: seconds ? duration(seconds) : null,
+    Left: typeof about.seconds_left === "number" && (live.state ?? about.state) === "running" ? `about ${duration(about.seconds_left)}` : null,
     Index: live.index?.state === "indexing" ? `${percent(live.index.share)}, ${duration(live.index.seconds_left)} left` : null,
   };
   return html`<dl class="facts">${Object.entries(facts).filter(([, value]) => value).map(([name, value]) =>

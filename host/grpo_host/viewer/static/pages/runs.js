@@ -1,7 +1,7 @@
 // All runs: how each went, and what was set otherwise.
 import { html, useEffect, useState } from "../lib/html.js";
 import { getJson, useJson } from "../lib/api.js";
-import { ago, date, number, plural, size } from "../lib/format.js";
+import { ago, date, duration, number, plural, size } from "../lib/format.js";
 import { go, link, replace } from "../lib/route.js";
 import { Chips, Interval, Loaded, Sparkline, State } from "../parts/common.js";
 
@@ -48,7 +48,7 @@ const useRuns = () => {
 const Row = ({ run, chosen, choose }) => html`<tr>
   <td class="choose"><input type="checkbox" aria-label=${`Choose ${run.name} ${run.id}`} checked=${chosen} onChange=${choose} /></td>
   <th scope="row" data-label="Run"><a href=${link(["run", run.id])}>${run.name || run.id}</a><small>${run.id}</small></th>
-  <td data-label="State"><${State} state=${run.state} /><small>${ago(run.started)}</small></td>
+  <td data-label="State"><${State} state=${run.state} /><small>${typeof run.seconds_left === "number" ? `about ${duration(run.seconds_left)} left` : ago(run.started)}</small></td>
   <td data-label="Steps" class="number">${number(run.steps)}${run.planned_steps && run.planned_steps !== run.steps ? html`<small>of ${number(run.planned_steps)}</small>` : null}</td>
   <td data-label="Reward"><${Sparkline} values=${run.curve} label="Reward" /></td>
   <td data-label="Held-out before">${run.before ? html`<${Interval} ...${run.before} value=${run.before.reward} />` : html`<span class="dim">–</span>`}</td>
