@@ -12,6 +12,7 @@ from grpo_environments.bridges.openenv import OpenEnvEnvironment
 from grpo_environments.bridges.reasoning_gym import ReasoningGymEnvironment
 from grpo_environments.bridges.tau2 import Tau2Environment
 from grpo_environments.bridges.textarena import TextArenaEnvironment
+from grpo_environments.bridges.verifiers import VerifiersEnvironment
 from grpo_environments.curricula import DropSolved, RaiseLevel
 from grpo_environments.dataset.environment import DatasetEnvironment
 from grpo_environments.order_desk.environment import OrderDeskEnvironment
@@ -35,6 +36,7 @@ def grpo_environments() -> Mapping[str, EnvironmentFactory]:
         "tau2": Tau2Environment,
         "textarena": TextArenaEnvironment,
         "openenv": OpenEnvEnvironment,
+        "verifiers": VerifiersEnvironment,
     }
 
 

@@ -34,22 +34,29 @@ def main() -> int:
         os.kill(os.getpid(), signal.SIGSYS)  # says that this machine has none for unprivileged users
     for name, most in limits["limits"].items():
         resource.setrlimit(getattr(resource, name), (most, most))
-    return run(sys.stdin.read())
-
-
-def run(code: str) -> int:
-    """Run ``code`` as a program; the value of a last expression is printed, as an interpreter does."""
+    programs = os.fdopen(os.dup(0), encoding="utf-8")
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    linecache.cache["<code>"] = (len(code), None, code.splitlines(keepends=True), "<code>")  # for tracebacks
-    names = {"__name__": "__main__"}
+    names: dict[str, object] = {"__name__": "__main__"}
+    if not limits["session"]:
+        return run(programs.read(), names, "<code>")
+    for number, line in enumerate(programs, 1):  # of a session: each may use what the ones before defined
+        end, code = json.loads(line)
+        status = run(code, names, f"<code {number}>")
+        print(f"\n{end} {status}", flush=True)  # noqa: T201
+    return 0
+
+
+def run(code: str, names: dict[str, object], file: str) -> int:
+    """Run ``code`` as a program; the value of a last expression is printed, as an interpreter does."""
+    linecache.cache[file] = (len(code), None, code.splitlines(keepends=True), file)  # for tracebacks
     try:
-        tree = ast.parse(code, "<code>")
+        tree = ast.parse(code, file)
         last = tree.body[-1] if tree.body else None
         if isinstance(last, ast.Expr):
             tree.body.pop()
-        exec(compile(tree, "<code>", "exec"), names)  # noqa: S102 - what it is for
+        exec(compile(tree, file, "exec"), names)  # noqa: S102 - what it is for
         if isinstance(last, ast.Expr):
-            value = eval(compile(ast.Expression(last.value), "<code>", "eval"), names)  # noqa: S307
+            value = eval(compile(ast.Expression(last.value), file, "eval"), names)  # noqa: S307
             if value is not None:
                 print(repr(value))  # noqa: T201
     except SystemExit as ended:

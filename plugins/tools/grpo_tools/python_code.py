@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import secrets
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
-from functools import cache
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from functools import cache, partial
 from pathlib import Path
+from typing import Literal
 
+from grpo_sdk.bundles import ToolBundle
 from grpo_sdk.errors import ConfigError
 from grpo_sdk.tools import ToolCallError
 
@@ -29,13 +32,18 @@ def python_tool(
     file_mb: int = 16,
     output_chars: int = 16_000,
     network: bool = False,
-) -> Callable[[str], Awaitable[str]]:
-    """Python code that the model writes, run in a process of its own, which keeps nothing between calls.
+    per: Literal["call", "episode"] = "call",
+) -> Callable[[str], Awaitable[str]] | ToolBundle:
+    """Python code that the model writes, run in a process of its own.
 
-    The process ends after ``seconds``, ``cpu_seconds`` of CPU time or ``output_chars`` of output, has at most
-    ``memory_mb`` of memory and files of at most ``file_mb``, an empty directory that is deleted afterwards,
-    and none of this process's environment variables. Without ``network`` it is in namespaces of its own: it
-    reaches no network, and sees no other process. It imports what is installed beside grpo-host.
+    ``per``: a process for each call, which keeps nothing; or one for each episode, whose programs use what
+    the ones before defined, one after the other. A process that is ended takes what it knew with it.
+
+    The process ends after ``seconds``, ``cpu_seconds`` of CPU time (of an episode: of all its programs) or
+    ``output_chars`` of output, has at most ``memory_mb`` of memory and files of at most ``file_mb``, an empty
+    directory that is deleted afterwards, and none of this process's environment variables. Without
+    ``network`` it is in namespaces of its own: it reaches no network, and sees no other process. It imports
+    what is installed beside grpo-host.
 
     It is no sandbox: the code can read and write all files that this user can, and use what they give it (a
     key, a socket of Docker's). For code that you do not trust, run grpo-host in a container. Linux only.
@@ -52,7 +60,9 @@ def python_tool(
         "RLIMIT_NOFILE": OPEN_FILES,
         "RLIMIT_CORE": 0,
     }
-    asked = json.dumps({"network": network, "limits": limits})
+    asked = json.dumps({"network": network, "limits": limits, "session": per == "episode"})
+    if per == "episode":
+        return ToolBundle(partial(_session, asked, seconds, cpu_seconds, output_chars), per="episode")
 
     async def python(code: str) -> str:
         """Run Python code, and get what it prints or the value of its last line. No call keeps anything.
@@ -80,7 +90,7 @@ def python_tool(
 
 @cache
 def _require_namespaces() -> None:
-    asked = json.dumps({"network": False, "limits": {}})
+    asked = json.dumps({"network": False, "limits": {}, "session": False})
     tried = subprocess.run([sys.executable, "-I", str(CHILD), asked], input=b"", timeout=60)  # noqa: S603
     if tried.returncode == -signal.SIGSYS:
         raise ConfigError(
@@ -109,6 +119,81 @@ async def _started(asked: str, directory: str) -> asyncio.subprocess.Process:
         env=environment,
         start_new_session=True,
     )  # fmt: skip
+
+
+@asynccontextmanager
+async def _session(
+    asked: str, seconds: float, cpu_seconds: int, output_chars: int
+) -> AsyncIterator[Callable[[str], Awaitable[str]]]:
+    """The tool of one episode, whose process is started by its first program."""
+    process: asyncio.subprocess.Process | None = None
+    one_after_the_other = asyncio.Lock()
+    with tempfile.TemporaryDirectory(prefix="grpo-python-", ignore_cleanup_errors=True) as directory:
+
+        async def python(code: str) -> str:
+            """Run Python code, and get what it prints or the value of its last line. Names are kept.
+
+            Args:
+                code: The program.
+            """
+            nonlocal process
+            async with one_after_the_other:
+                if process is None:
+                    process = await _started(asked, directory)
+                try:
+                    async with asyncio.timeout(seconds):
+                        output, status = await _run_next(process, code, output_chars)
+                except TimeoutError:
+                    output, status = "", "late"
+                except asyncio.CancelledError:  # its program still runs: it can take no other
+                    ended, process = process, None
+                    await _ended(ended)
+                    raise
+                if isinstance(status, int):
+                    return _answer(output, status, cpu_seconds)
+                ended, process = process, None
+                await _ended(ended)
+            lost = "what earlier programs defined is lost"
+            if status == "late":
+                raise ToolCallError(f"the program took more than {seconds:g} s, and was ended: {lost}")
+            if status == "long":
+                why = f"it printed more than {output_chars} characters"
+                raise ToolCallError(f"{output}\n[the program was ended: {why}; {lost}]")
+            try:
+                _answer(output, ended.returncode or 0, cpu_seconds)
+            except ToolCallError as problem:
+                raise ToolCallError(f"{problem}\n[{lost}]") from None
+            raise ToolCallError(f"{output.rstrip()}\n[the program ended its process; {lost}]".lstrip())
+
+        try:
+            yield python
+        finally:
+            if process is not None:
+                await _ended(process)
+
+
+async def _run_next(
+    process: asyncio.subprocess.Process, code: str, most: int
+) -> tuple[str, int | Literal["late", "long", "gone"]]:
+    """What one program of a session prints, and its exit code, or why there is none."""
+    stdin, stdout = process.stdin, process.stdout
+    if stdin is None or stdout is None:
+        raise RuntimeError("the process has no pipes")
+    end = secrets.token_hex(16)
+    with suppress(BrokenPipeError, ConnectionResetError):
+        stdin.write(json.dumps([end, code]).encode() + b"\n")
+        await stdin.drain()
+    heard = b""
+    while piece := await stdout.read(65_536):
+        heard += piece
+        text = heard.decode("utf-8", "replace")
+        output, ended, status = text.partition(f"\n{end} ")
+        if len(output) > most:
+            return output[:most], "long"
+        if ended and status.endswith("\n"):
+            return output, int(status)
+    await process.wait()
+    return heard.decode("utf-8", "replace"), "gone"
 
 
 async def _talk(process: asyncio.subprocess.Process, code: str, most: int) -> tuple[str, bool]:

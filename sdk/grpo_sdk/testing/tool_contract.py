@@ -8,16 +8,23 @@ class TestDice(ToolContract):
 
     def make(self):
         return dice_tool()
+
+``make`` may also return what a factory of several tools does: a list, or a ``ToolBundle``, which each test
+opens and closes as the host does. ``tool`` names the one that ``arguments`` are for.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, ClassVar
 
-from grpo_sdk.messages import Message, tool_call
+from grpo_sdk.bundles import CLOSE_SECONDS, EpisodeTools, LiveBundle, ToolBundle, as_bundle, bundle_schemas
+from grpo_sdk.deadline import Deadline
+from grpo_sdk.messages import Message, ToolSchema, tool_call
 from grpo_sdk.testing.checks import require, require_description, require_json, skip
 from grpo_sdk.testing.contract import Contract
 from grpo_sdk.toolbox import Toolbox
@@ -34,39 +41,76 @@ class ToolContract(Contract):
     """A call that works."""
     invalid_arguments: ClassVar[Sequence[Mapping[str, Any]]] = ()
     """Calls that do not; the model has to be told why."""
+    tool: ClassVar[str] = ""
+    """Of several tools, the one that is called; empty: the first."""
 
-    def make(self) -> ToolLike:
-        """Make a new instance of the tool under test."""
+    def make(self) -> ToolLike | Sequence[ToolLike] | ToolBundle:
+        """Make a new instance of the tool under test, or of several."""
         raise NotImplementedError(f"{type(self).__name__} needs def make(self) returning the tool")
 
     def call(self, *calls: Mapping[str, Any] | str) -> list[tuple[Message, ToolRun]]:
         """Make the tool and call it as the host does, all ``calls`` at once; a text is sent as it is."""
-        toolbox = Toolbox([self.make()], LIMITS)
-        texts = (call if isinstance(call, str) else json.dumps(call) for call in calls)
-        asked = [tool_call(toolbox.names[0], text, f"call_{n}") for n, text in enumerate(texts)]
-        return self.run(toolbox.run(asked))
+        texts = [call if isinstance(call, str) else json.dumps(call) for call in calls]
+
+        async def answered() -> list[tuple[Message, ToolRun]]:
+            async with self._opened() as toolbox, EpisodeTools():
+                return await self._asked(toolbox, texts)
+
+        return self.run(answered())
+
+    def schemas(self) -> list[ToolSchema]:
+        """What the model is shown of each tool."""
+
+        async def shown() -> list[ToolSchema]:
+            async with self._opened() as toolbox:
+                return toolbox.schemas
+
+        return self.run(shown())
 
     def schema(self) -> dict[str, Any]:
-        """The function schema that the model is shown."""
-        return Toolbox([self.make()]).schemas[0]["function"]
+        """The function schema that the model is shown of the tool that is called."""
+        found = {schema["function"]["name"]: schema["function"] for schema in self.schemas()}
+        return found[self.tool or next(iter(found))]
+
+    @asynccontextmanager
+    async def _opened(self) -> AsyncIterator[Toolbox]:
+        """All tools; those of a bundle are opened by the first call, and closed."""
+        made: Any = self.make()
+        bundle = as_bundle(made, self.make)
+        if bundle is None:
+            yield Toolbox(made if isinstance(made, list | tuple) else [made], LIMITS)
+            return
+        live = LiveBundle("the bundle", bundle, await bundle_schemas("the bundle", bundle))
+        try:
+            yield Toolbox(live.tools, LIMITS)
+        finally:
+            await live.close()
+
+    async def _asked(self, toolbox: Toolbox, texts: Sequence[str]) -> list[tuple[Message, ToolRun]]:
+        name = self.tool or toolbox.names[0]
+        require(name in toolbox, f"tool names {name}; there are {', '.join(toolbox.names)}")
+        return await toolbox.run([tool_call(name, text, f"call_{n}") for n, text in enumerate(texts)])
 
     def test_it_has_a_name_that_every_provider_accepts(self) -> None:
         """Fix: letters, digits, ``_`` and ``-``, at most 64: rename the function or the tool."""
-        name = self.schema()["name"]
-        require(re.fullmatch(r"[a-zA-Z0-9_-]{1,64}", name), f"{name!r} is no name for a tool")
+        for schema in self.schemas():
+            name = schema["function"]["name"]
+            require(re.fullmatch(r"[a-zA-Z0-9_-]{1,64}", name), f"{name!r} is no name for a tool")
 
     def test_the_model_is_told_what_it_does(self) -> None:
         """Fix: write a docstring: it is all that the model knows of the tool."""
-        require_description(self.schema())
+        for schema in self.schemas():
+            require_description(schema["function"])
 
     def test_every_argument_is_described(self) -> None:
         """Fix: annotate every parameter and describe it under ``Args:`` in the docstring."""
-        schema = self.schema()
-        require_json(schema, "the schema")
-        for name, value in schema.get("parameters", {}).get("properties", {}).items():
-            typed = {"type", "anyOf", "allOf", "oneOf", "enum", "$ref"} & set(value)
-            require(typed, f'the argument "{name}" has no type: annotate the parameter')
-            require(value.get("description"), f'the argument "{name}" has no description under "Args:"')
+        for schema in self.schemas():
+            function = schema["function"]
+            require_json(function, "the schema")
+            for name, value in function.get("parameters", {}).get("properties", {}).items():
+                typed = {"type", "anyOf", "allOf", "oneOf", "enum", "$ref"} & set(value)
+                require(typed, f'the argument "{name}" has no type: annotate the parameter')
+                require(value.get("description"), f'the argument "{name}" has no description under "Args:"')
 
     def test_a_valid_call_works(self) -> None:
         """Fix: set ``arguments`` to a call that works, and see what it answers here."""
@@ -100,3 +144,40 @@ class ToolContract(Contract):
         """Fix: the host does this itself; a failure here is a bug in grpo_sdk."""
         [(message, run)] = self.call("{not json")
         require(run.error and message["role"] == "tool", "a malformed call got no error message")
+
+    def test_two_episodes_at_once_have_their_own(self) -> None:
+        """Fix: make what an episode keeps, and its tools, within the bundle's ``open``."""
+        if getattr(as_bundle(self.make(), self.make), "per", "") != "episode":
+            skip("make returns no bundle that is opened for each episode")
+
+        async def episode(toolbox: Toolbox, both: asyncio.Barrier) -> tuple[Message, ToolRun]:
+            async with EpisodeTools():
+                [answer] = await self._asked(toolbox, [json.dumps(self.arguments)])
+                await both.wait()  # each is open while the other is
+                return answer
+
+        async def played() -> list[tuple[Message, ToolRun]]:
+            async with self._opened() as toolbox:
+                both = asyncio.Barrier(2)
+                return await asyncio.gather(*(episode(toolbox, both) for _ in range(2)))
+
+        for message, run in self.run(played()):
+            require(run.error is None, f"a call in one of two episodes failed: {message['content']}")
+
+    def test_closing_works(self) -> None:
+        """Fix: what follows the ``yield`` of an opening must not raise, nor take more than 10 s."""
+        bundle = as_bundle(self.make(), self.make)
+        if bundle is None:
+            skip("make returns nothing that is opened")
+
+        async def closed() -> None:
+            opening = bundle.open()
+            if isinstance(opening, AbstractAsyncContextManager):
+                await opening.__aenter__()
+                with Deadline(CLOSE_SECONDS):
+                    await opening.__aexit__(None, None, None)
+
+        try:
+            self.run(closed())
+        except Exception as problem:
+            require(False, f"closing failed: {type(problem).__name__}: {problem}")

@@ -43,6 +43,26 @@ class TestPython(ToolContract):
         return python_tool(seconds=60)
 
 
+class TestPythonOfAnEpisode(TestPython):
+    def make(self):
+        return python_tool(seconds=60, per="episode")
+
+
+def in_one_episode(*codes: str, seconds: float = 60.0, **options) -> list[str]:
+    """What programs of one session answer, one after the other."""
+
+    async def session() -> list[str]:
+        async with python_tool(per="episode", seconds=seconds, **options).open() as python:
+            toolbox = Toolbox([python], ToolLimits(seconds=120, output_chars=100_000))
+            said = []
+            for code in codes:
+                [(message, _)] = await toolbox.run([tool_call("python", json.dumps({"code": code}), "c")])
+                said.append(message["content"])
+            return said
+
+    return asyncio.run(session())
+
+
 def answers(*codes: str, seconds: float = 60.0, **options) -> list[str]:
     toolbox = Toolbox(
         [python_tool(seconds=seconds, **options)], ToolLimits(seconds=120, output_chars=100_000)
@@ -175,3 +195,33 @@ def test_another_system_is_refused(monkeypatch):
 
 def test_the_child_is_a_file_of_the_package():
     assert CHILD.is_file()
+
+
+def test_programs_of_an_episode_use_what_earlier_ones_defined():
+    said = in_one_episode("x = 41\nopen('a', 'w').close()", "x + 1", "1 / 0", "import sys; sys.exit(3)", "x")
+    assert said[:2] == ["[nothing was printed]", "42"]
+    assert 'File "<code 3>", line 1' in said[2]
+    assert said[3:] == ["Error: [exit code 3]", "41"]
+
+
+def test_a_session_that_is_ended_says_that_it_lost_what_it_knew_and_begins_anew():
+    lost = "what earlier programs defined is lost"
+    programs = ("x = 1", "import os; os._exit(0)", "x", "print('a' * 2000)", "2")
+    _, ended, unknown, long, answer = in_one_episode(*programs, output_chars=1000)
+    assert ended == f"Error: [the program ended its process; {lost}]"
+    assert "NameError: name 'x' is not defined" in unknown
+    assert long.endswith(f"[the program was ended: it printed more than 1000 characters; {lost}]")
+    assert answer == "2"
+    [late] = in_one_episode("while True: pass", seconds=0.5)
+    assert late == f"Error: the program took more than 0.5 s, and was ended: {lost}"
+
+
+def test_a_program_whose_call_was_given_up_does_not_hold_up_the_next():
+    async def session() -> str:
+        async with python_tool(per="episode", seconds=60).open() as python:
+            first = asyncio.create_task(python("import time; time.sleep(50)"))
+            await asyncio.sleep(0.5)
+            first.cancel()
+            return await python("1 + 1")
+
+    assert asyncio.run(session()) == "2"
