@@ -19,6 +19,7 @@ BENCHES = {
     "dialogues": "index and search of 100,000 dialogues (three minutes)",
     "view": "index and opening of a run of 100,000 trajectories (three minutes)",
     "langchain": "CPU of a model turn of LangChain's create_agent with our chat model, beside ChatOpenAI (two minutes)",
+    "episodes": "2,000 episodes at once in one process, and the memory of 10,000 (two minutes)",
     "gateway": "event loop's lag with 1,000 episodes at once through the gateway (two minutes)",
     "bridges": "whether bridged environments score as the libraries' own code does (five minutes; make bridges)",
     "rollouts": "trajectories/s of vllm, transformers and TRL's own loop (five minutes)",

@@ -51,6 +51,8 @@ class RolloutMetrics:
     rewards: list[float] = field(default_factory=list)
     answers: set[int] = field(default_factory=set)
     """Each task with what the policy said and called, once: its hash, since a long run has many."""
+    loop_lag_p99: float | None = None
+    """How many seconds late the event loop was at the worst but 1 % of the looks at it."""
 
     def add(self, trajectory: Trajectory) -> None:
         """Count one more episode."""
@@ -92,6 +94,7 @@ class RolloutMetrics:
             "failed": self.statuses["failed"],
             "truncated": self.statuses["truncated"],
             "duplicates": 1 - len(self.answers) / max(1, self.episodes),
+            **({"loop_lag_p99": self.loop_lag_p99} if self.loop_lag_p99 is not None else {}),
             **({"success": statistics.fmean(self.successes)} if self.successes else {}),
             **_spread(self.rewards),
         }
@@ -202,7 +205,7 @@ class RolloutEngine:
             return scored
 
         try:
-            with short_collections(), LoopWatch():
+            with short_collections(), LoopWatch() as watch:
                 async with asyncio.TaskGroup() as tasks:
                     running = []
                     for requests in groups:
@@ -218,6 +221,7 @@ class RolloutEngine:
         except ExceptionGroup as problems:
             raise problems.exceptions[0] from problems.exceptions[0].__cause__
         metrics.seconds = time.perf_counter() - started
+        metrics.loop_lag_p99 = watch.lag_p99
         self.total.seconds += metrics.seconds
         return [task.result() for task in running], metrics
 

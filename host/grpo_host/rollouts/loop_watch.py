@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import sys
 import threading
 import time
+from collections import deque
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -26,42 +28,73 @@ BLOCKED_SECONDS = 0.1
 """So long may the loop stand before it counts as blocked."""
 PAUSE_SECONDS = 0.05
 """Between two looks."""
+LOOKS = 20_000
+"""That are kept: those of a quarter of an hour."""
 
 _ROLLOUTS = f"{Path(__file__).parent}/"
 _HOST = f"{Path(__file__).parent.parent}/"
 _lock = threading.Lock()
-_watched = 0
 
 
 class LoopWatch:
-    """``with LoopWatch():`` in the loop that is to be watched. One at a time counts; others do nothing."""
+    """``with LoopWatch():`` in the loop that is to be watched, also by several at once.
+
+    One loop at a time is watched: in another one it does nothing.
+    """
 
     def __init__(self) -> None:
+        self._watcher: _Watcher | None = None
+        self._began = 0.0
+
+    def __enter__(self) -> LoopWatch:
+        global _watcher
+        with _lock:
+            loop = asyncio.get_running_loop()
+            if _watcher is None:
+                _watcher = _Watcher(loop)
+            if _watcher.loop is loop:
+                self._watcher = _watcher
+                self._began = time.perf_counter()
+                _watcher.users += 1
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        global _watcher
+        if self._watcher is None:
+            return
+        with _lock:
+            self._watcher.users -= 1
+            if not self._watcher.users:
+                self._watcher.end()
+                _watcher = None
+
+    @property
+    def lag_p99(self) -> float | None:
+        """How many seconds late the loop came to what was due, at the worst but 1 % of the looks."""
+        looks = list(self._watcher.looks) if self._watcher else []
+        lags = sorted(lag for asked, lag in looks if asked >= self._began)
+        return lags[math.ceil(0.99 * len(lags)) - 1] if lags else None
+
+
+class _Watcher:
+    """A thread that looks at a loop."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self.users = 0
+        self.looks: deque[tuple[float, float]] = deque(maxlen=LOOKS)
+        """When, and how many seconds late it was."""
         self._total = 0.0
         self._own: WeakKeyDictionary[asyncio.Task[Any], float] = WeakKeyDictionary()
         self._named: set[str] = set()
         self._over = threading.Event()
-        self._thread: threading.Thread | None = None
-
-    def __enter__(self) -> LoopWatch:
-        global _watched
-        with _lock:
-            _watched += 1
-            if _watched > 1:
-                return self
-        self._loop, self._turner = asyncio.get_running_loop(), threading.get_ident()
+        self._turner = threading.get_ident()
         count_blocked(self._blocked_by_others)
-        self._thread = threading.Thread(target=self._watch, name="grpo-loop-watch", daemon=True)
-        self._thread.start()
-        return self
+        threading.Thread(target=self._watch, name="grpo-loop-watch", daemon=True).start()
 
-    def __exit__(self, *_: object) -> None:
-        global _watched
-        with _lock:
-            _watched -= 1
-        if self._thread is not None:
-            count_blocked(None)
-            self._over.set()
+    def end(self) -> None:
+        count_blocked(None)
+        self._over.set()
 
     def _blocked_by_others(self, task: asyncio.Task[Any]) -> float:
         return self._total - self._own.get(task, 0.0)
@@ -71,16 +104,20 @@ class LoopWatch:
             turned = threading.Event()
             asked = time.perf_counter()
             try:
-                self._loop.call_soon_threadsafe(turned.set)
+                self.loop.call_soon_threadsafe(self._turned, turned, asked)
             except RuntimeError:
                 return  # the loop is closed
             if turned.wait(BLOCKED_SECONDS):
                 continue
-            task = asyncio.current_task(self._loop)
+            task = asyncio.current_task(self.loop)
             self._name(sys._current_frames().get(self._turner), time.perf_counter() - asked)
             while not turned.wait(PAUSE_SECONDS) and not self._over.is_set():
                 asked = self._count(task, asked)
             self._count(task, asked)
+
+    def _turned(self, turned: threading.Event, asked: float) -> None:
+        self.looks.append((asked, time.perf_counter() - asked))
+        turned.set()
 
     def _name(self, frame: FrameType | None, seconds: float) -> None:
         """Say who it is while it still blocks: it may do so for ever."""
@@ -102,6 +139,9 @@ class LoopWatch:
         if task is not None:
             self._own[task] = self._own.get(task, 0.0) + now - since
         return now
+
+
+_watcher: _Watcher | None = None
 
 
 def _blocker(frame: FrameType | None) -> tuple[str, str]:

@@ -141,3 +141,18 @@ def test_a_deadline_without_a_watch_is_as_ever():
 
     with pytest.raises(TimeoutError):
         asyncio.run(late())
+
+
+def test_how_late_the_loop_was_is_a_metric():
+    _, metrics = play(slow="tool")
+    assert 0.5 < metrics.as_dict()["loop_lag_p99"] < 30
+
+
+async def test_a_loop_is_watched_until_the_last_who_wants_it_has_gone():
+    with LoopWatch():
+        second = LoopWatch()
+        second.__enter__()
+    block(0.4)
+    await asyncio.sleep(0)
+    second.__exit__()
+    assert second.lag_p99 > 0.2

@@ -77,14 +77,13 @@ class GrpoRollouts:
             self._sync(step)
         synced = time.perf_counter()
         groups = self._groups(rows, step)
-        took: float | None = None
         if self.training.max_staleness:
             if not begun:
                 self._ahead.begin(step, groups, policy_version=self.policy.version)
                 self._begin_ahead(step, rows)
-            played, took = self._take(step, groups)
+            played, own = self._take(step, groups)
         else:
-            played = self._play(f"step {step}: rollouts", groups)
+            played, own = self._play(f"step {step}: rollouts", groups)
         all_played = [item for group in played.values() for item in group]
         self.replayed = 0
         for again in range(self.training.dynamic_sampling):
@@ -93,14 +92,14 @@ class GrpoRollouts:
                 break
             self.replayed += len(equal)
             others = self._other_tasks(step, again, equal)
-            anew = self._play(f"step {step}: rollouts again", others)
+            anew, _ = self._play(f"step {step}: rollouts again", others)
             all_played += [item for group in anew.values() for item in group]
             played |= anew
         everyone = gather_played(all_played, self.ranks, self.observers)
         self.order.observe(everyone)
         self.kinds = kind_metrics(everyone)
         waited = time.perf_counter() - synced
-        self.metrics = RolloutMetrics(seconds=took if begun and took is not None else waited)
+        self.metrics = RolloutMetrics(seconds=own.seconds if begun else waited, loop_lag_p99=own.loop_lag_p99)
         for trajectory in everyone:
             self.metrics.add(trajectory)
         sending = time.perf_counter()
@@ -134,13 +133,10 @@ class GrpoRollouts:
 
     def _take(
         self, step: int, groups: Mapping[int, list[EpisodeRequest]]
-    ) -> tuple[dict[int, list[Trajectory]], float]:
+    ) -> tuple[dict[int, list[Trajectory]], RolloutMetrics]:
         total = sum(len(group) for group in groups.values())
         with self.reporter.phase(f"step {step}: rollouts", total) as advance:
-            played, metrics = self._ahead.take(
-                step, list(groups), advance=advance, check=self.interrupt.check
-            )
-        return played, metrics.seconds
+            return self._ahead.take(step, list(groups), advance=advance, check=self.interrupt.check)
 
     def _give_up_unscored(self, played: Sequence[Trajectory]) -> None:
         self.unscored = self.unscored + 1 if all(item.reward is None for item in played) else 0
@@ -151,10 +147,12 @@ class GrpoRollouts:
                 "go on with --resume"
             )
 
-    def _play(self, label: str, groups: Mapping[int, list[EpisodeRequest]]) -> dict[int, list[Trajectory]]:
+    def _play(
+        self, label: str, groups: Mapping[int, list[EpisodeRequest]]
+    ) -> tuple[dict[int, list[Trajectory]], RolloutMetrics]:
         total = sum(len(group) for group in groups.values())
         with self.reporter.phase(label, total) as advance:
-            played, _ = self.loop.run(
+            played, metrics = self.loop.run(
                 self.engine.run(
                     list(groups.values()),
                     policy_version=self.policy.version,
@@ -162,7 +160,7 @@ class GrpoRollouts:
                 ),
                 check=self.interrupt.check,
             )
-        return dict(zip(groups, played, strict=True))
+        return dict(zip(groups, played, strict=True)), metrics
 
     def _is_equal(self, group: Sequence[Trajectory]) -> bool:
         each = self.training.multi_objective_aggregation == "normalize_then_sum"

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from grpo_host.config.schema import TrainingConfig
+from grpo_host.rollouts.engine import RolloutMetrics
 from grpo_host.rollouts.overlong import OverlongPenalty
 from grpo_host.utils.progress import Reporter
 from grpo_sdk import Task
@@ -65,7 +66,7 @@ class Played:
 
     async def run(self, groups, *, policy_version, on_episode):
         self.batches.append([[request.id for request in group] for group in groups])
-        return [[self._play(request) for request in group] for group in groups], None
+        return [[self._play(request) for request in group] for group in groups], RolloutMetrics()
 
     def _play(self, request):
         value = float(request.task.id in self.good and request.sample % 2)
