@@ -9,7 +9,12 @@ from pathlib import Path
 from langchain_core.language_models.fake_chat_models import FakeListChatModel
 from langchain_core.runnables import RunnableLambda
 
-from grpo_sdk import Capability, Trajectory
+from grpo_host.assembly.from_yaml import build_environment, build_reward
+from grpo_host.config.load import load_config
+from grpo_host.config.resolve import resolve
+from grpo_host.plugins import load_plugins
+from grpo_sdk import Capability, Trajectory, assistant, user
+from grpo_sdk.trajectory import StopReason
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "langchain.md"
 
@@ -51,3 +56,21 @@ def test_the_documented_recording_runs(tmp_path, monkeypatch):
     trajectory = Trajectory.from_json(line.encode())
     assert trajectory.task.data == {"order_id": "A-17"}
     assert trajectory.recorded == {"helpful": 1.0}
+
+
+def test_the_documented_check_of_an_answer_is_a_reward(tmp_path, monkeypatch):
+    section = DOCUMENT.read_text().partition("\n## Train an existing app\n")[2].partition("\n## ")[0]
+    [code] = [code for code in re.findall(r"```python\n(.*?)```", section, re.DOTALL) if "def right" in code]
+    settings = re.findall(r"```yaml\n(.*?)```", section, re.DOTALL)[1]
+    (tmp_path / "right.py").write_text(code)
+    questions = [{"prompt": f"{n} + {n}?", "answer": str(2 * n)} for n in range(4)]
+    (tmp_path / "questions.jsonl").write_text("\n".join(map(json.dumps, questions)))
+    path = tmp_path / "agent.yaml"
+    path.write_text(f"name: sums\nmodel: any\nbackend: scripted\n{settings}")
+    registry = load_plugins()
+    resolved = resolve(load_config(path, registry=registry), registry)
+
+    [task] = build_environment(resolved)().tasks("held_out")
+    said = [user(task.data["prompt"]), assistant(f"It is {task.data['answer']}.")]
+    trajectory = Trajectory("t", "dataset", task, "completed", StopReason.DONE, said)
+    assert build_reward(resolved, 0).reward.score(trajectory) == 1.0
