@@ -1,4 +1,4 @@
-"""Whose a call of a LangChain chat model is, where an app's calls are looked at one by one."""
+"""Mark whose a call of a LangChain chat model is, for whoever looks at an app's calls one by one."""
 
 from __future__ import annotations
 

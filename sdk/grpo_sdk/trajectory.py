@@ -50,7 +50,7 @@ class Task:
     split: str = "train"
     """``train``, ``held_out`` or ``validation``: what it is used for."""
     kind: str = ""
-    """Which kind of task, where an environment has several: metrics are given for each. In a mixture it
+    """Which kind of task, if an environment has several: metrics are given for each. In a mixture it
     begins with the environment's name."""
 
 
@@ -102,7 +102,7 @@ class TokenSequence:
     user's message, results of several tools), or otherwise once others follow, have one span, with the
     role of the last. Empty in trajectories that were written before there were spans."""
     role: str = ""
-    """Whose calls these are, where an app has several agents: the name of the agent, node or middleware."""
+    """Whose calls these are, if an app has several agents: the name of the agent, node or middleware."""
     weight: float = 1.0
     """Factor of its loss. 0: it is recorded and not trained, since its role is not, or since an answer in it
     was cut short, so that the log-probs of its ids, here 0.0, are not known."""

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from typing import Annotated, Any
 
 import pytest
@@ -9,10 +8,11 @@ from langchain_core.documents import Document
 from langchain_core.retrievers import BaseRetriever
 from langchain_core.tools import BaseTool, InjectedToolArg, StructuredTool, tool
 from pydantic import BaseModel
+from tests.sdk.calling import call, one
 
 from grpo_sdk import tool_call
 from grpo_sdk.toolbox import Toolbox
-from grpo_sdk.tools import ToolLimits, as_tool, bind, tool_schema
+from grpo_sdk.tools import as_tool, bind, tool_schema
 
 
 def add(a: int, b: int = 2) -> int:
@@ -41,19 +41,6 @@ class Shout(BaseTool):
 
     def _run(self, text: str) -> str:
         return text.upper()
-
-
-async def call(tools: Any, *calls: tuple[str, Any], limits: ToolLimits | None = None):
-    asked = [
-        tool_call(name, arguments if isinstance(arguments, str) else json.dumps(arguments), f"call_{number}")
-        for number, (name, arguments) in enumerate(calls)
-    ]
-    return await Toolbox(tools, limits).run(asked)
-
-
-async def one(tools: Any, name: str, arguments: Any, limits: ToolLimits | None = None):
-    [(message, run)] = await call(tools, (name, arguments), limits=limits)
-    return message["content"], run
 
 
 async def test_functions_coroutines_and_base_tools_are_all_tools():

@@ -132,7 +132,7 @@ class MultiTurnAgent:
         return overview(run_blocking(self.chat.record(conversation_id)), now=time.time())
 
     async def end_conversation(self, conversation_id: str, *, delete: bool = False) -> None:
-        """Count it among the active no more; with ``delete``, remove it from the store."""
+        """Forget it in this object; with ``delete``, remove it from the store too."""
         await self.chat.end_conversation(conversation_id, delete=delete)
 
     @property

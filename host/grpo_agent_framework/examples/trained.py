@@ -23,7 +23,7 @@ _UNTRAINED = (
 def model_config(options: argparse.Namespace, **otherwise: Any) -> dict[str, Any]:
     """``model_config`` of an agent that speaks as it was trained and measured.
 
-    That is the run of ``--run``, or the latest of ``make run``; a line says which. Where there is none,
+    That is the run of ``--run``, or the latest of ``make run``; a line says which. If there is none,
     or ``--model`` names a model, it is ``otherwise`` on that model. Raises ``RunError`` if the run of
     ``--run`` is not there or has no adapter.
     """

@@ -46,7 +46,7 @@ class Session(ABC):
     ) -> Reply:
         """Hear ``new`` messages and answer. Both are part of ``messages`` afterwards.
 
-        ``on_text`` is given the text of the answer as it comes, without tool calls. Where this raises,
+        ``on_text`` is given the text of the answer as it comes, without tool calls. If this raises,
         ``new`` was heard: to try again, respond to nothing new.
 
         Raises ``CapabilityError`` or ``ConfigError`` if nobody can answer as ``sampling`` says.

@@ -1,4 +1,4 @@
-"""Who speaks, where a conversation has several users."""
+"""Tell who speaks if a conversation has several users."""
 
 from __future__ import annotations
 

@@ -92,7 +92,7 @@ class ThreadedBackend(BackendWrapper):
 
     A backend belongs to the event loop that starts it. An object that lives through several
     ``asyncio.run`` calls, or that a trainer's thread shares with a chat, calls it through here; that
-    takes some 0.1 ms a call. Where nobody holds this object any more, ``inner`` is closed.
+    takes some 0.1 ms a call. If nobody holds this object any more, ``inner`` is closed.
     """
 
     def __init__(self, inner: Backend, *, chosen: bool = False) -> None:

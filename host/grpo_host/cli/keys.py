@@ -36,7 +36,7 @@ def _of_server(function: F) -> F:
         "--database",
         envvar="GRPO_DATABASE_URL",
         metavar="URL",
-        help="The server's database, where it is not the default.",
+        help="The server's database, if it is not the default.",
     )(function)
 
 

@@ -27,7 +27,7 @@ def command(run: str, once: bool) -> None:
     """Watch a run in the terminal: reward, held-out measurements, speed, and what goes wrong.
 
     RUN is a run's directory, its id in ./runs, or latest. Ends when the run does; Ctrl-C leaves it alone.
-    Where output is no terminal, how it stands is printed once a step.
+    If output is no terminal, one line a step is printed.
     """
     from grpo_host.runs.run import named_run
     from grpo_host.runs.summary import summary

@@ -35,7 +35,7 @@ _VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """How every conversation began in training."""
+    """System message and tools with which every conversation began in training."""
 
     system_prompt: str
     tools: list[str]

@@ -68,7 +68,7 @@ async def stored_lines(url: str, which: str | None, format: Format, owner: str |
 
 
 def trajectory_of(record: ConversationRecord, given: Mapping[int, Feedback]) -> Trajectory:
-    """As if an episode had been played; the mean score is what the reward ``recorded`` calls ``feedback``."""
+    """The conversation as a trajectory; the mean score is what the reward ``recorded`` calls ``feedback``."""
     scores = [said.score for said in given.values() if said.score is not None]
     return replace(
         Trajectory.of_messages(record.messages),

@@ -1,4 +1,4 @@
-"""As what served conversations can be exported: names alone, so that the command line can offer them."""
+"""Names of the formats in which conversations are exported; a module of its own keeps the CLI light."""
 
 from __future__ import annotations
 

@@ -103,7 +103,7 @@ class GrpoAgent(Runnable[Any, Any]):
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
-        """Where it runs for code that cannot await."""
+        """The event loop in which it runs for code that cannot await."""
         return loop_of_callers()
 
     @property
@@ -305,7 +305,7 @@ class GrpoAgent(Runnable[Any, Any]):
 
 
 def _nobody(_: str) -> None:
-    """Is told a text that callbacks alone are to hear."""
+    """Ignores a text that is only for callbacks."""
 
 
 def _spoken(conversation: Conversation, on_text: OnText | None) -> OnText | None:

@@ -30,7 +30,7 @@ _OF_AN_EPISODE = frozenset({"tools", "task", "config"})
 
 @dataclass(frozen=True)
 class App:
-    """A Runnable, or what makes one."""
+    """A Runnable, or a function that makes one."""
 
     name: str
     made: Runnable[Any, Any] | None

@@ -64,11 +64,11 @@ class Waiting:
 
     runnable: Runnable[Any, Any]
     thread: str
-    """Where its checkpointer keeps what it has come to."""
+    """The thread in which its checkpointer keeps its state."""
     interrupts: tuple[Any, ...]
 
     async def forget(self) -> None:
-        """Let the checkpointer forget what it has come to."""
+        """Delete the thread from the checkpointer."""
         if (keeper := _checkpointer(self.runnable)) is not None:
             await keeper.adelete_thread(self.thread)
 
@@ -215,13 +215,13 @@ class AppConversation:
 
     @property
     def waiting(self) -> Waiting | None:
-        """What goes on with the next message, also in another conversation; None: its last answer was one."""
+        """The graph that the next message continues, in any conversation; None: it is not waiting."""
         if self._runnable is None or not self._interrupts or _checkpointer(self._runnable) is None:
             return None
         return Waiting(self._runnable, self._thread, self._interrupts)
 
     async def forget(self) -> None:
-        """Let the app's checkpointer forget this conversation, which nobody goes on with."""
+        """Delete this conversation, which nobody continues, from the app's checkpointer."""
         if self._runnable is not None:
             await Waiting(self._runnable, self._thread, ()).forget()
 
@@ -230,7 +230,7 @@ class AppConversation:
 
         ``on_text`` is told what the app's model says as it comes, and the answer at last.
         Raises ``TurnLimitError`` if it uses up its model calls or LangGraph's steps, ``TurnTimeoutError``,
-        ``ContextOverflowError`` if it fails of an answer that was cut, and what else the app raises.
+        ``ContextOverflowError`` if an answer was cut, and what else the app raises.
         """
         if get_llm_cache() is not None:
             raise ConfigError(
@@ -258,7 +258,7 @@ class AppConversation:
         return answer
 
     async def _ended(self, running: asyncio.Future[Any]) -> Any:
-        """What the app gives, unless it is stopped before."""
+        """Await the app's result, unless the episode is stopped first."""
         stopped = self.calls.stopped
         try:
             await asyncio.wait({running, stopped}, return_when=asyncio.FIRST_COMPLETED)

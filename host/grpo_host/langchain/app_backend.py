@@ -52,7 +52,7 @@ class ServedApp:
         return Agent(_AppBackend(played, self._waiting))
 
     def close(self) -> None:
-        """Let the app's models be its own again."""
+        """Give the app its own models back."""
         if self._redirect is not None:
             self._redirect.restore()
             self._redirect = None

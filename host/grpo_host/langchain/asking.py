@@ -1,4 +1,4 @@
-"""What an app asks of a chat model, in LangChain's words or OpenAI's, as fields of ``Sampling``."""
+"""Translate the options of a chat model call, LangChain's or OpenAI's, to fields of ``Sampling``."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _MEANINGLESS = {"stream", "stream_usage", "stream_options", "strict", "ls_struct
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """By one call."""
+    """The options of one call."""
 
     tools: Sequence[ToolSchema]
     overrides: Overrides

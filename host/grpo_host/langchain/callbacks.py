@@ -1,4 +1,4 @@
-"""What an agent does, told to LangChain's callbacks: its model calls and its tools."""
+"""Report an agent's model calls and tools to LangChain's callbacks."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from grpo_sdk.trajectory import ToolRun
 
 
 class CallbackInstruments:
-    """Tells ``manager``, whose run is the agent's, and ``inner`` of a conversation."""
+    """Reports a conversation to ``manager``, whose run is the agent's, and to ``inner``."""
 
     def __init__(self, manager: CallbackManager, inner: Instruments | None) -> None:
         self._manager = manager
@@ -40,7 +40,7 @@ class CallbackInstruments:
 
     @contextmanager
     def invocation(self, conversation: Talk, new: Sequence[Message]) -> Iterator[Callable[[Message], None]]:
-        """The agent's run is LangChain's own."""
+        """Only for ``inner``: LangChain reports the agent's run itself."""
         if self._inner is None:
             yield lambda _: None
             return
@@ -91,7 +91,7 @@ class CallbackInstruments:
 
     @contextmanager
     def tool_call(self, conversation: Talk, call: ToolCall) -> Iterator[Callable[[Message, ToolRun], None]]:
-        """The run of a tool; one that LangChain runs is told of by itself."""
+        """The run of a tool; LangChain reports the tools that it runs itself."""
         with ExitStack() as stack:
             told: list[Callable[[Message, ToolRun], None]] = []
             if self._inner is not None:

@@ -53,7 +53,7 @@ class CommandApp(Runnable[Any, Any]):
         self._others = others
 
     def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
-        """Is not there: episodes are played in an event loop."""
+        """Not available: episodes are played in an event loop."""
         raise NotImplementedError("await ainvoke()")
 
     async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
@@ -122,7 +122,7 @@ def answering(source: ModelSource) -> Answer:
 
 
 async def _read(stream: asyncio.StreamReader, *, keep_last: bool = False) -> bytes:
-    """All of it, or what comes first or last if it is more than an answer may be."""
+    """Read the stream: all of it, or its beginning or end if it is longer than an answer may be."""
     kept = bytearray()
     while part := await stream.read(65536):
         if keep_last:
@@ -133,7 +133,7 @@ async def _read(stream: asyncio.StreamReader, *, keep_last: bool = False) -> byt
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:
-    """End the process, and its children whether it has ended before or not."""
+    """End the process and its children, also if the process itself has ended already."""
     if process.returncode is None:
         with suppress(ProcessLookupError, TimeoutError):
             os.killpg(process.pid, signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""The policy of an episode as what answers a chat model: it is there only while the episode is played."""
+"""Answers a chat model with the policy of the episode that is being played."""
 
 from __future__ import annotations
 

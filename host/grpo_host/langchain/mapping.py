@@ -1,4 +1,4 @@
-"""From an episode's messages and task to what an app takes, and from what it gives to its answer."""
+"""Map an episode's messages and task to an app's input, and its output to the answer."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def at(values: Any, path: str) -> Any:
 
 
 def messages_of(said: Sequence[Message]) -> list[BaseMessage]:
-    """``said`` as LangChain has it."""
+    """``said`` as LangChain's messages."""
     return convert_to_messages([dict(message) for message in said])
 
 

@@ -34,7 +34,7 @@ class NamedModel:
     """The agent that it is the model of."""
 
     def source(self) -> BackendSource:
-        """What answers a chat model."""
+        """The source of a chat model's answers."""
         return BackendSource(
             self.model,
             name=self.name,
@@ -114,5 +114,5 @@ def _of_name(name: str, backend: str) -> NamedModel:
 
 
 def _capabilities(backend: str) -> frozenset[Capability]:
-    """Of the backend of this name; what is chosen in its place if nobody says, samples tokens."""
+    """Capabilities of the backend of this name; ``auto`` chooses one that samples tokens."""
     return installed_plugins().get("backend", "transformers" if backend == AUTO else backend).capabilities

@@ -46,7 +46,7 @@ class Redirect:
         self._kept: list[tuple[type, str, Any]] = []
 
     def install(self) -> None:
-        """Begin, for all classes of chat models that are there and those that are still to be imported."""
+        """Patch all classes of chat models, those that are imported later included."""
         if Redirect._installed is not None:
             raise RuntimeError("the models of another app are redirected in this process")
         Redirect._installed = self
@@ -61,7 +61,7 @@ class Redirect:
         self._put(BaseChatModel, "__pydantic_init_subclass__", classmethod(patch_new))
 
     def restore(self) -> None:
-        """End: every class is as it was."""
+        """Undo ``install``: every class is as it was."""
         for model, name, value in reversed(self._kept):
             if value is None:
                 delattr(model, name)
@@ -84,7 +84,7 @@ class Redirect:
                 self._put(model, name, functools.wraps(own)(wrapped(self, own)))
 
     def policy_for(self, model: BaseChatModel, kwargs: Mapping[str, Any]) -> ChatGrpo | None:
-        """What answers a call of ``model``; None: it itself.
+        """The policy, if it answers this call of ``model``; None: the model answers itself.
 
         Raises ``NoEpisodeError`` or ``RefusedModelError`` if it may not be called.
         """
@@ -147,7 +147,7 @@ def _asked(model: BaseChatModel, stop: Any, kwargs: Mapping[str, Any]) -> dict[s
 
 
 def _note(message: Any, text: str, asked: Mapping[str, Any]) -> None:
-    """Put a structured answer where ``ChatOpenAI``'s reader of it looks."""
+    """Put a structured answer where ``ChatOpenAI`` expects it."""
     if response_schema(asked.get("response_format")) is None:
         return
     with suppress(ValueError):

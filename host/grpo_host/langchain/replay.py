@@ -33,7 +33,7 @@ class UnsaidError(Exception):
 
 
 class ReplayedCalls(ModelCalls):
-    """Model calls that are answered by what was said, in its order.
+    """Model calls that are answered by the demonstration's messages, in their order.
 
     The first one must show ``prompt``, if it is given; else it ends with ``UnsaidError``.
     """
@@ -108,7 +108,7 @@ def _replayed(tool: BaseTool, call_id: str | None) -> ToolMessage | None:
 
 @functools.cache
 def _patch() -> None:
-    """Have every tool look whether it is replayed; in all other contexts it runs as ever."""
+    """Make every tool check whether it is replayed; in all other contexts it runs as usual."""
     run, arun = BaseTool.run, BaseTool.arun
 
     @functools.wraps(run)

@@ -1,4 +1,4 @@
-"""What answers a chat model: one of our backends here, the running episode of an app elsewhere."""
+"""Sources of a chat model's answers, and the protocol that they follow."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ class BackendSource:
 
 
 def loop_of_callers() -> asyncio.AbstractEventLoop:
-    """One for all synchronous calls of models that can be asked in any loop."""
+    """The event loop of all synchronous calls of models that can be asked in any loop."""
     return _thread().loop
 
 

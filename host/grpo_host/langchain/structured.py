@@ -23,7 +23,7 @@ Method: TypeAlias = Literal["json_schema", "function_calling", "json_mode"]
 def structured(
     model: BaseChatModel, schema: Any, method: str, *, include_raw: bool, tools: Any, kwargs: dict[str, Any]
 ) -> Runnable[Any, Any]:
-    """``model`` with what reads its answers into ``schema``."""
+    """``model`` with a parser that reads its answers into ``schema``."""
     typed = isinstance(schema, type) and is_basemodel_subclass(schema)
     kwargs["ls_structured_output_format"] = {"kwargs": {"method": method}, "schema": schema}
     llm: Runnable[Any, AIMessage]

@@ -1,4 +1,4 @@
-"""What an app says, told as it comes."""
+"""Stream what an app says."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ class WaitingApps:
         self._asked: OrderedDict[Hashable, list[_Asked]] = OrderedDict()
 
     def take(self, said: Sequence[Message]) -> Waiting | None:
-        """The graph that the last of ``said`` answers, which does not wait any more; None: there is none."""
+        """Remove and return the graph whose question the last of ``said`` answers; None: there is none."""
         if len(said) < 2:
             return None
         key, heard = _key(said[:-2]), said[-2]["content"]
@@ -48,7 +48,7 @@ class WaitingApps:
         return found.waiting
 
     async def put(self, said: Sequence[Message], question: str, waiting: Waiting) -> None:
-        """Let ``waiting`` wait, which has answered ``said`` by ``question``."""
+        """Keep ``waiting``, which has answered ``said`` by ``question``."""
         key = _key(said)
         self._asked.setdefault(key, []).append(_Asked(question, waiting))
         self._asked.move_to_end(key)

@@ -137,7 +137,7 @@ class UserMessage(Heard):
     role: Literal["user"]
     content: SeenContent
     name: Name | None = None
-    """Who speaks, where a conversation has several users."""
+    """Who speaks, if a conversation has several users."""
 
     def message(self, names: dict[str, str]) -> Message:
         if isinstance(self.content, str):

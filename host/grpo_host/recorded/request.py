@@ -27,7 +27,7 @@ class Request:
     who: str
     parts: Parts
     turn: int | None = None
-    """Of the conversation, where it is known."""
+    """Of the conversation, if it is known."""
 
     @property
     def digest(self) -> str:

@@ -240,7 +240,7 @@ def group_requests(
 ) -> list[list[EpisodeRequest]]:
     """``samples`` requests for each of ``tasks``; ``seed(task, sample)`` seeds what is sampled.
 
-    A task's environment seed is ``seed(task, -1)``, shared by its whole group. Where a task comes again,
+    A task's environment seed is ``seed(task, -1)``, shared by its whole group. If a task comes again,
     its samples are counted on.
     """
     groups = []

@@ -44,46 +44,19 @@ class RunDirectory:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._lock = FileLock(path / ".lock")
-
-    @property
-    def agent_yaml(self) -> Path:
-        return self.path / "agent.yaml"
-
-    @property
-    def metrics(self) -> Path:
-        return self.path / "metrics.jsonl"
-
-    @property
-    def trajectories(self) -> Path:
-        return self.path / "trajectories.jsonl"
-
-    @property
-    def tokens(self) -> Path:
+        self.agent_yaml = path / "agent.yaml"
+        self.report = path / "report.json"
+        self.metrics = path / "metrics.jsonl"
+        self.trajectories = path / "trajectories.jsonl"
+        self.tokens = path / "tokens.jsonl"
         """What the trainer made of some tokens."""
-        return self.path / "tokens.jsonl"
-
-    @property
-    def demonstrations(self) -> Path:
+        self.demonstrations = path / "demonstrations.jsonl"
         """Which dialogues or trajectories a warm start imitated: their ids, and their traces."""
-        return self.path / "demonstrations.jsonl"
-
-    @property
-    def checkpoints(self) -> Path:
-        return self.path / "checkpoints"
-
-    @property
-    def adapter(self) -> Path:
-        return self.path / "adapter"
-
-    @property
-    def whole_model(self) -> Path:
+        self.checkpoints = path / "checkpoints"
+        self.adapter = path / "adapter"
+        self.whole_model = path / "model"
         """The model that was trained without an adapter, beside the place of an adapter."""
-        return self.path / "model"
-
-    @property
-    def report(self) -> Path:
-        return self.path / "report.json"
+        self._lock = FileLock(path / ".lock")
 
     @classmethod
     def create(cls, output: Path, agent: str) -> RunDirectory:

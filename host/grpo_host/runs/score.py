@@ -37,7 +37,7 @@ class Scores:
     before: list[float] = field(default_factory=list)
     now: list[float] = field(default_factory=list)
     changed: list[float] = field(default_factory=list)
-    """By how much, where there are both."""
+    """By how much, if there are both."""
 
     def add(self, before: float | None, now: float | None) -> None:
         """Count one trajectory."""

@@ -25,7 +25,7 @@ FILES = "files"
 KEPT_CHECKPOINTS = 2
 
 DAMAGED = "damaged-"
-"""Before the name of a checkpoint that was complete and is so no more: it is kept, and not resumed from."""
+"""Prefix of a checkpoint that is no longer complete: it is kept, and not resumed from."""
 
 
 def checkpoint_path(checkpoints: Path, step: int) -> Path:

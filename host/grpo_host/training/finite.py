@@ -28,7 +28,7 @@ def first_nonfinite(tensors: Iterable[tuple[str, torch.Tensor]]) -> str | None:
 
 
 def nonfinite_weights(directory: Path) -> str | None:
-    """Where the weights that are saved in ``directory`` are not finite or cannot be read; None: all is well.
+    """The first saved weights in ``directory`` that are not finite or cannot be read; None: all is well.
 
     An optimizer's state is not looked at: what is not finite in it has made the weights so too.
     """

@@ -133,7 +133,7 @@ class ObjectRun:
 async def train_here(run: ObjectRun) -> Path:
     """Train in this process; the agent's backend then has the trained weights. The run's directory.
 
-    Where the call is cancelled, a checkpoint is saved first.
+    If the call is cancelled, a checkpoint is saved first.
     """
     backend = run.agent.backend
     await call_blocking(served, backend)

@@ -38,7 +38,7 @@ def run_training(
 ) -> int:
     """Train as ``loaded`` says, in a new run directory or in the one that ``resume`` names.
 
-    ``record`` keeps in its directory what tools, judges and hosted models answer. Where torchrun started
+    ``record`` keeps in its directory what tools, judges and hosted models answer. If torchrun started
     this process as one of several, it trains with them. Returns the exit code: 0, or 128 + signal if a
     signal ended it; it can then be resumed. Raises ``GrpoError`` for everything a user can act on.
     """

@@ -253,7 +253,7 @@ def load_policy(
 
 
 def _attention() -> str:
-    """Eager on CPU, where the fused kernel's backward is slower at the lengths trained there."""
+    """Eager on CPU, since the fused kernel's backward is slower at the lengths trained there."""
     import torch
 
     return "sdpa" if torch.cuda.is_available() else "eager"

@@ -1,4 +1,4 @@
-"""The answers of the viewer's API, as plain data."""
+"""Answer the viewer's API, as plain data."""
 
 from __future__ import annotations
 
@@ -196,7 +196,7 @@ def _without_ledger(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def _agents(record: dict[str, Any]) -> list[dict[str, Any]] | None:
-    """Which sequences are whose, where an app has several agents."""
+    """Which sequences are whose, if an app has several agents."""
     sequences = (record.get("ledger") or {}).get("sequences", ())
     roles: dict[str, list[int]] = {}
     for number, sequence in enumerate(sequences):
@@ -214,7 +214,7 @@ def record_of(viewed: ViewedRun, tid: str) -> dict[str, Any]:
 
 
 def given_advantage(viewed: ViewedRun, tid: str) -> float | None:
-    """What GRPO made of its reward."""
+    """The advantage that GRPO computed from its reward."""
     with reading(viewed) as database:
         return viewed.advantages.of(database, [one(database, tid)])[tid]
 

@@ -59,7 +59,7 @@ M = TypeVar("M", bound=BaseModel)
 
 
 class After(BaseModel):
-    """Which steps."""
+    """The query for steps."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -68,7 +68,7 @@ class After(BaseModel):
 
 
 class Step(BaseModel):
-    """Which step."""
+    """The query for one step."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -95,7 +95,7 @@ class Endpoints:
         self._viewed = viewed
 
     def routes(self) -> list[Route]:
-        """Of the API."""
+        """The routes of the API."""
         answers = [
             Route(path, self.events if work == self.events else _answered(work))
             for path, work, _ in self._all()
@@ -187,7 +187,7 @@ class Endpoints:
         return compare(self._viewed, asked.a, asked.b)
 
     def unknown(self, request: Request) -> dict[str, Any]:
-        """Everything else."""
+        """Refuse every other path."""
         raise RunError(f"the API has no {request.path_params['rest']}")
 
     def _asked(self, request: Request) -> ViewedRun:

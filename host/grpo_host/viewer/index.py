@@ -84,7 +84,7 @@ class _OutdatedError(Exception):
 
 
 class Index:
-    """Of the run in the directory ``run``; ``cache``: where it is kept if that cannot be written."""
+    """The index of the run in the directory ``run``; it is kept in ``cache`` if that cannot be written."""
 
     def __init__(self, run: Path, cache: Path | None = None) -> None:
         self.run = run
@@ -99,7 +99,7 @@ class Index:
         """Bytes a second, while it is made."""
 
     def refresh(self, stop: threading.Event | None = None) -> bool:
-        """Index what is new, unless another thread or process does; whether all that there is is indexed."""
+        """Index what is new, unless another thread or process does; return whether all is indexed now."""
         if not self._refreshing.acquire(blocking=False):
             return False
         try:
@@ -159,7 +159,7 @@ class Index:
         return True
 
     def _check(self, database: sqlite3.Connection, files: Iterable[Stamp], known: dict[str, Any]) -> None:
-        """Raise ``_OutdatedError`` where what is indexed has changed; a file that was compressed has not."""
+        """Raise ``_OutdatedError`` if what is indexed has changed; a file that was compressed has not."""
         new = [file for file in files if file.name not in known]
         here = {file.name: file for file in files}
         for number, name, inode, offset, head in known.values():
@@ -213,7 +213,7 @@ class Index:
         batch: Sequence[tuple[int, int, Row | None]],
         head: bytes | None,
     ) -> int:
-        """Add a batch of lines; where it ends in the file."""
+        """Add a batch of lines; return where it ends in the file."""
         (last,) = database.execute("SELECT coalesce(max(id), 0) FROM trajectories").fetchone()
         first, rows, texts = last, [], []
         tools: dict[tuple[str, int | None, str], list[int]] = {}

@@ -158,14 +158,14 @@ def _marked(text: str) -> list[list[Any]]:
 
 
 class Advantages:
-    """What GRPO makes of rewards: within a group, as the run's settings say."""
+    """GRPO's advantages: of rewards within a group, as the run's settings say."""
 
     def __init__(self, training: dict[str, Any]) -> None:
         self.group_size = int(training.get("group_size") or 0)
         self._scale = training.get("scale_rewards", "group")
 
     def group(self, row: sqlite3.Row) -> str | None:
-        """The id of the group; None of an evaluation's episode. Where a task comes twice in a step, a
+        """The id of the group; None of an evaluation's episode. If a task comes twice in a step, a
         number tells the groups apart."""
         if row["step"] is None or not self.group_size:
             return None

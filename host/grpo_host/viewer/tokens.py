@@ -131,7 +131,7 @@ def span_messages(
 
 
 def texts(ids: Sequence[int], tokenizer: Any) -> list[str]:
-    """The text of each token. Where several write one character, the first has it and the others nothing."""
+    """The text of each token. If several write one character, the first has it and the others nothing."""
     if tokenizer is None:
         return [f"⟨{number}⟩" for number in ids]
     found: list[str] = []

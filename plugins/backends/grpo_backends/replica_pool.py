@@ -311,7 +311,7 @@ class ReplicaPool:
         return True
 
     def _suspect(self, replica: Replica, reason: str) -> None:
-        """Ask ``replica`` no more until it has answered about its health."""
+        """Do not ask ``replica`` again until it has answered about its health."""
         replica.ready, replica.reason = False, reason
         self._tell()
 

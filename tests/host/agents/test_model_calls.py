@@ -5,6 +5,7 @@ import dataclasses
 import threading
 
 import pytest
+from tests.host.agents.lookup import CALL, TOOLS
 
 from grpo_host.agents.agent import Agent, AgentLimits, TurnLimitError, TurnTimeoutError
 from grpo_host.agents.model_calls import ModelCalls, NoEpisodeError, current_calls
@@ -21,17 +22,7 @@ from grpo_sdk import (
     user,
 )
 from grpo_sdk.testing import ScriptedBackend
-from grpo_sdk.tools import as_tool, tool_schema
 from grpo_sdk.trajectory import TokenSequence
-
-
-def lookup(order: str) -> str:
-    """Look up an order."""
-    return order
-
-
-TOOLS = [tool_schema(as_tool(lookup))]
-CALL = '<tool_call>{"name": "lookup", "arguments": {"order": "A12"}}</tool_call>'
 
 
 @pytest.fixture

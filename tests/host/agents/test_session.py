@@ -6,6 +6,7 @@ import dataclasses
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.host.agents.lookup import CALL, TOOLS
 
 from grpo_host.agents.rendering.template import TemplateRenderer
 from grpo_host.agents.session import ChatSession, TokenSession, open_session
@@ -23,16 +24,8 @@ from grpo_sdk import (
 from grpo_sdk.errors import CapabilityError
 from grpo_sdk.messages import image_part
 from grpo_sdk.testing import ScriptedBackend
-from grpo_sdk.tools import MALFORMED_CALL, as_tool, tool_schema
+from grpo_sdk.tools import MALFORMED_CALL
 
-
-def lookup(order: str) -> str:
-    """Look up an order."""
-    return order
-
-
-TOOLS = [tool_schema(as_tool(lookup))]
-CALL = '<tool_call>{"name": "lookup", "arguments": {"order": "A12"}}</tool_call>'
 BROKEN = '<tool_call>{"name": "lookup", "arguments": </tool_call>'
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from tests.host.adapted import adapted
 
 from grpo_host.config.load import load_config
 from grpo_host.config.resolve import resolve
@@ -54,18 +55,10 @@ def libraries(model_path) -> None:
 @pytest.fixture(scope="session")
 def trained(libraries, tiny_model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What runs have trained: an adapter, and a whole model. Both differ much from the tiny model."""
-    import torch
-    from peft import LoraConfig, get_peft_model
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoTokenizer
 
     path = tmp_path_factory.mktemp("trained")
-    torch.manual_seed(1)
-    model = AutoModelForCausalLM.from_pretrained(tiny_model_path, dtype="float32")
-    policy = get_peft_model(model, LoraConfig(r=4, lora_alpha=16, target_modules="all-linear"))
-    with torch.no_grad():
-        for name, weight in policy.named_parameters():
-            if "lora_B" in name:
-                torch.nn.init.normal_(weight, std=0.1)
+    policy = adapted(tiny_model_path)
     policy.save_pretrained(path / "adapter")
     policy.merge_and_unload().save_pretrained(path / "model")
     AutoTokenizer.from_pretrained(tiny_model_path).save_pretrained(path / "model")

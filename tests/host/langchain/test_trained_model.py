@@ -1,9 +1,9 @@
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 
 import pytest
+from tests.host.adapted import adapted
 
 from grpo_host.langchain import ChatGrpo, GrpoAgent
 
@@ -23,20 +23,7 @@ evaluation: {{temperature: 0.0}}
 @pytest.fixture
 def run(tiny_model_path: Path, tmp_path: Path) -> Path:
     """The directory of a run that has trained an adapter on a tiny model."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # these imports themselves import what is deprecated
-        import torch
-        from peft import LoraConfig, get_peft_model
-        from transformers import AutoModelForCausalLM
-
-    torch.manual_seed(1)
-    model = AutoModelForCausalLM.from_pretrained(tiny_model_path, dtype="float32")
-    policy = get_peft_model(model, LoraConfig(r=4, lora_alpha=16, target_modules="all-linear"))
-    with torch.no_grad():
-        for name, weight in policy.named_parameters():
-            if "lora_B" in name:
-                torch.nn.init.normal_(weight, std=0.1)
-    policy.save_pretrained(tmp_path / "adapter")
+    adapted(tiny_model_path).save_pretrained(tmp_path / "adapter")
     (tmp_path / "agent.yaml").write_text(AGENT.format(model=tiny_model_path))
     return tmp_path
 

@@ -7,9 +7,9 @@ import logging
 import sys
 from contextlib import asynccontextmanager
 
-import httpx
 import openai
 import pytest
+from tests.host.serving.openai_client import client_of
 
 from grpo_host.config.load import load_config
 from grpo_host.openai_protocol.tool_runs import MOST_CHARACTERS
@@ -162,15 +162,9 @@ def serve(make):
     @asynccontextmanager
     async def start(*lines, **options):
         app = make(*lines, **options)
-        async with app.router.lifespan_context(app):
-            transport = httpx.ASGITransport(app, raise_app_exceptions=True)
-            async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as http:
-                client = openai.AsyncOpenAI(
-                    base_url="http://127.0.0.1/v1", api_key="none", http_client=http, max_retries=0
-                )
-                client.http = http
-                client.models_ = app.state.services.models
-                yield client
+        async with client_of(app) as client:
+            client.models_ = app.state.services.models
+            yield client
 
     return start
 

@@ -20,7 +20,7 @@ class TextReader(Protocol):
 class GrowingReader:
     """Shows how the text grows that ``parse`` finds in the ids so far.
 
-    Where there are ``tools``, a text that begins like a call is not shown before it is complete: some
+    If there are ``tools``, a text that begins like a call is not shown before it is complete: some
     formats write calls as plain text.
     """
 

@@ -33,7 +33,7 @@ class Stepwise(Protocol):
 class PromptEnvironment(Environment):
     """The user says a prompt; ``inner`` answers what the agent says to it.
 
-    ``inner.reset()`` gives facts; ``messages`` among them stand before the prompt. Where there is
+    ``inner.reset()`` gives facts; ``messages`` among them stand before the prompt. If there is
     no prompt, its first of ``OPENING_WORDS`` opens the episode. ``inner.step(text)`` gives
     ``reward``, ``done``, the user's next words as ``message`` (or ``observation``, or whole
     ``messages``), and facts, which are the episode's outcome. An episode ends if it says ``done`` or

@@ -31,7 +31,7 @@ METRICS = ("GET", "/metrics")
 SCRAPER = Key("", "metrics", frozenset({Scope.ADMIN}), "")
 """Whoever asks for ``METRICS`` alone, if ``public_metrics`` lets anyone."""
 REFUSED_KEY = "grpo_refused_key"
-"""In the ASGI scope: the ``Key`` that was given and is taken no more; for the log."""
+"""In the ASGI scope: the ``Key`` that was given and is no longer valid; for the log."""
 FIRST_MESSAGE_SECONDS = 5.0
 PROTOCOL = "grpo"
 """The WebSocket subprotocol that browsers name beside ``bearer.<key>``, since one must be chosen."""

@@ -179,5 +179,5 @@ def _in_progress() -> ApiError:
 
 
 def kept_until() -> float:
-    """The Unix time before which answers are kept no more."""
+    """The Unix time; older answers are no longer kept."""
     return time.time() - KEPT_SECONDS

@@ -189,7 +189,7 @@ class KeyStore:
         return known.key
 
     async def refused(self, token: str) -> tuple[Key, str] | None:
-        """Which key ``token`` was, and why it is taken no more; None if it never was one."""
+        """Which key ``token`` was, and why it is no longer valid; None if it never was one."""
         known = await self._matching(token)
         if known is None or known.valid:
             return None

@@ -263,7 +263,7 @@ def _with_header(call: Call, request: ChatRequest) -> ChatRequest:
 
 
 async def list_conversations(call: Call) -> ConversationList:
-    """Newest first."""
+    """List the caller's conversations, the one last spoken in first."""
     page: Page = call.query
     records = await call.services.chat.store.list(
         page.user_id, call.key.owner, limit=page.limit, offset=page.offset
@@ -274,31 +274,31 @@ async def list_conversations(call: Call) -> ConversationList:
 
 
 async def read_conversation(call: Call) -> Conversation:
-    """One, whole."""
+    """Give a conversation with its messages."""
     record = await call.services.chat.record(call.path["conversation_id"], call.key.owner)
     return whole(record)
 
 
 async def delete_conversation(call: Call) -> Response:
-    """Nothing of it is kept."""
+    """Delete a conversation."""
     await call.services.chat.delete(call.path["conversation_id"], call.key)
     return Response(status_code=204)
 
 
 async def forget_conversations(call: Call) -> Forgotten:
-    """Nothing of them is kept."""
+    """Delete the caller's conversations."""
     return Forgotten(deleted=await call.services.chat.forget(call.key.owner, call.query.user_id))
 
 
 async def forget_of_owner(call: Call) -> Forgotten:
-    """Nothing of them is kept."""
+    """Delete conversations of an owner."""
     asked: OwnedConversations = call.query
     count = await call.services.chat.forget(asked.owner, asked.user_id, asked.conversation_id)
     return Forgotten(deleted=count)
 
 
 def whole(record: ConversationRecord) -> Conversation:
-    """As it is told to its owner."""
+    """The conversation as its owner reads it."""
     history = [dict(message) for message in record.messages]
     return Conversation(**_head(record), context=record.context, history=history)
 

@@ -1,4 +1,4 @@
-"""Conversations of an owner, one a line: as they are, or as what a training takes."""
+"""Export an owner's conversations, one a line: as they are, or as training data."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ logger = logging.getLogger("grpo_host.serving")
 TIDY_SECONDS = 3600.0
 """How often what is kept no longer is deleted."""
 DEFAULT_STRATEGY = "customer_service"
-"""Where there is no agent.yaml and nothing is asked for."""
+"""If there is no agent.yaml and no strategy is named."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ class Said:
 
     @classmethod
     def of(cls, answer: Answer) -> Said:
-        """What is told of ``answer``."""
+        """The part of ``answer`` that callers read."""
         reason = answer.turns[-1].finish_reason.value if answer.turns else None
         return cls(answer.text, shown(answer.tools), reason)
 
@@ -146,12 +146,12 @@ class Replayed:
         return str(self.response["strategy"])
 
     async def answer(self) -> Said:
-        """The same as then."""
+        """The answer that was given then."""
         runs = [ToolRun.model_validate(run) for run in self.response["tool_runs"]]
         return Said(self.response["text"], runs, self.response.get("finish_reason"))
 
     async def pieces(self) -> AsyncIterator[str | Said]:
-        """The same as then, in one piece."""
+        """The answer that was given then, in one piece."""
         said = await self.answer()
         yield said.text
         yield said
@@ -342,7 +342,7 @@ class Chats(Part):
 
 
 class _Pooled:
-    """A model of the pool where ``ChatAgent`` expects a model to be loaded when needed."""
+    """Gives ``ChatAgent``, which expects a model that loads when needed, a model of the pool."""
 
     def __init__(self, pool: ModelPool, name: str, services: Services) -> None:
         self._pool = pool

@@ -75,7 +75,7 @@ def endpoints() -> list[Endpoint]:
 
 
 async def give(call: Call) -> FeedbackGiven:
-    """Replaces what was said of the answer before."""
+    """Keep feedback on an answer in place of earlier feedback."""
     request: FeedbackRequest = call.body
     record = await call.services.chat.record(call.path["conversation_id"], call.key.owner)
     there = answers(record)
@@ -90,7 +90,7 @@ async def give(call: Call) -> FeedbackGiven:
 
 
 async def given(call: Call) -> FeedbackList:
-    """In the order of the answers."""
+    """Give all feedback on a conversation, in the order of the answers."""
     record = await call.services.chat.record(call.path["conversation_id"], call.key.owner)
     found = await read(call.services.database, record.id)
     return FeedbackList(feedback=[_shown(position, said) for position, said in found.items()])

@@ -114,7 +114,7 @@ class _Writer:
         return self._head.id
 
     def done(self, answer: Answer, text: str) -> ResponseOut:
-        """The whole of it."""
+        """The whole response."""
         cut = answer.finish_reason == "length"
         status: Status = "incomplete" if cut else "completed"
         output: list[OutputMessage | OutputCall] = []
@@ -148,7 +148,7 @@ class _Writer:
         )
 
     def begin_text(self) -> bytes:
-        """What comes before the first piece of text."""
+        """The events before the first piece of text."""
         if self._speaks:
             return b""
         self._speaks = True
@@ -169,7 +169,7 @@ class _Writer:
         )
 
     def end(self, answer: Answer, told: str) -> bytes:
-        """What comes after the last piece of text."""
+        """The events after the last piece of text."""
         whole = self.done(answer, told)
         events = [self._begin()]
         for index, item in enumerate(whole.output):
@@ -188,7 +188,7 @@ class _Writer:
         return b"".join([*events, self._event(f"response.{whole.status}", response=whole)])
 
     def failure(self, problem: ApiError) -> bytes:
-        """What is said of a failure after the beginning."""
+        """The event of a failure after the beginning."""
         error = Failure(code=problem.code, message=problem.message)
         failed = self._head.model_copy(update={"status": "failed", "error": error})
         return self._event("error", code=problem.code, message=problem.message, param=None) + self._event(

@@ -1,4 +1,4 @@
-"""As what a request is answered: for its spans, and for the usage of who asked."""
+"""Note who is answered and by which model, for spans and for the owner's usage."""
 
 from __future__ import annotations
 

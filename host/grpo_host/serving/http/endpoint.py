@@ -62,7 +62,7 @@ class Endpoint:
     query: type[BaseModel] | None = None
     response: type[BaseModel] | None = None
     stream: type[BaseModel] | None = None
-    """Where the endpoint can answer with server-sent events: what each holds."""
+    """What each server-sent event holds, if the endpoint can answer with them."""
     content_type: str = "application/json"
     """Of a response that is no JSON."""
     status: int = 200

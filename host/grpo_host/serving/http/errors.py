@@ -103,7 +103,7 @@ def _refused(problem: ProviderError) -> ApiError | None:
 
 @contextmanager
 def agent_errors() -> Iterator[None]:
-    """What an agent's answer fails of, as an answer of the server."""
+    """Turn an agent's errors into errors of the API."""
     try:
         yield
     except TurnLimitError as problem:

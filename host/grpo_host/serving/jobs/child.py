@@ -94,7 +94,7 @@ def wait_until_free(run: RunDirectory, seconds: float = WAIT_SECONDS) -> None:
 
 
 def end_with(parent: int, stop_seconds: float = STOP_SECONDS) -> None:
-    """Stop this process, and at last all that it has started, when ``parent`` is its parent no more."""
+    """Stop this process, and at last all that it has started, when ``parent`` is no longer its parent."""
 
     def watch() -> None:
         while os.getppid() == parent:

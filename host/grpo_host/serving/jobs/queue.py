@@ -66,7 +66,7 @@ class JobQueue(Part):
     """The training jobs of a server.
 
     Whoever holds the place (see ``JobStore``) runs the next job as a process of its own and renews the
-    lease meanwhile. Where it cannot renew it, it ends the process before the lease lapses; and the run
+    lease meanwhile. If it cannot renew it, it ends the process before the lease lapses; and the run
     directory's lock keeps a second process out where both fail: no job is run twice at once.
     """
 

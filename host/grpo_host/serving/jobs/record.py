@@ -1,4 +1,4 @@
-"""A job, where it stands, and the tables that keep it."""
+"""A job, its state, and the tables that keep it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 class State(StrEnum):
-    """Where a job stands."""
+    """The state of a job."""
 
     QUEUED = "queued"
     """Waits for its turn; also if its server ended in good order, and it goes on from its checkpoint."""

@@ -156,7 +156,7 @@ class ModelPool(Part):
         return self._unready
 
     async def unreachable(self) -> str | None:
-        """Where the agent's model is somewhere else, whether that can be reached."""
+        """Whether the agent's model can be reached, if a server elsewhere has it."""
         slot = self._slots.get(self.catalogue.find(None).id)
         url = slot.model.url if slot is not None and isinstance(slot.model, _RemoteModel) else None
         return None if url is None or await listens(url) else "the model's server cannot be reached"

@@ -1,4 +1,4 @@
-"""Gradients of several ranks, where the pass through the model is our own.
+"""Average the gradients of several ranks if the pass through the model is our own.
 
 The wrapper that averages gradients (DistributedDataParallel) does so only for passes that go
 through its own forward, which the pass of ``cpu.fast_pass`` does not.

@@ -31,7 +31,7 @@ EXPECTED = (2, 129, 130, 143)
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among those that train together. By default it is alone."""
+    """The place of this process among those that train together. By default it is alone."""
 
     rank: int = 0
     size: int = 1
@@ -54,11 +54,11 @@ class Ranks:
         return [item for part in everyone for item in part]
 
     def broadcast(self, value: T) -> T:
-        """What rank 0 passes."""
+        """The value that rank 0 passes."""
         return self.gather([value])[0]
 
     def any(self, flag: bool) -> bool:
-        """Whether one of them says so."""
+        """Whether any rank passes true."""
         return any(self.gather([flag]))
 
 

@@ -23,7 +23,7 @@ _RUN, _CODE = "run", "exit-code"
 
 @contextmanager
 def remembered_launch() -> Iterator[None]:
-    """A folder for the ranks that are started within."""
+    """Make a folder in which the ranks that are started meanwhile leave notes."""
     with tempfile.TemporaryDirectory(prefix="grpo-ranks-") as folder:
         os.environ[FOLDER] = folder
         try:

@@ -48,7 +48,7 @@ def grpo_arguments(
 ) -> GRPOConfig:
     """TRL's settings for ``steps`` steps of ``rows`` episodes each in this process.
 
-    Where a step has several updates, each is a step to transformers: see ``steps``.
+    If a step has several updates, each is a step to transformers: see ``steps``.
     """
     micro_batch = largest_share(rows // training.minibatches, training.micro_batch)
     accumulation = rows // training.minibatches // micro_batch

@@ -126,7 +126,7 @@ class OnlineTrainer:
             return OnlineStep(groups, rollouts, updated=True, metrics=metrics, seconds=seconds)
 
     async def save(self, path: Path) -> None:
-        """Write the adapter (or the model, where it is trained whole) as a directory at ``path``."""
+        """Write the adapter (or the model, if it is trained whole) as a directory at ``path``."""
         async with self._busy:
             if self.policy is None:
                 self.policy = await self._work(self._load)

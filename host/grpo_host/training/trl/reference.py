@@ -1,7 +1,7 @@
 """The policy that the KL penalty holds the trained one near to.
 
 TRL adds a second adapter to the model, a copy of the first as it is when the trainer is made, and
-takes its log-probs; if there is none, those of the model without an adapter. Where the whole model is
+takes its log-probs; if there is none, those of the model without an adapter. If the whole model is
 trained, it has a second model.
 """
 

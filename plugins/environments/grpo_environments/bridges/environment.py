@@ -1,4 +1,4 @@
-"""What all bridged environments have in common: each question goes to the library's own process."""
+"""Base of all bridged environments: each question goes to the library's own process."""
 
 from __future__ import annotations
 

@@ -6,9 +6,9 @@ import asyncio
 import json
 from contextlib import asynccontextmanager
 
-import httpx
 import openai
 import pytest
+from tests.host.serving.openai_client import client_of
 
 from grpo_host.config.load import load_config
 from grpo_host.plugins import load_plugins
@@ -112,14 +112,8 @@ def serve(tmp_path):
         app = create_app(
             ServerSettings.of(loaded, state=tmp_path / "state", **options), registry, loaded=loaded
         )
-        async with app.router.lifespan_context(app):
-            transport = httpx.ASGITransport(app, raise_app_exceptions=True)
-            async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as http:
-                client = openai.AsyncOpenAI(
-                    base_url="http://127.0.0.1/v1", api_key="none", http_client=http, max_retries=0
-                )
-                client.http = http
-                yield client
+        async with client_of(app) as client:
+            yield client
 
     return start
 

@@ -536,34 +536,30 @@ def test_masked_tokens_get_no_gradient(make):
     assert (seen["logps"].grad[inside].abs() > 0).all()
 
 
-def test_importance_sampling_is_live(make):
-    """TRL 3 and 4: the log-probs that the backend sampled with reach the loss."""
+def with_two_logprobs(make, **options):
+    """Trainer and gradients for one policy, of a batch that was sampled with either of two log-probs."""
     policy = None
-    results = []
     for logprob in (-4.0, -3.0):
         batch = [
             trajectory(sequence([2, 3], [10, 11, END], logprob=logprob), r=0.0),
             trajectory(PLAIN, r=1.0),
         ]
-        trainer = make(batch, policy=policy)
+        trainer = make(batch, policy=policy, **options)
         policy = trainer.model
-        results.append(gradients(trainer, scored(trainer)))
-    assert differ(*results)
+        yield trainer, gradients(trainer, scored(trainer))
+
+
+def test_importance_sampling_is_live(make):
+    """TRL 3 and 4: the log-probs that the backend sampled with reach the loss."""
+    assert differ(*(result for _, result in with_two_logprobs(make)))
 
 
 def test_without_importance_sampling_the_sampling_logprobs_do_not_matter(make):
     """TRL 4: mode none is off."""
-    policy = None
     results = []
-    for logprob in (-4.0, -3.0):
-        batch = [
-            trajectory(sequence([2, 3], [10, 11, END], logprob=logprob), r=0.0),
-            trajectory(PLAIN, r=1.0),
-        ]
-        trainer = make(batch, policy=policy, mode="none")
-        policy = trainer.model
-        results.append(gradients(trainer, scored(trainer)))
+    for trainer, result in with_two_logprobs(make, mode="none"):
         assert not metric(trainer, "sampling/importance_sampling_ratio/mean")
+        results.append(result)
     assert not differ(*results)
 
 
