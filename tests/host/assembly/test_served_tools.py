@@ -5,31 +5,20 @@ from __future__ import annotations
 from textwrap import dedent
 
 import pytest
+from tests.host.one_turn import OneTurn
 
 from grpo_host.assembly.served_tools import lacks_tools_of_episodes, served_tools
 from grpo_host.checks.check import check
 from grpo_host.config.load import load_config
 from grpo_host.config.resolve import resolve
 from grpo_host.plugins import load_plugins
-from grpo_sdk.environment import Environment, Observation, StepResult
 from grpo_sdk.errors import PluginError
 from grpo_sdk.hooks import hookimpl
-from grpo_sdk.messages import user
 from grpo_sdk.strategy import Strategy
-from grpo_sdk.trajectory import Task
 
 
-class Episodes(Environment):
+class Episodes(OneTurn):
     """Has a tool in its episodes and none elsewhere."""
-
-    def tasks(self, split):
-        return [Task(f"{split}-{number}", split=split) for number in range(40)]
-
-    async def reset(self, task, *, seed):
-        return Observation([user("Where is K482?")])
-
-    async def step(self, action):
-        return StepResult(done=True)
 
     def tools(self):
         return (self.lookup_order,)

@@ -9,6 +9,7 @@ from textwrap import dedent
 
 import pytest
 from langchain.agents import create_agent
+from tests.host.one_turn import OneTurn
 
 from grpo_host.agents.agent import Agent
 from grpo_host.assembly.from_yaml import build
@@ -24,9 +25,7 @@ from grpo_host.langchain.app_agent import AppAgent
 from grpo_host.plugins import load_plugins
 from grpo_host.rollouts.episode import EpisodeRequest, run_episode
 from grpo_sdk import Strategy, ToolBundle, ToolsLostError, assistant, hookimpl, tool_call
-from grpo_sdk.environment import Environment, Observation, StepResult
 from grpo_sdk.errors import PluginError
-from grpo_sdk.messages import user
 from grpo_sdk.testing import ScriptedBackend
 from grpo_sdk.trajectory import Task
 
@@ -102,17 +101,10 @@ async def moody():
     return several()
 
 
-class Talk(Environment):
+class Talk(OneTurn):
     """One message, one answer."""
 
-    def tasks(self, split):
-        return [Task(f"{split}-{number}", split=split) for number in range(40)]
-
-    async def reset(self, task, *, seed):
-        return Observation([user("Take notes.")])
-
-    async def step(self, action):
-        return StepResult(done=True)
+    says = "Take notes."
 
 
 class Notebooks:

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 
 import openai
 import pytest
+from tests.host.one_turn import OneTurn
 from tests.host.serving.openai_client import client_of
 
 from grpo_host.config.load import load_config
@@ -17,28 +18,18 @@ from grpo_host.plugins import load_plugins
 from grpo_host.serving.app import create_app
 from grpo_host.serving.settings import ServerSettings
 from grpo_sdk.backend import Capability
-from grpo_sdk.environment import Environment, Observation, StepResult
+from grpo_sdk.environment import Environment
 from grpo_sdk.errors import ConfigError
 from grpo_sdk.hooks import hookimpl
-from grpo_sdk.messages import assistant, tool_call, user
+from grpo_sdk.messages import assistant, tool_call
 from grpo_sdk.strategy import Strategy
 from grpo_sdk.testing import ScriptedBackend
-from grpo_sdk.trajectory import Task
 
 RUN = "20260101-000000-abcd"
 
 
-class Shop(Environment):
+class Shop(OneTurn):
     closed = 0
-
-    def tasks(self, split):
-        return [Task(f"{split}-{number}", split=split) for number in range(40)]
-
-    async def reset(self, task, *, seed):
-        return Observation([user("Where is K482?")])
-
-    async def step(self, action):
-        return StepResult(done=True)
 
     def tools(self):
         return (self.lookup_order,)
