@@ -41,6 +41,8 @@ settings.register_profile("hunt", deadline=None)  # pytest --hypothesis-profile=
 settings.load_profile("same")
 
 
+collect_ignore = ["tutorial_package"]  # its tests are run where it is installed: test_tutorial.py
+
 SKIPPED = "GRPO_SKIPPED_TESTS"
 """Names the file to which each run of ``make test`` adds why it skipped what; it prints all of them last."""
 
