@@ -17,6 +17,7 @@ from grpo_host.agents.agent import Agent, AgentLimits
 from grpo_host.agents.reply import OnText
 from grpo_host.agents.streaming import astreamed
 from grpo_host.agents.tracing import Instruments
+from grpo_host.backends.event_loop import run_blocking
 from grpo_host.backends.local_model import LocalModel, installed_plugins
 from grpo_host.cache.tools import Cacheable, mark_of
 from grpo_host.chat.answering import Answer, Answering, Window
@@ -31,6 +32,7 @@ from grpo_host.chat.store import (
 )
 from grpo_host.telemetry.agents import instruments
 from grpo_sdk.backend import Capability, Sampling
+from grpo_sdk.bundles import LiveBundle, ToolBundle, bundle_schemas
 from grpo_sdk.cache import Cache
 from grpo_sdk.errors import CapabilityError, ConfigError
 from grpo_sdk.messages import Message
@@ -74,7 +76,7 @@ class ChatAgent:
         store: ConversationStore | None = None,
         strategy: str | Strategy | None = None,
         system_prompt: str = "",
-        tools: Iterable[ToolLike] = (),
+        tools: Iterable[ToolLike | ToolBundle] = (),
         sampling: Sampling | None = None,
         limits: AgentLimits | None = None,
         window: Window | None = None,
@@ -97,6 +99,7 @@ class ChatAgent:
         self._seed = seed
         self._strategies: dict[str, Strategy] = {}
         self._tools: dict[str, BoundTool] = {}
+        self._bundles: list[LiveBundle] = []
         self._contexts: dict[str, ConversationContext] = {}
         self._turns = _Turns()
         self._unnamed = f"agent {uuid4().hex}"
@@ -126,17 +129,26 @@ class ChatAgent:
 
     def add_tool(
         self,
-        tool: ToolLike,
+        tool: ToolLike | ToolBundle,
         *,
         name: str | None = None,
         cacheable: bool | None = None,
         ttl: float | None = None,
     ) -> None:
-        """Offer a tool from the next message on; one of the same name is replaced.
+        """Offer a tool, or those of a bundle, from the next message on; one of the same name is replaced.
 
         ``cacheable`` overrules the tool's own mark (``grpo_host.cache.cacheable``): with equal arguments it
-        gives an equal result, for ``ttl`` seconds if given. Raises ``TypeError`` if it is no tool.
+        gives an equal result, for ``ttl`` seconds if given. Raises ``TypeError`` if it is no tool,
+        ``PluginError`` for a bundle that cannot be opened: it is, to see what it has.
         """
+        if isinstance(tool, ToolBundle):
+            if name is not None or cacheable is not None or ttl is not None:
+                raise TypeError("the tools of a bundle have their own names, and are not cached")
+            about = tool.about or getattr(tool.open, "__name__", "of tools")
+            live = LiveBundle(f"bundle {about}", tool, run_blocking(bundle_schemas(f"bundle {about}", tool)))
+            self._bundles.append(live)
+            self._tools |= {one.name: one for one in live.tools}
+            return
         bound = bind(tool, name=name)
         mark = mark_of(bound.source)
         if cacheable is not None or ttl is not None:
@@ -308,7 +320,9 @@ class ChatAgent:
             await self.store.delete(conversation_id)
 
     async def close(self) -> None:
-        """Release the model, unless an agent was given."""
+        """Release the model, unless an agent was given, and close the bundles."""
+        for bundle in self._bundles:
+            await bundle.close()
         if isinstance(self.model, LocalModel):
             await self.model.close()
 

@@ -4,6 +4,7 @@ import asyncio
 import gc
 import logging
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from typing import ClassVar
 
 import pytest
@@ -16,7 +17,7 @@ from grpo_host.chat.agent import ChatAgent
 from grpo_host.chat.sql_store import SqlStore
 from grpo_host.chat.store import ConflictError, ConversationNotFoundError, ConversationRecord, MemoryStore
 from grpo_host.dialogues import DialogueDatabase
-from grpo_sdk import Capability, ConfigError, Sampling, Strategy, assistant, tool_call, user
+from grpo_sdk import Capability, ConfigError, Sampling, Strategy, ToolBundle, assistant, tool_call, user
 from grpo_sdk.errors import CapabilityError, PluginError
 from grpo_sdk.testing import ScriptedBackend
 from grpo_sdk.tools import MALFORMED_CALL
@@ -210,6 +211,40 @@ def test_a_tool_of_the_same_name_replaces_the_other(chat):
     talk = chat(where_is("A"), tools=[look_up])
     talk.agent.add_tool(other, name="look_up")
     assert (talk.say("Where?"), talk.agent.tools) == ("lost", ["look_up"])
+
+
+@pytest.mark.parametrize(("per", "noted"), [("episode", ["1", "1"]), ("run", ["1", "2"])])
+async def test_a_bundle_is_opened_for_each_answer_or_once_and_closed(chat, per, noted):
+    closed = []
+
+    @asynccontextmanager
+    async def notebook():
+        notes = []
+
+        def write_note(text: str) -> int:
+            """Write a note."""
+            notes.append(text)
+            return len(notes)
+
+        yield write_note
+        closed.append(len(notes))
+
+    def script(messages, tools):
+        last = messages[-1]
+        return last["content"] if last["role"] == "tool" else calls(("write_note", '{"text": "a"}'))
+
+    agent = ChatAgent(Agent(ScriptedBackend(script=script)), tools=[ToolBundle(notebook, per=per)])
+    context = await agent.start_conversation()
+    said = [await agent.respond(context.conversation_id, "Note it.") for _ in range(2)]
+    await agent.close()
+
+    assert (agent.tools, said) == (["write_note"], noted)
+    assert closed == [0, *([1, 1] if per == "episode" else [2])]  # the first was to see what it has
+
+
+def test_a_bundle_takes_no_name(chat):
+    with pytest.raises(TypeError, match="the tools of a bundle have their own names, and are not cached"):
+        chat().agent.add_tool(ToolBundle(lambda: look_up), name="look")
 
 
 def test_what_is_no_tool_is_refused_at_once(chat):
