@@ -1,14 +1,17 @@
-"""A tiny training that is killed again and again: ``python -m bench.chaos [--kills 50]``.
+"""A tiny training that is killed again and again: ``python -m bench.chaos [--kills 50 | --places]``.
 
 Each attempt is a process of its own that goes on with ``--resume`` and gets kill -9 after a random time: while
 it loads, plays, scores, trains, writes. A run that came to its end so is compared, byte by byte, with one that
-nobody killed. Attempts are forked from a process that has imported everything, which is most of a start.
+nobody killed. With ``--places`` each attempt dies at a place of its own instead, one after another: in the middle
+of an episode, of scoring, of a step's updates, of a checkpoint, of a line, of the adapter. Attempts are forked from a process that has imported everything, which is most of a start.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
+import pkgutil
 import random
 import shutil
 import signal
@@ -16,6 +19,7 @@ import sys
 import tempfile
 import time
 import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,10 +46,39 @@ training:
   lora: {{dropout: 0.1}}
   dynamic_sampling: 1
   save_every: 1
-  early_stopping: {{every: 3}}
+  early_stopping: {{every: 2}}
 evaluation: {{episodes: 2}}
 output: "{output}"
 """
+
+
+Place = tuple[str, Callable[..., bool]]
+PLACES: tuple[Place, ...] = (
+    ("grpo_host.rollouts.engine:run_episode", lambda *_, call, **__: call == 2),
+    ("grpo_host.rollouts.scoring:RewardSet.score", lambda _, group, **__: group[0].id.startswith("1/")),
+    ("torch.optim:AdamW.step", lambda *_, call, **__: call == 2),  # of the two of the first step
+    ("grpo_host.training.checkpoints:write_text", lambda *_, **__: True),
+    ("grpo_host.runs.directory:append_whole", lambda _, data, **__: b'"id":"2/' in data),
+    ("grpo_host.training.policy:replace_directory", lambda path, *_, **__: path.name == "adapter"),
+)
+"""What kills itself when it is called, and at which of its calls."""
+
+
+def die_at(place: Place) -> None:
+    """Let this process kill itself there; a line is written by half before."""
+    target, now = place
+    where, _, name = target.rpartition("." if "." in target.partition(":")[2] else ":")
+    owner = pkgutil.resolve_name(where)
+    real, calls = getattr(owner, name), itertools.count(1)
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if now(*args, call=next(calls), **kwargs):
+            if name == "append_whole":
+                real(args[0], args[1][: len(args[1]) // 2])
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(*args, **kwargs)
+
+    setattr(owner, name, call)
 
 
 @dataclass
@@ -83,8 +116,8 @@ def tiny_model(path: Path) -> Path:
     return path
 
 
-def attempt(folder: Path, *, resume: bool) -> int:
-    """Fork a process that trains as ``folder``'s agent.yaml says; its id."""
+def attempt(folder: Path, *, resume: bool, place: Place | None = None) -> int:
+    """Fork a process that trains as ``folder``'s agent.yaml says, until it comes to ``place``; its id."""
     pid = os.fork()
     if pid:
         return pid
@@ -100,6 +133,8 @@ def attempt(folder: Path, *, resume: bool) -> int:
         from grpo_host.training.from_yaml import run_training
         from grpo_host.utils.progress import Reporter
 
+        if place is not None:
+            die_at(place)
         loaded = load_config(folder / "agent.yaml")
         again = "latest" if resume else None
         code = run_training(resolve(loaded, load_plugins()), resume=again, reporter=Reporter(quiet=True))
@@ -116,11 +151,14 @@ def begun(folder: Path) -> bool:
     return any(folder.glob("runs/chaos/*/agent.yaml"))
 
 
-def killed_run(folder: Path, kills: int, longest: float, seen: Seen, draw: random.Random) -> bool:
-    """One run with up to ``kills`` kills; False if an attempt failed by itself."""
+def killed_run(
+    folder: Path, kills: int, longest: float, seen: Seen, draw: random.Random, places: Sequence[Place] = ()
+) -> bool:
+    """One run with up to ``kills`` kills, at ``places`` if there are any; False if an attempt failed by itself."""
     while True:
-        pid = attempt(folder, resume=begun(folder))
-        if seen.kills < kills:
+        at = places[seen.kills] if seen.kills < len(places) else None
+        pid = attempt(folder, resume=begun(folder), place=at)
+        if not places and seen.kills < kills:
             until = time.monotonic() + draw.uniform(0, longest)
             while time.monotonic() < until:
                 time.sleep(0.005)
@@ -155,8 +193,8 @@ def facts(folder: Path) -> dict[str, Any]:
     }
 
 
-def measure(kills: int, steps: int, minutes: float, seed: int) -> Report:
-    """Run it once in peace, then with kills."""
+def measure(kills: int, steps: int, minutes: float, seed: int, places: Sequence[Place] = ()) -> Report:
+    """Run it once in peace, then with kills, one at each of ``places`` if there are any."""
     import torch
 
     torch.set_num_threads(1)  # a pool of threads would not survive the fork
@@ -187,12 +225,14 @@ def measure(kills: int, steps: int, minutes: float, seed: int) -> Report:
         while seen.kills < kills and time.monotonic() - began < minutes * 60:
             chaos = folder(f"run{seen.runs}")
             # Long enough for a few steps, so that each attempt comes a little further on average.
-            finished = killed_run(chaos, kills, alone * 0.8, seen, draw)
+            finished = killed_run(chaos, kills, alone * 0.8, seen, draw, places)
             seen.runs += 1
             found = facts(chaos) if finished else {}
             seen.different += [name for name, value in wanted.items() if found.get(name) != value]
             if not finished:
                 print((chaos / "log").read_text()[-3000:], file=sys.stderr)
+            if places:
+                break
     counts = {name: seen.different.count(name) for name in wanted}
     rows = [
         Row("kill -9", seen.kills, "", None, "", Target("≥", kills)),
@@ -225,12 +265,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument(
+        "--places", action="store_true", help="one kill at each of the chosen places, in one run"
+    )
     parser.add_argument("--minutes", type=float, default=30.0, help="begin no other run after so many")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     sys.argv = [sys.argv[0], *(["--json"] if options.json else [])]
-    publish(measure(options.kills, options.steps, options.minutes, options.seed))
+    places = PLACES if options.places else ()
+    publish(measure(len(places) or options.kills, options.steps, options.minutes, options.seed, places))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import errno
+import gc
 import itertools
 import logging
 import os
@@ -338,7 +339,8 @@ def kept_log() -> Any:
 
 
 def resident() -> float:
-    """This process's memory, MB."""
+    """This process's memory, MB, without what the collector would free at its next look."""
+    gc.collect()
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
@@ -363,6 +365,11 @@ async def play(folder: Path, episodes: int, seconds: float, concurrency: int, lo
     limits = AgentLimits(turn_seconds=seconds, tools=ToolLimits(seconds=seconds))
     directory = Directory(folder).acquire()
     stops: list[str] = []
+    written: set[str] = set()
+
+    def kept(trajectory: Trajectory) -> None:
+        written.add(trajectory.id)
+
     memory: dict[int, float] = {}
     engine = RolloutEngine(
         Agent(Engine(plan), tools=(make_tool(plan),), limits=limits),
@@ -370,7 +377,7 @@ async def play(folder: Path, episodes: int, seconds: float, concurrency: int, lo
         RewardSet([WeightedReward("judged", Judged(judge), seconds=seconds)], concurrency=concurrency),
         environment_name="shop",
         concurrency=concurrency,
-        observers=[directory.append_trajectory],
+        observers=[directory.append_trajectory, kept],
         max_consecutive_failures=100,
     )
     began = time.perf_counter()
@@ -391,8 +398,7 @@ async def play(folder: Path, episodes: int, seconds: float, concurrency: int, lo
                     stops.append(str(problem))
                     directory.release()
                     directory = Directory(folder).acquire()
-                    engine.observers = [directory.append_trajectory]
-                    written = {item.id for item in directory.read_trajectories()}
+                    engine.observers = [directory.append_trajectory, kept]
                     # Episodes that the end of the run cut short are played anew, and their faults come again.
                     logged[before:] = [text for text in logged[before:] if _episode(text) in written]
                     for key in [key for key in plan.happened if key[1].split()[0] != "disk"]:
