@@ -70,6 +70,8 @@ FAULTS = (
 )
 LINE = "bench/faults.py:"
 """In front of the number of the line that raised."""
+SECOND = "beside what ends the run"
+"""The log, of a line that the disk refused before another refusal had stopped the episode."""
 PARTS = ("tool", "judge", "environment", "engine", "disk")
 
 
@@ -313,15 +315,16 @@ class Found:
 
 
 class _Kept(logging.Handler):
-    """Keeps what is said of ``close``, which belongs to no trajectory."""
+    """Keeps what belongs to no trajectory: failures of ``close``, and a second one of the disk."""
 
     def __init__(self) -> None:
         super().__init__()
         self.texts: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        if "close()" in record.getMessage():
-            self.texts.append(record.getMessage())
+        text = record.getMessage()
+        if "close()" in text or SECOND in text:
+            self.texts.append(text)
 
 
 @contextmanager
@@ -365,6 +368,7 @@ async def play(folder: Path, episodes: int, seconds: float, concurrency: int, lo
     limits = AgentLimits(turn_seconds=seconds, tools=ToolLimits(seconds=seconds))
     directory = Directory(folder).acquire()
     stops: list[str] = []
+    resumed = 0
     written: set[str] = set()
 
     def kept(trajectory: Trajectory) -> None:
@@ -395,7 +399,8 @@ async def play(folder: Path, episodes: int, seconds: float, concurrency: int, lo
                 except RunError as problem:
                     if not isinstance(problem.__cause__, OSError):
                         raise
-                    stops.append(str(problem))
+                    stops += [str(problem), *(text for text in logged[before:] if SECOND in text)]
+                    resumed += 1
                     directory.release()
                     directory = Directory(folder).acquire()
                     engine.observers = [directory.append_trajectory, kept]
@@ -416,7 +421,7 @@ async def play(folder: Path, episodes: int, seconds: float, concurrency: int, lo
         found.look_at(trajectory)
     found.look_at_log(logged)
     found.look_at_stops(stops)
-    return Played(trajectories, found, plan, took, len(stops), memory)
+    return Played(trajectories, found, plan, took, resumed, memory)
 
 
 def _episode(text: str) -> str:

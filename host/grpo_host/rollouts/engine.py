@@ -6,6 +6,7 @@ The usage guide calls it the computational engine.
 from __future__ import annotations
 
 import asyncio
+import logging
 import statistics
 import time
 from collections import Counter
@@ -24,6 +25,8 @@ from grpo_host.rollouts.loop_watch import LoopWatch
 from grpo_host.rollouts.scoring import RewardSet
 from grpo_sdk.environment import Environment
 from grpo_sdk.trajectory import Task, Trajectory
+
+logger = logging.getLogger(__name__)
 
 Observer = Callable[[Trajectory], object]
 
@@ -219,7 +222,10 @@ class RolloutEngine:
                             begun[-1].add_done_callback(partial(self._leave, place))
                         running.append(tasks.create_task(group(begun)))
         except ExceptionGroup as problems:
-            raise problems.exceptions[0] from problems.exceptions[0].__cause__
+            first, *others = problems.exceptions
+            for other in others:
+                logger.warning("beside what ends the run: %s", other)
+            raise first from first.__cause__
         metrics.seconds = time.perf_counter() - started
         metrics.loop_lag_p99 = watch.lag_p99
         self.total.seconds += metrics.seconds

@@ -445,3 +445,21 @@ def test_no_template_that_can_be_extended_forks(fakes):
     agent = Agent(fakes.TokenBackend(tokenizer, "hello"), TemplateRenderer(tokenizer))
     _, metrics = run(engine(fakes, backend=agent, environment=lambda: fakes.Talk("1", "2", "3")))
     assert metrics.forks == 0
+
+
+def test_what_other_observers_raise_at_the_same_time_is_logged(fakes, caplog):
+    def full(trajectory):
+        raise OSError(28, f"No space left on device for {trajectory.task.id}")
+
+    scoring, all_score = [], asyncio.Event()
+
+    async def together(trajectory):
+        scoring.append(trajectory)
+        if len(scoring) == 6:
+            all_score.set()
+        await all_score.wait()
+        return 1.0
+
+    with pytest.raises(OSError, match="for a"):
+        run(engine(fakes, rewards=[together], observers=[full]))
+    assert "beside what ends the run: [Errno 28] No space left on device for b" in caplog.text
