@@ -42,6 +42,11 @@ def make_engine(url: str, **options: Any) -> AsyncEngine:
     """
     from sqlalchemy.ext.asyncio import create_async_engine
 
+    if url.startswith("sqlite+aiosqlite:"):
+        from grpo_host.storage.sqlite_connection import connect
+
+        own = {"async_creator_fn": connect, **options.get("connect_args", {})}
+        options = {**options, "connect_args": own}
     try:
         engine = create_async_engine(url, hide_parameters=True, **options)
     except ModuleNotFoundError as problem:
@@ -139,4 +144,5 @@ def _prepare_sqlite(connection: Any, _: Any) -> None:
 
 def _begin_sqlite(connection: Connection) -> None:
     wanted = connection.get_execution_options().get("grpo_writing", False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if wanted else "BEGIN")
+    driver: Any = connection.connection.driver_connection
+    driver.begin("BEGIN IMMEDIATE" if wanted else "BEGIN")
