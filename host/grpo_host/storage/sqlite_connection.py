@@ -51,7 +51,7 @@ class Connection(aiosqlite.Connection):
         """What a cursor has after ``method``: description, rows, number of rows, last id."""
         begin, self._begin = self._begin, None
         self._sent = True
-        result: tuple[Any, list[Any], int, int | None] = await self._execute(
+        result: tuple[Any, list[Any], int, int | None] = await self._execute(  # type: ignore[no-untyped-call]
             _run, self._conn, begin, method, args
         )
         return result
