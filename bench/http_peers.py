@@ -23,10 +23,10 @@ PATH = "/v1/chat/completions"
 class BareClient:
     """A pool of kept-alive connections, each with one request under way."""
 
-    def __init__(self, host: str, port: int, key: str = "") -> None:
+    def __init__(self, host: str, port: int, key: str = "", path: str = PATH) -> None:
         self._address = (host, port)
         self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
-        self._head = f"POST {PATH} HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Type: application/json\r\n"
+        self._head = f"POST {path} HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Type: application/json\r\n"
         if key:
             self._head += f"Authorization: Bearer {key}\r\n"
 
