@@ -101,6 +101,7 @@ async def recorded(in_episodes: bool) -> float:
 
     from grpo_host.langchain.chat import ChatGrpo
     from grpo_host.langchain.episode_source import EpisodeSource
+    from grpo_host.langchain.episode_watch import EpisodeWatch
 
     tokenizer = AutoTokenizer.from_pretrained(resolve_model("smollm2-135m").path)
     backend = ScriptedTokens(tokenizer)
@@ -111,8 +112,9 @@ async def recorded(in_episodes: bool) -> float:
 
     async def play() -> None:
         calls = ModelCalls(agent, seed=1, policy_version=0)
+        config: Any = {"callbacks": [EpisodeWatch(calls.asked)]} if in_episodes else None  # as in an episode
         with calls.current() if in_episodes else nullcontext():
-            await made.ainvoke(ASKED)
+            await made.ainvoke(ASKED, config)
         if in_episodes:
             ledger = calls.ledger()
             assert ledger is not None

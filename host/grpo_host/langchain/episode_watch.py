@@ -14,6 +14,7 @@ class EpisodeWatch(ToolWatch):
     """Also keeps the metadata of a model's run where its answer is made."""
 
     run_inline = True  # in the context of the call
+    ignore_chain = ignore_llm = ignore_retriever = ignore_custom_event = True  # each event costs CPU
 
     def on_chat_model_start(
         self,
