@@ -1,20 +1,23 @@
-"""`grpo-host run` as its users run it: a process, a small random model, the real trainer."""
+"""`grpo-host run` as its users run it: a process of its own, a small random model, the real trainer."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import shlex
 import signal
 import subprocess
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.forked import ForkedCommand
 
 from grpo_host.config.load import load_config
 from grpo_host.runs.directory import RunDirectory
+
+Start = Callable[..., ForkedCommand]
 
 pytestmark = [pytest.mark.model, pytest.mark.slow]
 
@@ -47,36 +50,24 @@ def agent_yaml(tmp_path: Path, tiny_model_path: Path) -> Path:
     return path
 
 
-def start(*arguments: str | Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "grpo_host.cli", *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-def finish(process: subprocess.Popen[str]) -> str:
-    output, _ = process.communicate(timeout=240)
-    return output
+@pytest.fixture
+def start(tmp_path: Path) -> Start:
+    logs = itertools.count()
+    return lambda *arguments: ForkedCommand(arguments, tmp_path / f"log-{next(logs)}")
 
 
 def run_of(agent_yaml: Path) -> RunDirectory:
     return RunDirectory.find(agent_yaml.parent / "runs", "tiny")
 
 
-def lines_until(process: subprocess.Popen[str], pattern: str) -> Iterator[str]:
-    assert process.stdout is not None
-    for line in process.stdout:
-        yield line
-        if re.search(pattern, line):
-            return
-    pytest.fail(f"the run ended before it said {pattern}")
+def wait_for(process: ForkedCommand, pattern: str) -> None:
+    if not any(re.search(pattern, line) for line in process.lines()):
+        pytest.fail(f"the run ended before it said {pattern}: {process.finish()}")
 
 
-def test_a_run_leaves_all_that_other_tools_read(agent_yaml: Path) -> None:
+def test_a_run_leaves_all_that_other_tools_read(agent_yaml: Path, start: Start) -> None:
     process = start("run", agent_yaml)
-    output = finish(process)
+    output = process.finish()
 
     assert process.returncode == 0, output
     run = run_of(agent_yaml)
@@ -123,40 +114,41 @@ def test_a_run_leaves_all_that_other_tools_read(agent_yaml: Path) -> None:
     assert f"warning: {cut['message']}" in output.splitlines()
 
 
-def test_ctrl_c_saves_and_resume_goes_on(agent_yaml: Path) -> None:
+def test_ctrl_c_saves_and_resume_goes_on(agent_yaml: Path, start: Start) -> None:
     settings = ("--set", "training.steps=12", "--set", "training.save_every=100")
     process = start("run", agent_yaml, *settings)
-    seen = list(lines_until(process, r"^step +2/12"))
+    wait_for(process, r"^step +2/12")
     process.send_signal(signal.SIGINT)
-    seen.append(finish(process))
+    seen = process.finish()
 
-    assert process.returncode == 128 + signal.SIGINT, "".join(seen)
-    assert "saving a checkpoint" in seen[-1]
-    again = re.search(r"go on with: grpo-host (.+)", seen[-1])
-    assert again, seen[-1]
+    assert process.returncode == 128 + signal.SIGINT, seen
+    assert "saving a checkpoint" in seen
+    again = re.search(r"go on with: grpo-host (.+)", seen)
+    assert again, seen
     run = run_of(agent_yaml)
     before = json.loads(run.report.read_text())
     assert list(run.checkpoints.glob("checkpoint-*/grpo_state.json")), "a complete checkpoint"
 
     version = max(item.policy_version for item in run.read_trajectories())
-    resumed = start(*shlex.split(again[1]))
-    output = finish(resumed)
+    steps = len(run.read_metrics()) + 2
+    resumed = start(*shlex.split(again[1]), "--set", f"training.steps={steps}")
+    output = resumed.finish()
 
     assert resumed.returncode == 0, output
     assert run_of(agent_yaml).path == run.path
-    assert [line["step"] for line in run.read_metrics()] == list(range(1, 13))
+    assert [line["step"] for line in run.read_metrics()] == list(range(1, steps + 1))
     after = json.loads(run.report.read_text())
     assert after["before"] == before["before"], "what was measured is not measured again"
     assert after["seconds"]["training"] > before["seconds"]["training"] > 0
     played = [item for item in run.read_trajectories() if item.id.partition("/")[0].isdigit()]
-    assert all(item.policy_version > version for item in played if item.id.startswith("12/"))
+    assert all(item.policy_version > version for item in played if item.id.startswith(f"{steps}/"))
     assert len({item.id for item in played}) == len(played), "no step is there twice"
     assert "warm start" not in output
     assert after["after"]["episodes"] == 4
 
 
 def test_a_full_disk_ends_a_run_with_an_error_and_keeps_what_was_written(
-    agent_yaml: Path, tmp_path: Path
+    agent_yaml: Path, tmp_path: Path, start: Start
 ) -> None:
     small = tmp_path / "small"
     small.mkdir()
@@ -172,7 +164,7 @@ def test_a_full_disk_ends_a_run_with_an_error_and_keeps_what_was_written(
             # There is room for the tokenizer, with which saving is tried, and not for these weights.
             *("--set", "training.lora.r=256"),
         )
-        output = finish(process)
+        output = process.finish()
 
         assert process.returncode == 2, output
         assert "error: cannot save a checkpoint in" in output
@@ -185,25 +177,24 @@ def test_a_full_disk_ends_a_run_with_an_error_and_keeps_what_was_written(
         subprocess.run(["umount", str(small)], check=True)
 
 
-def test_a_run_directory_in_use_is_not_resumed(agent_yaml: Path) -> None:
+def test_a_run_directory_in_use_is_not_resumed(agent_yaml: Path, start: Start) -> None:
     endless = ("--set", "training.warm_start=null", "--set", "training.steps=100000")
     process = start("run", agent_yaml, *endless)
     try:
-        list(lines_until(process, r"^run "))
+        wait_for(process, r"^run ")
         second = start("run", agent_yaml, *endless, "--resume")
-        output = finish(second)
-        assert process.poll() is None, "the first still runs"
+        output = second.finish()
+        assert process.running, "the first still runs"
     finally:
         process.kill()
-        finish(process)
 
     assert second.returncode == 2, output
     assert "is in use by another process" in output
 
 
-def test_resume_without_a_run_says_how_to_start_one(agent_yaml: Path) -> None:
+def test_resume_without_a_run_says_how_to_start_one(agent_yaml: Path, start: Start) -> None:
     process = start("run", agent_yaml, "--resume")
-    output = finish(process)
+    output = process.finish()
 
     assert process.returncode == 2
     assert "holds no run yet; start one with grpo-host run" in output
