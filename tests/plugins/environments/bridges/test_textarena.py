@@ -85,11 +85,12 @@ async def test_a_second_model_plays_the_other_seat_and_the_agent_each_in_turn() 
 
 
 @needs_textarena
-def test_a_game_that_textarena_does_not_have_is_refused_with_those_like_it() -> None:
-    with pytest.raises(
-        Exception, match="textarena has no game Wordle-v9; it has Wordle-v0, Wordle-v0-hardcore"
-    ):
-        TextArenaEnvironment(game="Wordle-v9").tasks("train")
+@pytest.mark.parametrize(
+    ("game", "like"), [("Wordle-v9", "Wordle-v0, Wordle-v0-hardcore"), ("Mastermid-v0", "Mastermind-v0")]
+)
+def test_a_game_that_textarena_does_not_have_is_refused_with_those_like_it(game: str, like: str) -> None:
+    with pytest.raises(Exception, match=f"textarena has no game {game}; like it are {like}"):
+        TextArenaEnvironment(game=game).tasks("train")
 
 
 def test_a_game_of_several_needs_somebody_who_plays_the_others() -> None:

@@ -6,6 +6,7 @@ Games draw from the global generator of Python: a fork for each is what makes th
 from __future__ import annotations
 
 import random
+from difflib import get_close_matches
 from typing import Any
 
 import textarena
@@ -22,7 +23,11 @@ class Side:
         if game not in ENV_REGISTRY:
             known = [name for name in ENV_REGISTRY if not name.endswith(("-raw", "-train"))]
             alike = [name for name in known if name.partition("-")[0] == game.partition("-")[0]]
-            raise SystemExit(f"textarena has no game {game}; it has {', '.join(alike or known)}")
+            alike = alike or get_close_matches(game, known)
+            raise SystemExit(
+                f"textarena has no game {game}; "
+                + (f"like it are {', '.join(alike)}" if alike else f"it has {len(known)}, such as {known[0]}")
+            )
         self.players, self.counts, self.task_seed = players, counts, task_seed
         self.game = textarena.make(game, **options)
         self.seat = 0
