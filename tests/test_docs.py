@@ -59,6 +59,7 @@ def test_the_documented_agent_yaml_is_accepted(tmp_path: Path) -> None:
     assert set(loaded.config.model_fields_set) == set(type(loaded.config).model_fields)
 
 
+@pytest.mark.torch
 @pytest.mark.parametrize(
     "example", sorted((ROOT / "examples").glob("*/agent.yaml")), ids=lambda p: p.parent.name
 )

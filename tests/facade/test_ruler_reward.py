@@ -63,6 +63,7 @@ def test_a_name_is_a_model_of_litellm():
     assert type(innermost(judge)).__name__ == "LiteLLMBackend"
 
 
+@pytest.mark.torch
 def test_another_backend_may_judge(monkeypatch):
     monkeypatch.setenv("GRPO_JUDGE_MODEL", "not-a-model")
     monkeypatch.setenv("GRPO_JUDGE_BACKEND", "transformers")

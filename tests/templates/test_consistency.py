@@ -167,6 +167,7 @@ def test_every_command_is_one_that_grpo_host_takes(deployment: Any) -> None:
         assert made.params
 
 
+@pytest.mark.torch
 def test_the_agent_that_is_written_can_be_served_and_trained(deployment: Any) -> None:
     loaded = load_config(deployment.directory / "agent.yaml")
 

@@ -19,7 +19,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from grpo_host.plugins.failures import plugin_frame
-from grpo_sdk import toolbox
+from grpo_sdk import blocking, toolbox
 from grpo_sdk.deadline import count_blocked
 
 logger = logging.getLogger("grpo_host.plugins")
@@ -89,6 +89,7 @@ class _Watcher:
         self._named: set[str] = set()
         self._over = threading.Event()
         self._turner = threading.get_ident()
+        self._clock = ThreadClock.of_this_thread()
         count_blocked(self._blocked_by_others)
         threading.Thread(target=self._watch, name="grpo-loop-watch", daemon=True).start()
 
@@ -103,6 +104,7 @@ class _Watcher:
         while not self._over.wait(PAUSE_SECONDS):
             turned = threading.Event()
             asked = time.perf_counter()
+            self._clock.busy()
             try:
                 self.loop.call_soon_threadsafe(self._turned, turned, asked)
             except RuntimeError:
@@ -110,17 +112,23 @@ class _Watcher:
             if turned.wait(BLOCKED_SECONDS):
                 continue
             task = asyncio.current_task(self.loop)
-            self._name(sys._current_frames().get(self._turner), time.perf_counter() - asked)
-            while not turned.wait(PAUSE_SECONDS) and not self._over.is_set():
+            blocked = self._clock.busy()
+            while not self._over.is_set():
+                if blocked >= BLOCKED_SECONDS:
+                    self._name(sys._current_frames().get(self._turner), blocked)
+                    blocked = float("-inf")  # said
+                over = turned.wait(PAUSE_SECONDS)
                 asked = self._count(task, asked)
-            self._count(task, asked)
+                if over:
+                    break
+                blocked += self._clock.busy()
 
     def _turned(self, turned: threading.Event, asked: float) -> None:
         self.looks.append((asked, time.perf_counter() - asked))
         turned.set()
 
     def _name(self, frame: FrameType | None, seconds: float) -> None:
-        """Say who it is while it still blocks: it may do so for ever."""
+        """Say who it is while it still blocks, which may be for ever; each line once."""
         who, place = _blocker(frame)
         if place and place not in self._named:
             self._named.add(place)
@@ -144,6 +152,43 @@ class _Watcher:
 _watcher: _Watcher | None = None
 
 
+class ThreadClock:
+    """How long a thread ran or slept, without the time in which it was ready and other threads had the cores.
+
+    Linux tells whether a thread is ready; elsewhere all time counts.
+    """
+
+    def __init__(self, clock: int | None, stat: Path) -> None:
+        self._clock, self._stat = clock, stat
+        self._wall, self._ran = time.perf_counter(), self._seconds_run()
+
+    @classmethod
+    def of_this_thread(cls) -> ThreadClock:
+        """For the thread that calls it."""
+        clock = time.pthread_getcpuclockid(threading.get_ident()) if sys.platform == "linux" else None
+        return cls(clock, Path(f"/proc/self/task/{threading.get_native_id()}/stat"))
+
+    def busy(self) -> float:
+        """Seconds since it was asked last."""
+        wall, ran = time.perf_counter(), self._seconds_run()
+        passed, computed = wall - self._wall, ran - self._ran
+        self._wall, self._ran = wall, ran
+        return computed if self._is_ready() else passed
+
+    def _seconds_run(self) -> float:
+        try:
+            return 0.0 if self._clock is None else time.clock_gettime(self._clock)
+        except OSError:
+            return 0.0  # the thread has ended
+
+    def _is_ready(self) -> bool:
+        """Whether it runs, or would if a core were free."""
+        try:
+            return self._stat.read_text().rpartition(") ")[2].startswith("R")  # proc_pid_stat(5)
+        except OSError:
+            return False
+
+
 def _blocker(frame: FrameType | None) -> tuple[str, str]:
     """Which plugin the loop is in, as the host's frames call it, and the line; nothing if it is in none."""
     frames: list[FrameType] = []
@@ -158,6 +203,8 @@ def _blocker(frame: FrameType | None) -> tuple[str, str]:
         if who or not files[at].startswith(_ROLLOUTS):
             break  # what the agent does between is no plugin's
         who = frames[at].f_locals.get("who", "")
+    if any(item.f_code.co_filename == blocking.__file__ for item in inner):
+        return "", ""  # a thread is being started for it, as it should be
     called = [(item.f_code.co_filename, item.f_lineno) for item in inner]
     return who, plugin_frame(called) if who else ""
 

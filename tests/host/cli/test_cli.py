@@ -209,6 +209,7 @@ def test_a_missing_plugin_that_was_chosen_is_an_error(agent_yaml, capsys):
     )
 
 
+@pytest.mark.torch
 def test_other_commands_warn_of_broken_plugins(agent_yaml, index, capsys):
     index.install("bad", "0.1", side="1 / 0")
     assert main(["check", agent_yaml]) == 0
@@ -218,6 +219,7 @@ def test_other_commands_warn_of_broken_plugins(agent_yaml, index, capsys):
     )
 
 
+@pytest.mark.torch
 def test_a_good_agent_is_summed_up(agent_yaml, capsys):
     assert main(["check", agent_yaml, "--set", "rewards[0].weight=0.5"]) == 0
     assert capsys.readouterr().out == (
@@ -238,6 +240,7 @@ def test_an_agent_is_checked_for_a_purpose(agent_yaml, capsys):
     assert out.endswith("\nok: ready for chat\n")
 
 
+@pytest.mark.torch
 def test_the_resolved_file_is_printed(agent_yaml, capsys, tmp_path):
     assert main(["check", agent_yaml, "--resolved"]) == 0
     text = capsys.readouterr().out
@@ -247,6 +250,7 @@ def test_the_resolved_file_is_printed(agent_yaml, capsys, tmp_path):
     assert capsys.readouterr().out == text
 
 
+@pytest.mark.torch
 def test_problems_are_printed_one_a_line(agent_yaml, capsys):
     assert main(["check", agent_yaml, "--set", "rewards[0]=knd", "--set", "sampling.top_k=5"]) == 2
     captured = capsys.readouterr()
@@ -272,6 +276,7 @@ def test_an_unknown_command_is_an_error_with_the_list(capsys):
     assert f'Error: no command "xyzzy". There are: {there_are}.\n' in capsys.readouterr().err
 
 
+@pytest.mark.torch
 def test_training_gets_the_checked_configuration(agent_yaml, trained):
     assert main(["run", agent_yaml, "--set", "training.steps=5"]) == 0
     [(loaded, arguments)] = trained
@@ -279,6 +284,7 @@ def test_training_gets_the_checked_configuration(agent_yaml, trained):
     assert arguments == {"resume": None}
 
 
+@pytest.mark.torch
 @pytest.mark.parametrize(
     ("arguments", "resume"),
     [
@@ -290,7 +296,7 @@ def test_training_gets_the_checked_configuration(agent_yaml, trained):
 )
 def test_a_run_is_resumed(agent_yaml, trained, arguments, resume):
     assert main(["run", *arguments]) == 0
-    assert trained[0][1] == {"resume": resume}
+    assert trained[0][1] == {"resume": resume, "record": False}
 
 
 def test_a_run_without_a_file_is_an_error(agent_yaml, capsys):
@@ -314,7 +320,7 @@ def test_an_evaluation_takes_other_parts(agent_yaml, called, tmp_path):
     assert loaded.config.evaluation.episodes == 3
     assert loaded.config.evaluation.split == "train"
     assert arguments.pop("out").name == "results"
-    assert arguments == {"resume": True, "as_json": True}
+    assert arguments == {"resume": True, "as_json": True, "record": False}
 
 
 def finished_run(tmp_path, trained):
@@ -365,7 +371,7 @@ def test_rollouts_are_played(agent_yaml, called):
     [(name, _, given)] = called
     assert name == "run_rollout"
     assert given.pop("out").name == "t.jsonl"
-    assert given == {"episodes": 4, "split": "train", "samples": 2}
+    assert given == {"episodes": 4, "split": "train", "samples": 2, "record": False}
 
 
 def test_models_are_listed(capsys):

@@ -144,6 +144,7 @@ def short(monkeypatch):
     monkeypatch.setattr(server, "serve", lambda settings, app: None)
 
 
+@pytest.mark.torch
 @pytest.mark.parametrize(
     ("command", "once"),
     [

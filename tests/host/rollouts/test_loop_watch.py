@@ -4,15 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
+import threading
 import time
 
 import pytest
 
 from grpo_host.agents.agent import Agent
 from grpo_host.rollouts.engine import RolloutEngine, group_requests
-from grpo_host.rollouts.loop_watch import LoopWatch
+from grpo_host.rollouts.loop_watch import LoopWatch, ThreadClock
 from grpo_host.rollouts.scoring import RewardSet, WeightedReward
-from grpo_sdk import Environment, Observation, StepResult, Task, assistant, reward, tool_call, user
+from grpo_sdk import (
+    Environment,
+    Observation,
+    StepResult,
+    Task,
+    assistant,
+    blocking,
+    reward,
+    tool_call,
+    user,
+)
 from grpo_sdk.deadline import Deadline
 from grpo_sdk.testing import ScriptedBackend
 
@@ -99,6 +111,37 @@ def test_what_does_not_block_is_not_named(caplog):
     with caplog.at_level(logging.WARNING):
         play(tasks=4)
     assert "blocks" not in caplog.text
+
+
+def test_a_machine_that_gives_the_loop_no_turn_is_not_called_a_plugin_that_blocks(caplog, monkeypatch):
+    monkeypatch.setattr(ThreadClock, "_is_ready", lambda clock: True)  # asleep in truth: it has no turn
+    play("reset")
+    assert "blocks" not in caplog.text
+
+
+def test_a_thread_that_starts_slowly_is_not_called_a_plugin_that_blocks(caplog, monkeypatch):
+    class Slow(threading.Thread):
+        def start(self):
+            block(0.5)
+            super().start()
+
+    @reward
+    def in_a_thread(trajectory) -> float:
+        return 1.0
+
+    monkeypatch.setattr(blocking.threading, "Thread", Slow)
+    play(score=in_a_thread)
+    assert "blocks" not in caplog.text
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells whether a thread is ready")
+@pytest.mark.parametrize(("state", "counts"), [("S", True), ("R", False)])
+def test_a_sleep_counts_and_a_wait_for_a_core_does_not(state, counts, tmp_path):
+    stat = tmp_path / "stat"
+    stat.write_text(f"7 (a) name) {state} 1 7")
+    clock = ThreadClock(time.pthread_getcpuclockid(threading.get_ident()), stat)
+    time.sleep(0.2)
+    assert (clock.busy() >= 0.2) is counts
 
 
 def test_time_that_a_neighbour_blocks_is_nobody_elses():

@@ -425,6 +425,7 @@ def kill_server(log: Path) -> None:
             os.kill(process, signal.SIGKILL)
 
 
+@pytest.mark.torch
 @pytest.mark.usefixtures("as_process")
 def test_a_replica_that_is_killed_loses_nothing_and_is_started_again(
     backend, adapter, tmp_path, eventually
@@ -446,6 +447,7 @@ def test_a_replica_that_is_killed_loses_nothing_and_is_started_again(
     assert (tmp_path / "replicas" / "replica-0.log").read_text().count("a fake vllm serve") == 2
 
 
+@pytest.mark.torch
 @pytest.mark.usefixtures("as_process")
 def test_a_replica_that_does_not_start_says_why(backend, tmp_path) -> None:
     made = backend(extra_args=["--fail"])
@@ -455,6 +457,7 @@ def test_a_replica_that_does_not_start_says_why(backend, tmp_path) -> None:
     assert str(tmp_path / "replicas" / "replica-0.log") in str(refused.value)
 
 
+@pytest.mark.torch
 @pytest.mark.usefixtures("as_process")
 def test_an_adapter_of_too_high_a_rank_is_refused(backend, tmp_path) -> None:
     high = make_adapter(tmp_path / "high", rank=32)
@@ -467,6 +470,7 @@ def test_an_adapter_of_too_high_a_rank_is_refused(backend, tmp_path) -> None:
         asyncio.run(ask())
 
 
+@pytest.mark.torch
 @pytest.mark.usefixtures("as_process")
 def test_other_ranks_use_the_replicas_of_the_first(backend, adapter, tmp_path) -> None:
     async def ask() -> None:

@@ -7,6 +7,8 @@ from textwrap import dedent
 
 import pytest
 
+pytestmark = pytest.mark.torch  # each agent is to be trained
+
 
 @pytest.fixture
 def shop(tmp_path, monkeypatch):

@@ -13,6 +13,8 @@ from grpo_host.config import backend_checks
 from grpo_host.config.overrides import Override
 from grpo_host.config.problems import InvalidConfigError
 
+pytestmark = pytest.mark.torch  # each agent is to be trained
+
 
 @pytest.fixture
 def uninstall(monkeypatch):

@@ -10,6 +10,8 @@ from grpo_host.config.problems import InvalidConfigError
 from grpo_host.config.resolve import resolve
 from grpo_host.config.resolved import dump_resolved
 
+pytestmark = pytest.mark.torch  # each agent is to be trained
+
 SHOPS = "[shop, {name: shop, as: store, weight: 2, options: {tools: true}}]"
 
 

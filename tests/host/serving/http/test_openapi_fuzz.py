@@ -33,7 +33,7 @@ from grpo_host.serving.settings import ServerSettings
 
 CASES = int(os.environ.get("GRPO_FUZZ_CASES", "1000"))
 """The same at each run, so more are only worth their minutes where something changed: see CONTRIBUTING.md."""
-ROUND = 10
+ROUND = 5
 """Cases of one operation and mode before the next has its turn."""
 
 CHECKS = [

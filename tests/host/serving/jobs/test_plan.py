@@ -19,6 +19,8 @@ from grpo_host.plugins import Registry
 from grpo_host.serving.jobs.plan import Plan, default_config, with_output
 from grpo_host.serving.jobs.request import TrainRequest
 
+pytestmark = pytest.mark.torch  # each agent is to be trained
+
 AGENT = """\
 name: shop
 model: {{name: smollm2-135m, context: 512}}
