@@ -13,7 +13,7 @@ from unittest import SkipTest
 import pytest
 
 from grpo_host.plugins import Registry
-from grpo_host.plugins.observing import observed_run
+from grpo_host.plugins.observed_run import observed_run
 from grpo_sdk import ModelSpec, Sampling, Strategy, user
 from grpo_sdk.testing import (
     BackendContract,

@@ -67,7 +67,7 @@ def command(
     loaded = load_checked(agent_yaml, changes, registry, "chat")
     loaded.closing.close()  # a server scores nothing
 
-    from grpo_host.plugins.observing import observed_run
+    from grpo_host.plugins.observed_run import observed_run
     from grpo_host.serving.app import create_app
     from grpo_host.serving.server import prepare, serve
     from grpo_host.serving.settings import ServerSettings

@@ -114,9 +114,10 @@ class _Watcher:
             task = asyncio.current_task(self.loop)
             blocked = self._clock.busy()
             while not self._over.is_set():
-                if blocked >= BLOCKED_SECONDS:
-                    self._name(sys._current_frames().get(self._turner), blocked)
-                    blocked = float("-inf")  # said
+                if blocked >= BLOCKED_SECONDS and self._name(
+                    sys._current_frames().get(self._turner), blocked
+                ):
+                    blocked = float("-inf")  # once is enough
                 over = turned.wait(PAUSE_SECONDS)
                 asked = self._count(task, asked)
                 if over:
@@ -127,8 +128,8 @@ class _Watcher:
         self.looks.append((asked, time.perf_counter() - asked))
         turned.set()
 
-    def _name(self, frame: FrameType | None, seconds: float) -> None:
-        """Say who it is while it still blocks, which may be for ever; each line once."""
+    def _name(self, frame: FrameType | None, seconds: float) -> bool:
+        """Say who it is, if it is a plugin, while it still blocks, which may be for ever; each line once."""
         who, place = _blocker(frame)
         if place and place not in self._named:
             self._named.add(place)
@@ -139,6 +140,7 @@ class _Watcher:
                 seconds,
                 place,
             )
+        return bool(place)
 
     def _count(self, task: asyncio.Task[Any] | None, since: float) -> float:
         """Count the time ``since`` then as blocked by ``task``; gives the time now."""

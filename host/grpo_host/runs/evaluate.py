@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from grpo_host.plugins.observing import observed_run
+from grpo_host.plugins.observed_run import observed_run
 from grpo_host.rollouts.evaluation import Evaluation, evaluate
 from grpo_host.runs.assembled import assemble
 from grpo_host.runs.directory import EVALUATIONS, RunDirectory

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from grpo_host.assembly.runtime import Assembly
-from grpo_host.plugins.observing import observed_run
+from grpo_host.plugins.observed_run import observed_run
 from grpo_host.rollouts.engine import group_requests
 from grpo_host.rollouts.failures import most_frequent_failure
 from grpo_host.runs.assembled import assemble

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from grpo_host.assembly.answers import answers_of
 from grpo_host.backends.event_loop import LoopThread
-from grpo_host.plugins.observing import observed_run
+from grpo_host.plugins.observed_run import observed_run
 from grpo_host.recorded.answers import Replay
 from grpo_host.runs.assembled import assemble
 from grpo_host.runs.directory import RunDirectory, kept_if_full

@@ -281,7 +281,7 @@ def test_training_gets_the_checked_configuration(agent_yaml, trained):
     assert main(["run", agent_yaml, "--set", "training.steps=5"]) == 0
     [(loaded, arguments)] = trained
     assert loaded.config.training.steps == 5
-    assert arguments == {"resume": None}
+    assert arguments == {"resume": None, "record": False}
 
 
 @pytest.mark.torch

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from grpo_host.plugins import Registry
-from grpo_host.plugins.observing import observed_run
+from grpo_host.plugins.observed_run import observed_run
 from grpo_sdk import hookimpl
 
 
