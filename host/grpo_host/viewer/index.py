@@ -27,9 +27,9 @@ from grpo_host.viewer.lines import HEAD, JsonLines, Row, Stamp, files_of, row_of
 NAME = "index.sqlite"
 VERSION = 2
 """An index of another version is made anew."""
-BATCH = 8000
-"""Trajectories a transaction: the more, the fewer parts of the words' index are merged later."""
-ROWS = 100
+BATCH = 2000
+"""Trajectories a transaction: few enough that a file of 64 MB is parsed while it is written."""
+ROWS = 1000
 """Rows a statement, for which sqlite3 lets go of the interpreter's lock once: with a statement a row, each
 row would wait for the lock that the thread which parses holds."""
 

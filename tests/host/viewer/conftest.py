@@ -213,6 +213,24 @@ def page(browser: Any, problems: list[str]) -> Iterator[Any]:
     assert not problems, "a strict policy, and no error: " + "; ".join(problems)
 
 
+@pytest.fixture
+def faults(page) -> Callable[..., list[str]]:
+    """Asks axe for the serious faults of the page as it is; ``rules``: of these alone."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+
+    def ask(rules: list[str] | None = None) -> list[str]:
+        # Without what is right, which of hundreds of tokens is most of axe's answer.
+        options: dict[str, Any] = {"resultTypes": ["violations"]}
+        found = axe.run(page, options=options | ({"runOnly": rules} if rules else {})).response["violations"]
+        return [
+            f"{fault['id']} at {fault['nodes'][0]['html'][:200]}"
+            for fault in found
+            if fault["impact"] in ("serious", "critical", "moderate")
+        ]
+
+    return ask
+
+
 @pytest.fixture(scope="session")
 def listening() -> Callable[[Any], AbstractContextManager[str]]:
     """``with listening(app) as address``: a server in a thread."""

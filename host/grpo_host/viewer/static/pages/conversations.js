@@ -31,7 +31,7 @@ export const Talked = ({ run: id }) => {
   const [state, setState] = useState({});
   useEffect(() => { conversation(id).then((data) => setState({ data }), (problem) => setState({ problem })); }, [id]);
   const remove = () => confirm("Delete this conversation and what was said of it?") && forget(id).then(() => go(["conversations"]), (problem) => setState({ problem }));
-  return html`<h1>Conversation <small>${id}</small></h1><${Loaded} of=${state}>${(talk) => html`
+  return html`<h1>Conversation <small>${id}</small></h1><${Loaded} of=${state}>${(talk) => html`<h2 class="unseen">What was said</h2>
     <p class="dim">${plural(talk.messages, "message")}, last ${ago(talk.updated)}${Object.keys(talk.context).length ? `; context ${JSON.stringify(talk.context)}` : ""}</p>
     <${Conversation} messages=${talk.history} after=${judging(talk, null, (data) => setState({ data }))} />
     <${Export} id=${id} /><p><button onClick=${remove}>Delete</button></p>`}</>`;

@@ -75,7 +75,7 @@ export const Playground = ({ values }) => {
     const set = (models) => replace(["playground"], { ...values, models: models.join(",") });
     const settings = { temperature: Number(values.temperature ?? 0), ...(values.most ? { max_tokens: Number(values.most) } : {}) };
     const busy = (on) => setWorking((count) => Math.max(0, count + (on ? 1 : -1)));
-    return html`<div class="lanes talks">${shown.map((model, index) => html`<${Talk} key=${index} model=${model} all=${all} said=${said} settings=${settings} busy=${busy}
+    return html`<h2 class="unseen">Answers</h2><div class="lanes talks">${shown.map((model, index) => html`<${Talk} key=${index} model=${model} all=${all} said=${said} settings=${settings} busy=${busy}
         choose=${(id) => set(shown.map((one, place) => (place === index ? id : one)))}
         drop=${shown.length > 1 ? () => set(shown.filter((_, place) => place !== index)) : null} />`)}</div>
       <form class="say" onSubmit=${send}>
