@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import math
 import os
@@ -290,13 +289,6 @@ def places(address):
     }
 
 
-def _keep_picture(page, name, kind):
-    """With a palette: a third of the bytes."""
-    image = pytest.importorskip("PIL.Image", reason="Pillow is not installed")
-    seen = image.open(io.BytesIO(page.screenshot())).convert("RGB").quantize(128)
-    seen.save(Path(PICTURES) / f"viewer-{name}{kind}.png", optimize=True)
-
-
 @pytest.mark.parametrize("size", SIZES)
 def test_axe_finds_no_fault_and_nothing_is_wider_than_the_screen(opened, page, served, faults, size):
     width, height = SIZES[size]
@@ -310,7 +302,8 @@ def test_axe_finds_no_fault_and_nothing_is_wider_than_the_screen(opened, page, s
         for scheme, rules in RULES[size]:
             page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
             if PICTURES:
-                _keep_picture(page, name, f"-{size}-{scheme}".removesuffix("-wide-light"))
+                kind = f"-{size}-{scheme}".removesuffix("-wide-light")
+                page.screenshot(path=Path(PICTURES) / f"viewer-{name}{kind}.png")
             found = faults(rules)
             assert not found, f"{name}, {scheme}: {found}"
         assert page.evaluate("document.documentElement.scrollWidth") <= width, name
