@@ -22,7 +22,7 @@ environment:
   name: reasoning_gym
   options:
     generators: [chain_sum, gcd, lcm, leg_counting, letter_counting, count_bits, simple_equations, isomorphic_strings, ransom_note, spell_backward]
-    options: {ransom_note: {max_note_length: 4, max_magazine_length: 8}, chain_sum: {max_digits: 1, max_terms: 2}, spell_backward: {max_word_len: 4}, gcd: {max_value: 20}, lcm: {max_value: 10}, leg_counting: {max_animals: 2, max_instances: 3}, count_bits: {max_n: 100}}
+    options: {ransom_note: {max_note_length: 4, max_magazine_length: 8}, chain_sum: {max_digits: 1, max_terms: 2}, spell_backward: {max_word_len: 4}, gcd: {max_value: 20}, lcm: {max_value: 10}, leg_counting: {min_animals: 1, max_animals: 2, max_instances: 3}, count_bits: {max_n: 100}}
     prompt: direct
     train_tasks: 200
     held_out_tasks: 40
