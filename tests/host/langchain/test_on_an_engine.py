@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import operator
 from collections import Counter
-from typing import Any
+from typing import Annotated, Any, TypedDict
 
 import pytest
 from langchain.agents import create_agent
+from langchain.agents.middleware import SummarizationMiddleware
 from langchain.agents.structured_output import ToolStrategy
+from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.runnables import RunnableLambda, RunnableParallel
 from langchain_core.tools import tool
+from langgraph.graph import START, StateGraph
+from langgraph.types import Send
 from pydantic import BaseModel, Field
 
 from grpo_host.agents.agent import Agent, AgentLimits
@@ -83,15 +88,49 @@ def several(model):
     return RunnableParallel(a=chain, b=threads) | RunnableLambda(lambda found: f"{found['a']} {found['b']}")
 
 
+def rewritten(model):
+    shorten = SummarizationMiddleware(model, trigger=("messages", 4), keep=("messages", 2))
+    return create_agent(model, [], middleware=[shorten], name="desk")
+
+
+class Found(TypedDict):
+    messages: list[Any]
+    found: Annotated[list[str], operator.add]
+
+
+def fanned_out(model):
+    """Two agents for each of three branches, the second of which hears the first."""
+    first, second = (create_agent(model, [], name=name) for name in ("first", "second"))
+
+    async def work(state):
+        said = await first.ainvoke({"messages": [HumanMessage(state["topic"])]})
+        heard = await second.ainvoke({"messages": [*said["messages"], HumanMessage("Well?")]})
+        return {"found": [heard["messages"][-1].text]}
+
+    graph = StateGraph(Found)
+    graph.add_node("work", work)
+    graph.add_node("end", lambda state: {"messages": [AIMessage(" ".join(state["found"]))]})
+    graph.add_conditional_edges(
+        START, lambda _: [Send("work", {"topic": f"{n}"}) for n in range(3)], ["work"]
+    )
+    graph.add_edge("work", "end")
+    return graph.compile()
+
+
 APPS = {
     "agent": lambda model: create_agent(model, [lookup], system_prompt="Help.", name="desk"),
     "streamed": streamed,
     "several": several,
+    "rewritten": rewritten,
+    "fanned out": fanned_out,
     "structured": lambda model: create_agent(model, [], response_format=ToolStrategy(Answer)),
 }
 
+CALLS = {"several": 9, "rewritten": 4, "fanned out": 18}
+"""Of the model in an episode, at least."""
 
-async def played(backend, spec, build, *, episodes=4, turns=12):
+
+async def played(backend, spec, build, *, episodes=4, turns=21):
     """Episodes of the app side by side."""
     limits = AgentLimits(turns=turns, turn_seconds=200.0)
     renderer = make_renderer(backend.tokenizer, spec)
@@ -130,11 +169,11 @@ def test_what_an_app_sampled_is_recorded_to_the_last_id_and_logprob(name, tiny_m
         backend = Logged(started.backend)
         trajectories = started.run(played(backend, spec, APPS[name]))
     assert answers_in(trajectories) == Counter(backend.log)
-    assert len(backend.log) >= 4 * (9 if name == "several" else 1)
+    assert len(backend.log) >= 4 * CALLS.get(name, 1)
 
 
 @pytest.mark.vllm
-@pytest.mark.parametrize("name", APPS)
+@pytest.mark.parametrize("name", ["agent", "streamed", "several", "structured"])
 def test_what_vllms_engine_says_that_it_sampled_is_what_is_recorded(name, vllm_backend, monkeypatch):
     from vllm.v1.engine.llm_engine import LLMEngine
 
@@ -154,4 +193,4 @@ def test_what_vllms_engine_says_that_it_sampled_is_what_is_recorded(name, vllm_b
     trajectories = vllm_backend.run(played(backend, backend.model, APPS[name], episodes=2, turns=turns))
     recorded = Counter((prompt, ids) for prompt, ids, _ in answers_in(trajectories).elements())
     assert recorded == Counter(given.values())
-    assert len(given) >= 2 * (9 if name == "several" else 1)
+    assert len(given) >= 2 * CALLS.get(name, 1)
