@@ -18,6 +18,7 @@ from grpo_host.assembly.from_yaml import (
 from grpo_host.assembly.tools import tool_name, tools_of
 from grpo_host.checks.app import check_app, unused_tools
 from grpo_host.checks.environment import REFUSED_NAME, TOOL_NAME, check_environment, check_tasks
+from grpo_host.checks.memory import MemoryEstimate, check_memory, estimate_memory
 from grpo_host.checks.model import check_lora
 from grpo_host.checks.probe import EnvironmentFacts, probe_environment, probe_serving_tools
 from grpo_host.checks.rendering import check_rendering
@@ -62,6 +63,8 @@ class Report:
     """Names of the tools, including the environment's."""
     warnings: list[str] = field(default_factory=list)
     """No mistakes, but worth knowing."""
+    memory: MemoryEstimate | None = None
+    """Of a training; None if it cannot be estimated."""
 
     def raise_for_problems(self) -> Report:
         """Raise ``InvalidConfigError`` with all problems if there are any, else return the report."""
@@ -85,6 +88,7 @@ def check(resolved: ResolvedConfig, *, purpose: Purpose = "train") -> Report:
         tasks={split: len(ids) for split, ids in checker.facts.tasks.items()},
         tools=checker.tools,
         warnings=checker.warnings,
+        memory=checker.memory,
     )
 
 
@@ -101,6 +105,7 @@ class _Checker:
         self.facts = EnvironmentFacts()
         self.tools: list[str] = []
         self.warnings: list[str] = []
+        self.memory: MemoryEstimate | None = None
         self.backend: Backend | None = None
         """Not started; None if it cannot be made."""
         self.bad: set[Location] = set()
@@ -126,6 +131,8 @@ class _Checker:
             self.complaints += check_training(self.config)
             self.complaints += check_dialogues(self.config)
             self.complaints += check_lora(self.config)
+            self.memory = estimate_memory(self.config)
+            self.warnings += check_memory(self.memory)
         if self.purpose in ("train", "eval"):
             self.complaints += check_output(self.config)
         if not any(location in self.bad for location, _ in self.config.played):

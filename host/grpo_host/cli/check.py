@@ -64,5 +64,7 @@ def _summary(config: AgentConfig, report: Report, purpose: str) -> str:
         "tools": ", ".join(report.tools) or "none",
         "rewards": rewards,
     }
+    if report.memory is not None:
+        rows["memory"] = str(report.memory)
     lines = [f"{key:<12} {value}" for key, value in rows.items()]
     return "\n".join([*lines, f"ok: ready for {purpose}"])
