@@ -84,7 +84,7 @@ async def reading(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
 
 @asynccontextmanager
 async def writing(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
-    """A transaction that may read and then write: on SQLite it takes the write lock at its start.
+    """A transaction that may read and then write: on SQLite it takes the write lock with its first statement.
 
     (On SQLite a plain ``engine.begin()`` that has read cannot go on to write where another process
     wrote meanwhile; one whose first statement writes can.)

@@ -7,7 +7,7 @@ again. At many small transactions a second, that is most of what they cost.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -51,9 +51,14 @@ class Connection(aiosqlite.Connection):
         """What a cursor has after ``method``: description, rows, number of rows, last id."""
         begin, self._begin = self._begin, None
         self._sent = True
-        result: tuple[Any, list[Any], int, int | None] = await self._execute(  # type: ignore[no-untyped-call]
-            _run, self._conn, begin, method, args
-        )
+        try:
+            result: tuple[Any, list[Any], int, int | None] = await self._execute(  # type: ignore[no-untyped-call]
+                _run, self._conn, begin, method, args
+            )
+        except sqlite3.Error:
+            if not self._conn.in_transaction:
+                self._begin = begin  # it was refused: what comes next must not be outside of a transaction
+            raise
         return result
 
 
@@ -71,6 +76,10 @@ class Cursor:
 
     async def __aenter__(self) -> Cursor:
         return self
+
+    def __await__(self) -> Generator[Any, None, Cursor]:
+        """SQLAlchemy 2.0 awaits a new cursor, 2.1 enters it."""
+        return self.__aenter__().__await__()
 
     async def execute(self, operation: str, parameters: Iterable[Any] = ()) -> Cursor:
         return await self._run("execute", operation, parameters)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import text
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from grpo_host.storage.database import make_engine, writing
-from grpo_host.storage.sqlite_connection import Connection
+from grpo_host.storage.sqlite_connection import Connection, connect
 
 
 @pytest.fixture
@@ -89,3 +91,33 @@ async def test_a_writer_takes_the_lock_with_its_first_statement(engine: AsyncEng
             await other.exec_driver_sql("PRAGMA busy_timeout = 1")
             with pytest.raises(Exception, match="database is locked"):
                 await other.execute(text("INSERT INTO t VALUES (1)"))
+
+
+async def test_what_follows_a_lock_that_was_refused_is_in_the_transaction_too(
+    engine: AsyncEngine, tmp_path: Path
+) -> None:
+    class StopError(Exception):
+        pass
+
+    async def write() -> None:
+        async with writing(engine) as connection:
+            with pytest.raises(OperationalError, match="locked"):
+                await connection.execute(text("INSERT INTO t VALUES (1)"))
+            other.rollback()
+            await connection.execute(text("INSERT INTO t VALUES (2)"))
+            raise StopError
+
+    async with engine.connect() as connection:  # the one that the pool gives again
+        await connection.exec_driver_sql("PRAGMA busy_timeout = 1")
+    with contextlib.closing(sqlite3.connect(tmp_path / "x.db")) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StopError):
+            await write()
+    assert await numbers(engine) == []
+
+
+async def test_a_cursor_can_be_awaited_as_sqlalchemy_2_0_does(tmp_path: Path) -> None:
+    async with connect(str(tmp_path / "x.db")) as connection:
+        cursor = await connection.cursor()
+        await cursor.execute("SELECT 1")
+        assert await cursor.fetchall() == [(1,)]
