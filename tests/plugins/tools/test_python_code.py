@@ -216,6 +216,11 @@ def test_a_session_that_is_ended_says_that_it_lost_what_it_knew_and_begins_anew(
     assert late == f"Error: the program took more than 0.5 s, and was ended: {lost}"
 
 
+def test_a_program_of_a_session_ends_wherever_it_prints():
+    said = in_one_episode("import io, sys\nsys.stdout = io.StringIO()\nprint(1)", seconds=10)
+    assert said == ["[nothing was printed]"]
+
+
 def test_a_program_whose_call_was_given_up_does_not_hold_up_the_next():
     async def session() -> str:
         async with python_tool(per="episode", seconds=60).open() as python:
