@@ -106,12 +106,16 @@ def command(
     if not is_launched() and (training.world_size > 1 or nnodes > 1 or training.max_restarts):
         if training.world_size % nnodes:
             raise click.UsageError(f"{training.world_size} processes do not divide into {nnodes} machines.")
+        from grpo_host.assembly.answers import answers_of
+        from grpo_host.recorded.answers import Replay
+
         loaded.closing.close()  # each process makes its own
         same = [*plugin_options(context.obj), "run", str(agent_yaml)]
         same += [part for change in overrides for part in ("--set", change)]
         same += ["--resume", resume] if resume else []
         same += ["--record"] if record else []
-        same += ["--replay", replay] if replay else []
+        if isinstance(answers := answers_of(loaded), Replay):  # the latest run is another once this one began
+            same += ["--replay", str(answers.run)]
         return launch(
             python_module("grpo_host.cli", *same),
             training.world_size // nnodes,

@@ -9,16 +9,16 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
-import logging
 import shutil
 import threading
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
+from grpo_host.recorded.files import compressed_files, ends_a_line, lines_of, recorded_files
 from grpo_host.recorded.request import Request, difference, tool_request
 from grpo_host.utils.atomic import append_whole
 from grpo_sdk import errors
@@ -27,11 +27,8 @@ from grpo_sdk.messages import Message, ToolCall, ToolSchema, tool_result
 from grpo_sdk.tools import BoundTool
 from grpo_sdk.trajectory import ToolRun, Trajectory
 
-logger = logging.getLogger("grpo_host.runs")
 T = TypeVar("T")
 
-FILE = "answers"
-"""``answers.jsonl`` in a run's directory; rank 1 has ``answers-1.jsonl``; large ones are compressed."""
 LARGE_BYTES = 64 * 1024 * 1024
 """A file of this size is compressed when its run ends."""
 
@@ -93,7 +90,7 @@ class Recording(Answers):
         super().__init__()
         self.path = path
         # A line that a crash cut short stays alone.
-        self._begin = b"" if _ends_a_line(path) else b"\n"
+        self._begin = b"" if ends_a_line(path) else b"\n"
 
     def keep_tools(self, schemas: Mapping[str, Sequence[ToolSchema]]) -> None:
         """Note the tools of agent.yaml: those of each item of ``agent.tools``."""
@@ -125,7 +122,7 @@ class Recording(Answers):
 
     def close(self) -> None:
         if self.path.is_file() and self.path.stat().st_size >= LARGE_BYTES:
-            number = 1 + len(list(self.path.parent.glob(f"{self.path.stem}.*.jsonl.gz")))
+            number = 1 + len(compressed_files(self.path))
             target = self.path.with_name(f"{self.path.stem}.{number:04d}.jsonl.gz")
             partial = target.with_suffix(".partial")
             with self.path.open("rb") as source, gzip.open(partial, "wb", 5) as packed:
@@ -174,11 +171,8 @@ class Replay(Answers):
         """The tools of agent.yaml: those of each item of ``agent.tools``."""
         self._kept: dict[tuple[str, str, str, int], dict[str, Any]] = {}
         self._of_episode: dict[str, list[dict[str, Any]]] = {}
-        files = [run] if run.is_file() else recorded_files(run)
-        if not files:
+        if not sum(map(self._read, recorded_files(run))):
             raise RunError(f"{run} has recorded no answers; make such a run with --record")
-        for file in files:
-            self._read(file)
 
     def tools_of(self, item: str) -> list[BoundTool]:
         """The tools that the ``item`` of agent.yaml brought, as the model is shown them; none is ever run.
@@ -251,8 +245,11 @@ class Replay(Answers):
         self.problem = self.problem or problem
         raise problem
 
-    def _read(self, file: Path) -> None:
-        for line in _lines(file):
+    def _read(self, file: Path) -> int:
+        """Gives how many lines are read."""
+        count = 0
+        for line in lines_of(file):
+            count += 1
             if "tools" in line:
                 self.tools = line["tools"]
                 continue
@@ -261,11 +258,7 @@ class Replay(Answers):
                 self._kept[key].update(taken=True)
             self._kept[key] = line
             self._of_episode.setdefault(line["episode"], []).append(line)
-
-
-def recorded_files(run: Path) -> list[Path]:
-    """What the run in the directory ``run`` has recorded, the oldest first."""
-    return [*sorted(run.glob(f"{FILE}*.jsonl.gz")), *sorted(run.glob(f"{FILE}*.jsonl"))]
+        return count
 
 
 def _packed_tool(given: Answered) -> dict[str, Any]:
@@ -286,26 +279,3 @@ def _raised(said: Mapping[str, Any]) -> Exception:
     if isinstance(kind, type) and issubclass(kind, GrpoError) and "__init__" not in vars(kind):
         return kind(text)
     return TimeoutError(text) if name == "TimeoutError" else type(name, (Exception,), {})(text)
-
-
-def _ends_a_line(path: Path) -> bool:
-    if not path.is_file() or not path.stat().st_size:
-        return True
-    with path.open("rb") as file:
-        file.seek(-1, 2)
-        return file.read() == b"\n"
-
-
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The objects of ``path``; what a crash has damaged is named and left out."""
-    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-        for number, text in enumerate(file, 1):
-            try:
-                line = json.loads(text)
-                if "tools" not in line:
-                    _ = line["episode"], line["who"], line["digest"], line["again"]
-            except (ValueError, KeyError, TypeError):
-                if text.strip():
-                    logger.warning("%s:%d: a damaged line is left out", path, number)
-                continue
-            yield line

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from grpo_host.assembly.answers import answer_with, answers_of
-from grpo_host.recorded.answers import FILE, Recording, Replay, recorded_files
+from grpo_host.recorded.answers import Recording, Replay
+from grpo_host.recorded.files import FILE, compressed_files, recorded_files
 from grpo_host.runs.directory import EVALUATIONS, RunDirectory
 from grpo_host.utils.paths import expanded
 from grpo_sdk.errors import ConfigError
@@ -52,8 +53,8 @@ def beside(out: Path) -> Path:
 def replay_of(config: AgentConfig, which: str, purpose: str) -> Replay:
     """What the run, the evaluation or the file ``which`` has recorded. Raises ``RunError``."""
     path = expanded(which)
-    if path.is_file():
-        return Replay(beside(path) if beside(path).is_file() else path)
+    if path.is_file() or compressed_files(path):
+        return Replay(beside(path) if recorded_files(beside(path)) else path)
     output = Path(config.output)
     if purpose == "eval":
         return Replay(RunDirectory.find(output / config.name, EVALUATIONS, which).path)

@@ -299,6 +299,23 @@ def test_a_run_is_resumed(agent_yaml, trained, arguments, resume):
     assert trained[0][1] == {"resume": resume, "record": False}
 
 
+@pytest.mark.torch
+def test_ranks_replay_the_run_that_was_the_latest_when_they_were_started(agent_yaml, tmp_path, monkeypatch):
+    recorded = tmp_path / "runs/desk/20261122-101500-ab12"
+    recorded.mkdir(parents=True)
+    (recorded / "agent.yaml").write_text(AGENT)
+    (recorded / "answers.jsonl").write_text('{"tools": {}}\n')
+    commands = []
+    monkeypatch.setattr(
+        "grpo_host.training.ranks.process_group.launch",
+        lambda command, size, **_: commands.append(list(command)) or 0,
+    )
+    assert main(["run", agent_yaml, "--replay", "latest", "--set", "training.max_restarts=1"]) == 0
+    [command] = commands
+    assert command[-2] == "--replay"
+    assert Path(command[-1]).resolve() == recorded
+
+
 def test_a_run_without_a_file_is_an_error(agent_yaml, capsys):
     assert main(["run"]) == 2
     assert "Error: Missing argument 'AGENT_YAML'; --resume needs it too." in capsys.readouterr().err

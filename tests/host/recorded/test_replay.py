@@ -166,6 +166,22 @@ def test_a_rollout_keeps_its_answers_beside_its_trajectories(desk, capsys):
     assert not (desk / "b.answers.jsonl").exists()
 
 
+def test_answers_that_were_compressed_are_found_beside_a_rollout_too(desk, capsys, monkeypatch):
+    monkeypatch.setattr("grpo_host.recorded.answers.LARGE_BYTES", 1)
+    asked = ["rollout", "agent.yaml", "--episodes", "4", "--out"]
+    assert main([*asked, "[a].jsonl", "--record"]) == 0
+    assert [path.name for path in desk.glob("*answers*")] == ["[a].answers.0001.jsonl.gz"]
+    close_the_world(desk)
+    assert main([*asked, "b.jsonl", "--replay", "[a].jsonl"]) == 0
+    assert played(desk / "[a].jsonl") == played(desk / "b.jsonl")
+
+
+def test_a_rollout_that_was_not_recorded_cannot_be_replayed(desk, capsys):
+    assert main(["rollout", "agent.yaml", "--episodes", "1", "--out", "a.jsonl"]) == 0
+    assert main(["rollout", "agent.yaml", "--out", "b.jsonl", "--replay", "a.jsonl"]) == 2
+    assert "a.jsonl has recorded no answers; make such a run with --record" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
