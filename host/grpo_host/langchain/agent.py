@@ -9,7 +9,8 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Se
 from contextlib import aclosing, closing, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeAlias, cast
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from langchain_core.callbacks import AsyncCallbackManagerForChainRun, CallbackManagerForChainRun
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage, convert_to_messages
@@ -17,6 +18,7 @@ from langchain_core.prompt_values import PromptValue
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import merge_configs
 from langchain_core.tools import BaseTool, StructuredTool
+from langchain_core.version import VERSION
 from pydantic import BaseModel
 
 from grpo_host.agents.agent import Agent, AgentLimits, Conversation
@@ -32,7 +34,6 @@ from grpo_host.chat.agent import ChatAgent
 from grpo_host.chat.store import ConflictError, ConversationStore, MemoryStore
 from grpo_host.chat.voice import Voice
 from grpo_host.langchain.callbacks import CallbackInstruments
-from grpo_host.langchain.events import AsyncEvents, events
 from grpo_host.langchain.named_model import NamedModel, find_model
 from grpo_host.langchain.source import loop_of_callers, streamed, wait_for
 from grpo_host.telemetry.agents import instruments
@@ -40,6 +41,9 @@ from grpo_sdk.errors import ConfigError
 from grpo_sdk.langchain_messages import from_messages, to_messages, usage
 from grpo_sdk.messages import Message
 from grpo_sdk.trajectory import Turn
+
+if TYPE_CHECKING:
+    from grpo_host.langchain.events import AsyncEvents
 
 Asked: TypeAlias = "str | PromptValue | BaseMessage | Sequence[Any] | Mapping[str, Any]"
 Answered: TypeAlias = "AIMessage | dict[str, Any]"
@@ -180,8 +184,7 @@ class GrpoAgent(Runnable[Any, Any]):
         """Version v3: the answer to a text or messages as it comes, as a chat model's ``stream_events``."""
         if version != "v3":
             return super().stream_events(input, config, version=cast("Any", version), **kwargs)
-        _check_one_message(input)
-        return events(self.stream(input, config, **kwargs))
+        return _events_v3(input).events(self.stream(input, config, **kwargs))
 
     def astream_events(
         self, input: Asked, config: RunnableConfig | None = None, *, version: str = "v2", **kwargs: Any
@@ -194,8 +197,8 @@ class GrpoAgent(Runnable[Any, Any]):
     async def _astream_events_v3(
         self, input: Asked, config: RunnableConfig | None, kwargs: Mapping[str, Any]
     ) -> AsyncEvents:
-        _check_one_message(input)
-        return AsyncEvents(self.astream(input, config, **kwargs))
+        told: AsyncEvents = _events_v3(input).AsyncEvents(self.astream(input, config, **kwargs))
+        return told
 
     def as_tool(
         self,
@@ -363,12 +366,20 @@ def _last(answer: Answered) -> Any:
     )
 
 
-def _check_one_message(given: Asked) -> None:
+def _events_v3(given: Asked) -> ModuleType:
     if isinstance(given, Mapping):
         raise ConfigError(
             "events of version v3 tell of one message, and a state is answered by one: give its messages, "
             "or ask for version v2"
         )
+    try:
+        from grpo_host.langchain import events
+    except ImportError as problem:  # what makes them is internal to langchain-core, and not in every 1.x
+        raise ConfigError(
+            f"events of version v3 need another langchain-core than {VERSION}: pip install -U "
+            "langchain-core, or ask for version v2"
+        ) from problem
+    return events
 
 
 def _refuse(kwargs: Mapping[str, Any]) -> None:

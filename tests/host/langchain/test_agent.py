@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 
 import pytest
 from langchain.agents import create_agent
@@ -300,6 +301,16 @@ async def test_events_v3_that_are_left_half_way_end_the_answer():
 async def test_events_v3_of_a_state_are_refused():
     with pytest.raises(ConfigError, match="version v3 tell of one message"):
         await agent(counts).astream_events({"messages": []}, version="v3")
+
+
+async def test_a_langchain_core_without_events_v3_is_named_when_they_are_asked_for(monkeypatch):
+    monkeypatch.setitem(sys.modules, "langchain_core.language_models._compat_bridge", None)
+    monkeypatch.delitem(sys.modules, "grpo_host.langchain.events", raising=False)
+    monkeypatch.delattr("grpo_host.langchain.events", raising=False)
+    with pytest.raises(ConfigError, match=r"another langchain-core than 1\.\S+: pip install -U"):
+        agent(counts).stream_events("Hi", version="v3")
+    with pytest.raises(ConfigError, match="or ask for version v2"):
+        await agent(counts).astream_events("Hi", version="v3")
 
 
 async def test_a_graph_streams_what_its_agent_says_as_it_comes():

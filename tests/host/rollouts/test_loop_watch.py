@@ -195,7 +195,10 @@ async def test_a_loop_is_watched_until_the_last_who_wants_it_has_gone():
     with LoopWatch():
         second = LoopWatch()
         second.__enter__()
-    block(0.4)
-    await asyncio.sleep(0)
+    for _ in range(20):  # until the thread that looks had a core meanwhile
+        block(0.4)
+        await asyncio.sleep(0)
+        if (second.lag_p99 or 0.0) > 0.2:
+            break
     second.__exit__()
     assert second.lag_p99 > 0.2

@@ -148,11 +148,10 @@ def test_weights_that_were_sent_for_a_measurement_make_nothing_staler(run) -> No
     assert made.step(3)["rollouts/staleness_max"] == 1
 
 
-def test_observers_hear_of_a_step_when_the_trainer_takes_it(run) -> None:
+def test_observers_hear_of_a_step_when_the_trainer_takes_it(run, eventually) -> None:
     made = run(2)
     made.step(1)
-    while made.log.count("update 1") and sum("with" in line for line in made.log) < 3:
-        pass  # steps 2 and 3 are played by now
+    asyncio.run(eventually(lambda: sum("with" in line for line in made.log) == 3))  # steps 2 and 3 too
     assert [name.partition("/")[0] for name in made.told] == ["1", "1"]
     made.step(2)
     assert [name.partition("/")[0] for name in made.told] == ["1", "1", "2", "2"]
