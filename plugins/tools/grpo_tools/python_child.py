@@ -43,7 +43,7 @@ def main() -> int:
         end, code = json.loads(line)
         status = run(code, names, f"<code {number}>")
         # Whatever the program has made of sys.stdout: else it would never end.
-        print(f"\n{end} {status}", file=sys.__stdout__, flush=True)  # noqa: T201
+        print(f"\n{end} {status}", file=sys.__stdout__, flush=True)
     return 0
 
 
