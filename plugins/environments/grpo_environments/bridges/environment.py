@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
 from grpo_environments.bridges.process import START_SECONDS, Library, Package, Session, library
 from grpo_environments.splits import belongs, is_held_out
-from grpo_sdk.backend import Backend, Sampling
+from grpo_sdk.backend import Backend, Capability, Sampling
 from grpo_sdk.blocking import call_blocking
 from grpo_sdk.environment import Environment, Observation, StepResult
 from grpo_sdk.messages import Message, as_messages
+from grpo_sdk.seeds import derive_seed
 from grpo_sdk.tools import BoundTool, ToolLike
 from grpo_sdk.trajectory import Task
 
@@ -39,6 +41,7 @@ class BridgedEnvironment(Environment):
         whatever the library asks of others than the agent."""
         self._library: Library = library(self.package, venv, options)
         self._other, self._sampling = other, sampling or Sampling()
+        self._seed = self._asked = 0
         self._session: Session | None = None
         self._schemas: list[Any] = []
         self._begun = False
@@ -59,7 +62,7 @@ class BridgedEnvironment(Environment):
 
     async def reset(self, task: Task, *, seed: int) -> Observation:
         await self.close()
-        self._begun = False
+        self._begun, self._seed, self._asked = False, seed, 0
         self._session = await call_blocking(self._library.open)
         begun = await self._ask("begin", task=task.id, data=task.data, seed=seed)
         self._said, self._schemas, self._begun = [], begun["tools"], True
@@ -98,7 +101,11 @@ class BridgedEnvironment(Environment):
         while "other" in said:
             if self._other is None:
                 raise RuntimeError(f"{self.package.name} asks another than the agent, and none is named")
-            reply = await self._other.chat(as_messages(said["other"]), self._sampling)
+            self._asked += 1
+            sampling = self._sampling
+            if Capability.SEED in self._other.capabilities:
+                sampling = replace(sampling, seed=derive_seed("other", self._seed, self._asked))
+            reply = await self._other.chat(as_messages(said["other"]), sampling)
             said = await self._ask("other_says", text=reply.message["content"])
             messages += said.get("messages", ())
         return {**said, "messages": messages}

@@ -85,6 +85,30 @@ async def test_a_second_model_plays_the_other_seat_and_the_agent_each_in_turn() 
 
 
 @needs_textarena
+async def test_episodes_of_one_seed_ask_the_other_player_with_the_same_seeds() -> None:
+    seeds: list[int | None] = []
+
+    class Opponent(ScriptedBackend):
+        async def chat(self, messages: Any, sampling: Any, tools: Any = ()) -> Any:
+            seeds.append(sampling.seed)
+            return await super().chat(messages, sampling, tools)
+
+    opponent = Opponent(script=lambda messages, tools: f"[{len(messages) // 2 + 3}]")
+    environment = TextArenaEnvironment(game="TicTacToe-v0", players=2, opponent=opponent)
+    task = environment.tasks("train")[0]
+    for seed in (7, 7, 8):
+        await environment.reset(task, seed=seed)
+        for move in ("[0]", "[8]"):
+            await environment.step(assistant(move))
+    await environment.close()
+
+    first, again, other = seeds[:2], seeds[2:4], seeds[4:]
+    assert None not in seeds
+    assert first == again
+    assert len({*first, *other}) == 4
+
+
+@needs_textarena
 @pytest.mark.parametrize(
     ("game", "like"), [("Wordle-v9", "Wordle-v0, Wordle-v0-hardcore"), ("Mastermid-v0", "Mastermind-v0")]
 )
