@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import logging
 import shutil
 import threading
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -27,6 +29,7 @@ from grpo_sdk.messages import Message, ToolCall, ToolSchema, tool_result
 from grpo_sdk.tools import BoundTool
 from grpo_sdk.trajectory import ToolRun, Trajectory
 
+logger = logging.getLogger("grpo_host.runs")
 T = TypeVar("T")
 
 LARGE_BYTES = 64 * 1024 * 1024
@@ -125,9 +128,15 @@ class Recording(Answers):
             number = 1 + len(compressed_files(self.path))
             target = self.path.with_name(f"{self.path.stem}.{number:04d}.jsonl.gz")
             partial = target.with_suffix(".partial")
-            with self.path.open("rb") as source, gzip.open(partial, "wb", 5) as packed:
-                shutil.copyfileobj(source, packed)
-            partial.replace(target)
+            try:
+                with self.path.open("rb") as source, gzip.open(partial, "wb", 5) as packed:
+                    shutil.copyfileobj(source, packed)
+                partial.replace(target)
+            except OSError as problem:  # a replay reads it as it is
+                logger.warning("%s is not compressed: %s", self.path, problem.strerror or problem)
+                with suppress(OSError):
+                    partial.unlink(missing_ok=True)
+                return
             self.path.unlink()
 
     def _keep(self, request: Request, again: int, answer: Mapping[str, Any]) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -174,6 +176,18 @@ def test_answers_that_were_compressed_are_found_beside_a_rollout_too(desk, capsy
     close_the_world(desk)
     assert main([*asked, "b.jsonl", "--replay", "[a].jsonl"]) == 0
     assert played(desk / "[a].jsonl") == played(desk / "b.jsonl")
+
+
+def test_answers_that_the_disk_does_not_let_compress_stay_as_they_are(desk, capsys, monkeypatch, caplog):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("grpo_host.recorded.answers.LARGE_BYTES", 1)
+    monkeypatch.setattr("grpo_host.recorded.answers.shutil.copyfileobj", full)
+    asked = ["rollout", "agent.yaml", "--episodes", "2", "--out"]
+    assert main([*asked, "a.jsonl", "--record"]) == 0
+    assert "a.answers.jsonl is not compressed: No space left on device" in caplog.text
+    assert [path.name for path in desk.glob("*answers*")] == ["a.answers.jsonl"]
 
 
 def test_a_rollout_that_was_not_recorded_cannot_be_replayed(desk, capsys):
