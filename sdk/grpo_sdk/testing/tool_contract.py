@@ -70,7 +70,14 @@ class ToolContract(Contract):
     def schema(self) -> dict[str, Any]:
         """The function schema that the model is shown of the tool that is called."""
         found = {schema["function"]["name"]: schema["function"] for schema in self.schemas()}
-        return found[self.tool or next(iter(found))]
+        return found[self._called(list(found))]
+
+    def _called(self, names: Sequence[str]) -> str:
+        """The one of ``names`` that is called."""
+        require(names, "make returns no tool")
+        name = self.tool or names[0]
+        require(name in names, f"tool names {name}; there are {', '.join(names)}")
+        return name
 
     @asynccontextmanager
     async def _opened(self) -> AsyncIterator[Toolbox]:
@@ -87,8 +94,7 @@ class ToolContract(Contract):
             await live.close()
 
     async def _asked(self, toolbox: Toolbox, texts: Sequence[str]) -> list[tuple[Message, ToolRun]]:
-        name = self.tool or toolbox.names[0]
-        require(name in toolbox, f"tool names {name}; there are {', '.join(toolbox.names)}")
+        name = self._called(toolbox.names)
         return await toolbox.run([tool_call(name, text, f"call_{n}") for n, text in enumerate(texts)])
 
     def test_it_has_a_name_that_every_provider_accepts(self) -> None:

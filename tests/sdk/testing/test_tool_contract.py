@@ -95,3 +95,10 @@ def test_a_bundle_that_does_not_close_is_found() -> None:
 def test_a_tool_that_the_bundle_does_not_have_is_said() -> None:
     with pytest.raises(AssertionError, match="tool names write; there are read_notes, write_note"):
         made(ToolBundle(notebook), "write").test_a_valid_call_works()
+    with pytest.raises(AssertionError, match="tool names write; there are read_notes, write_note"):
+        made(ToolBundle(notebook), "write").schema()
+
+
+def test_a_bundle_without_a_tool_is_said() -> None:
+    with pytest.raises(AssertionError, match="make returns no tool"):
+        made(ToolBundle(lambda: []), "").test_a_valid_call_works()
