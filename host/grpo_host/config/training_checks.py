@@ -194,6 +194,12 @@ def check_online(training: TrainingConfig) -> Iterator[Complaint]:
 def check_dialogues(config: AgentConfig) -> Iterator[Complaint]:
     """Check that the dialogues of a warm start can be read and show what to say."""
     warm_start = config.training.warm_start
+    if warm_start is not None and warm_start.dialogues is None and warm_start.min_reward is not None:
+        yield Complaint(
+            ("training", "warm_start", "min_reward"),
+            "an environment's demonstrations have no reward. Name a file of episodes in dialogues, or leave "
+            "it out",
+        )
     if warm_start is None or warm_start.dialogues is None:
         return
     from grpo_host.dialogues import read_demonstrations

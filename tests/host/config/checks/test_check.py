@@ -380,6 +380,14 @@ def test_a_warm_start_needs_demonstrations(problems):
     ]
 
 
+def test_a_least_reward_of_demonstrations_that_have_none_is_refused(problems):
+    asked = ("training.warm_start.min_reward=0.5", "environment.options.demonstrations=2")
+    assert problems(*asked) == [
+        "--set training.warm_start.min_reward: an environment's demonstrations have no reward. Name a file of "
+        "episodes in dialogues, or leave it out"
+    ]
+
+
 def test_dialogues_of_a_warm_start_show_what_to_say(problems, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     file = tmp_path / "examples.jsonl"
