@@ -87,7 +87,12 @@ def command(
         launched_ranks,
         python_module,
     )
-    from grpo_host.training.ranks.restarts import exit_at_once, remember_exit, run_to_go_on_with
+    from grpo_host.training.ranks.restarts import (
+        exit_at_once,
+        main_has_ended,
+        remember_exit,
+        run_to_go_on_with,
+    )
 
     if (code := exit_at_once()) is not None:
         return code
@@ -99,7 +104,7 @@ def command(
         loaded = load_checked(agent_yaml, [*overrides, *size], registry, "train", replay=replay)
     except GrpoError:
         remember_exit(2)
-        if is_main_process():
+        if is_main_process() or not main_has_ended():
             raise
         return 2  # rank 0 says it
     training = loaded.config.training

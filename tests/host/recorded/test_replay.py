@@ -132,7 +132,10 @@ def played(path: Path) -> list[Trajectory]:
 
 def numbers(directory: Path) -> dict[str, object]:
     report = json.loads((directory / "report.json").read_text())
-    rollouts = {name: value for name, value in report["rollouts"].items() if "second" not in name}
+    timed = ("second", "lag")
+    rollouts = {
+        name: value for name, value in report["rollouts"].items() if not any(word in name for word in timed)
+    }
     return {"rollouts": rollouts, "reward": report["reward"], "failed": report["failed"]}
 
 

@@ -126,7 +126,7 @@ class _Socket:
         try:
             return Incoming.model_validate_json(whole_json(raw), strict=True)
         except ValidationError as problem:
-            raise invalid(problem, 400) from None
+            raise invalid(problem, 400, Incoming) from None
 
     async def _begin(self, incoming: Incoming) -> None:
         if len(self._answers) >= MOST_AT_ONCE:
@@ -180,7 +180,7 @@ class _Socket:
         try:
             request = ChatRequest.model_validate(incoming.data or {}, strict=True)
         except ValidationError as problem:
-            raise invalid(problem, 400) from None
+            raise invalid(problem, 400, ChatRequest) from None
         async with (
             services.admission.place(self._key),
             services.chat.open(request.turn(), self._key) as opened,

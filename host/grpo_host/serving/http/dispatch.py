@@ -139,7 +139,7 @@ async def _read_body(endpoint: Endpoint, scope: Scope, receive: Receive, limit: 
     try:
         return endpoint.request.model_validate_json(text, strict=True)
     except ValidationError as problem:
-        raise invalid(problem, _invalid_status(scope), text) from None
+        raise invalid(problem, _invalid_status(scope), endpoint.request, text) from None
 
 
 async def _read(scope: Scope, receive: Receive, limit: int) -> bytes:
@@ -184,7 +184,7 @@ def _query(endpoint: Endpoint, request: Request) -> BaseModel | None:
     try:
         return endpoint.query.model_validate(values)
     except ValidationError as problem:
-        raise invalid(problem, status) from None
+        raise invalid(problem, status, endpoint.query) from None
 
 
 def _invalid_status(scope: Scope) -> int:

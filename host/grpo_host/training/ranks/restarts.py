@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,6 +41,21 @@ def remember_run(path: Path) -> None:
 def remember_exit(code: int) -> None:
     """Let ranks that are started after this one end with ``code`` too."""
     _write(_CODE, str(code))
+
+
+def main_has_ended(seconds: float = 10.0) -> bool:
+    """Wait until rank 0 on this machine has said why it ends: a rank that ends first ends it too.
+
+    False: it goes on, so this rank's problem is its own. Under a torchrun of the user's nobody can know, and
+    it is taken to have ended.
+    """
+    folder = os.environ.get(FOLDER)
+    until = time.monotonic() + seconds
+    while folder and _read(_CODE) is None:
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.05)
+    return True
 
 
 def run_to_go_on_with() -> str | None:

@@ -12,6 +12,7 @@ import pytest
 from grpo_host.training.ranks.restarts import (
     FOLDER,
     exit_at_once,
+    main_has_ended,
     remember_exit,
     remember_run,
     remembered_launch,
@@ -51,11 +52,25 @@ def test_what_a_user_has_to_mend_is_not_tried_again(monkeypatch: pytest.MonkeyPa
         assert exit_at_once() == 2
 
 
+def test_a_rank_that_cannot_begin_waits_until_the_main_one_has_said_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with remembered_launch():
+        assert not main_has_ended(0.0)  # the problem is this rank's alone
+        monkeypatch.setenv("LOCAL_RANK", "1")
+        remember_exit(2)
+        assert not main_has_ended(0.0)
+        monkeypatch.setenv("LOCAL_RANK", "0")
+        remember_exit(2)
+        assert main_has_ended(0.0)
+
+
 def test_under_a_torchrun_of_the_users_the_latest_run_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(COUNT, "1")
     assert run_to_go_on_with() == "latest"
     remember_exit(2)
     assert exit_at_once() is None
+    assert main_has_ended()
 
 
 def test_the_folder_goes_with_the_launcher() -> None:
@@ -69,7 +84,9 @@ def test_the_folder_goes_with_the_launcher() -> None:
 RANK = """
 import os, signal, sys, time
 from pathlib import Path
-from grpo_host.training.ranks.restarts import exit_at_once, remember_exit, remember_run, run_to_go_on_with
+from grpo_host.training.ranks.restarts import (
+    exit_at_once, main_has_ended, remember_exit, remember_run, run_to_go_on_with
+)
 
 folder, how = Path(sys.argv[1]), sys.argv[2]
 if (code := exit_at_once()) is not None:
@@ -80,6 +97,8 @@ with (folder / f"rank-{rank}").open("a") as log:
 remember_run(folder / "run")
 if how == "refuses":
     remember_exit(2)
+    if rank == "1":
+        main_has_ended(100)
     sys.exit(2)
 if run_to_go_on_with() is None:
     (folder / f"ready-{rank}").touch()
