@@ -19,6 +19,8 @@ from grpo_host.plugins import load_plugins
 from grpo_host.serving.features import all_endpoints
 from grpo_sdk import hooks
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 REFERENCE = ROOT / "docs" / "reference"
 

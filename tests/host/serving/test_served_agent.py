@@ -25,6 +25,8 @@ from grpo_sdk.messages import assistant, tool_call
 from grpo_sdk.strategy import Strategy
 from grpo_sdk.testing import ScriptedBackend
 
+pytestmark = pytest.mark.slow
+
 RUN = "20260101-000000-abcd"
 
 

@@ -29,6 +29,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceResponse,
 )
 
+pytestmark = pytest.mark.slow
+
 CHAT = """
 import asyncio
 from grpo_host.agents.agent import Agent
@@ -138,7 +140,6 @@ def attributes(of: Any) -> dict[str, Any]:
     }
 
 
-@pytest.mark.slow
 def test_the_spans_of_a_chat_arrive_in_their_order_of_descent(receiver: Receiver) -> None:
     found = {span.name: span for span in spans(receiver)}
 
@@ -198,12 +199,10 @@ def test_nothing_that_was_said_arrives(receiver: Receiver) -> None:
     assert b"on its way" not in sent
 
 
-@pytest.mark.slow
 def test_the_metrics_for_prometheus_are_there_beside_those_that_are_sent() -> None:
     assert "gen_ai_invoke_agent_duration_seconds_count" in process().stdout
 
 
-@pytest.mark.slow
 def test_a_collector_that_is_gone_does_not_hold_the_end_of_a_server() -> None:
     started = time.monotonic()
     done = process(OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:9", OTEL_EXPORTER_OTLP_TIMEOUT="2")
@@ -222,7 +221,6 @@ rewards: [task_success]
 CALLER = "0af7651916cd43dd8448eb211c80319c"
 
 
-@pytest.mark.slow
 def test_a_server_sends_what_it_has_before_it_ends(tmp_path: Path) -> None:
     (tmp_path / "agent.yaml").write_text(AGENT)
     with socket.create_server(("127.0.0.1", 0)) as free:

@@ -12,6 +12,8 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 LOG = """
 from grpo_host.telemetry.monitoring import Monitoring
 monitoring = Monitoring()

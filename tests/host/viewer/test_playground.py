@@ -21,6 +21,8 @@ from grpo_sdk.hooks import hookimpl
 from grpo_sdk.messages import assistant, tool_call
 from grpo_sdk.testing import ScriptedBackend
 
+pytestmark = pytest.mark.slow
+
 expect = pytest.importorskip("playwright.sync_api", reason="playwright is not installed").expect
 
 

@@ -17,6 +17,8 @@ from grpo_host.runs.directory import RunDirectory
 from grpo_host.viewer.app import create_app
 from grpo_sdk.trajectory import Ledger, Trajectory
 
+pytestmark = pytest.mark.slow
+
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 expect = sync_api.expect
 

@@ -32,6 +32,8 @@ from grpo_sdk.errors import (
 )
 from grpo_sdk.testing import BackendContract
 
+pytestmark = pytest.mark.slow
+
 FAKE = Path(__file__).with_name("fake_vllm_server.py")
 FakeVllm: Any = runpy.run_path(str(FAKE))["FakeVllm"]
 PROMPT = list(range(3, 27))

@@ -19,6 +19,8 @@ from websockets.asyncio.client import connect
 from grpo_host.serving.access.caller import Scope
 from grpo_host.serving.http.endpoint import Endpoint
 
+pytestmark = pytest.mark.slow
+
 LARGE = 4 * 1024 * 1024
 
 

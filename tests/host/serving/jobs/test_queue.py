@@ -19,6 +19,8 @@ from grpo_host.openai_protocol.errors import ApiError
 from grpo_host.serving.jobs.queue import ATTEMPTS
 from grpo_host.serving.jobs.record import State
 
+pytestmark = pytest.mark.slow
+
 LEASE = 5.0
 """Seconds. What a killed server leaves is taken over as late; a machine that is slower loses its leases."""
 
@@ -160,7 +162,6 @@ async def test_a_job_that_has_ended_cannot_be_cancelled_but_a_cancelled_one_agai
     assert (await work()).state is State.CANCELLED
 
 
-@pytest.mark.slow
 async def test_a_server_that_ends_in_good_order_leaves_the_job_to_the_next_at_its_checkpoint(queues, jobs):
     async with queues.open() as queue:
         made = await queue.submit("key", jobs.request("slow", steps=4))
@@ -178,7 +179,6 @@ async def test_a_server_that_ends_in_good_order_leaves_the_job_to_the_next_at_it
     assert len(attempts(queues)) == 2
 
 
-@pytest.mark.slow
 async def test_a_job_goes_on_where_its_own_process_was_killed(queues, jobs):
     async with queues.open() as queue:
         made = await queue.submit("key", jobs.request("slow", steps=5))
@@ -271,7 +271,6 @@ def server(queues):
         process.communicate()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("queues", ["sqlite_url", "postgres_url"], indirect=True)
 async def test_a_job_survives_kill_9_of_its_server(queues, jobs, server):
     first = server()
@@ -291,7 +290,6 @@ async def test_a_job_survives_kill_9_of_its_server(queues, jobs, server):
     assert len(attempts(queues)) == 2, "and the two never overlapped"
 
 
-@pytest.mark.slow
 async def test_the_process_of_a_job_does_not_outlive_its_server(queues, jobs, server):
     process = server()
 
@@ -311,7 +309,6 @@ async def test_the_process_of_a_job_does_not_outlive_its_server(queues, jobs, se
     assert (directory.checkpoints / f"checkpoint-{done}").is_dir(), "it saved where it stood"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("queues", ["sqlite_url", "postgres_url"], indirect=True)
 async def test_two_servers_share_the_jobs_and_one_may_die(queues, jobs, server):
     first, _ = server(), server()
