@@ -33,7 +33,9 @@ async def test_an_answer_is_an_action_of_the_environment_that_openenv_writes(ven
 
 
 @pytest.mark.slow
-async def test_an_environment_of_tools_gives_them_to_the_agent(venv):
+async def test_an_environment_of_tools_gives_them_to_the_agent(venv, monkeypatch):
+    for name in ("http_proxy", "HTTP_PROXY", "https_proxy"):  # which does not know this machine's servers
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
     environment = OpenEnvEnvironment(
         app="openenv_counter",
         directory=Path(__file__).parent,

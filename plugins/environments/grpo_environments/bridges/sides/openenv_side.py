@@ -6,6 +6,7 @@ An app that is named here is served by the episode's own process: most allow one
 from __future__ import annotations
 
 import json
+import os
 import socket
 import sys
 import threading
@@ -137,7 +138,9 @@ class Side:
 
 
 def served(app: Any) -> str:
-    """The address at which a thread of this process serves ``app``."""
+    """The address at which a thread of this process serves ``app``; no proxy is asked for it."""
+    for name in ("no_proxy", "NO_PROXY"):
+        os.environ[name] = ",".join(filter(None, [os.environ.get(name), "127.0.0.1"]))
     listening = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
     threading.Thread(target=server.run, args=([listening],), daemon=True).start()
