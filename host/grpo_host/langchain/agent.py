@@ -9,16 +9,13 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Se
 from contextlib import aclosing, closing, suppress
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from langchain_core.callbacks import AsyncCallbackManagerForChainRun, CallbackManagerForChainRun
-from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage, convert_to_messages
-from langchain_core.prompt_values import PromptValue
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import merge_configs
 from langchain_core.tools import BaseTool, StructuredTool
-from langchain_core.version import VERSION
 from pydantic import BaseModel
 
 from grpo_host.agents.agent import Agent, AgentLimits, Conversation
@@ -33,6 +30,15 @@ from grpo_host.backends.local_model import LocalModel
 from grpo_host.chat.agent import ChatAgent
 from grpo_host.chat.store import ConflictError, ConversationStore, MemoryStore
 from grpo_host.chat.voice import Voice
+from grpo_host.langchain.agent_io import (
+    Answered,
+    Asked,
+    as_chunk,
+    asked_messages,
+    events_v3,
+    refuse,
+    thread_of,
+)
 from grpo_host.langchain.callbacks import CallbackInstruments
 from grpo_host.langchain.named_model import NamedModel, find_model
 from grpo_host.langchain.source import loop_of_callers, streamed, wait_for
@@ -44,9 +50,6 @@ from grpo_sdk.trajectory import Turn
 
 if TYPE_CHECKING:
     from grpo_host.langchain.events import AsyncEvents
-
-Asked: TypeAlias = "str | PromptValue | BaseMessage | Sequence[Any] | Mapping[str, Any]"
-Answered: TypeAlias = "AIMessage | dict[str, Any]"
 
 MOST_THREADS = 1024
 """Conversations that are kept in memory; those that nobody has gone on with for longest are forgotten."""
@@ -116,7 +119,7 @@ class GrpoAgent(Runnable[Any, Any]):
         return self._chat.limits
 
     def invoke(self, input: Asked, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
-        _refuse(kwargs)
+        refuse(kwargs)
 
         def answer(given: Asked, run_manager: CallbackManagerForChainRun, config: RunnableConfig) -> Answered:
             return wait_for(self, self._answer(given, run_manager, config))
@@ -124,7 +127,7 @@ class GrpoAgent(Runnable[Any, Any]):
         return self._call_with_config(answer, input, self._named(config), run_type="chain")
 
     async def ainvoke(self, input: Asked, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
-        _refuse(kwargs)
+        refuse(kwargs)
 
         async def answer(
             given: Asked, run_manager: AsyncCallbackManagerForChainRun, config: RunnableConfig
@@ -135,7 +138,7 @@ class GrpoAgent(Runnable[Any, Any]):
 
     def stream(self, input: Asked, config: RunnableConfig | None = None, **kwargs: Any) -> Iterator[Any]:
         """The text as it comes; what the agent says before it uses a tool is part of it."""
-        _refuse(kwargs)
+        refuse(kwargs)
 
         def pieces(
             inputs: Iterator[Asked], run_manager: CallbackManagerForChainRun, config: RunnableConfig
@@ -144,7 +147,7 @@ class GrpoAgent(Runnable[Any, Any]):
             told = streamed(self, lambda on_text: self._answer(given, run_manager, config, on_text))
             with closing(told):
                 for piece in told:
-                    if (shown := _shown(piece, given)) is not None:
+                    if (shown := as_chunk(piece, given)) is not None:
                         yield shown
 
         yield from self._transform_stream_with_config(
@@ -155,7 +158,7 @@ class GrpoAgent(Runnable[Any, Any]):
         self, input: Asked, config: RunnableConfig | None = None, **kwargs: Any
     ) -> AsyncGenerator[Any, None]:
         """As ``stream``."""
-        _refuse(kwargs)
+        refuse(kwargs)
 
         async def pieces(
             inputs: AsyncIterator[Asked],
@@ -167,7 +170,7 @@ class GrpoAgent(Runnable[Any, Any]):
             told = astreamed(lambda on_text: self._answer(given, manager, config, on_text))
             async with aclosing(told):
                 async for piece in told:
-                    if (shown := _shown(piece, given)) is not None:
+                    if (shown := as_chunk(piece, given)) is not None:
                         yield shown
 
         async def one() -> AsyncIterator[Asked]:
@@ -184,7 +187,7 @@ class GrpoAgent(Runnable[Any, Any]):
         """Version v3: the answer to a text or messages as it comes, as a chat model's ``stream_events``."""
         if version != "v3":
             return super().stream_events(input, config, version=cast("Any", version), **kwargs)
-        return _events_v3(input).events(self.stream(input, config, **kwargs))
+        return events_v3(input).events(self.stream(input, config, **kwargs))
 
     def astream_events(
         self, input: Asked, config: RunnableConfig | None = None, *, version: str = "v2", **kwargs: Any
@@ -197,7 +200,7 @@ class GrpoAgent(Runnable[Any, Any]):
     async def _astream_events_v3(
         self, input: Asked, config: RunnableConfig | None, kwargs: Mapping[str, Any]
     ) -> AsyncEvents:
-        told: AsyncEvents = _events_v3(input).AsyncEvents(self.astream(input, config, **kwargs))
+        told: AsyncEvents = events_v3(input).AsyncEvents(self.astream(input, config, **kwargs))
         return told
 
     def as_tool(
@@ -251,8 +254,8 @@ class GrpoAgent(Runnable[Any, Any]):
             said = told.said
             if on_text is None and told.streams:
                 on_text = _nobody
-        messages = _messages(given)
-        thread = _thread(config)
+        messages = asked_messages(given)
+        thread = thread_of(config)
         if thread is not None:
             return await self._go_on(thread, messages, watched, on_text)
         agent = replace(await self._chat.ready(), instruments=watched)
@@ -322,66 +325,3 @@ def _spoken(conversation: Conversation, on_text: OnText | None) -> OnText | None
 
     conversation.prepare = next_message
     return voice
-
-
-def _messages(given: Asked) -> list[BaseMessage]:
-    if isinstance(given, Mapping):
-        if "messages" not in given:
-            keys = ", ".join(map(str, given)) or "none"
-            raise ConfigError(f"a state has the key messages; the keys of this one: {keys}")
-        return convert_to_messages(given["messages"])
-    if isinstance(given, str):
-        return [HumanMessage(given)]
-    if isinstance(given, PromptValue):
-        return given.to_messages()
-    return [given] if isinstance(given, BaseMessage) else convert_to_messages(given)
-
-
-def _thread(config: RunnableConfig) -> str | None:
-    """The conversation that is kept here; a graph's thread is its own, and it keeps its own messages."""
-    configurable = config.get("configurable") or {}
-    if any(str(key).startswith("__pregel_") for key in configurable):
-        return None
-    thread = configurable.get("thread_id")
-    return None if thread is None else str(thread)
-
-
-def _shown(piece: str | Answered, given: Asked) -> Any:
-    """``piece`` of an answer to ``given`` as a stream gives it; None: not at all."""
-    if not isinstance(piece, str):
-        return _last(piece)
-    return None if isinstance(given, Mapping) else AIMessageChunk(content=piece)
-
-
-def _last(answer: Answered) -> Any:
-    """The end of a stream: all but the text, which has been given; a state is given whole."""
-    if not isinstance(answer, AIMessage):
-        return answer
-    return AIMessageChunk(
-        content="",
-        name=answer.name,
-        usage_metadata=answer.usage_metadata,
-        response_metadata=answer.response_metadata,
-        chunk_position="last",
-    )
-
-
-def _events_v3(given: Asked) -> ModuleType:
-    if isinstance(given, Mapping):
-        raise ConfigError(
-            "events of version v3 tell of one message, and a state is answered by one: give its messages, "
-            "or ask for version v2"
-        )
-    try:
-        from grpo_host.langchain import events
-    except ImportError as problem:  # what makes them is internal to langchain-core, and not in every 1.x
-        raise ConfigError(
-            f"events of version v3 need another langchain-core than {VERSION}: pip install -U "
-            "langchain-core, or ask for version v2"
-        ) from problem
-    return events
-
-
-def _refuse(kwargs: Mapping[str, Any]) -> None:
-    if kwargs:
-        raise ConfigError(f"a GrpoAgent takes no {', '.join(kwargs)}: its agent.yaml says how it works")
