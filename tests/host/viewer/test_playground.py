@@ -108,18 +108,20 @@ def test_two_models_answer_side_by_side_with_the_tools_that_they_called(opened):
     expect(opened.get_by_text("It is 42.")).to_have_count(2)
 
 
-def test_a_correction_becomes_a_demonstration_that_a_warm_start_reads(opened, tmp_path):
+def test_a_correction_becomes_a_demonstration_that_a_warm_start_reads(opened, faults, tmp_path):
     ask(opened, "hello")
     first, second = opened.locator(".lane").nth(0), opened.locator(".lane").nth(1)
     first.get_by_role("button", name="Bad answer").click()
     expect(first.get_by_role("button", name="Bad answer")).to_have_attribute("aria-pressed", "true")
     second.get_by_role("button", name="Correct").click()
     second.get_by_label("What should have been said").fill("Good morning!")
+    assert not faults()
     second.get_by_role("button", name="Keep it").click()
     expect(second.locator(".correction")).to_contain_text("Good morning!")
     second.get_by_role("link", name="Open").click()
     expect(opened.get_by_role("heading", name="Conversation")).to_be_visible()
     expect(opened.locator(".correction")).to_contain_text("Good morning!")
+    assert not faults()
     with opened.expect_download() as download:
         opened.get_by_role("button", name="Save the file").click()
     download.value.save_as(tmp_path / "demonstrations.jsonl")
