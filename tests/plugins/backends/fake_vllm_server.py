@@ -48,6 +48,8 @@ class FakeVllm(ThreadingHTTPServer):
         self.healthy = True
         self.hanging = threading.Event()
         """While it is set, nothing is answered."""
+        self.sampling = threading.Event()
+        """While it is set, completions are not answered."""
         self._thread = threading.Thread(
             target=self.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
         )
@@ -116,6 +118,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _complete(self, body: dict[str, Any]) -> None:
         fake = self.server
         time.sleep(fake.seconds)
+        while fake.sampling.is_set():
+            time.sleep(0.01)
         fake.asked.append(body)
         if body["model"] not in {fake.name, *fake.adapters}:
             self._refuse(404, f"The model `{body['model']}` does not exist.")

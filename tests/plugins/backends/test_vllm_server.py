@@ -190,7 +190,9 @@ async def test_new_weights_are_a_new_name_at_a_new_place_and_the_old_ones_go(bac
     assert not other.adapters
 
 
-async def test_new_weights_wait_for_answers_that_would_be_too_old(backend, fakes, adapter) -> None:
+async def test_new_weights_wait_for_answers_that_would_be_too_old(
+    backend, fakes, adapter, eventually
+) -> None:
     fake = fakes()
 
     async def ask(staleness: int) -> tuple[bool, int | None, int]:
@@ -198,12 +200,15 @@ async def test_new_weights_wait_for_answers_that_would_be_too_old(backend, fakes
         made.max_staleness = staleness
         async with started(made):
             await made.update_adapter(adapter, version=1)
-            fake.seconds = 0.3
+            fake.sampling.set()
             old = asyncio.ensure_future(sample(made))
-            await asyncio.sleep(0.05)
-            await made.update_adapter(adapter, version=2)
-            answered = old.done()
-            return answered, (await old).policy_version, len(fake.adapters)
+            await eventually(lambda: made._under_way)
+            new = asyncio.ensure_future(made.update_adapter(adapter, version=2))
+            await eventually(lambda: made.weight_version == 2)
+            waits = not new.done()
+            fake.sampling.clear()
+            await new
+            return waits, (await old).policy_version, len(fake.adapters)
 
     assert await ask(0) == (True, 1, 1)
     assert await ask(1) == (False, 1, 2)
