@@ -18,6 +18,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from bench.http_peers import AiohttpClient, BareClient, play_all
 from bench.report import ROOT, Report, Row, Target, publish
@@ -95,11 +96,13 @@ async def scripted(concurrency: int, mean: float) -> Cost:
     return await _engine(backend, concurrency)
 
 
-async def _engine(backend: Backend, concurrency: int) -> Cost:
-    return await timed(lambda count, n: run_episodes(backend, count, concurrency=n), concurrency=concurrency)
+async def _engine(backend: Backend, concurrency: int, **groups: Any) -> Cost:
+    return await timed(
+        lambda count, n: run_episodes(backend, count, concurrency=n, **groups), concurrency=concurrency
+    )
 
 
-async def ours(concurrency: int, mean: float) -> Cost:
+async def ours(concurrency: int, mean: float, **groups: Any) -> Cost:
     """Our engine on the backend ``openai``."""
     from grpo_backends.openai_http import OpenAIChatBackend
 
@@ -107,7 +110,7 @@ async def ours(concurrency: int, mean: float) -> Cost:
         backend = OpenAIChatBackend(ModelSpec("mock"), base_url=f"http://127.0.0.1:{port}/v1")
         await backend.start()
         try:
-            return await _engine(backend, concurrency)
+            return await _engine(backend, concurrency, **groups)
         finally:
             await backend.close()
 
@@ -128,6 +131,9 @@ async def peer(client_class: type[BareClient | AiohttpClient], concurrency: int,
 CLIENTS: dict[str, Callable[[int, float], Awaitable[Cost]]] = {
     "ours, scripted backend in process": scripted,
     "ours, `openai` backend over HTTP": ours,
+    "ours over HTTP, tasks one by one, each scored": lambda concurrency, mean: ours(
+        concurrency, mean, group=1, scored=True
+    ),
     "bare asyncio client": lambda concurrency, mean: peer(BareClient, concurrency, mean),
     "aiohttp loop": lambda concurrency, mean: peer(AiohttpClient, concurrency, mean),
 }
@@ -195,7 +201,8 @@ def measure() -> Report:
         f"{EPISODES:,} episodes of {TURNS} model turns, three of which call an async tool; best of {ROUNDS} "
         f"rounds. Client CPU: {CPU_CONCURRENCY} episodes at once, no latency. Wall time: {WALL_CONCURRENCY} "
         f"at once, lognormal latency of mean {MEAN * 1000:g} ms (sigma {SIGMA}); the ideal is episodes times "
-        f"turns times mean latency by concurrency, {ideal:.2f} s. Over HTTP the mock server is a process of "
+        f"turns times mean latency by concurrency, {ideal:.2f} s. Tasks are played in groups of eight without a "
+        "reward, where nothing else is said. Over HTTP the mock server is a process of "
         "its own. The bare client and the aiohttp loop send the same requests and run the tool, but keep no "
         "records, limits or validation.",
         rows,

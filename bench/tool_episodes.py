@@ -6,14 +6,15 @@ from collections.abc import Sequence
 
 from grpo_host.agents.agent import Agent, AgentLimits
 from grpo_host.rollouts.engine import RolloutEngine, group_requests
-from grpo_host.rollouts.scoring import RewardSet
+from grpo_host.rollouts.scoring import RewardSet, WeightedReward
+from grpo_sdk import reward
 from grpo_sdk.backend import Backend
 from grpo_sdk.environment import Environment, Observation, StepResult
 from grpo_sdk.messages import Message, ToolSchema, assistant, tool_call, user
 from grpo_sdk.seeds import derive_seed
 from grpo_sdk.strategy import Strategy
 from grpo_sdk.tools import ToolLike
-from grpo_sdk.trajectory import Task
+from grpo_sdk.trajectory import Task, Trajectory
 
 TURNS = 4
 SYSTEM = "You work at an order desk. Look orders up before you answer."
@@ -56,19 +57,30 @@ def script(messages: Sequence[Message], tools: Sequence[ToolSchema]) -> Message:
     return assistant(ANSWER)
 
 
-async def run_episodes(backend: Backend, count: int, *, concurrency: int) -> None:
-    """``count`` episodes through the rollout engine. Raises ``RuntimeError`` unless all go as they should."""
+@reward
+async def solved(trajectory: Trajectory) -> float:
+    """1 for what the environment calls a success."""
+    return float(trajectory.outcome["success"])
+
+
+async def run_episodes(
+    backend: Backend, count: int, *, concurrency: int, group: int = GROUP, scored: bool = False
+) -> None:
+    """``count`` episodes through the rollout engine. Raises ``RuntimeError`` unless all go as they should.
+
+    Groups are begun and given back whole. ``scored``: each is scored by a reward.
+    """
     agent = Agent(backend, strategy=Strategy("desk", SYSTEM), limits=AgentLimits(turns=TURNS))
     engine = RolloutEngine(
         agent,
         LookupEnvironment,
-        RewardSet([]),
+        RewardSet([WeightedReward("solved", solved())] if scored else []),
         environment_name="lookup",
         concurrency=concurrency,
         episode_seconds=600,
     )
-    tasks = LookupEnvironment().tasks("train")[: count // GROUP]
-    requests = group_requests(tasks, GROUP, seed=lambda task, n: derive_seed(task.id, n), label="bench")
+    tasks = LookupEnvironment().tasks("train")[: count // group]
+    requests = group_requests(tasks, group, seed=lambda task, n: derive_seed(task.id, n), label="bench")
     groups, metrics = await engine.run(requests)
     if metrics.turns != count * TURNS or metrics.statuses["completed"] != count or metrics.tool_errors:
         wrong = [t.error or t.stop_reason for group in groups for t in group if t.status != "completed"]
