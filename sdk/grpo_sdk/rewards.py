@@ -103,6 +103,15 @@ class FunctionReward(Reward):
         return self.function(trajectory, **columns, **self.options)
 
 
+class CoroutineReward(FunctionReward):
+    """One whose function is a coroutine, and so needs no thread."""
+
+    async def score(self, trajectory: Trajectory) -> Score:
+        """As the function's."""
+        result = super().score(trajectory)
+        return await result if inspect.isawaitable(result) else result
+
+
 def _columns(function: RewardFunction) -> list[inspect.Parameter]:
     """The parameters that are values of the task, with their types: after the trajectory, before ``*``."""
     try:
@@ -163,9 +172,10 @@ def reward(function: RewardFunction | None = None, /, *, name: str | None = None
 
     def decorate(function: RewardFunction) -> Callable[..., FunctionReward]:
         signature = inspect.signature(function)
+        made = CoroutineReward if inspect.iscoroutinefunction(function) else FunctionReward
 
         def factory(**options: Any) -> FunctionReward:
-            return FunctionReward(function, **options)
+            return made(function, **options)
 
         factory.__name__ = factory.__qualname__ = name or function.__name__
         factory.__doc__ = function.__doc__

@@ -335,3 +335,20 @@ def test_every_reward_is_closed_also_after_one_that_fails(caplog):
 def test_a_scored_trajectory_can_be_written():
     [played] = scored(group("a"), WeightedReward("r", reward(lambda t: RewardResult(1.0, {}, None))()))
     assert dataclasses.replace(played).from_json(played.to_json()) == played
+
+
+async def test_a_function_that_is_a_coroutine_is_called_in_the_loop_and_any_other_in_a_thread():
+    def in_the_main_thread():
+        return float(threading.current_thread() is threading.main_thread())
+
+    @reward
+    async def awaits(trajectory) -> float:
+        return in_the_main_thread()
+
+    @reward
+    def computes(trajectory) -> float:
+        return in_the_main_thread()
+
+    rewards = RewardSet([WeightedReward("awaits", awaits()), WeightedReward("computes", computes())])
+    [scored] = await rewards.score([make_trajectory("Hi.")])
+    assert [record.value for record in scored.rewards.values()] == [1.0, 0.0]
