@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -171,15 +171,18 @@ def killed_run(
         return os.waitstatus_to_exitcode(status) == 0
 
 
+def timeless(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """``metrics`` without what a clock gave: the rest is the same whenever a deterministic run is repeated."""
+    clocked = ("seconds", "per_second", "lag")
+    return {k: v for k, v in metrics.items() if k != "time" and not any(word in k for word in clocked)}
+
+
 def facts(folder: Path) -> dict[str, Any]:
     """What two runs of one seed have in common."""
     from grpo_host.runs.directory import RunDirectory
 
     run = RunDirectory.find(folder / "runs", "chaos")
-    metrics = [
-        {k: v for k, v in line.items() if k != "time" and "seconds" not in k and "per_second" not in k}
-        for line in run.read_metrics()
-    ]
+    metrics = [timeless(line) for line in run.read_metrics()]
     played = sorted((item.id, item.final_text, item.reward) for item in run.read_trajectories())
     report = run.read_report()
     measured = {k: report[k]["reward"]["mean"] for k in ("before", "after")}

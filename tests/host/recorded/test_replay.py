@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from bench.chaos import timeless
 
 from grpo_host.cli import main
 from grpo_sdk import Trajectory
@@ -132,11 +133,7 @@ def played(path: Path) -> list[Trajectory]:
 
 def numbers(directory: Path) -> dict[str, object]:
     report = json.loads((directory / "report.json").read_text())
-    timed = ("second", "lag")
-    rollouts = {
-        name: value for name, value in report["rollouts"].items() if not any(word in name for word in timed)
-    }
-    return {"rollouts": rollouts, "reward": report["reward"], "failed": report["failed"]}
+    return {"rollouts": timeless(report["rollouts"]), "reward": report["reward"], "failed": report["failed"]}
 
 
 def test_an_evaluation_is_replayed_without_asking_anybody_whatever_the_concurrency(desk, capsys):

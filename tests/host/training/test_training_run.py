@@ -10,9 +10,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
+from bench.chaos import timeless
 
 from grpo_host.config.load import load_config
 from grpo_host.config.resolve import resolve
@@ -133,9 +133,6 @@ def test_it_went_on_from_the_checkpoint_before_the_damaged_one(runs: list[RunDir
 
 
 def test_its_metrics_are_the_same(runs: list[RunDirectory]) -> None:
-    def timeless(line: dict[str, Any]) -> dict[str, Any]:
-        return {k: v for k, v in line.items() if k != "time" and "seconds" not in k and "per_second" not in k}
-
     whole, interrupted = [[timeless(line) for line in run.read_metrics()] for run in runs]
     assert [line["step"] for line in whole] == [1, 2, 3, 4]
     assert whole == interrupted
