@@ -50,7 +50,8 @@ async def test_a_refused_request_names_its_key_in_the_log_and_not_its_secret(ser
         if how == "revoked":
             await server.services.keys.revoke(record.id)
         answer = await server.client.get("/api/fail", headers=headers)
-        status, secret = (answer.status_code, headers["authorization"].rpartition("_")[2])
+        status = answer.status_code
+        secret = headers["authorization"].split("_", 2)[2]  # it may have a "_" of its own
     assert status == {"limited": 429, "revoked": 401, "expired": 401, "forbidden": 403}[how]
     assert f"{status} " in told()[-1]
     assert f"key='web shop' ({record.id})" in told()[-1]

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("trl")
+pytest.importorskip("torch")
 from grpo_host.backends.event_loop import LoopThread
 from grpo_host.config.schema import TrainingConfig
 from grpo_host.rollouts.engine import RolloutEngine
