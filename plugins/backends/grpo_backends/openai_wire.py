@@ -6,6 +6,8 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import orjson
+
 from grpo_backends.errors import ProviderError, TooLongError
 from grpo_backends.replies import Pieces, read_reply
 from grpo_backends.retries import passing
@@ -35,8 +37,12 @@ def request_body(
         body["tools"] = tools
     body.update(constraints(sampling, tools))
     body.update(settings)
-    # Unlike orjson, json writes integers above 64 bits, which a tool's schema or a call may hold.
-    return json.dumps(body, default=list).encode()
+    try:
+        return orjson.dumps(body, default=list)
+    except (
+        TypeError
+    ):  # integers above 64 bits and halves of characters, which a tool's schema or a call may hold
+        return json.dumps(body, default=list).encode()
 
 
 def reply(body: bytes, where: str) -> ChatReply:
@@ -132,8 +138,6 @@ def failure(
 
 
 def _json(text: bytes) -> Any:
-    import orjson
-
     try:
         return orjson.loads(text)
     except ValueError:
