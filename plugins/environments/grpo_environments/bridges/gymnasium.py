@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, Literal
 
-from grpo_environments.splits import is_held_out, require_between
+from grpo_environments.splits import SeededTasks
 from grpo_sdk.blocking import call_blocking
 from grpo_sdk.environment import Environment, Observation, StepResult
 from grpo_sdk.errors import MissingExtraError
 from grpo_sdk.messages import Message, system, user
-from grpo_sdk.seeds import derive_seed
 from grpo_sdk.trajectory import Task
 
 _HIGHLIGHT = re.compile(r"\x1b\[4\dm(.*?)\x1b\[0m")
@@ -48,8 +47,7 @@ class GymnasiumEnvironment(Environment):
         episode is a success. ``task_seed``: other tasks, which are seeds of its reset. Raises ``ValueError``
         for one that does not fit, ``MissingExtraError`` without Gymnasium.
         """
-        require_between("train_tasks", train_tasks, 1, 1_000_000)
-        require_between("held_out_tasks", held_out_tasks, 0, 100_000)
+        self._tasks = SeededTasks("gymnasium", task_seed, train_tasks, held_out_tasks)
         library = _library()
         if ":" in id:
             raise ValueError(
@@ -61,16 +59,13 @@ class GymnasiumEnvironment(Environment):
             raise ValueError(f"id: {str(problem).strip()}") from None
         self._id, self._options, self._named = id, dict(options or {}), actions
         self._instructions, self._show, self._least = instructions, show, success
-        self._counts, self._seed = (train_tasks, held_out_tasks), task_seed
         self._game: Any = None
         self._actions: dict[str, Any] | None = None
         """Of a Discrete space, by their names in small letters; None of Text."""
         self._return, self._steps = 0.0, 0
 
     def tasks(self, split: str) -> Sequence[Task]:
-        count = self._counts[is_held_out(split)]
-        seeds = [derive_seed("gymnasium", self._seed, split, index) % 2**31 for index in range(count)]
-        return [Task(f"{split}-{index:04d}", {"seed": seed}, split) for index, seed in enumerate(seeds)]
+        return self._tasks.of(split)
 
     async def reset(self, task: Task, *, seed: int) -> Observation:
         self._return, self._steps = 0.0, 0

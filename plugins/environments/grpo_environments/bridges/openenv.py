@@ -8,8 +8,7 @@ from typing import Any
 
 from grpo_environments.bridges.environment import BridgedEnvironment
 from grpo_environments.bridges.process import Package
-from grpo_environments.splits import is_held_out, require_between
-from grpo_sdk.seeds import derive_seed
+from grpo_environments.splits import SeededTasks
 from grpo_sdk.trajectory import Task
 
 
@@ -49,13 +48,11 @@ class OpenEnvEnvironment(BridgedEnvironment):
         environment that has the package openenv, and the app; without it, the host's own. Raises
         ``ValueError`` for one that does not fit.
         """
-        require_between("train_tasks", train_tasks, 1, 1_000_000)
-        require_between("held_out_tasks", held_out_tasks, 0, 100_000)
+        self._tasks = SeededTasks("openenv", task_seed, train_tasks, held_out_tasks)
         if (url is None) == (app is None):
             raise ValueError("name either url, a server that runs, or app, one that is served here")
         if url is not None and not url.startswith(("http://", "https://")):
             raise ValueError(f"url: {url} begins with neither http:// nor https://")
-        self._counts, self._seed = (train_tasks, held_out_tasks), task_seed
         options: dict[str, Any] = {
             "url": url,
             "app": app,
@@ -65,6 +62,4 @@ class OpenEnvEnvironment(BridgedEnvironment):
         super().__init__(venv, options)
 
     def tasks(self, split: str) -> Sequence[Task]:
-        count = self._counts[is_held_out(split)]
-        seeds = [derive_seed("openenv", self._seed, split, index) % 2**31 for index in range(count)]
-        return [Task(f"{split}-{index:04d}", {"seed": seed}, split) for index, seed in enumerate(seeds)]
+        return self._tasks.of(split)

@@ -73,3 +73,11 @@ def init_echo(venv: Path, directory: Path) -> None:
 def test_an_address_or_an_app_has_to_be_named(options, said):
     with pytest.raises(ValueError, match=said):
         OpenEnvEnvironment(**options)
+
+
+def test_tasks_are_those_of_the_task_seed_whatever_was_played(venv):
+    environments = [
+        OpenEnvEnvironment(url="http://127.0.0.1:9", task_seed=seed, venv=venv("openenv")) for seed in (0, 1)
+    ]
+    first, other = [environment.tasks("train") for environment in environments]
+    assert [task.data for task in first] != [task.data for task in other]
