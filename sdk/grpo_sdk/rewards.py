@@ -108,8 +108,7 @@ class CoroutineReward(FunctionReward):
 
     async def score(self, trajectory: Trajectory) -> Score:
         """As the function's."""
-        result = super().score(trajectory)
-        return await result if inspect.isawaitable(result) else result
+        return await settled(super().score(trajectory))
 
 
 def _columns(function: RewardFunction) -> list[inspect.Parameter]:

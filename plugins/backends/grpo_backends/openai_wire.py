@@ -39,9 +39,8 @@ def request_body(
     body.update(settings)
     try:
         return orjson.dumps(body, default=list)
-    except (
-        TypeError
-    ):  # integers above 64 bits and halves of characters, which a tool's schema or a call may hold
+    except TypeError:
+        # Integers above 64 bits and halves of characters, which a tool's schema or a call may hold.
         return json.dumps(body, default=list).encode()
 
 

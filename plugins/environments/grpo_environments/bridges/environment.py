@@ -41,7 +41,7 @@ class BridgedEnvironment(Environment):
         whatever the library asks of others than the agent."""
         self._library: Library = library(self.package, venv, options)
         self._other, self._sampling = other, sampling or Sampling()
-        self._seed = self._asked = 0
+        self._episode_seed = self._asked = 0
         self._session: Session | None = None
         self._schemas: list[Any] = []
         self._begun = False
@@ -62,7 +62,7 @@ class BridgedEnvironment(Environment):
 
     async def reset(self, task: Task, *, seed: int) -> Observation:
         await self.close()
-        self._begun, self._seed, self._asked = False, seed, 0
+        self._begun, self._episode_seed, self._asked = False, seed, 0
         self._session = await call_blocking(self._library.open)
         begun = await self._ask("begin", task=task.id, data=task.data, seed=seed)
         self._said, self._schemas, self._begun = [], begun["tools"], True
@@ -104,7 +104,7 @@ class BridgedEnvironment(Environment):
             self._asked += 1
             sampling = self._sampling
             if Capability.SEED in self._other.capabilities:
-                sampling = replace(sampling, seed=derive_seed("other", self._seed, self._asked))
+                sampling = replace(sampling, seed=derive_seed("other", self._episode_seed, self._asked))
             reply = await self._other.chat(as_messages(said["other"]), sampling)
             said = await self._ask("other_says", text=reply.message["content"])
             messages += said.get("messages", ())
