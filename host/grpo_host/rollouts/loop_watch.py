@@ -19,7 +19,8 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from grpo_host.plugins.failures import plugin_frame
-from grpo_sdk import blocking, toolbox
+from grpo_sdk import toolbox
+from grpo_sdk.blocking import call_blocking
 from grpo_sdk.deadline import count_blocked
 
 logger = logging.getLogger("grpo_host.plugins")
@@ -104,7 +105,7 @@ class _Watcher:
         while not self._over.wait(PAUSE_SECONDS):
             turned = threading.Event()
             asked = time.perf_counter()
-            self._clock.busy()
+            self._clock.restart()
             try:
                 self.loop.call_soon_threadsafe(self._turned, turned, asked)
             except RuntimeError:
@@ -162,7 +163,7 @@ class ThreadClock:
 
     def __init__(self, clock: int | None, stat: Path) -> None:
         self._clock, self._stat = clock, stat
-        self._wall, self._ran = time.perf_counter(), self._seconds_run()
+        self.restart()
 
     @classmethod
     def of_this_thread(cls) -> ThreadClock:
@@ -170,12 +171,15 @@ class ThreadClock:
         clock = time.pthread_getcpuclockid(threading.get_ident()) if sys.platform == "linux" else None
         return cls(clock, Path(f"/proc/self/task/{threading.get_native_id()}/stat"))
 
+    def restart(self) -> None:
+        """Begin anew; unlike ``busy`` it reads no file."""
+        self._wall, self._ran = time.perf_counter(), self._seconds_run()
+
     def busy(self) -> float:
-        """Seconds since it was asked last."""
-        wall, ran = time.perf_counter(), self._seconds_run()
-        passed, computed = wall - self._wall, ran - self._ran
-        self._wall, self._ran = wall, ran
-        return computed if self._is_ready() else passed
+        """Seconds since it was restarted, or asked, last."""
+        wall, ran = self._wall, self._ran
+        self.restart()
+        return self._ran - ran if self._is_ready() else self._wall - wall
 
     def _seconds_run(self) -> float:
         try:
@@ -205,7 +209,7 @@ def _blocker(frame: FrameType | None) -> tuple[str, str]:
         if who or not files[at].startswith(_ROLLOUTS):
             break  # what the agent does between is no plugin's
         who = frames[at].f_locals.get("who", "")
-    if any(item.f_code.co_filename == blocking.__file__ for item in inner):
+    if any(item.f_code is call_blocking.__code__ for item in inner):
         return "", ""  # a thread is being started for it, as it should be
     called = [(item.f_code.co_filename, item.f_lineno) for item in inner]
     return who, plugin_frame(called) if who else ""
