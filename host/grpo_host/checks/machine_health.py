@@ -54,14 +54,23 @@ def _processor() -> Finding:
     return Finding("ok", "processor", f"{cores} cores, {platform.machine()}")
 
 
-def _memory() -> Finding:
+def memory_gib() -> tuple[float, float] | None:
+    """The memory that there is for this process, in all and free; None if the system does not say it."""
     try:
         lines = dict(line.split(":", 1) for line in _MEMORY.read_text("utf-8").splitlines())
         total, free = (int(lines[name].split()[0]) / 2**20 for name in ("MemTotal", "MemAvailable"))
     except (OSError, KeyError, ValueError):
-        return Finding("ok", "memory", "unknown: this system does not say how much there is")
+        return None
     if _GROUP_LIMIT.is_file() and (limit := _GROUP_LIMIT.read_text("utf-8").strip()).isdigit():
         total = min(total, int(limit) / 2**30)
+    return total, free
+
+
+def _memory() -> Finding:
+    found = memory_gib()
+    if found is None:
+        return Finding("ok", "memory", "unknown: this system does not say how much there is")
+    total, free = found
     says = f"{min(free, total):.1f} GiB free of {total:.1f} GiB"
     if total < ENOUGH_GIB * 0.9:
         return Finding(

@@ -9,12 +9,12 @@ adapter takes for a moment.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from grpo_host.checks.machine_health import memory_gib
 from grpo_host.models.precision import gpu_device, resolve_dtype
 from grpo_host.models.resolve import directory_here
 
@@ -169,17 +169,10 @@ def _decoder(directory: Path) -> Decoder | None:
 
 def check_memory(estimate: MemoryEstimate | None) -> Iterator[str]:
     """Warn of a training that cannot fit into this machine; of a GPU's memory nothing is known here."""
-    there = _machine_bytes()
-    if estimate is None or there is None or gpu_device() or estimate.needed <= there:
+    there = memory_gib()
+    if estimate is None or there is None or gpu_device() or estimate.needed <= there[0] * 2**30:
         return
     yield (
         f"weights, gradients and optimizer take about {estimate.needed / GB:.1f} GB, and this machine has "
-        f"{there / GB:.1f} GB. Take a smaller model, or train an adapter (training.lora)"
+        f"{there[0] * 2**30 / GB:.1f} GB. Take a smaller model, or train an adapter (training.lora)"
     )
-
-
-def _machine_bytes() -> int | None:
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, OSError, ValueError):
-        return None

@@ -34,7 +34,7 @@ QWEN_7B = {
 @pytest.fixture
 def estimate(tmp_path, monkeypatch):
     """Estimates a training of the model with this config.json."""
-    monkeypatch.setattr(memory, "_machine_bytes", lambda: 32 * 10**9)
+    monkeypatch.setattr(memory, "memory_gib", lambda: (32 * 10**9 / 2**30, 16.0))
     monkeypatch.setattr(memory, "gpu_device", lambda: None)
 
     def of(config, *, context=1024, **training):
