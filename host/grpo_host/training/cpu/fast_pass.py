@@ -22,11 +22,14 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
-from trl import GRPOTrainer
 
 from grpo_host.training.cpu.packing import ATTENTION, pack, token_rows
 from grpo_host.training.limits import Limits, within
 from grpo_host.training.ranks.gradient_sync import AveragedGradients
+from grpo_host.training.trl_alone import trl_without_vllm
+
+with trl_without_vllm():
+    from trl import GRPOTrainer
 
 PACKABLE = frozenset({"llama", "qwen2", "qwen3"})
 """Model types whose attention is nothing but causal: what a packed batch's is."""

@@ -9,12 +9,14 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("trl")
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # TRL's imports warn
+    from grpo_host.training.cpu import fast_pass  # first: it leaves TRL's vLLM out
+
+    # isort: split
     from datasets import Dataset
     from peft import LoraConfig, get_peft_model
     from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast, TrainerCallback
     from trl import GRPOConfig, GRPOTrainer
 
-    from grpo_host.training.cpu import fast_pass
     from grpo_host.training.cpu.fast_pass import FastGRPOTrainer
     from grpo_host.training.cpu.packing import pack
     from grpo_host.training.lora_linear import round_once
