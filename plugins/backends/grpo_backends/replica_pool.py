@@ -289,7 +289,12 @@ class ReplicaPool:
         loaded: set[str] = set()
         while missing := self.adapters.keys() - loaded:  # others may come meanwhile
             name = min(missing)
-            await self._load(replica, name, self.adapters[name])
+            try:
+                await self._load(replica, name, self.adapters[name])
+            except (ConfigError, ModelError):
+                if name in self.adapters:
+                    raise
+                # Meanwhile it was dropped, and its directory removed.
             loaded.add(name)
         replica.ready = replica.answered = True
         self._tell()

@@ -50,6 +50,10 @@ class FakeVllm(ThreadingHTTPServer):
         """While it is set, nothing is answered."""
         self.sampling = threading.Event()
         """While it is set, completions are not answered."""
+        self.loading = threading.Event()
+        """While it is set, no adapter is loaded."""
+        self.loads: list[str] = []
+        """The adapters that it was asked to load."""
         self._thread = threading.Thread(
             target=self.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
         )
@@ -107,6 +111,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(200, {})
 
     def _load(self, name: str, path: str) -> None:
+        self.server.loads.append(name)
+        while self.server.loading.is_set():
+            time.sleep(0.01)
         if name in self.server.adapters:
             self._refuse(400, f"The lora adapter '{name}' has already been loaded.")
         elif not (Path(path) / "adapter_config.json").is_file():

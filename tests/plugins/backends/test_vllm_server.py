@@ -296,33 +296,63 @@ async def test_a_replica_that_has_lost_its_adapters_gets_them_again(backend, fak
         assert len(fake.adapters) == 1
 
 
-async def test_a_host_name_stands_for_all_its_addresses_and_they_may_change(
-    backend, fakes, adapter, monkeypatch
-) -> None:
-    one = fakes()
-    other = fakes(host="127.0.0.2", port=one.server_address[1])
-    named = ["127.0.0.1"]
+@pytest.fixture
+def named(fakes, monkeypatch) -> tuple[FakeVllm, FakeVllm, list[str]]:
+    """Two servers of one port, and which of their addresses the name replicas.example stands for."""
+    one, other = _of_one_port(fakes)
+    addresses = ["127.0.0.1"]
 
     async def getaddrinfo(host: str, port: int, **_: object) -> list[Any]:
         assert host == "replicas.example"
-        if not named:
+        if not addresses:
             raise OSError("Name or service not known")
-        return [(2, 1, 6, "", (address, port)) for address in named]
+        return [(2, 1, 6, "", (address, port)) for address in addresses]
 
-    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo, raising=False)
+    monkeypatch.setattr(asyncio.BaseEventLoop, "getaddrinfo", lambda _, *args, **kw: getaddrinfo(*args, **kw))
+    return one, other, addresses
+
+
+def _of_one_port(fakes) -> tuple[FakeVllm, FakeVllm]:
+    while True:
+        one = fakes()
+        try:
+            return one, fakes(host="127.0.0.2", port=one.server_address[1])
+        except OSError:
+            """Somebody else has taken that port of the other address: try the next."""
+
+
+async def test_a_host_name_stands_for_all_its_addresses_and_they_may_change(backend, named, adapter) -> None:
+    one, other, addresses = named
     async with started(backend(f"http://replicas.example:{one.server_address[1]}")) as made:
         assert made.connection()["servers"] == [one.address]
-        named[:] = ["127.0.0.1", "127.0.0.2"]
+        addresses[:] = ["127.0.0.1", "127.0.0.2"]
         await made.update_adapter(adapter, version=1)
         assert made.connection()["servers"] == [one.address, other.address]
-        named[:] = ["127.0.0.2"]
+        addresses[:] = ["127.0.0.2"]
         await made.update_adapter(adapter, version=2)
         assert made.connection()["servers"] == [other.address]
-        named.clear()  # at the moment none is ready
+        addresses.clear()  # at the moment none is ready
         await made.update_adapter(adapter, version=3)
         assert made.connection()["servers"] == [other.address]
         await sample(made)
     assert not completions(one)
+    assert completions(other)
+
+
+async def test_a_replica_that_joins_while_an_adapter_is_dropped_is_kept(
+    backend, named, adapter, eventually
+) -> None:
+    one, other, addresses = named
+    async with started(backend(f"http://replicas.example:{one.server_address[1]}")) as made:
+        other.loading.set()
+        addresses[:] = ["127.0.0.1", "127.0.0.2"]
+        await made.update_adapter(adapter, version=1)
+        await eventually(lambda: len(other.loads) == 1)
+        await made.update_adapter(adapter, version=2)  # the first is gone before the other has read it
+        other.loading.clear()
+        addresses[:] = ["127.0.0.2"]
+        await made.update_adapter(adapter, version=3)
+        assert (await sample(made)).policy_version == 3
     assert completions(other)
 
 
