@@ -94,7 +94,8 @@ class EpisodeTools:
     async def __aexit__(self, *_: object) -> None:
         with suppress(ValueError):  # an answer that nobody awaits any more is ended in another context
             _EPISODE.reset(self._token)
-        await _close_all(self.opened.values())
+        if self.opened:
+            await _close_all(self.opened.values())
 
 
 _EPISODE: ContextVar[EpisodeTools | None] = ContextVar("grpo_episode_tools", default=None)

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
+from grpo_sdk.altered import altered
 from grpo_sdk.blocking import call_blocking, settled
 from grpo_sdk.messages import ToolSchema
 from grpo_sdk.numbers import check_number
@@ -170,7 +171,7 @@ def bind(tool: ToolLike, *, name: str | None = None) -> BoundTool:
         run = through_langchain(made) if form is None else _direct(form, made.coroutine or made.func)  # type: ignore[attr-defined]
         return BoundTool(made.name, tool_schema(made), run, tool, through_langchain=form is None)
     form = _function_form(tool, name)
-    return BoundTool(form.name, form.schema, _direct(form, tool), tool)
+    return altered(form.shown, run=_direct(form, tool), source=tool)
 
 
 def _renamed(tool: BoundTool, name: str) -> BoundTool:
@@ -182,8 +183,8 @@ def _renamed(tool: BoundTool, name: str) -> BoundTool:
 class _Form:
     """The part of a function tool that all instances of the function share."""
 
-    name: str
-    schema: ToolSchema
+    shown: BoundTool
+    """With a schema that was checked, and nothing to run."""
     model: type[BaseModel]
     fields: tuple[str, ...]
     is_async: bool
@@ -244,7 +245,11 @@ def _plain_form(tool: BaseTool) -> _Form | None:
     if not plain:
         return None
     model = cast("type[BaseModel]", schema)
-    return _Form(tool.name, tool_schema(tool), model, tuple(model.model_fields), tool.coroutine is not None)
+    shown = BoundTool(tool.name, tool_schema(tool), _nothing)
+    return _Form(shown, model, tuple(model.model_fields), tool.coroutine is not None)
+
+
+async def _nothing(_: dict[str, Any]) -> None: ...
 
 
 def _direct(form: _Form, function: Callable[..., Any]) -> Runner:
@@ -254,7 +259,7 @@ def _direct(form: _Form, function: Callable[..., Any]) -> Runner:
         try:
             valid = form.model.model_validate(arguments)
         except ValidationError as problem:
-            raise ToolCallError(invalid_arguments(form.name, problem)) from None
+            raise ToolCallError(invalid_arguments(form.shown.name, problem)) from None
         values = {name: getattr(valid, name) for name in form.fields}
         if form.is_async:
             return await function(**values)

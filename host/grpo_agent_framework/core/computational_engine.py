@@ -77,6 +77,7 @@ class ComputationalEngine:
         self._rollouts: RolloutEngine | None = None
         self._trainer: OnlineTrainer | None = None
         self._iterations = 0
+        self._total = RolloutMetrics()
         self._recent: deque[RolloutMetrics] = deque(maxlen=RECENT)
         self._last: dict[str, Any] = {}
 
@@ -108,6 +109,7 @@ class ComputationalEngine:
                 group_requests(tasks, samples, seed=self._seed_of, label=str(self._iterations))
             )
         self._recent.append(rollouts)
+        self._total.seconds += rollouts.seconds
         played = [trajectory for group in groups for trajectory in group]
         self._last = {
             **metrics,
@@ -123,7 +125,6 @@ class ComputationalEngine:
         """``active_workers`` (episodes that may run at a time), ``busy_workers`` (that do),
         ``engine_metrics`` (counts over all iterations; what is a second, over the last eight), and the
         last iteration's numbers."""
-        total = self._rollouts.total if self._rollouts else RolloutMetrics()
         trainer = self._trainer
         return {
             "active_workers": self._workers,
@@ -133,8 +134,8 @@ class ComputationalEngine:
             "policy_version": trainer.policy.version if trainer and trainer.policy else 0,
             "trainable": trainer is not None,
             "engine_metrics": {
-                **total.as_dict(),
-                "prompt_tokens": total.prompt_tokens,
+                **self._total.as_dict(),
+                "prompt_tokens": self._total.prompt_tokens,
                 **rates(self._recent),
             },
             "last_iteration": self._last,
@@ -184,6 +185,7 @@ class ComputationalEngine:
             environment_name=self._name,
             concurrency=self._workers,
             episode_seconds=self._episode_seconds,
+            observers=[self._total.add],
         )
         if trains:
             self._trainer = OnlineTrainer(engine, self.settings, seed=self._seed)

@@ -16,6 +16,7 @@ from grpo_host.agents.rendering import Renderer
 from grpo_host.agents.reply import OnText, Reply
 from grpo_host.agents.session import Session, TokenSession, open_session
 from grpo_host.agents.tracing import Instruments
+from grpo_sdk.altered import altered
 from grpo_sdk.backend import Backend, Sampling
 from grpo_sdk.bundles import tools_of_answer
 from grpo_sdk.deadline import Deadline
@@ -280,7 +281,7 @@ class Conversation:
     def _sampling(self) -> Sampling:
         if self.seed is None:
             return self.agent.sampling
-        return replace(self.agent.sampling, seed=derive_seed(self.seed, len(self.turns)))
+        return altered(self.agent.sampling, seed=derive_seed(self.seed, len(self.turns)))
 
 
 async def call_model(

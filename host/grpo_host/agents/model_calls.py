@@ -20,6 +20,7 @@ from grpo_host.agents.call_ids import call_ids
 from grpo_host.agents.reply import OnText, Reply
 from grpo_host.agents.session import Session, open_session
 from grpo_host.agents.shown import shown_reply
+from grpo_sdk.altered import altered
 from grpo_sdk.backend import Sampling
 from grpo_sdk.errors import GrpoError
 from grpo_sdk.messages import Message, ToolSchema
@@ -142,7 +143,7 @@ class ModelCalls:
             self.end(TurnLimitError(f"the app called its model more than {limits.turns} times"))
         sampling = adjust(self.agent.sampling)
         if self.seed is not None:
-            sampling = replace(sampling, seed=derive_seed(self.seed, self._begun))
+            sampling = altered(sampling, seed=derive_seed(self.seed, self._begun))
         self._begun += 1
         said = [comparable(message) for message in messages]
         held = self._take(messages, said, tools, role)

@@ -15,6 +15,7 @@ from grpo_host.agents.rendering.call_syntax import call_syntax
 from grpo_host.agents.rendering.constraints import check_constraints, check_parts, make_grammar
 from grpo_host.agents.reply import OnText, Reply
 from grpo_host.models.resolve import end_ids
+from grpo_sdk.altered import altered
 from grpo_sdk.backend import Backend, Capability, ChatReply, FinishReason, Sampling, TokenReply
 from grpo_sdk.errors import ContextOverflowError
 from grpo_sdk.messages import Message, ToolCall, ToolSchema, assistant
@@ -177,7 +178,7 @@ class TokenSession(Session):
                 f"{self._backend.model.context}; raise model.context or shorten the episode"
             )
         asked = sampling
-        sampling = replace(
+        sampling = altered(
             sampling,
             max_tokens=min(sampling.max_tokens, room),
             stop_token_ids=self._renderer.stop_ids,

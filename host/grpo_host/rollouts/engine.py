@@ -74,11 +74,7 @@ class RolloutMetrics:
             self.rewards.append(trajectory.reward)
         if "success" in trajectory.outcome:
             self.successes.append(bool(trajectory.outcome["success"]))
-        said = [
-            (item["content"], [call["function"] for call in item.get("tool_calls", ())])
-            for item in trajectory.policy_messages
-        ]
-        self.answers.add(hash((trajectory.task.id, repr(said))))
+        self.answers.add(hash((trajectory.task.id, _said(trajectory))))
 
     def as_dict(self) -> dict[str, float]:
         """Flat numbers for logs."""
@@ -101,6 +97,13 @@ class RolloutMetrics:
             **({"success": statistics.fmean(self.successes)} if self.successes else {}),
             **_spread(self.rewards),
         }
+
+
+def _said(trajectory: Trajectory) -> tuple[object, ...]:
+    return tuple(
+        (message["content"], *(tuple(call["function"].values()) for call in message.get("tool_calls", ())))
+        for message in trajectory.policy_messages
+    )
 
 
 def _spread(rewards: Sequence[float]) -> dict[str, float]:
@@ -145,7 +148,6 @@ class RolloutEngine:
         self.observers = list(observers)
         self.phase: Phase = nullcontext
         """Watches how groups are scored."""
-        self.total = RolloutMetrics()
         self._failures = FailureLimit(max_consecutive_failures)
 
     @property
@@ -200,7 +202,6 @@ class RolloutEngine:
                 scored = await self.rewards.score(played)
             for trajectory in scored:
                 metrics.add(trajectory)
-                self.total.add(trajectory)
                 for observer in self.observers if observers is None else observers:
                     observer(trajectory)
             for trajectory in scored:
@@ -216,7 +217,10 @@ class RolloutEngine:
                         for request in requests:
                             # A task only once it may run: thousands that wait would delay the first.
                             place = object()
-                            await self._limiter.acquire_on_behalf_of(place)
+                            try:  # a turn of the loop for each episode costs as much as a tool's call
+                                self._limiter.acquire_on_behalf_of_nowait(place)
+                            except anyio.WouldBlock:
+                                await self._limiter.acquire_on_behalf_of(place)
                             begun.append(tasks.create_task(episode(request)))
                             # Not in the coroutine: a task can be cancelled before it begins.
                             begun[-1].add_done_callback(partial(self._leave, place))
@@ -228,7 +232,6 @@ class RolloutEngine:
             raise first from first.__cause__
         metrics.seconds = time.perf_counter() - started
         metrics.loop_lag_p99 = watch.lag_p99
-        self.total.seconds += metrics.seconds
         return [task.result() for task in running], metrics
 
     def _leave(self, place: object, _: asyncio.Task[Trajectory]) -> None:

@@ -8,15 +8,17 @@ from __future__ import annotations
 import copy
 import logging
 import math
+import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from grpo_host.agents.agent import TurnLimitError, TurnTimeoutError
 from grpo_host.agents.tracing import begin_recording
 from grpo_host.plugins.failures import PluginFailure, blamed, described, log_once
 from grpo_host.rollouts.asking import ASKING_FOR
+from grpo_sdk.altered import altered
 from grpo_sdk.backend import Backend, Sampling
 from grpo_sdk.blocking import settled
 from grpo_sdk.bundles import EpisodeTools
@@ -128,7 +130,7 @@ async def run_episode(
     would teach noise.
     """
     # Each episode's own: one that changes its task changes no other's.
-    request = replace(request, task=copy.deepcopy(request.task))
+    task = altered(request.task, data=copy.deepcopy(request.task.data))
     started, clock = time.time(), time.perf_counter()
     progress = _Progress()
     status: Status = "failed"
@@ -142,7 +144,7 @@ async def run_episode(
             with Deadline(seconds):
                 environment = make_environment()
                 with recording(progress.recorded):
-                    await _play(agent, environment, request, progress, policy_version, _who(environment_name))
+                    await _play(agent, environment, task, request, progress, policy_version, _who(environment_name))
         status, stop = "completed", StopReason.DONE
     except TurnLimitError:
         status, stop = "truncated", StopReason.TURN_LIMIT
@@ -169,7 +171,7 @@ async def run_episode(
     return Trajectory(
         id=request.id,
         environment=environment_name,
-        task=request.task,
+        task=task,
         status=status,
         stop_reason=stop,
         messages=conversation.messages if conversation else progress.opening,
@@ -190,22 +192,22 @@ async def run_episode(
 
 
 def _active_trace() -> str | None:
-    from opentelemetry.trace import format_trace_id, get_current_span
-
-    span = get_current_span().get_span_context()
-    return format_trace_id(span.trace_id) if span.is_valid else None
+    trace = sys.modules.get("opentelemetry.trace")  # who has not imported it has begun no span
+    span = None if trace is None else trace.get_current_span().get_span_context()
+    return trace.format_trace_id(span.trace_id) if trace and span and span.is_valid else None
 
 
 async def _play(
     agent: EpisodeAgent,
     environment: Environment,
+    task: Task,
     request: EpisodeRequest,
     progress: _Progress,
     policy_version: int,
     who: str,
 ) -> None:
     with blamed(who, "reset"):
-        observation = await environment.reset(request.task, seed=request.environment_seed)
+        observation = await environment.reset(task, seed=request.environment_seed)
         if not isinstance(observation, Observation):
             raise TypeError(f"it must return an Observation, not {type(observation).__name__}")
         new = progress.opening = as_messages(observation.messages)
@@ -215,7 +217,7 @@ async def _play(
     if new and new[0]["role"] == "system":
         history, new = new[:1], new[1:]
     conversation = progress.conversation = agent.open_episode(
-        request.task,
+        task,
         tools=tools,
         history=history,
         seed=request.seed,

@@ -7,11 +7,12 @@ import inspect
 import logging
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from grpo_host.plugins.failures import described, log_once, pass_interrupts
 from grpo_host.rollouts.asking import ASKING_FOR
+from grpo_sdk.altered import altered
 from grpo_sdk.backend import Backend
 from grpo_sdk.blocking import call_blocking
 from grpo_sdk.deadline import Deadline
@@ -61,7 +62,7 @@ class RewardSet:
         result = list(group)
         for row, index in enumerate(alive):
             records = {item.name: column[row] for item, column in zip(rewards, columns, strict=True)}
-            result[index] = replace(group[index], rewards=records, reward=_total(records))
+            result[index] = altered(group[index], rewards=records, reward=_total(records))
         return result
 
     async def _column(self, item: WeightedReward, group: Sequence[Trajectory]) -> list[RewardRecord]:

@@ -17,6 +17,8 @@ from grpo_sdk.schemas import object_schema
 
 def check_constraints(backend: Backend, sampling: Sampling, tools: Sequence[ToolSchema]) -> None:
     """Raise ``CapabilityError`` or ``ConfigError`` if ``backend`` cannot answer as ``sampling`` says."""
+    if not sampling.constrained:
+        return
     choice, names = sampling.tool_choice, [tool["function"]["name"] for tool in tools]
     if choice == "required" and not names:
         raise ConfigError('tool_choice is "required", and no tool is offered')
@@ -25,7 +27,7 @@ def check_constraints(backend: Backend, sampling: Sampling, tools: Sequence[Tool
             f'tool_choice names the tool "{choice}", which is not offered.{did_you_mean(choice, names)} '
             f"Offered are: {', '.join(names) or 'none'}"
         )
-    if sampling.constrained and Capability.STRUCTURED not in backend.capabilities:
+    if Capability.STRUCTURED not in backend.capabilities:
         asked = "a grammar" if sampling.grammar else f"tool_choice {json.dumps(choice)}"
         asked = "json_schema" if sampling.json_schema is not None else asked
         raise CapabilityError(
@@ -44,7 +46,8 @@ def check_parts(backend: Backend, messages: Sequence[Message], start: int = 0) -
     if Capability.PARTS in backend.capabilities:
         return
     for index, message in enumerate(messages[start:], start):
-        if other := [part["type"] for part in message.get("parts", ()) if part["type"] != "text"]:
+        parts = message.get("parts")
+        if parts and (other := [part["type"] for part in parts if part["type"] != "text"]):
             raise CapabilityError(
                 f"messages[{index}] has a part of the type {other[0]}, and {type(backend).__name__} reads "
                 "text alone; leave it out, or take a backend with the capability parts: openai, litellm or "
