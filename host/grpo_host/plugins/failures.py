@@ -25,7 +25,7 @@ class PluginFailure(Exception):  # noqa: N818 - its text says what failed
 
 
 class blamed:  # noqa: N801 - a context, entered for each step: a generator's would cost thrice as much
-    """``with blamed(who, method):`` turns what a call of ``method`` raises into a ``PluginFailure`` of ``who``.
+    """``with blamed(who, method):`` turns what a call of it raises into a ``PluginFailure`` of ``who``.
 
     A Rust extension's panic and ``SystemExit`` are no ``Exception``, and must not end the process either.
     """

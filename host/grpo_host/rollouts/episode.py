@@ -144,7 +144,9 @@ async def run_episode(
             with Deadline(seconds):
                 environment = make_environment()
                 with recording(progress.recorded):
-                    await _play(agent, environment, task, request, progress, policy_version, _who(environment_name))
+                    await _play(
+                        agent, environment, task, request, progress, policy_version, _who(environment_name)
+                    )
         status, stop = "completed", StopReason.DONE
     except TurnLimitError:
         status, stop = "truncated", StopReason.TURN_LIMIT
