@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from grpo_backends.adapters import merged_weights
 from grpo_backends.engine_thread import EngineThread
+from grpo_backends.turns import Turns
 from grpo_sdk import Backend, MissingExtraError, ModelError, ModelSpec
 from grpo_sdk.adapters import check_adapter
 from grpo_sdk.blocking import call_blocking
@@ -24,6 +25,8 @@ class EngineBackend(Backend):
 
     NAME: ClassVar[str]
     """Of the backend in agent.yaml."""
+    TURNS: ClassVar[Turns | None] = None
+    """For engines of which only one in a process may work at a time."""
 
     def __init__(self, model: ModelSpec) -> None:
         super().__init__(model)
@@ -50,7 +53,7 @@ class EngineBackend(Backend):
     async def start(self) -> None:
         if self.model.adapter is not None:
             await call_blocking(check_adapter, self.model.adapter, self.model)
-        thread = EngineThread(self._make, self._dispose)
+        thread = EngineThread(self._make, self._dispose, self.TURNS)
         try:
             await thread.start()
             self._thread = thread

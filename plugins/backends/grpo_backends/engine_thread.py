@@ -8,6 +8,7 @@ import contextlib
 import threading
 from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import Future as ThreadFuture
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
@@ -51,12 +52,19 @@ class EngineThread:
 
     The engine's thread pools and process groups belong to the thread that makes them, which is
     why ``make`` runs there too. Requests that arrive in one turn of the event loop enter the
-    engine together.
+    engine together. ``turns`` is held whenever the engine is made, asked, stepped or ended: engines that
+    share something in this process are given the same one.
     """
 
-    def __init__(self, make: Callable[[], Engine], dispose: Callable[[Engine], None]) -> None:
+    def __init__(
+        self,
+        make: Callable[[], Engine],
+        dispose: Callable[[Engine], None],
+        turns: AbstractContextManager[object] | None = None,
+    ) -> None:
         self._make = make
         self._dispose = dispose
+        self._turns = turns or nullcontext()
         self._inbox: SimpleQueue[_Command | None] = SimpleQueue()
         self._pending: list[_Job] = []
         self._under_way: dict[str, _Job] = {}  # the engine's thread alone touches it
@@ -166,7 +174,8 @@ class EngineThread:
 
     def _run(self) -> None:
         try:
-            self._engine = self._make()
+            with self._turns:
+                self._engine = self._make()
         except BaseException as problem:
             self._error = problem
             self._ready.set_exception(problem)
@@ -176,7 +185,8 @@ class EngineThread:
                 self._step()
         self._fail(RuntimeError("the engine was closed while this request was under way"))
         if self._engine is not None:
-            self._dispose(self._engine)
+            with self._turns:
+                self._dispose(self._engine)
             self._engine = None
 
     def _busy(self) -> bool:
@@ -188,7 +198,8 @@ class EngineThread:
             command = self._inbox.get(block=not self._busy())
             while command is not None:
                 try:
-                    command()
+                    with self._turns:
+                        command()
                 except BaseException as problem:
                     self._die(problem)
                 command = self._inbox.get_nowait()
@@ -219,7 +230,8 @@ class EngineThread:
 
     def _step(self) -> None:
         try:
-            outputs = self._living_engine().step()
+            with self._turns:
+                outputs = self._living_engine().step()
         except BaseException as problem:
             self._die(problem)
             return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from grpo_backends.engine_backend import EngineBackend
 from grpo_backends.limits import room_for_answer
+from grpo_backends.turns import Turns
 from grpo_backends.vllm_cpu import skip_compiling, use_inverse_sampling
 from grpo_sdk import Capability, FinishReason, ModelSpec, Sampling, TokenReply
 from grpo_sdk.errors import CapabilityError, RunError
@@ -39,6 +41,11 @@ class VllmBackend(EngineBackend):
     """
 
     NAME = "vllm"
+    # vLLM keeps what an engine works with once for a process: the context of a forward pass, what a reload of
+    # weights has to do, groups; on CPU scratch memory too. Two at once mix up tokens or write over the heap.
+    TURNS = Turns()
+    living: ClassVar[int] = 0
+    """Engines in this process, which share vLLM's process groups."""
     capabilities = frozenset(
         {
             Capability.TOKEN_IDS,
@@ -180,6 +187,7 @@ class VllmBackend(EngineBackend):
             raise self._unloadable(problem) from problem
         finally:
             torch.set_num_threads = set_threads  # vLLM replaces it by a function that does nothing
+        VllmBackend.living += 1
         if on_cpu and self.tensor_parallel_size == 1:
             use_inverse_sampling(engine, self.seed)
         return engine
@@ -212,11 +220,18 @@ class VllmBackend(EngineBackend):
             )
 
     def _dispose(self, engine: Any) -> None:
-        from vllm.distributed import cleanup_dist_env_and_memory
+        from vllm.v1.engine import core
 
-        engine.engine_core.shutdown()
-        del engine
-        cleanup_dist_env_and_memory()
+        VllmBackend.living -= 1
+        clean_up = core.cleanup_dist_env_and_memory
+        if VllmBackend.living:  # others go on to use the process groups, which a shutdown destroys
+            core.cleanup_dist_env_and_memory = gc.collect
+        try:
+            engine.engine_core.shutdown()
+            del engine
+            core.cleanup_dist_env_and_memory()
+        finally:
+            core.cleanup_dist_env_and_memory = clean_up
 
 
 def _quiet() -> None:
