@@ -54,6 +54,8 @@ class RolloutMetrics:
     rewards: list[float] = field(default_factory=list)
     answers: set[int] = field(default_factory=set)
     """Each task with what the policy said and called, once: its hash, since a long run has many."""
+    repeated: float = 0.0
+    """Of each reply the share that it had said before, summed; replies of a few words count as new."""
     loop_lag_p99: float | None = None
     """How many seconds late the event loop was at the worst but 1 % of the looks at it."""
 
@@ -74,6 +76,7 @@ class RolloutMetrics:
             self.rewards.append(trajectory.reward)
         if "success" in trajectory.outcome:
             self.successes.append(bool(trajectory.outcome["success"]))
+        self.repeated += sum(_repeated(message["content"]) for message in trajectory.policy_messages)
         self.answers.add(hash((trajectory.task.id, _said(trajectory))))
 
     def as_dict(self) -> dict[str, float]:
@@ -93,6 +96,7 @@ class RolloutMetrics:
             "failed": self.statuses["failed"],
             "truncated": self.statuses["truncated"],
             "duplicates": 1 - len(self.answers) / max(1, self.episodes),
+            "repetition": self.repeated / max(1, self.turns),
             **({"loop_lag_p99": self.loop_lag_p99} if self.loop_lag_p99 is not None else {}),
             **({"success": statistics.fmean(self.successes)} if self.successes else {}),
             **_spread(self.rewards),
@@ -104,6 +108,13 @@ def _said(trajectory: Trajectory) -> tuple[object, ...]:
         (message["content"], *(tuple(call["function"].values()) for call in message.get("tool_calls", ())))
         for message in trajectory.policy_messages
     )
+
+
+def _repeated(reply: str) -> float:
+    """How much of ``reply`` are four words that stand in it before."""
+    words = reply.split()
+    fours = list(zip(words, words[1:], words[2:], words[3:], strict=False))
+    return 1 - len(set(fours)) / len(fours) if fours else 0.0
 
 
 def _spread(rewards: Sequence[float]) -> dict[str, float]:

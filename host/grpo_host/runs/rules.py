@@ -22,6 +22,16 @@ GROWTH = 3.0
 """Replies of more than this times the first steps' tokens have grown too long."""
 DUPLICATES = 0.5
 """More than this share of episodes that repeat another of their group are too many."""
+TAUGHT_NOTHING = 0.75
+"""More than this share of groups without a difference are a waste."""
+REPETITION = 0.3
+"""More than this share of the replies said again within a reply is a loop."""
+FAR = 0.5
+"""A token's divergence from the first model of more than this, and ``GRADIENT`` times the first, is far."""
+SLOWER = 2.0
+"""A step of more than this times the first steps' seconds has become slow."""
+FULL = 0.02
+"""A reward whose spread is below this has the same value for all."""
 TOOL_ERRORS = 0.3
 """More than this share of failed tool calls are too many."""
 FAILED = 0.2
@@ -124,6 +134,17 @@ def _no_difference(window: Window) -> Said | None:
     )
 
 
+def _few_differ(window: Window) -> Said | None:
+    share = window.mean("frac_reward_zero_std")
+    if share is None or not TAUGHT_NOTHING < share < 1.0:
+        return None
+    return Said(
+        f"in {share:.0%} of the groups all episodes got the same reward, and taught nothing",
+        "Play such groups again (training.dynamic_sampling), take tasks that are neither too hard nor too "
+        "easy (training.curriculum), or raise training.group_size",
+    )
+
+
 def _entropy(window: Window) -> Said | None:
     moved = window.moved("entropy")
     if moved is None or moved[1] >= ENTROPY * moved[0]:
@@ -166,6 +187,17 @@ def _duplicates(window: Window) -> Said | None:
         "smaller than it looks",
         "Raise sampling.temperature, or lower training.learning_rate; if the answers are right, take harder "
         "tasks",
+    )
+
+
+def _repetition(window: Window) -> Said | None:
+    share = window.mean("rollouts/repetition")
+    if share is None or share <= REPETITION:
+        return None
+    return Said(
+        f"{share:.0%} of what a reply says it has said before: replies go round in a loop",
+        "Read the longest. Lower training.learning_rate, hold the policy with training.beta, or raise "
+        "sampling.temperature; if a reward pays for length, lower its weight",
     )
 
 
@@ -212,6 +244,18 @@ def _drift(window: Window) -> Said | None:
         f"the engine that samples and the trainer disagree: {', '.join(told)}",
         "Use one precision for both (model.dtype), and see that the backend samples at the temperature "
         "alone; until then keep training.importance_sampling on",
+    )
+
+
+def _far(window: Window) -> Said | None:
+    moved = window.moved("kl")
+    if moved is None or moved[1] <= max(FAR, GRADIENT * moved[0]):
+        return None
+    return Said(
+        f"the policy has gone far from the first model: a divergence of {moved[1]:.2f} a token, "
+        f"{moved[0]:.2g} in the first steps",
+        "Raise training.beta, or lower training.learning_rate; see in the held-out transcripts what it still "
+        "can",
     )
 
 
@@ -273,6 +317,25 @@ def _hollow(window: Window) -> Said | None:
     )
 
 
+def _easy_part(window: Window) -> Said | None:
+    if window.steps < HOLLOW_STEPS:
+        return None
+    means = {name: window.moved(f"rewards/{name}/mean") for name, weight in window.weights.items() if weight}
+    rose = {name: now - before for name, moved in means.items() if moved for before, now in [moved]}
+    full = [
+        name for name, by in rose.items() if by > RISE and (window.mean(f"rewards/{name}/std") or 0.0) < FULL
+    ]
+    still = [name for name, by in rose.items() if by < RISE / 5 and window.mean(f"rewards/{name}/std")]
+    if not full or not still:
+        return None
+    return Said(
+        f"the reward {full[0]} is at its height for all episodes, and {', '.join(still)} has not risen: the "
+        "policy has learnt the easy part alone",
+        f"{full[0]} teaches nothing more. Give it only with the others (gate it), and see in a group whether "
+        f"any episode is better by {still[0]}",
+    )
+
+
 def _dominates(window: Window) -> Said | None:
     spread = {
         name: abs(weight) * value
@@ -306,6 +369,27 @@ def _flat(window: Window) -> Said | None:
     )
 
 
+def _slower(window: Window) -> Said | None:
+    before, now = (_seconds(lines) for lines in (window.first, window.last))
+    if window.steps < HOLLOW_STEPS or not before or now <= SLOWER * before:
+        return None
+    replies = window.moved("rollouts/tokens_per_turn")
+    longer = replies is not None and replies[1] > RISE * replies[0] + replies[0]
+    return Said(
+        f"a step takes {now:.0f} s, and took {before:.0f} s at first",
+        "Replies have grown longer, which is why: see whether they should"
+        if longer
+        else "See in Time by phase what takes it: longer contexts, a slow tool or judge, or a busy machine",
+    )
+
+
+def _seconds(lines: Sequence[Line]) -> float:
+    """The mean of a step's phases together."""
+    return statistics.fmean(
+        sum(value for name, value in line.items() if name.startswith("seconds/") and value) for line in lines
+    )
+
+
 def _forks(window: Window) -> Said | None:
     share = window.share("rollouts/forks", "rollouts/episodes")
     if share is None or share <= 1.0:
@@ -321,10 +405,12 @@ AT_ONCE = (Rule("nonfinite", "error", ("grad_norm", "update/skipped_nonfinite"),
 RULES = (
     Rule("cut", "warning", ("rollouts/cut",), _cut),
     Rule("no_difference", "warning", ("frac_reward_zero_std",), _no_difference),
+    Rule("few_differ", "info", ("frac_reward_zero_std",), _few_differ),
     Rule("entropy", "warning", ("entropy",), _entropy),
     Rule("length", "warning", ("rollouts/tokens_per_turn",), _shorter),
     Rule("growth", "warning", ("rollouts/tokens_per_turn",), _longer),
     Rule("duplicates", "warning", ("rollouts/duplicates",), _duplicates),
+    Rule("repetition", "warning", ("rollouts/repetition",), _repetition),
     Rule("tool_errors", "warning", ("rollouts/tool_errors", "rollouts/tool_calls"), _tool_errors),
     Rule("tool_use", "warning", ("rollouts/tool_calls",), _tool_use),
     Rule("failed", "error", ("rollouts/failed",), _failed),
@@ -334,13 +420,16 @@ RULES = (
         ("sampling/sampling_logp_difference/mean", "sampling/importance_sampling_ratio/mean"),
         _drift,
     ),
+    Rule("far", "warning", ("kl",), _far),
     Rule("clipped", "warning", ("clip_ratio/region_mean",), _clipped),
     Rule("invisible_update", "warning", ("weights/visible_update",), _invisible),
     Rule("gradient", "warning", ("grad_norm",), _gradient),
     Rule("reward_fall", "warning", ("reward",), _fall),
     Rule("hollow_reward", "warning", ("reward", "rollouts/success"), _hollow),
     Rule("dominates", "warning", ("reward",), _dominates),
+    Rule("easy_part", "info", ("reward",), _easy_part),
     Rule("flat", "info", ("reward",), _flat),
+    Rule("slower", "info", ("rollouts/tokens_per_second",), _slower),
     Rule("forks", "info", ("rollouts/forks",), _forks),
 )
 """Rules that ``STEPS`` steps in a row are asked for."""

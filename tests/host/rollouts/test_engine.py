@@ -370,6 +370,14 @@ def test_metrics_tell_how_many_replies_were_cut_and_how_long_they_are():
     assert (values["cut"], values["tokens_per_turn"]) == (pytest.approx(1 / 3), 30)
 
 
+def test_metrics_tell_how_much_of_a_reply_says_again_what_it_said_before():
+    metrics = RolloutMetrics()
+    metrics.add(replace(make_trajectory("the order is late " * 5), turns=[Turn(10, 20, 0.1, "stop")]))
+    assert metrics.as_dict()["repetition"] == pytest.approx(13 / 17)
+    metrics.add(replace(make_trajectory("Your order is late."), turns=[Turn(10, 20, 0.1, "stop")]))
+    assert metrics.as_dict()["repetition"] == pytest.approx(13 / 34)
+
+
 def test_metrics_of_nothing_are_zero():
     assert RolloutMetrics().as_dict()["trajectories_per_second"] == 0.0
 

@@ -66,11 +66,14 @@ def test_what_goes_wrong_for_several_steps_is_said_once_with_a_next_step(kind, v
 
 def test_one_step_in_which_groups_differ_is_enough_to_learn():
     diagnosis = Diagnosis()
-    for step in range(1, 20):
-        assert (
-            diagnosis.look({"step": step, **GOOD, "frac_reward_zero_std": 0.75 if step % 3 == 0 else 1.0})
-            == []
+    found = [
+        item.rule
+        for step in range(1, 20)
+        for item in diagnosis.look(
+            {"step": step, **GOOD, "frac_reward_zero_std": 0.75 if step % 3 == 0 else 1.0}
         )
+    ]
+    assert found == ["few_differ"], "and not that there was nothing to learn"
 
 
 def test_a_metric_that_is_missing_or_was_no_number_warns_of_nothing():
@@ -91,6 +94,11 @@ def test_what_the_metrics_before_an_interruption_showed_is_not_said_again():
 PLANTED = {
     "growth": [{"rollouts/tokens_per_turn": 130.0}],
     "duplicates": [{"rollouts/duplicates": 0.6}],
+    "repetition": [{"rollouts/repetition": 0.5}],
+    "few_differ": [{"frac_reward_zero_std": 0.8}],
+    "far": [{"kl": 0.9}],
+    "easy_part": [{"rewards/brief/mean": 0.99, "rewards/brief/std": 0.015, "rewards/right/std": 0.1}],
+    "slower": [{"seconds/rollouts": 12.0}],
     "tool_errors": [{"rollouts/tool_calls": 10, "rollouts/tool_errors": 4}],
     "tool_use": [{"rollouts/tool_calls": 2, "rollouts/tool_errors": 0}],
     "failed": [{"rollouts/episodes": 16, "rollouts/failed": 4}],
@@ -116,6 +124,13 @@ HEALTHY = {
     "rollouts/failed": 0,
     "rollouts/forks": 0,
     "rollouts/duplicates": 0.1,
+    "rollouts/repetition": 0.02,
+    "rollouts/tokens_per_second": 100.0,
+    "rewards/right/mean": 0.4,
+    "rewards/brief/mean": 0.5,
+    "seconds/rollouts": 3.0,
+    "seconds/training": 2.0,
+    "kl": 0.02,
     "rollouts/success": 0.4,
     "rollouts/tool_calls": 16,
     "rollouts/tool_errors": 1,

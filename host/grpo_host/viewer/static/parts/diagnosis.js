@@ -10,6 +10,7 @@ const SHOWN_BY = {
   cut: ["replies that were cut", { cut: "true" }],
   length: ["the shortest", { order: "tokens" }],
   growth: ["the longest", { order: "-tokens" }],
+  repetition: ["the longest", { order: "-tokens" }],
   tool_errors: ["those with a failed tool call", { tool_error: "true" }],
   tool_use: ["its trajectories", {}],
   failed: ["those that failed", { status: "failed" }],
@@ -41,8 +42,12 @@ const said = (item) => {
   return `${item.noticed > item.step ? "Since step" : "Step"} ${item.step}: ${item.text}`;
 };
 
-export const Diagnosis = ({ run, found, evaluations, show }) => {
+// Most rules ask for so many steps in a row.
+const STEPS = 3;
+
+export const Diagnosis = ({ run, found, evaluations, steps, show }) => {
   const ordered = [...(found ?? [])].sort((a, b) => ORDER.indexOf(a.severity) - ORDER.indexOf(b.severity));
+  if (!ordered.length && steps < STEPS) return html`<p class="note">Nothing yet: most rules look at ${STEPS} steps in a row.</p>`;
   if (!ordered.length) return html`<p class="note"><span class="good" aria-hidden="true">✓</span> No rule found a fault in the numbers of this run.</p>`;
   return html`<ul class="diagnosis">${ordered.map((item) => html`<li class=${item.severity}>
     <span class="sign" aria-hidden="true">${SIGNS[item.severity]}</span>
