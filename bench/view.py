@@ -134,10 +134,9 @@ def measure(run: Path) -> Report:
     searched = [_seconds(partial(open_run, run, q=word)) for word in ("order", "N777", '"is my order"')]
     rows = [
         Row("indexing, uncompressed JSONL", size / 1e6 / seconds, "MB/s", target=Target("≥", 80)),
-        Row("the same by CPU seconds of both threads", size / 1e6 / spent, "MB/s"),
+        Row("the same by CPU seconds", size / 1e6 / spent, "MB/s"),
         Row("reading and parsing alone, by CPU seconds", size / 1e6 / parsing, "MB/s"),
         Row("SQLite's part alone, by CPU seconds", size / 1e6 / writing, "MB/s"),
-        Row("indexing, of the slower of the two alone", max(parsing, writing) / seconds, "x"),
         Row("memory that indexing adds", grown / 1024, "MiB", target=Target("≤", 200)),
         Row("the index, of the JSONL", index.path.stat().st_size / size, "x"),
         Row("opening the run: its page, metrics, first trajectories", statistics.median(opened), "s",
@@ -147,14 +146,14 @@ def measure(run: Path) -> Report:
     return Report(
         "A run in the viewer",
         f"A run of {TRAJECTORIES:,} trajectories ({size / 1e6:.0f} MB of JSONL, "
-        f"{len(list(files_of(run)))} files, compressed but the last). Two threads: one reads and parses, one "
-        "writes SQLite's FTS5. Opened as by the first request of a viewer that has just begun.",
+        f"{len(list(files_of(run)))} files, compressed but the last). Opened as by the first request "
+        "of a viewer that has just begun.",
         rows,
     )
 
 
 def alone(run: Path) -> tuple[float, float]:
-    """The CPU seconds of what the two threads do, one after the other: the slower is the least there can be."""
+    """The CPU seconds of reading and parsing, and of SQLite's FTS5."""
     index = Index(run, cache=run / "alone")
     index.path = run / "alone.sqlite"
     parsing = writing = 0.0

@@ -12,7 +12,6 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -25,13 +24,12 @@ from grpo_host.models.embedded import cache_directory
 from grpo_host.viewer.lines import HEAD, JsonLines, Row, Stamp, files_of, row_of
 
 NAME = "index.sqlite"
-VERSION = 2
+VERSION = 3
 """An index of another version is made anew."""
 BATCH = 2000
-"""Trajectories a transaction: few enough that a file of 64 MB is parsed while it is written."""
+"""Trajectories a transaction: what is found while the index is made, and what is in memory."""
 ROWS = 1000
-"""Rows a statement, for which sqlite3 lets go of the interpreter's lock once: with a statement a row, each
-row would wait for the lock that the thread which parses holds."""
+"""Rows a statement, for which sqlite3 lets go of the interpreter's lock once, and waits for it once."""
 
 _TABLES = """
 CREATE TABLE files (
@@ -50,6 +48,8 @@ CREATE VIRTUAL TABLE words USING fts5(
   text, content='texts', content_rowid='id', columnsize=0
 );
 INSERT INTO words (words, rank) VALUES ('hashsize', 16777216);
+INSERT INTO words (words, rank) VALUES ('automerge', 16);
+INSERT INTO words (words, rank) VALUES ('crisismerge', 32);
 CREATE INDEX by_tid ON trajectories (tid);
 CREATE INDEX by_step ON trajectories (label, task);
 """
@@ -189,17 +189,12 @@ class Index:
         if offset >= file.size:
             return True
         began, first = time.perf_counter(), offset
-        written: Future[int] | None = None
-        with ThreadPoolExecutor(1) as writer:  # SQLite writes a batch while the next is parsed
-            lines = JsonLines(self.run / file.name).lines(offset)
-            while found := [(at, len(line) + 1, row_of(line)) for at, line in islice(lines, BATCH)]:
-                if written is not None:
-                    self._speed = (written.result() - first) / max(1e-6, time.perf_counter() - began)
-                if stop is not None and stop.is_set():
-                    return False
-                written = writer.submit(self._write, database, number, found, self._head(file, found[0][0]))
-        if written is not None:
-            written.result()
+        lines = JsonLines(self.run / file.name).lines(offset)
+        while found := [(at, len(line) + 1, row_of(line)) for at, line in islice(lines, BATCH)]:
+            if stop is not None and stop.is_set():
+                return False
+            end = self._write(database, number, found, self._head(file, found[0][0]))
+            self._speed = (end - first) / max(1e-6, time.perf_counter() - began)
         return True
 
     def _head(self, file: Stamp, offset: int) -> bytes | None:
@@ -239,7 +234,7 @@ class Index:
         return end
 
     def _open(self) -> sqlite3.Connection:
-        database = sqlite3.connect(self.path, check_same_thread=False)
+        database = sqlite3.connect(self.path)
         (version,) = database.execute("PRAGMA user_version").fetchone()
         if version not in (0, VERSION):
             database.close()
