@@ -10,6 +10,7 @@ import click
 
 from grpo_host.cli.command import PATH, Command, Group
 from grpo_host.cli.export import RUNS
+from grpo_sdk.errors import RunError
 
 if TYPE_CHECKING:
     from grpo_host.runs.run import Run
@@ -50,7 +51,10 @@ def delete(place: Path, runs: tuple[str, ...], yes: bool) -> None:
 
     chosen = [named_run(which, place) for which in runs]
     for run in chosen:
-        asked = f"delete {run.path} ({run.state}, {_size(run.size_bytes())})?"
+        if run.state == "running":
+            raise RunError(f"{run.path} is running: end it first (Ctrl-C where it was started)")
+        needed = "".join(f"; {other} names it in its agent.yaml" for other in _named_by(run, place))
+        asked = f"delete {run.path} ({run.state}, {_size(run.size_bytes())}{needed})?"
         if not yes and not click.confirm(asked, err=True):
             continue
         run.directory.acquire()  # raises if it is in use
@@ -59,6 +63,17 @@ def delete(place: Path, runs: tuple[str, ...], yes: bool) -> None:
         finally:
             run.directory.release()
         click.echo(f"deleted {run.path}", err=True)
+
+
+def _named_by(run: Run, place: Path) -> list[str]:
+    """The runs that begin with the weights of ``run``, or read another of its files."""
+    from grpo_host.runs.run import find_runs
+
+    return [
+        other.path.name
+        for other in find_runs(place)
+        if other.path != run.path and run.path.name in other.directory.agent_yaml.read_text()
+    ]
 
 
 def _print(runs: list[Run]) -> None:

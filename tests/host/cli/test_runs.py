@@ -58,8 +58,18 @@ def test_a_run_is_not_deleted_while_it_runs_nor_where_there_is_nobody_to_ask(
         assert main(["runs", "delete", RUN, "--yes"]) == 2
     finally:
         other.release()
-    assert "in use by another process" in capsys.readouterr().err
+    assert "is running: end it first (Ctrl-C where it was started)" in capsys.readouterr().err
     assert run.metrics.exists()
+
+
+def test_who_deletes_a_run_is_told_which_other_one_begins_with_it(run, capsys, monkeypatch) -> None:
+    other = run.path.parent / "20261123-101500-0000"
+    other.mkdir()
+    (other / "agent.yaml").write_text(f"name: later\nmodel: {{name: none, adapter: {run.path}/adapter}}\n")
+    (other / ".lock").touch()
+    monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
+    main(["runs", "delete", RUN])
+    assert f"; {other.name} names it in its agent.yaml)?" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", [["watch"], ["watch", RUN, "--once"], ["report"]])
