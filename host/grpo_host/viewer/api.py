@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from grpo_host.viewer.viewed import Viewed, ViewedRun
 
 INDEXING = "the trajectories are being indexed; ask again in a moment"
+TOOLS = 8
+"""So many tools have curves, those that are called most. What hardly was called and never worked has none: a
+policy invents names."""
 NOT_SERIES = ("step", "time")
 """Of a line of metrics: when, and not how much."""
 
@@ -101,7 +104,10 @@ def _lines(viewed: ViewedRun) -> list[dict[str, Any]]:
     try:
         with reading(viewed, wait=0) as database:
             for step, name, calls, errors in database.execute(
-                "SELECT step, name, calls, errors FROM tools WHERE step IS NOT NULL"
+                "SELECT step, name, calls, errors FROM tools WHERE step IS NOT NULL AND name IN "
+                "(SELECT name FROM tools GROUP BY name HAVING sum(calls) > sum(errors) OR sum(calls) * 50 > "
+                "(SELECT sum(calls) FROM tools) ORDER BY sum(calls) DESC LIMIT ?)",
+                (TOOLS,),
             ):
                 tools.setdefault(step, {}).update(
                     {f"tools/{name}/calls": calls, f"tools/{name}/errors": errors}

@@ -39,7 +39,7 @@ async def run_events(viewed: Viewed, item: ViewedRun, after: int) -> AsyncIterat
 
 def _look(item: ViewedRun, after: int) -> dict[str, Any]:
     return {
-        "state": {"state": item.run.state},
+        "state": {"state": item.run.state, "evaluations": len(item.run.evaluations())},
         "metrics": api.metrics(item, after),
         "index": item.index.progress().as_dict(),
     }

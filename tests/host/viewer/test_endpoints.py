@@ -230,6 +230,23 @@ def test_a_message_of_a_lane_is_without_what_the_template_writes_around_it() -> 
     assert found == {"role": "user", "text": "Where?", "sampled": False}
 
 
+def test_tools_that_a_policy_made_up_have_no_curves(viewer, make_run, episode) -> None:
+    directory = make_run()
+    directory.append_metrics({"step": 1, "reward": 0.5})
+    for number in range(60):
+        directory.append_trajectory(episode("1", "t", number))
+    wrong = episode("1", "t", 60, tool_error="no such tool")
+    (turn,) = wrong.turns
+    wrong.turns[0] = replace(turn, tools=[replace(turn.tools[0], name="look_up_please")])
+    directory.append_trajectory(wrong)
+    viewer.indexed(RUN)
+    series = viewer.get(f"{ONE}/metrics")["series"]
+    assert [name for name in series if name.startswith("tools/")] == [
+        "tools/lookup/calls",
+        "tools/lookup/errors",
+    ]
+
+
 def test_a_trajectory_leads_to_its_trace_where_traces_are_shown(output, make_run, episode) -> None:
     trace = "4bf92f3577b34da6a3ce929d0e0e4736"
     make_run().append_trajectory(replace(episode("1", "t", 0), trace=trace))

@@ -231,6 +231,45 @@ def test_a_group_stands_side_by_side_the_best_first(opened):
     expect(page.get_by_text("All begin with 2 messages")).to_be_visible()
 
 
+def test_calls_that_were_answered_otherwise_are_not_shown_as_what_all_begin_with(opened, served, episode):
+    growing = served[1]
+    for sample, answer in enumerate(("it is packed", "it is lost")):
+        played = _with_call(episode("7", "t-7", sample, reward=float(sample)))
+        messages = [
+            {**message, "content": answer} if message["role"] == "tool" else message
+            for message in played.messages
+        ]
+        growing.append_trajectory(replace(played, messages=messages))
+    page = opened(f"#/run/{GROWING}/group/7%2Ft-7")
+    expect(page.get_by_text("All begin with 2 messages")).to_be_visible()
+    expect(page.locator(".member").first.locator("details.call")).to_contain_text("it is lost")
+    expect(page.locator(".member").last.locator("details.call")).to_contain_text("it is packed")
+
+
+def test_long_words_of_a_reward_are_folded(opened, served, episode):
+    growing = served[1]
+    played = episode("8", "t-8", 0)
+    given = replace(played.rewards["right"], explanation="because " * 100)
+    growing.append_trajectory(replace(played, rewards={"right": given}))
+    page = opened(f"#/run/{GROWING}/trajectory/8%2Ft-8%2F0")
+    expect(page.locator(".rewards .why")).to_contain_text("Show all 800 characters")
+
+
+def test_a_run_of_too_few_steps_is_not_said_to_be_sound(opened):
+    page = opened(f"#/run/{GROWING}")
+    expect(page.get_by_text("Nothing yet: most rules look at 3 steps in a row.")).to_be_visible()
+
+
+def test_a_chart_s_ticks_say_the_numbers_where_they_stand(opened):
+    page = opened(f"#/run/{GOOD}")
+    expect(page.locator(".chart canvas").first).to_be_visible()
+    said = page.evaluate(
+        "async () => { const { tickText } = await import('./parts/chart.js');"
+        " return [[0.25, 0.25], [1, 0.5], [20, 10], [0.375, 0.025]].map(([tick, by]) => tickText(tick, by)); }"
+    )
+    assert said == ["0.25", "1.0", "20", "0.375"]
+
+
 def test_two_runs_are_chosen_and_compared_task_by_task(opened):
     page = opened()
     for run in (GOOD, OTHER):
@@ -261,7 +300,8 @@ def test_two_runs_are_drawn_on_one_chart(opened):
 def test_what_the_server_refuses_is_said_in_its_words(opened, problems):
     page = opened("#/run/none")
     expect(page.get_by_role("alert")).to_contain_text("none")
-    assert problems, "the browser reports the 404"
+    page.wait_for_load_state("networkidle")
+    assert problems, "the browser reports the 404 of the run and of its metrics"
     problems.clear()
 
 

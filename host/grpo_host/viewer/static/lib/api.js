@@ -51,7 +51,8 @@ const AGAIN = 1000;
 
 // What a page shows: {data, problem, loading, busy}. The data of before stays until the new is there.
 // While the server is busy, as with an index that it makes, the page asks again and shows the server's words.
-export const useJson = (url) => {
+// again: by the data, after how many milliseconds to ask anew.
+export const useJson = (url, again) => {
   const [state, setState] = useState({ loading: true });
   useEffect(() => {
     if (!url) return setState({});
@@ -59,7 +60,11 @@ export const useJson = (url) => {
     let timer;
     const get = () =>
       getJson(url, { signal: abort.signal }).then(
-        (data) => setState({ data, of: url }),
+        (data) => {
+          setState({ data, of: url });
+          const wait = again?.(data);
+          if (wait) timer = setTimeout(get, wait);
+        },
         (problem) => {
           if (problem.name === "AbortError") return;
           if (problem.status !== BUSY) return setState({ problem, of: url });

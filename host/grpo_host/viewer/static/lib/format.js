@@ -52,6 +52,9 @@ export const ago = (value) => {
   return `${Math.round(seconds / 86400)} days ago`;
 };
 
+// How far an index is; how long it takes is not known at once.
+export const indexed = ({ share, seconds_left: left }) => percent(share) + (left ? `, ${duration(left)} left` : "");
+
 export const plural = (count, one, many = one + "s") => `${number(count)} ${count === 1 ? one : many}`;
 
 export const pretty = (text) => {

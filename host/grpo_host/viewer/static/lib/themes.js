@@ -13,7 +13,8 @@ export const CHARTS = [
   { title: "Clipped", lines: [/^clip_ratio\/.*_mean$/, "sampling/importance_sampling_ratio/capped"], share: true },
   { title: "Share of the updates that is visible", lines: ["weights/visible_update"], share: true },
   { title: "Distance from the first model", lines: ["kl", /\/kl$/] },
-  { title: "Tool calls and errors", lines: ["rollouts/tool_calls", "rollouts/tool_errors", /^tools\//], open: true, used: true },
+  { title: "Tool calls", lines: ["rollouts/tool_calls", /^tools\/.*\/calls$/], share: true, open: true, used: true },
+  { title: "Tool calls that failed", lines: ["rollouts/tool_errors", /^tools\/.*\/errors$/], share: true, open: true, used: true },
   { title: "Episodes by how they ended", lines: [/^rollouts\/stop\//, "rollouts/failed", "rollouts/truncated"] },
   { title: "Turns an episode", lines: ["rollouts/turns_per_episode"] },
   { title: "Time by phase, in seconds", lines: [/^seconds\//], open: true },
@@ -22,6 +23,13 @@ export const CHARTS = [
   { title: "Loss", lines: ["loss"] },
   { title: "Learning rate", lines: ["learning_rate"] },
 ];
+
+// Of charts whose metrics' names have nothing in common.
+const LABELS = {
+  "rollouts/tool_calls": "all", "rollouts/tool_errors": "all",
+  "completions/mean_length": "of an episode", "rollouts/tokens_per_turn": "of a reply",
+  "completions/clipped_ratio": "of the episodes", "rollouts/cut": "of the replies",
+};
 
 const HIDDEN = new Set(["step", "time", "epoch", "num_tokens"]);
 
@@ -43,6 +51,8 @@ export const chartsOf = (names) => {
 
 // rewards/task_success/mean is task_success: what all names of a chart begin or end with says nothing.
 export const short = (name, names) => {
+  const tool = /^tools\/(.+)\/(calls|errors)$/.exec(name)?.[1];
+  if (tool ?? LABELS[name]) return tool ?? LABELS[name];
   if (names.length < 2) return name.replace(/\/mean$/, "").split("/").at(-1);
   const split = names.map((other) => other.split("/"));
   const parts = name.split("/");

@@ -58,7 +58,7 @@ const Result = ({ data, a, b }) => {
   const better = data.tasks.filter((task) => task.difference > 0).length;
   const worse = data.tasks.filter((task) => task.difference < 0).length;
   return html`<${Words} difference=${data.paired} /><${Successes} tasks=${data.tasks} /><p class="dim">${number(better)} higher in B, ${number(worse)} lower, ${number(data.tasks.length - better - worse)} the same. What changed most stands first; a task’s name opens both transcripts.</p>
-    <div class="scroll" tabindex="0" role="region" aria-label="Tasks"><table class="compared">
+    <div class="scroll" tabindex="0" role="region" aria-label="Tasks"><table class="compared narrow">
     <thead><tr><th scope="col">Task</th><th scope="col">A</th><th scope="col">B</th><th scope="col" class="number">B − A</th></tr></thead>
     ${tasks.map((task) => html`<${Task} key=${task.task} task=${task} a=${a} b=${b} open=${open === task.task} toggle=${() => setOpen(open === task.task ? null : task.task)} />`)}</table></div>
     ${!all && data.tasks.length > SHOWN && html`<button onClick=${() => setAll(true)}>Show all ${number(data.tasks.length)} tasks</button>`}`;

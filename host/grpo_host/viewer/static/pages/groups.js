@@ -4,7 +4,7 @@ import { path, query, useJson } from "../lib/api.js";
 import { fixed, plural, signed } from "../lib/format.js";
 import { link, replace } from "../lib/route.js";
 import { Loaded, RunTabs, Reward, Success } from "../parts/common.js";
-import { Conversation } from "../parts/conversation.js";
+import { Conversation, Long } from "../parts/conversation.js";
 
 const spread = (rewards) => {
   const known = rewards.filter((value) => typeof value === "number");
@@ -45,11 +45,13 @@ export const Groups = ({ run, values, parts }) => {
       })}</ul>`}</>`;
 };
 
-// How many messages all of a group begin with: they are shown once.
+// How many messages all of a group begin with: they are shown once. A call's result is shown below the call, so
+// calls that were answered otherwise do not count.
 const shared = (trajectories) => {
   const written = trajectories.map((one) => one.messages.map((message) => JSON.stringify(message)));
   let count = 0;
   while (written.length && written.every((one) => count < one.length - 1 && one[count] === written[0][count])) count += 1;
+  while (count && trajectories.some((one) => one.messages[count]?.role === "tool")) count -= 1;
   return count;
 };
 
@@ -68,7 +70,7 @@ const Member = ({ run, item, from }) => {
       <span>${plural(one.turns.length, "turn")}, ${plural(tokens, "token")}</span>
       ${tools(one).length > 0 && html`<span>${tools(one).join(" → ")}</span>`}${errors > 0 && html`<span class="bad">${plural(errors, "tool error")}</span>`}</p>
     ${Object.values(one.rewards ?? {}).some((reward) => reward.explanation || reward.error) && html`<p class="why">${Object.entries(one.rewards).map(([name, reward]) =>
-      html`<span><b>${name}</b> ${reward.error ?? reward.explanation}</span>`)}</p>`}
+      html`<span><b>${name}</b> <${Long} text=${reward.error ?? reward.explanation ?? ""} most=${400} /></span>`)}</p>`}
     ${one.error && html`<p class="problem">${one.error}</p>`}
     <${Conversation} messages=${one.messages} turns=${one.turns} from=${from} /></li>`;
 };

@@ -2,7 +2,7 @@
 import { html, useEffect, useMemo, useState } from "../lib/html.js";
 import { path, query, useJson } from "../lib/api.js";
 import { chartsOf, short } from "../lib/themes.js";
-import { ago, duration, number, percent } from "../lib/format.js";
+import { ago, duration, indexed, number } from "../lib/format.js";
 import { go, link } from "../lib/route.js";
 import { useLive, useMetrics } from "../lib/live.js";
 import { Chart } from "../parts/chart.js";
@@ -70,7 +70,7 @@ const Evaluations = ({ run, about }) => {
   const found = about.evaluations ?? [];
   if (!found.length) return null;
   const place = (one) => PLACES[one.label] ?? one.label ?? `step ${one.step}`;
-  return html`<section><h2>Held-out</h2><div class="scroll" tabindex="0" role="region" aria-label="Held-out"><table>
+  return html`<section><h2>Held-out</h2><div class="scroll" tabindex="0" role="region" aria-label="Held-out"><table class="narrow">
     <thead><tr><th scope="col">When</th><th scope="col">Reward</th><th scope="col">Success</th><th scope="col" class="number">Episodes</th></tr></thead>
     <tbody>${found.map((one) => html`<tr><th scope="row">${place(one)}<small>${one.split}</small></th>
       <td><${Interval} value=${one.reward} low=${one.low} high=${one.high} /></td>
@@ -80,13 +80,14 @@ const Evaluations = ({ run, about }) => {
 };
 
 const Facts = ({ about, live }) => {
+  const running = (live.state ?? about.state) === "running";
   const seconds = Object.values(about.report?.seconds ?? {}).reduce((sum, value) => sum + value, 0);
   const facts = {
     Model: about.model ?? about.config?.model, Environment: about.environment ?? about.config?.environment?.name,
     Steps: about.planned_steps ? `${number(live.steps)} of ${number(about.planned_steps)}` : number(live.steps),
-    Started: about.started ? ago(about.started) : null, Took: seconds ? duration(seconds) : null,
-    Left: typeof about.seconds_left === "number" && (live.state ?? about.state) === "running" ? `about ${duration(about.seconds_left)}` : null,
-    Index: live.index?.state === "indexing" ? `${percent(live.index.share)}, ${duration(live.index.seconds_left)} left` : null,
+    Started: about.started ? ago(about.started) : null, Took: seconds && !running ? duration(seconds) : null,
+    Left: typeof about.seconds_left === "number" && running ? `about ${duration(about.seconds_left)}` : null,
+    Index: live.index?.state === "indexing" ? indexed(live.index) : null,
   };
   return html`<dl class="facts">${Object.entries(facts).filter(([, value]) => value).map(([name, value]) =>
     html`<div><dt>${name}</dt><dd>${typeof value === "object" ? value.name ?? JSON.stringify(value) : value}</dd></div>`)}</dl>`;
@@ -127,7 +128,7 @@ export const Run = ({ run, values }) => {
     <${Facts} about=${about} live=${own.live} />
     ${others.map((id) => html`<${Beside} key=${id} id=${id} tell=${tell} />`)}
     ${others.length > 0 && html`<p class="note">With ${others.map((id, index) => html`${index > 0 && ", "}<a href=${link(["run", id])}>${beside[id]?.about?.name ?? ""} ${id}</a>`)}. ${" "}<a href=${link(["run", run])}>Only this run</a></p>`}
-    <section><h2>Diagnosis</h2><${Diagnosis} run=${run} found=${about.diagnosis} evaluations=${about.evaluations} show=${showSeries} /></section>
+    ${about.kind !== "evaluation" && html`<section><h2>Diagnosis</h2><${Diagnosis} run=${run} found=${about.diagnosis} evaluations=${about.evaluations} steps=${own.live.steps} show=${showSeries} /></section>`}
     <${Evaluations} run=${run} about=${about} />
     ${own.problem ? html`<${Problem} problem=${own.problem} />` : runs.length ? html`<${Charts} runs=${runs} marked=${marked} run=${run} />` : html`<p class="dim" role="status">Loading …</p>`}`}</>`;
 };

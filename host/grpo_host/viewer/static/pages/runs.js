@@ -1,11 +1,12 @@
 // All runs: how each went, and what was set otherwise.
-import { html, useEffect, useState } from "../lib/html.js";
-import { getJson, useJson } from "../lib/api.js";
+import { html, useState } from "../lib/html.js";
+import { useJson } from "../lib/api.js";
 import { ago, date, duration, number, plural, size } from "../lib/format.js";
 import { go, link, replace } from "../lib/route.js";
 import { Chips, Interval, Loaded, Sparkline, State } from "../parts/common.js";
 
-const AGAIN = 5000;
+const SOON = 5000;
+const LATER = 30000;
 
 const matches = (run, words) => {
   const text = [run.id, run.name, run.model, run.environment, run.state, JSON.stringify(run.settings)].join(" ").toLowerCase();
@@ -31,19 +32,8 @@ const inOrder = (runs, order) => {
   });
 };
 
-// Runs that train change: they are asked for again while this page is open.
-const useRuns = () => {
-  const first = useJson("api/runs");
-  const [later, setLater] = useState(null);
-  const runs = later ?? first.data?.runs;
-  const live = runs?.some((run) => run.state === "running");
-  useEffect(() => {
-    if (!live) return undefined;
-    const timer = setInterval(() => getJson("api/runs").then((data) => setLater(data.runs), () => {}), AGAIN);
-    return () => clearInterval(timer);
-  }, [live]);
-  return runs ? { data: runs } : first;
-};
+// Runs that train change, and others begin: they are asked for again while this page is open.
+const again = ({ runs }) => (runs.length && runs.every((run) => run.state !== "running") ? LATER : SOON);
 
 const Row = ({ run, chosen, choose }) => html`<tr>
   <td class="choose"><input type="checkbox" aria-label=${`Choose ${run.name} ${run.id}`} checked=${chosen} onChange=${choose} /></td>
@@ -58,21 +48,23 @@ const Row = ({ run, chosen, choose }) => html`<tr>
   <td data-label="Size" class="number nowrap">${size(run.size_bytes)}</td>
 </tr>`;
 
+const NUMBERS = ["steps", "size"];
+
 const Heading = ({ name, values }) => {
   const order = values.order ?? "started";
   const [text] = ORDERS[name];
   const now = order === name ? "descending" : order === `-${name}` ? "ascending" : null;
   const next = order === name ? `-${name}` : name;
-  return html`<th scope="col" aria-sort=${now}><button class="sort" onClick=${() => replace([], { ...values, order: next })}>
+  return html`<th scope="col" class=${NUMBERS.includes(name) && "number"} aria-sort=${now}><button class="sort" onClick=${() => replace([], { ...values, order: next })}>
     ${text} <span aria-hidden="true">${now === "descending" ? "↓" : now ? "↑" : ""}</span></button></th>`;
 };
 
 export const Runs = ({ values }) => {
-  const answer = useRuns();
+  const answer = useJson("api/runs", again);
   const [chosen, setChosen] = useState([]);
   const toggle = (id) => setChosen(chosen.includes(id) ? chosen.filter((other) => other !== id) : [...chosen, id]);
   const words = values.q ?? "";
-  return html`<h1>Runs</h1><${Loaded} of=${answer}>${(runs) => {
+  return html`<h1>Runs</h1><${Loaded} of=${answer}>${({ runs }) => {
     if (!runs.length)
       return html`<p>There is no run here yet. <code>grpo-host run agent.yaml</code> makes one.</p>`;
     const shown = inOrder(runs.filter((run) => matches(run, words)), values.order ?? "started");

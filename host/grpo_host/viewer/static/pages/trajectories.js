@@ -1,7 +1,7 @@
 // Search and filter the trajectories of a run. All of it is in the address.
 import { html, useEffect, useRef, useState } from "../lib/html.js";
 import { getJson, path, query, useJson } from "../lib/api.js";
-import { duration, number, percent, plural, signed } from "../lib/format.js";
+import { indexed, number, plural, signed } from "../lib/format.js";
 import { link, replace } from "../lib/route.js";
 import { Loaded, Problem, Reward, RunTabs, Success } from "../parts/common.js";
 
@@ -66,11 +66,14 @@ const useFound = (url) => {
 
 const Index = ({ index }) =>
   index?.state === "indexing"
-    ? html`<p class="note" role="status">The index is being made: ${percent(index.share)}${index.seconds_left ? `, ${duration(index.seconds_left)} left` : ""}. What is not in it yet is not found.</p>`
+    ? html`<p class="note" role="status">The index is being made: ${indexed(index)}. What is not in it yet is not found.</p>`
     : null;
 
+const AGAIN = 2000;
+const making = ({ index }) => index.state === "indexing" && AGAIN;
+
 export const Trajectories = ({ run, values, parts }) => {
-  const about = useJson(path("runs", run));
+  const about = useJson(path("runs", run), making);
   const asked = Object.fromEntries(ASKED.map((name) => [name, values[name]]));
   const [answer, load, problem] = useFound(path("runs", run, "trajectories") + query(asked));
   const set = (name, value) => replace(parts, { ...values, [name]: value });

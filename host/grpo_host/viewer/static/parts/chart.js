@@ -28,9 +28,10 @@ const drawPoints = (points, paint) => (plot) => {
   ctx.restore();
 };
 
-// As many digits as tell neighbouring ticks apart.
-const tickText = (tick, apart) => {
-  const digits = Math.max(0, Math.ceil(-Math.log10(apart) - 1e-9));
+// As many digits as say a tick exactly: two for steps of 0.25.
+export const tickText = (tick, apart) => {
+  let digits = 0;
+  while (digits < 6 && Math.abs(apart - Number(apart.toFixed(digits))) > apart / 1000) digits += 1;
   return digits > 5 || Math.abs(tick) >= 1e5 ? number(tick) : tick.toFixed(digits).replace("-", "−");
 };
 

@@ -95,7 +95,7 @@ export const Success = ({ value }) =>
   value === true ? html`<span class="good">success</span>` : value === false ? html`<span class="bad">no success</span>` : null;
 
 export const Copy = ({ text, children }) =>
-  html`<button class="quiet" onClick=${(event) => {
+  html`<button class="small" onClick=${(event) => {
     const button = event.currentTarget;
     navigator.clipboard.writeText(text).then(() => {
       button.dataset.done = "copied";

@@ -16,9 +16,9 @@ const oneLine = (text, length = 90) => {
   return flat.length > length ? flat.slice(0, length) + " …" : flat;
 };
 
-export const Long = ({ text }) =>
-  text.length <= LONG ? html`<div class="said">${text}</div>`
-    : html`<details class="long"><summary><span class="said">${text.slice(0, LONG)} …</span> <b>Show all ${text.length.toLocaleString("en")} characters</b></summary><div class="said">${text}</div></details>`;
+export const Long = ({ text, most = LONG }) =>
+  text.length <= most ? html`<div class="said">${text}</div>`
+    : html`<details class="long"><summary><span class="said">${text.slice(0, most)} …</span> <b>Show all ${text.length.toLocaleString("en")} characters</b></summary><div class="said">${text}</div></details>`;
 
 const callText = (call) => {
   const { name, arguments: given } = call.function ?? call;
