@@ -12,7 +12,7 @@ export const Feedback = ({ conversation, index, content, model, given, set }) =>
   const thumb = (score, name) => html`<button class="quiet" aria-pressed=${now.score === score}
     onClick=${() => tell({ score: now.score === score ? null : score })}>${name}<span class="unseen"> answer</span></button>`;
   return html`<div class="judge">${thumb(1, "Good")}${thumb(0, "Bad")}
-      <button class="quiet" aria-expanded=${writing !== null} onClick=${() => setWriting(writing === null ? now.correction ?? content : null)}>Correct</button></div>
+      <button class="quiet" aria-expanded=${writing !== null} onClick=${() => setWriting(writing === null ? now.correction ?? content : null)}>Correct it</button></div>
     ${now.correction !== null && writing === null && html`<p class="correction"><b>Should have been</b> <span class="said">${now.correction}</span></p>`}
     ${writing !== null && html`<form class="say" onSubmit=${(event) => { event.preventDefault(); tell({ correction: writing.trim() || null }); }}>
       <label class="grow"><span class="unseen">What should have been said</span><textarea rows="3" value=${writing} onInput=${(event) => setWriting(event.target.value)}></textarea></label>
