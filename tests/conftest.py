@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import importlib.util
 import itertools
 import os
@@ -85,6 +86,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if item.get_closest_marker("torch"):
                 item.add_marker(pytest.mark.skip(reason="PyTorch is not installed"))
+
+
+def pytest_collection_finish() -> None:
+    leave_to_the_end()
+
+
+def leave_to_the_end() -> None:
+    """Let no garbage collection look at what is here now: modules, and half a million objects of theirs.
+
+    Each training begins with a whole collection, which would take longer than a test's training.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
@@ -275,6 +289,7 @@ def heavy() -> None:
         for module in ("torch", "transformers", "datasets", "peft", "trl"):
             pytest.importorskip(module)
         import grpo_host.training.trl.trainer  # noqa: F401
+    leave_to_the_end()
 
 
 @pytest.fixture(scope="session")

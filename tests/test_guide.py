@@ -5,7 +5,8 @@ would type them into one notebook, so that a block finds what earlier ones made.
 ``await`` runs as it would there. What the guide leaves to its reader is filled in by ``BLOCKS`` below,
 and nothing else is:
 
-- ``gpt2`` and the default model are pointed elsewhere by the documented ``GRPO_MODEL_ALIASES``;
+- ``gpt2`` stands for the embedded model, and the embedded model's name, which is the default, for one of two
+  layers, by the documented ``GRPO_MODEL_ALIASES``: a default answers 300 tokens in half a minute;
 - a judge for RULER is named by ``GRPO_JUDGE_MODEL`` and ``GRPO_JUDGE_BACKEND``;
 - ``given`` runs before a block: names that the guide uses and does not define, and a scripted model where
   an untrained one would not call a tool;
@@ -173,9 +174,10 @@ conversation_id = context.conversation_id
     "1. Customer Service Agent": Filled(then="service_agent = await create_customer_service_agent()"),
     "2. Technical Support Agent": Filled(so="isinstance(response, str) and response"),
     "1. Distributed Training": Filled(
-        # A thousand episodes in four processes: for a model of two layers, on answers of eight tokens.
+        # A thousand episodes in four processes: for a model of two layers, on answers of two bytes, of which
+        # there are few enough that the sentence model reads most of them once.
         given=f"""{MODEL_CONFIG}
-agent = MultiTurnAgent(model_config={{"model_type": TINY_MODEL, "temperature": 1.0, "max_tokens": 8}})
+agent = MultiTurnAgent(model_config={{"model_type": TINY_MODEL, "temperature": 1.0, "max_tokens": 2}})
 environment = MyEnvironment()
 """,
         so="trained_agent is agent and trainer.report['steps'] == 8 and 'after' in trainer.report",
@@ -193,8 +195,8 @@ for _ in range(2):
         so="cache.statistics().hits == 1",
     ),
     "1. Computational Training": Filled(
-        # Ten GRPO updates of the embedded model, which can learn to please this reward in eight tokens.
-        given='model_config = {"model_type": "gpt2", "temperature": 0.7, "max_tokens": 8}',
+        # Ten iterations of the embedded model, which can learn to please this reward in four tokens.
+        given='model_config = {"model_type": "gpt2", "temperature": 0.7, "max_tokens": 4}',
         then="""
 results = await run_computational_training()
 rewards = [result["average_reward"] for result in results]
@@ -281,13 +283,15 @@ class Notebook:
 
 
 @pytest.fixture(scope="module")
-def notebook(model_path: Path, byte_model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Notebook:
+def notebook(
+    model_path: Path, tiny_model_path: Path, byte_model_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Notebook:
     directory = tmp_path_factory.mktemp("guide")  # runs are written below the working directory
     cells, results = directory / "cells.json", directory / "results.jsonl"
     cells.write_text(json.dumps([cell(block) for block in PYTHON]))
     results.touch()
     given = {
-        "GRPO_MODEL_ALIASES": "gpt2=smollm2-135m",
+        "GRPO_MODEL_ALIASES": f"gpt2={model_path},smollm2-135m={tiny_model_path}",
         "GRPO_JUDGE_MODEL": "smollm2-135m",
         "GRPO_JUDGE_BACKEND": "transformers",
         "TINY_MODEL": str(byte_model_path),

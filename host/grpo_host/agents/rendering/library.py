@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from grpo_host.agents.rendering.reading import GrowingReader, TextReader
@@ -19,12 +20,14 @@ _HERMES = re.compile(r"\s*<tool_call>\s*\{")
 
 def library_renderer(tokenizer: Tokenizer) -> LibraryRenderer | None:
     """A renderer made for ``tokenizer``'s model, or None if the library has none."""
+    path = getattr(tokenizer, "name_or_path", "")
+    name = hub_id(path) or path
+    if Path(name).is_dir():
+        return None  # it is known by no hub's id; importing the library takes a second
     try:
         from renderers.base import MODEL_RENDERER_MAP, create_renderer
     except ImportError:
         return None
-    path = getattr(tokenizer, "name_or_path", "")
-    name = hub_id(path) or path
     if name not in MODEL_RENDERER_MAP:
         return None
     named: Any = copy.copy(tokenizer)
