@@ -73,6 +73,7 @@ LONGEST = (
     "host/training/ranks/test_process_group.py",
     "host/training/test_from_yaml.py",
     "host/serving/jobs/test_training.py",
+    "host/serving/http/test_openapi_fuzz.py",
 )
 """Files of minutes, the longest first: begun last, one of them would run long beside an idle core."""
 
