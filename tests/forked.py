@@ -6,6 +6,7 @@ and TRL is most of a short run's seconds, and is done once.
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -76,6 +77,7 @@ class ForkedCommand:
 
 
 def _run(arguments: list[str], log: str) -> None:
+    gc.freeze()  # a collection would look at all that was imported, and so copy its pages
     output = os.open(log, os.O_WRONLY | os.O_APPEND)
     for number in (1, 2):
         os.dup2(output, number)

@@ -1,9 +1,14 @@
-"""The guide's examples are programs that run on the embedded model and end well."""
+"""The guide's examples are programs that run on the embedded model and end well.
+
+Those that train run on a model of two layers, to which the embedded one's name is pointed; the guide's own test
+trains the embedded one.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import subprocess
 import sys
@@ -19,14 +24,14 @@ from grpo_sdk.tools import as_tool
 EXAMPLES = ("quick_start", "enhanced_customer_service", "grpo_showcase", "ultimate_customer_service_demo")
 
 
-def example(name: str, *options: str, directory: Path | None = None, said: str = "") -> str:
+def example(name: str, *options: str, said: str = "", model: Path | None = None) -> str:
     done = subprocess.run(
         [sys.executable, "-m", f"grpo_agent_framework.examples.{name}", *options],
         capture_output=True,
         text=True,
         timeout=900,
-        cwd=directory,
         input=said,
+        env={**os.environ, **({"GRPO_MODEL_ALIASES": f"{console.MODEL}={model}"} if model else {})},
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -165,8 +170,8 @@ def test_the_enhanced_example_talks_with_the_person_at_the_keyboard(model_path: 
 @pytest.mark.model
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_the_showcase_makes_grpo_updates_and_learns_a_reward(model_path: Path) -> None:
-    shown = example("grpo_showcase", "--max-tokens", "16", "--iterations", "1")
+def test_the_showcase_makes_grpo_updates_and_learns_a_reward(tiny_model_path: Path) -> None:
+    shown = example("grpo_showcase", "--max-tokens", "16", "--iterations", "1", model=tiny_model_path)
 
     helps, blames = (
         float(re.search(rf"{name} .*?(\d\.\d+) *│", shown).group(1)) for name in ("helps", "blames")
@@ -178,9 +183,11 @@ def test_the_showcase_makes_grpo_updates_and_learns_a_reward(model_path: Path) -
 @pytest.mark.model
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_the_ultimate_demo_goes_on_after_a_restart_and_trains(model_path: Path, tmp_path: Path) -> None:
+def test_the_ultimate_demo_goes_on_after_a_restart_and_trains(tiny_model_path: Path, tmp_path: Path) -> None:
     shown = example(
-        "ultimate_customer_service_demo", "--max-tokens", "12", "--episodes", "8", "--keep", str(tmp_path)
+        "ultimate_customer_service_demo",
+        *("--max-tokens", "12", "--episodes", "8", "--keep", str(tmp_path)),
+        model=tiny_model_path,
     )
 
     assert "GRPO steps: 1." in shown
