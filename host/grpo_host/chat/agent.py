@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
-import threading
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterable, Mapping
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import uuid4
@@ -30,7 +28,9 @@ from grpo_host.chat.store import (
     ConversationStore,
     MemoryStore,
 )
+from grpo_host.chat.turns import Turns
 from grpo_host.telemetry.agents import instruments
+from grpo_host.utils.shielded import to_its_end
 from grpo_sdk.backend import Capability, Sampling
 from grpo_sdk.bundles import LiveBundle, ToolBundle, bundle_schemas
 from grpo_sdk.cache import Cache
@@ -101,7 +101,7 @@ class ChatAgent:
         self._tools: dict[str, BoundTool] = {}
         self._bundles: list[LiveBundle] = []
         self._contexts: dict[str, ConversationContext] = {}
-        self._turns = _Turns()
+        self._turns = Turns()
         self._unnamed = f"agent {uuid4().hex}"
         if strategy is None:
             strategy = own.strategy if own else "plain"
@@ -400,59 +400,6 @@ def registered_strategy(name: str) -> Strategy:
     if not isinstance(made, Strategy):
         raise ConfigError(f'the strategy "{name}" is {type(made).__name__}, not a Strategy')
     return made
-
-
-class _Turns:
-    """Lets the messages of one conversation through one at a time, in the order of their arrival.
-
-    They may come from several event loops, each in a thread of its own.
-    """
-
-    def __init__(self) -> None:
-        self._waiting: dict[str, list[_Turn]] = {}
-        self._lock = threading.RLock()  # the collector may end a turn while it is held
-
-    @asynccontextmanager
-    async def of(self, conversation_id: str) -> AsyncIterator[None]:
-        mine = _Turn(asyncio.get_running_loop(), asyncio.Event())
-        with self._lock:
-            self._waiting.setdefault(conversation_id, []).append(mine)
-            self._call_up(conversation_id)
-        try:
-            await mine.come.wait()
-            yield
-        finally:
-            with self._lock:
-                queue = self._waiting.get(conversation_id, [])
-                if mine in queue:
-                    queue.remove(mine)
-                self._call_up(conversation_id)
-
-    def _call_up(self, conversation_id: str) -> None:
-        queue = self._waiting.get(conversation_id, [])
-        while queue:
-            try:
-                queue[0].loop.call_soon_threadsafe(queue[0].come.set)
-                return
-            except RuntimeError:  # its loop is closed: nobody goes on there
-                queue.pop(0)
-        self._waiting.pop(conversation_id, None)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Turn:
-    loop: asyncio.AbstractEventLoop
-    come: asyncio.Event
-
-
-async def to_its_end(work: Any) -> None:
-    """Await ``work`` to its end even if the caller is cancelled, so that it is known what was written."""
-    task = asyncio.ensure_future(work)
-    try:
-        await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.gather(task, return_exceptions=True)
-        raise
 
 
 def _check_parts(examples: object, cache: object, store: object) -> None:

@@ -21,11 +21,11 @@ from uuid import uuid4
 
 from sqlalchemy import delete, select, update
 
-from grpo_host.chat.agent import to_its_end
 from grpo_host.openai_protocol.errors import ApiError
 from grpo_host.storage.database import insert_for, now, reached, writing
 from grpo_host.storage.tables import claims as _claims
 from grpo_host.storage.tables import conversations
+from grpo_host.utils.shielded import to_its_end
 from grpo_sdk.errors import GrpoError
 
 if TYPE_CHECKING:

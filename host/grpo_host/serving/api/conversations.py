@@ -14,7 +14,7 @@ from uuid import uuid4
 
 from grpo_host.agents.agent import Agent
 from grpo_host.assembly.from_yaml import own_strategy
-from grpo_host.chat.agent import ChatAgent, to_its_end
+from grpo_host.chat.agent import ChatAgent
 from grpo_host.chat.answering import Answer
 from grpo_host.chat.sql_store import SqlStore
 from grpo_host.chat.store import ConversationRecord
@@ -25,6 +25,7 @@ from grpo_host.serving.access.idempotency import Claim, Claims, kept_until
 from grpo_host.serving.api.served_as import serve_as
 from grpo_host.serving.http.errors import agent_errors
 from grpo_host.serving.services import Part, Services
+from grpo_host.utils.shielded import to_its_end
 from grpo_sdk.backend import Sampling
 from grpo_sdk.errors import GrpoError, PluginError, did_you_mean
 from grpo_sdk.strategy import Strategy
