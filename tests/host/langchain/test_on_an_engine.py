@@ -191,7 +191,9 @@ def test_what_vllms_engine_says_that_it_sampled_is_what_is_recorded(name, vllm_b
     backend = vllm_backend.backend
     turns = {"several": 12, "rewritten": 12, "fanned out": 21}.get(name, 4)  # none is cut during its calls
     episodes = 1 if name == "fanned out" else 2
-    trajectories = vllm_backend.run(played(backend, backend.model, APPS[name], episodes=episodes, turns=turns))
+    trajectories = vllm_backend.run(
+        played(backend, backend.model, APPS[name], episodes=episodes, turns=turns)
+    )
     recorded = Counter((prompt, ids) for prompt, ids, _ in answers_in(trajectories).elements())
     assert recorded == Counter(given.values())
     assert len(given) >= episodes * CALLS.get(name, 1)
