@@ -10,12 +10,21 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, TypeVar
 
+from grpo_sdk.deadline import Leavable
+
 T = TypeVar("T")
 
 
 async def settled(value: T | Awaitable[T]) -> T:
     """``value``, awaited if a plugin's method was a coroutine."""
     return await value if inspect.isawaitable(value) else value
+
+
+async def awaited(value: Any, method: str) -> Any:
+    """The result of the coroutine ``value``. Raises ``TypeError`` if a plugin's ``method`` is none."""
+    if not inspect.isawaitable(value):
+        raise TypeError(f'it is a plain function; write "async def {method}"')
+    return await Leavable(value)
 
 
 async def call_blocking(function: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
@@ -42,8 +51,12 @@ async def call_blocking(function: Callable[..., T], /, *args: Any, **kwargs: Any
         error: BaseException | None = None
         try:
             result = call()
-        except (StopIteration, SystemExit) as problem:  # a future, and a loop, cannot carry them
-            error = RuntimeError(f"{type(problem).__name__}: {problem}")
+        except (
+            StopIteration,
+            SystemExit,
+            KeyboardInterrupt,
+        ) as problem:  # a future, and a loop, cannot carry them
+            error = RuntimeError(f"{type(problem).__name__}: {problem}").with_traceback(problem.__traceback__)
         except BaseException as problem:
             error = problem
         try:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import time
+import traceback
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AbstractContextManager
 from typing import Any, TypeAlias
@@ -22,6 +24,9 @@ from grpo_sdk.tools import (
     bind,
 )
 from grpo_sdk.trajectory import ToolRun
+
+logger = logging.getLogger(__name__)
+_logged: set[tuple[object, ...]] = set()
 
 Around: TypeAlias = Callable[[ToolCall], AbstractContextManager[Callable[[Message, ToolRun], None]]]
 """Makes the context in which a call runs; what the context yields is called with the answer and record."""
@@ -136,14 +141,26 @@ class Toolbox:
             handled = error = str(problem)
         except ToolCallError as problem:
             error = str(problem)
-        except Exception as problem:
+        except (asyncio.CancelledError, KeyboardInterrupt, GeneratorExit):
+            raise
+        except BaseException as problem:  # a Rust extension's panic, too
             error = f"{type(problem).__name__}: {problem}"[:500]
+            _log_once(name, error, problem)
         if error is not None:
             error = whole_text(error)
             text = f"Error: {error}" if handled is None else error
         seconds = time.perf_counter() - started
         record = ToolRun(name, call["id"], seconds, error=error, truncated=truncated)
         return tool_result(call, text), record
+
+
+def _log_once(name: str, error: str, problem: BaseException) -> None:
+    """Log the traceback, which the model is not told: of the first of its kind; at level DEBUG, of all."""
+    frames = traceback.extract_tb(problem.__traceback__)
+    kind = (name, type(problem), frames[-1].filename, frames[-1].lineno)
+    if kind not in _logged or logger.isEnabledFor(logging.DEBUG):
+        _logged.add(kind)
+        logger.warning('tool "%s": %s', name, error, exc_info=problem)
 
 
 def _arguments(call: ToolCall) -> dict[str, Any]:

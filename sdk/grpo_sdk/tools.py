@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from grpo_sdk.altered import altered
 from grpo_sdk.blocking import call_blocking, settled
+from grpo_sdk.deadline import Leavable
 from grpo_sdk.messages import ToolSchema
 from grpo_sdk.numbers import check_number
 from grpo_sdk.schemas import inlinable, object_schema
@@ -70,13 +72,32 @@ def as_tool(tool: ToolLike, *, name: str | None = None) -> BaseTool:
     label = name or str(getattr(tool, "__name__", type(tool).__name__))
     described = bool(inspect.getdoc(tool))
     is_async = inspect.iscoroutinefunction(tool)
-    return StructuredTool.from_function(
-        func=None if is_async else tool,
-        coroutine=tool if is_async else None,
-        name=label,
-        description=None if described else label.replace("_", " "),
-        parse_docstring=described and _has_google_docstring(tool),
-    )
+    with _hints_read(label):
+        return StructuredTool.from_function(
+            func=None if is_async else tool,
+            coroutine=tool if is_async else None,
+            name=label,
+            description=None if described else label.replace("_", " "),
+            parse_docstring=described and _has_google_docstring(tool),
+        )
+
+
+@contextmanager
+def _hints_read(label: str) -> Iterator[None]:
+    """Say in words that of a function's type hints no schema can be made."""
+    from pydantic.errors import PydanticUserError
+
+    try:
+        yield
+    except NameError as problem:
+        raise TypeError(
+            f'the type hints of the tool "{label}" cannot be read: {problem}. What they name is to be there '
+            "when the tool is made: imported at the top of the file, and not under TYPE_CHECKING"
+        ) from problem
+    except PydanticUserError as problem:
+        raise TypeError(
+            f'the type hints of the tool "{label}" have no JSON schema: {str(problem).splitlines()[0]}'
+        ) from problem
 
 
 def _has_google_docstring(function: Callable[..., Any]) -> bool:
@@ -219,7 +240,8 @@ def _function_form(function: Callable[..., Any], name: str | None) -> _Form:
 
 def _made_form(function: Callable[..., Any], name: str | None) -> _Form:
     made = as_tool(function, name=name)
-    form = _plain_form(made)
+    with _hints_read(made.name):
+        form = _plain_form(made)
     if form is None:
         raise TypeError(f'the function of the tool "{made.name}" takes callbacks or a config')
     return form
@@ -262,7 +284,7 @@ def _direct(form: _Form, function: Callable[..., Any]) -> Runner:
             raise ToolCallError(invalid_arguments(form.shown.name, problem)) from None
         values = {name: getattr(valid, name) for name in form.fields}
         if form.is_async:
-            return await function(**values)
+            return await Leavable(function(**values))
         return await settled(await call_blocking(function, **values))
 
     return run

@@ -1,11 +1,13 @@
 """A time limit within a task."""
 
 import asyncio
+import contextlib
+import threading
 import time
 
 import pytest
 
-from grpo_sdk.deadline import Deadline
+from grpo_sdk.deadline import Deadline, Leavable
 
 
 async def test_what_takes_longer_ends_in_a_timeout():
@@ -97,6 +99,20 @@ async def test_what_would_end_its_callers_too_is_an_error_of_the_block(block, sa
     assert await scenario() == "goes on"
 
 
+def test_a_keyboard_interrupt_in_another_thread_than_the_main_one_is_an_error_of_the_block():
+    found = []
+
+    async def scenario():
+        with pytest.raises(RuntimeError, match="KeyboardInterrupt: 3") as error, Deadline(5):
+            raise KeyboardInterrupt(3)
+        found.append(error)
+
+    thread = threading.Thread(target=lambda: asyncio.run(scenario()))
+    thread.start()
+    thread.join()
+    assert found
+
+
 async def test_a_cancellation_from_outside_is_not_taken_for_the_blocks_own():
     async def work():
         asyncio.current_task().cancel()  # as a signal's handler would, just before
@@ -105,3 +121,64 @@ async def test_a_cancellation_from_outside_is_not_taken_for_the_blocks_own():
 
     with pytest.raises(asyncio.CancelledError):
         await work()
+
+
+async def stubborn():
+    while True:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(5)
+
+
+async def more_stubborn():
+    while True:
+        try:  # noqa: SIM105
+            await asyncio.sleep(5)
+        except:  # noqa: E722
+            pass
+
+
+@pytest.mark.filterwarnings(
+    "ignore:coroutine ignored GeneratorExit", "ignore::pytest.PytestUnraisableExceptionWarning"
+)
+@pytest.mark.parametrize("work", [stubborn, more_stubborn])
+async def test_a_coroutine_that_catches_its_cancellation_and_goes_on_is_left(monkeypatch, work):
+    monkeypatch.setattr("grpo_sdk.deadline.GRACE_SECONDS", 0.02)
+    with pytest.raises(TimeoutError), Deadline(0.01):
+        await Leavable(work())
+    assert asyncio.current_task().cancelling() == 0
+
+
+async def test_what_is_cancelled_may_clean_up(monkeypatch):
+    monkeypatch.setattr("grpo_sdk.deadline.GRACE_SECONDS", 5)
+    cleaned = []
+
+    async def tidy():
+        try:
+            await asyncio.sleep(5)
+        finally:
+            await asyncio.sleep(0.01)
+            cleaned.append(True)
+
+    with pytest.raises(TimeoutError), Deadline(0.01):
+        await Leavable(tidy())
+    assert cleaned
+
+
+async def test_a_plugins_own_time_limits_are_its_own():
+    async def retries():
+        for _ in range(3):
+            try:
+                async with asyncio.timeout(0.01):
+                    await asyncio.sleep(5)
+            except TimeoutError:
+                continue
+        return "done"
+
+    with Deadline(5):
+        assert await Leavable(retries()) == "done"
+
+
+async def test_what_is_no_coroutine_can_be_awaited_too():
+    future = asyncio.get_running_loop().create_future()
+    future.set_result(3)
+    assert await Leavable(future) == 3

@@ -178,6 +178,17 @@ async def test_an_exception_is_an_answer():
     assert run.error == "KeyError: 'gone'"
 
 
+async def test_the_first_traceback_of_each_kind_is_logged(caplog):
+    def prices(item: str) -> str:
+        """Look a price up."""
+        return {}[item]
+
+    calls = [tool_call("prices", f'{{"item": "{item}"}}', item) for item in ("roll", "bun")]
+    await Toolbox([prices]).run(calls)
+    assert [record.getMessage() for record in caplog.records] == ["tool \"prices\": KeyError: 'roll'"]
+    assert "return {}[item]" in caplog.text
+
+
 async def test_a_stop_iteration_does_not_end_the_loop():
     def fail() -> int:
         """Fail."""
@@ -240,3 +251,41 @@ def test_functions_of_the_same_code_have_names_of_their_own():
         return function
 
     assert [bind(named(name)).name for name in ("one", "two")] == ["one", "two"]
+
+
+def unreadable(when: Nowhere) -> str:  # noqa: F821
+    """Tell the day."""
+    return str(when)
+
+
+def no_schema(loop: asyncio.AbstractEventLoop) -> str:
+    """Run it."""
+    return str(loop)
+
+
+@pytest.mark.parametrize(
+    ("function", "said"),
+    [
+        (
+            unreadable,
+            r'the type hints of the tool "unreadable" cannot be read: name \'Nowhere\' is not defined',
+        ),
+        (no_schema, r'the type hints of the tool "no_schema" have no JSON schema: '),
+    ],
+)
+def test_type_hints_of_which_no_schema_can_be_made_are_named(function, said):
+    with pytest.raises(TypeError, match=said):
+        bind(function)
+
+
+async def test_a_tool_that_panics_as_an_extension_in_rust_does_is_an_error_of_the_call():
+    class Panic(BaseException):
+        pass
+
+    def panics() -> str:
+        """Panic."""
+        raise Panic("out of bounds")
+
+    [(message, record)] = await Toolbox([panics]).run([tool_call("panics", "{}", "c")])
+    assert record.error == "Panic: out of bounds"
+    assert message["content"] == "Error: Panic: out of bounds"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from grpo_host.assembly.from_yaml import build_environment, environment_overrides
 from grpo_host.assembly.tools import build_tools, close_bundles
-from grpo_host.plugins.record import cause
+from grpo_host.plugins.failures import cause
 from grpo_sdk.environment import Environment
 from grpo_sdk.errors import GrpoError, PluginError
 from grpo_sdk.strategy import Strategy

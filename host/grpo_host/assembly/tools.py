@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from grpo_host.backends.event_loop import run_blocking
 from grpo_sdk.bundles import LiveBundle, as_bundle, bundle_schemas
 from grpo_sdk.errors import GrpoError, PluginError
-from grpo_sdk.tools import BoundTool, ToolLike, as_tool
+from grpo_sdk.tools import BoundTool, ToolLike, as_tool, bind
 
 if TYPE_CHECKING:
     from grpo_host.config.resolve import ResolvedConfig
@@ -36,7 +36,10 @@ def make_tools(chosen: ResolvedUse) -> list[ToolLike]:
     bundle = as_bundle(made, lambda: offer.make(**options))
     try:
         if bundle is None:
-            return [as_tool(tool) for tool in (made if isinstance(made, list | tuple) else [made])]
+            tools = [as_tool(tool) for tool in (made if isinstance(made, list | tuple) else [made])]
+            for tool in tools:
+                bind(tool)  # its type hints may have no schema
+            return [*tools]
         schemas = run_blocking(bundle_schemas(str(offer), bundle))
         return list(LiveBundle(f'tool "{offer.name}"', bundle, schemas).tools)
     except GrpoError:

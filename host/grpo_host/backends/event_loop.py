@@ -90,11 +90,14 @@ class LoopThread(Runner):
             atexit.unregister(self._thread.join)
 
     def _turn(self) -> bool:
-        """Run until the loop is stopped; False if a task's SystemExit stopped it for everybody."""
+        """Run until the loop is stopped; False if a task stopped it for everybody.
+
+        Ctrl-C comes to the main thread: a ``KeyboardInterrupt`` here is a task's, as a ``SystemExit`` is.
+        """
         try:
             self.loop.run_forever()
-        except SystemExit as problem:
-            logger.warning("a task ended with SystemExit: %s; the others go on", problem)
+        except (SystemExit, KeyboardInterrupt) as problem:
+            logger.warning("a task ended with %s: %s; the others go on", type(problem).__name__, problem)
             return False
         return True
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 import sysconfig
 import threading
-from collections.abc import Callable, Collection, Coroutine
+import time
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from dataclasses import dataclass, field
+from types import FrameType
 from typing import Any
 
 from grpo_host.plugins.failures import described, plugin_frame
@@ -17,6 +20,10 @@ from grpo_sdk.messages import as_messages
 from grpo_sdk.trajectory import Task
 
 _PYTHON = sysconfig.get_path("stdlib") + "/"
+
+LOOK_SECONDS = 0.1
+IMPORT_SECONDS = 600.0
+"""What importing may take, which is no time of the environment's: a heavy library on a busy machine."""
 
 
 @dataclass
@@ -30,7 +37,7 @@ class EnvironmentFacts:
     """Dialogues for a warm start."""
     error: str | None = None
     """Why the probe found no more."""
-    doing: str = "being made"
+    doing: str = "making it"
     """What it was asked last."""
     start_seconds: float = 0.0
     """How long the environment says that it may take."""
@@ -76,29 +83,48 @@ def _found(asking: Coroutine[Any, Any, None], facts: EnvironmentFacts, seconds: 
         except GrpoError as error:
             facts.error = str(error)
         except BaseException as error:
-            facts.error = described(error)
+            facts.error = f"{facts.doing}: {described(error)}"
 
     # A thread, since a blocking reset() would not let an event loop's time limit through.
     thread = threading.Thread(target=work, name="environment-probe", daemon=True)
     thread.start()
-    thread.join(seconds)
-    if thread.is_alive() and facts.start_seconds > seconds:
-        thread.join(facts.start_seconds - seconds)
-        seconds = facts.start_seconds
+    spent = imports = 0.0
+    while thread.is_alive() and spent < (seconds := max(seconds, facts.start_seconds)):
+        if imports > IMPORT_SECONDS:
+            seconds = IMPORT_SECONDS
+            break
+        since = time.monotonic()
+        thread.join(LOOK_SECONDS)
+        if _imports(thread):
+            imports += time.monotonic() - since
+        else:
+            spent += time.monotonic() - since
     if thread.is_alive():
         return EnvironmentFacts(dict(facts.tasks), error=_too_slow(facts.doing, thread, seconds))
     return facts
 
 
-def _too_slow(doing: str, thread: threading.Thread, seconds: float) -> str:
-    frame, calls = sys._current_frames().get(thread.ident or 0), list[tuple[str, int]]()
+def _frames(thread: threading.Thread) -> list[FrameType]:
+    """Where ``thread`` is, the innermost last."""
+    frame, frames = sys._current_frames().get(thread.ident or 0), list[FrameType]()
     while frame is not None:
-        if not frame.f_code.co_filename.startswith(_PYTHON):
-            calls.insert(0, (frame.f_code.co_filename, frame.f_lineno))
+        frames.insert(0, frame)
         frame = frame.f_back
-    place = plugin_frame(calls)
+    return frames
+
+
+def _imports(asking: threading.Thread) -> bool:
+    """Whether the probe's thread, or one that a plugin's blocking call was given to, imports something."""
+    threads = [asking, *(other for other in threading.enumerate() if other.name.startswith("blocking-"))]
+    files = [frame.f_code.co_filename for thread in threads for frame in _frames(thread)]
+    return any(file.startswith("<frozen importlib") for file in files)
+
+
+def _too_slow(doing: str, thread: threading.Thread, seconds: float) -> str:
+    calls = [(frame.f_code.co_filename, frame.f_lineno) for frame in _frames(thread)]
+    place = plugin_frame([call for call in calls if not call[0].startswith(_PYTHON)])
     return (
-        f"no answer within {seconds:g} s, while {doing}{f' (at {place})' if place else ''}. Nothing failed: "
+        f"no answer within {seconds:g} s from {doing}{f' (at {place})' if place else ''}. Nothing failed: "
         "if it is slow and not stuck, set agent.limits.probe_seconds higher"
     )
 
@@ -109,7 +135,7 @@ async def _ask(
     demonstrations: bool,
     facts: EnvironmentFacts,
 ) -> None:
-    from grpo_sdk.blocking import settled
+    from grpo_sdk.blocking import awaited, settled
     from grpo_sdk.tools import bind
 
     environment = make()
@@ -117,29 +143,30 @@ async def _ask(
     try:
         first = None
         for split in splits:
-            facts.doing = f'listing tasks("{split}")'
+            facts.doing = f'tasks("{split}")'
             tasks = _tasks(environment, split)
-            if not all(isinstance(task, Task) for task in tasks):
-                raise TypeError(f'tasks("{split}") returned something that is no grpo_sdk.Task')
             if [task.id for task in _tasks(environment, split)] != [task.id for task in tasks]:
-                raise ValueError(f'tasks("{split}") are others when asked for again; they must be stable')
+                raise ValueError("they are others when asked for again; they must be stable")
             facts.tasks[split] = [task.id for task in tasks]
             if tasks and (first is None or split == TRAIN):
                 first = tasks[0]
         if demonstrations:
-            facts.doing = "asked for demonstrations()"
+            facts.doing = "demonstrations()"
             facts.demonstrations = len(environment.demonstrations(TRAIN))
         if first is not None:
-            facts.doing = "in reset()"
-            observation = await environment.reset(first, seed=0)
+            facts.doing = "reset()"
+            observation = await awaited(environment.reset(first, seed=0), "reset")
             if not isinstance(observation, Observation):
-                raise TypeError(f"reset() must return an Observation, not {type(observation).__name__}")
+                raise TypeError(f"it must return an Observation, not {type(observation).__name__}")
             as_messages(observation.messages)
-            facts.doing = "asked for tools()"
-            facts.tools = [bind(tool).name for tool in await settled(environment.tools())]
-    finally:
-        facts.doing = "in close()"
-        await environment.close()
+            facts.doing = "tools()"
+            facts.tools = [bind(tool).name for tool in _listed(await settled(environment.tools()), "tools")]
+    except BaseException:
+        with contextlib.suppress(Exception):
+            await environment.close()
+        raise
+    facts.doing = "close()"
+    await awaited(environment.close(), "close")
 
 
 async def _ask_for_serving(make: Callable[[], Environment], facts: EnvironmentFacts) -> None:
@@ -148,16 +175,31 @@ async def _ask_for_serving(make: Callable[[], Environment], facts: EnvironmentFa
     environment = make()
     facts.start_seconds = environment.start_seconds
     try:
-        facts.doing = "asked for serving_tools()"
-        facts.tools = [bind(tool).name for tool in environment.serving_tools()]
+        facts.doing = "serving_tools()"
+        facts.tools = [bind(tool).name for tool in _listed(environment.serving_tools(), "tools")]
     finally:
         await environment.close()
 
 
 def _tasks(environment: Environment, split: str) -> list[Task]:
     try:
-        return list(environment.tasks(split))
+        given = environment.tasks(split)
     except Exception:
         if split in (TRAIN, HELD_OUT):
             raise
         return []  # an environment may raise for a split that it does not have
+    tasks = _listed(given, "grpo_sdk.Task")
+    if other := next((task for task in tasks if not isinstance(task, Task)), None):
+        raise TypeError(f"it must return a list of grpo_sdk.Task, and {other!r:.80} is none")
+    return list(tasks)
+
+
+def _listed(given: Any, what: str) -> Sequence[Any]:
+    """``given``, which is a list. Raises ``TypeError`` if it is, say, a generator, which ends once."""
+    if isinstance(given, Sequence) and not isinstance(given, str):
+        return given
+    if isinstance(given, Coroutine):
+        given.close()
+    raise TypeError(
+        f"it must return a list of {what}, not {'None' if given is None else type(given).__name__}"
+    )

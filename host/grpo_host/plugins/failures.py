@@ -5,18 +5,21 @@ from __future__ import annotations
 import asyncio
 import logging
 import sysconfig
+import threading
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
 import grpo_sdk
-from grpo_host.plugins.record import cause
 
 logger = logging.getLogger("grpo_host.plugins")
 
 _OURS = (f"{Path(grpo_sdk.__file__).parent}/", f"{Path(__file__).parent.parent}/")
 _INSTALLED = tuple(f"{sysconfig.get_path(name)}/" for name in ("stdlib", "purelib", "platlib"))
+_PYTHON = f"{sysconfig.get_path('stdlib')}/"
+_MACHINERY = (f"{_PYTHON}asyncio/", f"{_PYTHON}contextlib.py", "<frozen ", "<string>")
+"""What stands between the host and a plugin's coroutine, and what has no file."""
 _logged: set[str] = set()
 
 
@@ -50,9 +53,33 @@ class blamed:  # noqa: N801 - a context, entered for each step: a generator's wo
 
 
 def pass_interrupts(problem: BaseException) -> None:
-    """Raise ``problem`` again if it is not the plugin's: a cancellation, or Ctrl-C."""
+    """Raise ``problem`` again if it is not the plugin's: a cancellation, or Ctrl-C.
+
+    Ctrl-C comes to the main thread alone: a ``KeyboardInterrupt`` in another one is the plugin's own. So is
+    a cancellation, if nobody has cancelled this task.
+    """
+    if isinstance(problem, KeyboardInterrupt) and threading.current_thread() is not threading.main_thread():
+        return
+    if isinstance(problem, asyncio.CancelledError) and _nobody_cancelled():
+        return
     if isinstance(problem, asyncio.CancelledError | KeyboardInterrupt | GeneratorExit):
         raise problem
+
+
+def _nobody_cancelled() -> bool:
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:
+        return False
+    return task is not None and not task.cancelling()
+
+
+def cause(problem: BaseException) -> str:
+    """``ImportError: no module …``: an exception on one line."""
+    text = " ".join(str(problem).split())
+    if not text and isinstance(problem, asyncio.CancelledError):
+        text = "it awaited something that was cancelled"
+    return f"{type(problem).__name__}: {text}" if text else type(problem).__name__
 
 
 def described(problem: BaseException, most: int = 1800) -> str:
@@ -74,7 +101,7 @@ def plugin_frame(calls: Sequence[tuple[str, int]]) -> str:
 
     That is code which is not installed; or else the package that the host called.
     """
-    theirs = [call for call in calls if not call[0].startswith(_OURS)]
+    theirs = [call for call in calls if not call[0].startswith((*_OURS, *_MACHINERY))]
     if not theirs:
         return ""
     package = Path(theirs[0][0]).parent

@@ -16,7 +16,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from grpo_host.plugins.record import Kind, Offer, Plugin, cause
+from grpo_host.plugins.failures import cause, pass_interrupts
+from grpo_host.plugins.record import Kind, Offer, Plugin
 from grpo_sdk.backend import Backend
 from grpo_sdk.bundles import ToolBundle
 from grpo_sdk.curriculum import Curriculum
@@ -61,7 +62,8 @@ def _load(path: str) -> ModuleType:
     try:
         with contextlib.redirect_stdout(sys.stderr):
             spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
+        pass_interrupts(error)
         del sys.modules[name]
         raise PluginError(f"{_place(path, error)}: {cause(error)}") from error
     return module

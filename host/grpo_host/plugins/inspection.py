@@ -8,7 +8,7 @@ from typing import Any
 
 import pluggy
 
-from grpo_host.plugins.record import cause
+from grpo_host.plugins.failures import cause, pass_interrupts
 from grpo_sdk.backend import Backend
 from grpo_sdk.errors import PluginError, did_you_mean
 from grpo_sdk.hooks import HOOK_API, REGISTRATION_HOOKS, GrpoHooks
@@ -62,7 +62,8 @@ def call_registration_hook(hook: str, function: Callable[..., Any]) -> dict[str,
     """Call ``function`` for its offers. Raises ``PluginError`` if it raises or returns anything else."""
     try:
         returned = function()
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
+        pass_interrupts(error)
         raise PluginError(f"{hook} raised {cause(error)}") from error
     if not isinstance(returned, Mapping):
         raise PluginError(f"{hook} returned {type(returned).__name__}, not a mapping of names to factories")

@@ -9,7 +9,8 @@ import time
 from collections.abc import Callable, Collection
 from importlib.metadata import EntryPoint, entry_points
 
-from grpo_host.plugins.record import Plugin, cause
+from grpo_host.plugins.failures import cause, pass_interrupts
+from grpo_host.plugins.record import Plugin
 from grpo_host.plugins.registry import Registry
 from grpo_sdk.errors import PluginError, did_you_mean
 from grpo_sdk.hooks import ENTRY_POINT_GROUP
@@ -84,7 +85,8 @@ def _load(
             )
     except PluginError as error:
         why = str(error.__cause__ or error)
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
+        pass_interrupts(error)
         logger.debug("plugin %s", plugin, exc_info=True)
         why = cause(error)
     else:

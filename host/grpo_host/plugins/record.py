@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from grpo_host.plugins.failures import cause, described, pass_interrupts
 from grpo_sdk.errors import GrpoError, PluginError
 
 if TYPE_CHECKING:
@@ -93,16 +94,12 @@ class Offer:
             return self.factory(*args, **options)
         except GrpoError:
             raise
-        except Exception as error:
-            raise PluginError(f"{self} could not be made: {cause(error)}") from error
+        except BaseException as error:
+            pass_interrupts(error)
+            said = cause(error) if self.plugin.built_in else described(error)
+            raise PluginError(f"{self} could not be made: {said}") from error
 
 
 def canonical(distribution: str) -> str:
     """A distribution's name as package indexes compare it: ``My_Plugin`` is ``my-plugin``."""
     return re.sub(r"[-_.]+", "-", distribution).lower()
-
-
-def cause(error: BaseException) -> str:
-    """``ImportError: no module …``: an exception on one line."""
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pluggy
 
+from grpo_host.plugins.failures import cause
 from grpo_host.plugins.inspection import (
     OBSERVER_HOOKS,
     call_registration_hook,
@@ -14,7 +15,7 @@ from grpo_host.plugins.inspection import (
     check_hook_names,
 )
 from grpo_host.plugins.observing import tell
-from grpo_host.plugins.record import LOCAL, Kind, Offer, Plugin, canonical, cause
+from grpo_host.plugins.record import LOCAL, Kind, Offer, Plugin, canonical
 from grpo_host.plugins.reference import file_reference
 from grpo_sdk.errors import PluginError, did_you_mean
 from grpo_sdk.hooks import REGISTRATION_HOOKS, GrpoHooks

@@ -16,11 +16,11 @@ from typing import Any, Protocol
 
 from grpo_host.agents.agent import TurnLimitError, TurnTimeoutError
 from grpo_host.agents.tracing import begin_recording
-from grpo_host.plugins.failures import PluginFailure, blamed, described, log_once
+from grpo_host.plugins.failures import PluginFailure, blamed, described, log_once, pass_interrupts
 from grpo_host.rollouts.asking import ASKING_FOR
 from grpo_sdk.altered import altered
 from grpo_sdk.backend import Backend, Sampling
-from grpo_sdk.blocking import settled
+from grpo_sdk.blocking import awaited, settled
 from grpo_sdk.bundles import EpisodeTools
 from grpo_sdk.deadline import Deadline
 from grpo_sdk.environment import Environment, Observation, StepResult
@@ -209,7 +209,7 @@ async def _play(
     who: str,
 ) -> None:
     with blamed(who, "reset"):
-        observation = await environment.reset(task, seed=request.environment_seed)
+        observation = await awaited(environment.reset(task, seed=request.environment_seed), "reset")
         if not isinstance(observation, Observation):
             raise TypeError(f"it must return an Observation, not {type(observation).__name__}")
         new = progress.opening = as_messages(observation.messages)
@@ -230,7 +230,7 @@ async def _play(
         with blamed(who, "follow"):
             _follow(environment, progress)
         with blamed(who, "step"):
-            result = await environment.step(message)
+            result = await awaited(environment.step(message), "step")
             new = _heard(result)
             progress.outcome.update(plain(result.outcome))
             if result.reward is not None:
@@ -274,7 +274,8 @@ def _late_outcome(environment: Environment, progress: _Progress, who: str) -> di
     try:
         _follow(environment, progress)
         return {**progress.outcome, **plain(environment.outcome())}
-    except (Exception, SystemExit) as problem:  # plugin code
+    except BaseException as problem:  # plugin code
+        pass_interrupts(problem)
         logger.warning("%s: outcome(): %s", who, described(problem))
         return progress.outcome
 
@@ -282,6 +283,7 @@ def _late_outcome(environment: Environment, progress: _Progress, who: str) -> di
 async def _close(environment: Environment, who: str) -> None:
     try:
         with Deadline(CLOSE_SECONDS):
-            await environment.close()
-    except Exception as problem:  # plugin code; the episode's own result stands
+            await awaited(environment.close(), "close")
+    except BaseException as problem:  # plugin code; the episode's own result stands
+        pass_interrupts(problem)
         logger.warning("%s: close(): %s", who, described(problem))

@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from grpo_host.rollouts.asking import ASKING_FOR
 from grpo_sdk.altered import altered
 from grpo_sdk.backend import Backend
 from grpo_sdk.blocking import call_blocking
-from grpo_sdk.deadline import Deadline
+from grpo_sdk.deadline import Deadline, Leavable
 from grpo_sdk.rewards import GroupReward, Reward, RewardResult
 from grpo_sdk.trajectory import RewardRecord, Trajectory
 
@@ -89,7 +89,10 @@ class RewardSet:
         ASKING_FOR.set(group[0].id)
         try:
             async with self._gate:
-                scores = list(await _limited(item.seconds, reward.score_group, group))
+                scores = await _limited(item.seconds, reward.score_group, group)
+            if isinstance(scores, str | dict) or not isinstance(scores, Iterable):
+                raise TypeError(f"score_group() returns a list of scores, not {type(scores).__name__}")
+            scores = list(scores)
             if len(scores) != len(group):
                 raise ValueError(f"{len(scores)} scores for {len(group)} trajectories")
         except BaseException as problem:
@@ -107,9 +110,13 @@ class RewardSet:
         """Close every reward, also after one that fails to."""
         for item in self.rewards:
             try:
-                item.reward.close()
-            except Exception as problem:  # plugin code
-                logger.warning("%s.close() failed: %s: %s", item.name, type(problem).__name__, problem)
+                left: Any = item.reward.close()
+                if inspect.iscoroutine(left):
+                    left.close()
+                    raise TypeError('it is a coroutine, for which nobody waits; write "def close"')
+            except BaseException as problem:  # plugin code
+                pass_interrupts(problem)
+                logger.warning('reward "%s": close(): %s', item.name, described(problem))
 
     async def close_backends(self) -> None:
         """Close the backends that rewards have for themselves, also after one that fails to."""
@@ -117,7 +124,8 @@ class RewardSet:
             for backend in item.backends:
                 try:
                     await backend.close()
-                except Exception as problem:  # plugin code
+                except BaseException as problem:  # plugin code
+                    pass_interrupts(problem)
                     logger.warning("%s: close() of its backend failed: %r", item.name, problem)
 
 
@@ -127,9 +135,9 @@ async def _limited(seconds: float, function: Callable[..., Any], argument: Any) 
     try:
         with limit:
             if inspect.iscoroutinefunction(function):
-                return await function(argument)
+                return await Leavable(function(argument))
             value = await call_blocking(function, argument)
-            return await value if inspect.isawaitable(value) else value
+            return await Leavable(value) if inspect.isawaitable(value) else value
     except TimeoutError:
         if not limit.expired():
             raise  # the reward's own
@@ -152,9 +160,12 @@ def _record(item: WeightedReward, score: Any) -> RewardRecord:
 
 
 def _number(value: Any, what: str = "a score") -> float:
-    if isinstance(value, (str, bytes)) or value is None:
-        raise TypeError(f"{what} is a number, not {value!r:.80}")
-    number = float(value)
+    try:
+        if isinstance(value, (str, bytes)):
+            raise TypeError
+        number = float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{what} is a number, not {value!r:.80}") from None
     if not math.isfinite(number):
         raise ValueError(f"{what} is finite, not {number}")
     return number

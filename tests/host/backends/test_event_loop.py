@@ -108,19 +108,20 @@ def test_closing_cancels_what_still_runs():
     assert loop.loop.is_closed()
 
 
-def test_a_task_that_leaves_the_program_ends_alone(loop, caplog):
+@pytest.mark.parametrize("end", [SystemExit, KeyboardInterrupt])
+def test_a_task_that_leaves_the_program_ends_alone(loop, caplog, end):
     async def leave():
-        raise SystemExit(3)
+        raise end(3)
 
     async def both():
         leaving = asyncio.ensure_future(leave())
         return await asyncio.gather(leaving, double(21), return_exceptions=True)
 
     left, doubled = loop.run(both())
-    assert isinstance(left, SystemExit)
+    assert isinstance(left, end)
     assert doubled == 42
     assert loop.run(double(1)) == 2
-    assert "a task ended with SystemExit: 3; the others go on" in caplog.text
+    assert f"a task ended with {end.__name__}: 3; the others go on" in caplog.text
 
 
 def test_the_end_of_the_program_waits_for_a_loop_that_is_being_ended():

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sysconfig
+import threading
 
 import pytest
 
-from grpo_host.plugins.failures import PluginFailure, blamed, plugin_line
+from grpo_host.plugins.failures import PluginFailure, blamed, plugin_frame, plugin_line
 from grpo_sdk.messages import as_messages
 
 
@@ -46,6 +48,28 @@ def test_a_failure_names_who_and_which_method():
         blamed('environment "shop"', "reset"),
     ):
         {}["n"]
+
+
+def test_a_keyboard_interrupt_outside_of_the_main_thread_is_the_plugins():
+    found = []
+
+    def work():
+        try:
+            with blamed("x", "y"):
+                raise KeyboardInterrupt
+        except PluginFailure as problem:
+            found.append(str(problem))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert found[0].startswith("x: y(): KeyboardInterrupt (plugins/test_failures.py:")
+
+
+def test_event_loops_and_what_has_no_file_are_nobodys_line():
+    stdlib = f"{sysconfig.get_path('stdlib')}/asyncio/base_events.py"
+    assert plugin_frame([(stdlib, 1), ("<frozen importlib._bootstrap>", 2), ("<string>", 3)]) == ""
+    assert plugin_frame([(stdlib, 1), ("/home/me/shop.py", 4)]) == "me/shop.py:4"
 
 
 @pytest.mark.parametrize("interrupt", [asyncio.CancelledError, KeyboardInterrupt, GeneratorExit])

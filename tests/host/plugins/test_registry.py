@@ -134,8 +134,14 @@ def test_a_factory_that_raises_is_reported_with_its_plugin(index):
         load_plugins().get("reward", "kind").make()
     assert str(error.value) == (
         'reward "kind" of acme 1.2 (entry point "code") could not be made: '
-        "ZeroDivisionError: division by zero"
+        "ZeroDivisionError: division by zero (site-packages/made_up_0_code.py:10)"
     )
+
+
+def test_a_factory_that_ends_the_process_is_reported_and_ends_nothing(index):
+    index.install("acme", "1.2", code=GOOD.replace("kind}", "lambda: exit(3)}"))
+    with pytest.raises(PluginError, match=r"could not be made: SystemExit: 3 \(site-packages/made_up_0_code"):
+        load_plugins().get("reward", "kind").make()
 
 
 def test_an_error_for_the_user_goes_through_a_factory_unchanged():

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import re
@@ -209,6 +210,39 @@ async def test_an_environment_that_is_neither_done_nor_speaks_is_an_error(fakes)
 
     trajectory = await play(Silent())
     assert "step(): ValueError: it is not done but has nothing to say to the agent" in trajectory.error
+
+
+@pytest.mark.parametrize("method", ["reset", "step"])
+async def test_a_method_that_is_no_coroutine_is_said_in_words(fakes, method):
+    environment = fakes.Talk()
+    setattr(environment, method, lambda *_, **__: None)
+    trajectory = await play(environment)
+    assert f'{method}(): TypeError: it is a plain function; write "async def {method}"' in trajectory.error
+
+
+async def test_a_cancellation_of_the_environments_own_is_its_failure(fakes):
+    class Cancels(fakes.Talk):
+        async def step(self, action):
+            raise asyncio.CancelledError
+
+    trajectory = await play(Cancels())
+    assert (
+        'environment "talk": step(): CancelledError: it awaited something that was cancelled (rollouts/'
+        in trajectory.error
+    )
+
+
+async def test_an_environment_that_catches_its_cancellation_and_goes_on_is_left(fakes, monkeypatch):
+    monkeypatch.setattr("grpo_sdk.deadline.GRACE_SECONDS", 0.02)
+
+    class Stubborn(fakes.Talk):
+        async def step(self, action):
+            while True:
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.sleep(5)
+
+    trajectory = await play(Stubborn(), seconds=0.05)
+    assert trajectory.error == "the episode took more than 0.05 s"
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import threading
 
@@ -82,8 +83,9 @@ def test_what_is_a_number_is_taken_as_one(value):
         (-float("inf"), "ValueError: a score is finite, not -inf"),
         ("0.5", "TypeError: a score is a number, not '0.5'"),
         (None, "TypeError: a score is a number, not None"),
-        ([1.0], "TypeError: float() argument must be"),
-        (1j, "TypeError: float() argument must be"),
+        ([0.5], "TypeError: a score is a number, not [0.5]"),
+        ({"value": 0.5}, "TypeError: a score is a number, not {'value': 0.5}"),
+        (1j, "TypeError: a score is a number, not 1j"),
         (
             RewardResult(0.5, {"tone": float("nan")}),
             'ValueError: the part "tone" of a score is finite, not nan',
@@ -119,7 +121,7 @@ def test_a_reward_that_leaves_the_program_does_not():
     def leave(trajectory):
         raise SystemExit(3)
 
-    assert one(leave).error == "RuntimeError: SystemExit: 3"
+    assert one(leave).error.startswith("RuntimeError: SystemExit: 3 (rollouts/test_scoring.py:")
 
 
 def test_an_async_reward_that_cancels_what_it_awaits_fails_alone():
@@ -257,7 +259,8 @@ def test_a_group_without_a_living_episode_is_not_scored():
     [
         ([1.0], "ValueError: 1 scores for 2 trajectories"),
         ([1.0] * 3, "ValueError: 3 scores for 2 trajectories"),
-        (0.5, "TypeError: 'float' object is not iterable"),
+        (0.5, "TypeError: score_group() returns a list of scores, not float"),
+        ({"a": 0.5, "b": 1.0}, "TypeError: score_group() returns a list of scores, not dict"),
     ],
 )
 def test_a_wrong_number_of_scores_fails_the_whole_group(answer, error):
@@ -329,7 +332,48 @@ def test_every_reward_is_closed_also_after_one_that_fails(caplog):
 
     RewardSet([WeightedReward(name, Closing(name)) for name in ("first", "second")]).close()
     assert closed == ["first", "second"]
-    assert "first.close() failed: OSError: still busy" in caplog.text
+    assert 'reward "first": close(): OSError: still busy (rollouts/test_scoring.py:' in caplog.text
+
+
+@pytest.mark.parametrize("ends", [SystemExit, KeyboardInterrupt])
+def test_a_reward_that_leaves_the_program_when_it_is_closed_does_not(caplog, ends):
+    class Leaving(Reward):
+        def score(self, trajectory):
+            return 0.0
+
+        def close(self):
+            raise ends(3)
+
+    closing = threading.Thread(target=RewardSet([WeightedReward("r", Leaving())]).close)
+    closing.start()
+    closing.join()
+    assert f'reward "r": close(): {ends.__name__}: 3 (rollouts/test_scoring.py:' in caplog.text
+
+
+def test_a_close_that_is_a_coroutine_is_named(caplog):
+    class Closing(Reward):
+        def score(self, trajectory):
+            return 0.0
+
+        async def close(self):
+            pass
+
+    RewardSet([WeightedReward("r", Closing())]).close()
+    assert (
+        'reward "r": close(): TypeError: it is a coroutine, for which nobody waits; write "def close"'
+        in caplog.text
+    )
+
+
+def test_a_reward_that_catches_its_cancellation_and_goes_on_is_left_at_its_limit(monkeypatch):
+    monkeypatch.setattr("grpo_sdk.deadline.GRACE_SECONDS", 0.02)
+
+    async def stubborn(trajectory):
+        while True:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(5)
+
+    assert one(stubborn, seconds=0.02).error == "TimeoutError: no score within 0.02 s"
 
 
 def test_a_scored_trajectory_can_be_written():
