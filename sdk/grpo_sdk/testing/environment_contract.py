@@ -36,6 +36,13 @@ class EnvironmentContract(EpisodeContract):
         double = {task_id for task_id in ids if ids.count(task_id) > 1} if len(set(ids)) < len(ids) else ()
         require(not double, f"several tasks are called {sorted(double)[:5]}")
 
+    def test_tasks_are_a_list(self) -> None:
+        """Fix: return a list: the host counts the tasks, and reads them more than once."""
+        for split in self.splits:
+            tasks: object = self.make().tasks(split)
+            is_list = isinstance(tasks, Sequence) and not isinstance(tasks, str)
+            require(is_list, f"tasks({split!r}) is no list but of the class {type(tasks).__name__}")
+
     def test_tasks_can_be_written_as_json(self) -> None:
         """Fix: put only dicts with string keys, lists, strings, numbers, booleans and None in data."""
         for split in self.splits:

@@ -26,7 +26,7 @@ from grpo_sdk.bundles import CLOSE_SECONDS, EpisodeTools, LiveBundle, ToolBundle
 from grpo_sdk.deadline import Deadline
 from grpo_sdk.messages import Message, ToolSchema, tool_call
 from grpo_sdk.testing.checks import require, require_description, require_json, skip
-from grpo_sdk.testing.contract import Contract
+from grpo_sdk.testing.contract import Contract, timed
 from grpo_sdk.toolbox import Toolbox
 from grpo_sdk.tools import ToolLike, ToolLimits
 from grpo_sdk.trajectory import ToolRun
@@ -129,6 +129,15 @@ class ToolContract(Contract):
         """Fix: episodes run side by side: keep no state that two calls could mix up."""
         for _, run in self.call(*[self.arguments] * 16):
             require(run.error is None, f"one of 16 calls at once failed: {run.error}")
+
+    def test_the_event_loop_is_not_blocked(self) -> None:
+        """Fix: make it a plain function, which the host calls in a thread, or ``await`` what takes time."""
+
+        async def play(steps: list[float]) -> None:
+            async with self._opened() as toolbox, EpisodeTools():
+                await timed(self._asked(toolbox, [json.dumps(self.arguments)]), steps)
+
+        self.require_unblocked(play, "a call")
 
     def test_invalid_calls_are_answered_with_the_reason(self) -> None:
         """Fix: raise an exception whose text tells the model what to do differently.

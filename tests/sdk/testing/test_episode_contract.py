@@ -64,6 +64,11 @@ class Seeding(Guess):
         return await super().reset(task, seed=seed)
 
 
+class Generates(Guess):
+    def tasks(self, split: str) -> Any:
+        return (task for task in super().tasks(split))
+
+
 class Blocking(Guess):
     async def step(self, action: Any) -> StepResult:
         time.sleep(0.04)  # noqa: ASYNC251
@@ -117,6 +122,7 @@ def cleared() -> Any:
     [
         (ClassState, "test_episodes_side_by_side_do_not_disturb_each_other", "is another beside others"),
         (Seeding, "test_global_random_generators_are_not_seeded", "the global generator of random"),
+        (Generates, "test_tasks_are_a_list", "tasks('train') is no list but of the class generator"),
         (Blocking, "test_the_event_loop_is_not_blocked", "reset() or step() blocked the event loop"),
         (
             LeavesFiles,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import asynccontextmanager
 from typing import Any, ClassVar
 
@@ -78,6 +79,25 @@ def made(bundle: ToolBundle, tool: str = "write_note") -> ToolContract:
 def _tool_is_put_back() -> Any:
     yield
     TestNotebook.tool = "write_note"
+
+
+def test_a_coroutine_that_blocks_the_event_loop_is_found() -> None:
+    async def look(text: str) -> str:
+        """Look."""
+        time.sleep(0.04)  # noqa: ASYNC251
+        return text
+
+    class Contract(ToolContract):
+        blocking_seconds = 0.02
+        arguments: ClassVar = {"text": "a"}
+
+        def make(self) -> Any:
+            return look
+
+    with pytest.raises(
+        AssertionError, match=r"(?s)a call blocked the event loop for 0\..*Fix: make it a plain"
+    ):
+        Contract().test_the_event_loop_is_not_blocked()
 
 
 def test_a_tool_that_two_episodes_share_is_found() -> None:
