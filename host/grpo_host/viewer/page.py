@@ -124,20 +124,20 @@ def _figure(title: str, curves: Mapping[str, Sequence[Point]]) -> str:
         up = (y - low) / ((high - low) or 1) * (HEIGHT - 40)
         return f"{MARGIN + across:.1f},{HEIGHT - 20 - up:.1f}"
 
-    paths = []
+    paths, names = [], []
     for number, (name, points) in enumerate(curves.items()):
         colour = "var(--line)" if number == 0 else f"hsl({number * 67 % 360} 60% 50%)"
         path = " ".join(place(x, y) for x, y in points)
         mark = f'<circle cx="{path.split(",")[0]}" cy="{path.split(",")[1]}" r="3" fill="{colour}"/>'
+        names.append(f'<span style="color: {colour}">{escape(name)}</span>')
         drawn = mark if len(points) == 1 else ""
         paths.append(
             f'<polyline fill="none" stroke="{colour}" stroke-width="2" points="{path}">'
             f"<title>{escape(name)}</title></polyline>{drawn}"
         )
     text = '<text font-size="11" fill="currentColor"'
-    label = escape(", ".join(curves))
     return (
-        f"<figure><figcaption>{escape(title)}<br><small>{label}</small></figcaption>"
+        f"<figure><figcaption>{escape(title)}<br><small>{', '.join(names)}</small></figcaption>"
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" role="img" '
         f'aria-label="{escape(title)}: {ys[0]:.3g} at first, {ys[-1]:.3g} at last">'
         f'{text} x="0" y="24">{high:.3g}</text>{text} x="0" y="{HEIGHT - 20}">{low:.3g}</text>'
