@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from grpo_sdk.messages import Message
 from grpo_sdk.trajectory import Task
@@ -50,7 +50,7 @@ class Environment(ABC):
     so blocking work belongs in ``grpo_sdk.blocking.call_blocking``.
     """
 
-    start_seconds: ClassVar[float] = 0.0
+    start_seconds: float = 0.0
     """How long listing its tasks and one ``reset`` may take at first, while it loads what it needs, if that
     is longer than ``agent.limits.probe_seconds``, after which ``grpo-host check`` gives up."""
 

@@ -92,10 +92,15 @@ class FunctionReward(Reward):
     See ``reward``. ``options`` are bound when the reward is made.
     """
 
+    needs_help = "A parameter that is an option of agent.yaml stands after a *"
+    """What to do if no task has what it needs."""
+
     def __init__(self, function: RewardFunction, **options: Any) -> None:
         self.function = function
         self.options = options
         self._columns = _columns(function)
+        self.needs = tuple(column.name for column in self._columns if column.default is column.empty)
+        """The values that each task's data must have."""
 
     def score(self, trajectory: Trajectory) -> Score | Awaitable[Score]:
         """Raises ``ValueError`` if the task lacks a value that the function needs, or has another type."""
@@ -131,7 +136,7 @@ def _value(column: inspect.Parameter, task: Task) -> Any:
         there = ", ".join(sorted(task.data)) or "nothing"
         raise ValueError(
             f'the task "{task.id}" has no "{column.name}", which the reward asks for; its data are: {there}. '
-            "A parameter that is an option of agent.yaml stands after a *"
+            f"{FunctionReward.needs_help}"
         )
     try:
         return _type(column.annotation).validate_python(task.data[column.name])

@@ -18,10 +18,19 @@ from grpo_sdk.trajectory import Task, Trajectory
 
 TrlRewardFunction = Callable[..., "Sequence[float | None] | Awaitable[Sequence[float | None]]"]
 
+_GIVEN = ("prompts", "completions", "completion_ids")
+_TRAINERS = ("trainer_state", "log_extra", "log_metric", "environments")
+
 
 def is_trl_reward(function: object) -> bool:
-    """Whether ``function`` looks like a reward function of TRL: it takes ``completions``."""
-    return inspect.isroutine(function) and "completions" in inspect.signature(function).parameters
+    """Whether ``function`` looks like a reward function of TRL: it takes ``completions`` or their ids.
+
+    It may be an object that is called, such as what ``trl.rewards.get_soft_overlong_punishment`` gives.
+    """
+    if not callable(function) or inspect.isclass(function):
+        return False
+    taken = inspect.signature(function).parameters
+    return "completions" in taken or "completion_ids" in taken
 
 
 class TrlReward(GroupReward):
@@ -29,13 +38,25 @@ class TrlReward(GroupReward):
 
     It is given the group's conversations as lists of messages: ``prompts`` up to the policy's first word,
     ``completions`` from there on; ``completion_ids`` as sampled; and each value of the tasks' data as a list.
+    What TRL's trainer gives besides (``trainer_state``, ``log_extra``, ``log_metric``, ``environments``) is
+    not there: give these parameters a default.
     """
+
+    needs_help = (
+        f"A reward function of TRL is given {', '.join(_GIVEN)} and columns of the tasks, not "
+        f"{', '.join(_TRAINERS)}: give a parameter that may be missing a default"
+    )
+    """What to do if no task has what it needs."""
 
     def __init__(self, function: TrlRewardFunction) -> None:
         self.function = function
         parameters = inspect.signature(function).parameters.values()
         self._takes = {parameter.name for parameter in parameters}
         self._takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
+        many = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+        needed = [p.name for p in parameters if p.default is p.empty and p.kind not in many]
+        self.needs = tuple(name for name in needed if name not in _GIVEN)
+        """The values that each task's data must have."""
 
     async def score_group(self, trajectories: Sequence[Trajectory]) -> Sequence[float]:
         """Raises ``ValueError`` if the function gives None: here, each reward scores each trajectory."""
@@ -51,7 +72,7 @@ class TrlReward(GroupReward):
         scores = await settled(await call_blocking(self.function, **taken))
         found = [float(score) for score in scores if score is not None]
         if len(found) < len(scores):
-            raise ValueError(f"{self.function.__name__} gave None: it is to score every completion")
+            raise ValueError(f"{_name(self.function)} gave None: it is to score every completion")
         return found
 
 
@@ -61,10 +82,14 @@ def trl_reward(function: TrlRewardFunction) -> Callable[[], TrlReward]:
     def factory() -> TrlReward:
         return TrlReward(function)
 
-    factory.__name__ = factory.__qualname__ = function.__name__
+    factory.__name__ = factory.__qualname__ = _name(function)
     factory.__doc__ = function.__doc__
     factory.__module__ = function.__module__
     return factory
+
+
+def _name(function: TrlRewardFunction) -> str:
+    return str(getattr(function, "__name__", type(function).__name__))
 
 
 def _prompt_length(trajectory: Trajectory) -> int:

@@ -69,8 +69,20 @@ async def test_none_is_no_score():
         await score(nothing, group("a"))
 
 
+class Punishment:
+    """An object that is called, as ``trl.rewards.get_soft_overlong_punishment`` gives."""
+
+    def __call__(self, completion_ids, **columns):
+        return [-float(len(ids)) for ids in completion_ids]
+
+
+async def test_an_object_that_is_called_is_used_as_a_function_is():
+    assert await score(Punishment(), group("a")) == [0.0]
+
+
 def test_a_reward_function_of_trl_is_known_by_its_parameters():
     assert is_trl_reward(matches)
+    assert is_trl_reward(Punishment())
     assert not is_trl_reward(lambda trajectory: 1.0)
     assert not is_trl_reward(TestTrlReward)
 

@@ -17,7 +17,13 @@ from grpo_host.assembly.from_yaml import (
 )
 from grpo_host.assembly.tools import tool_name, tools_of
 from grpo_host.checks.app import check_app, unused_tools
-from grpo_host.checks.environment import REFUSED_NAME, TOOL_NAME, check_environment, check_tasks
+from grpo_host.checks.environment import (
+    REFUSED_NAME,
+    TOOL_NAME,
+    check_columns,
+    check_environment,
+    check_tasks,
+)
 from grpo_host.checks.memory import MemoryEstimate, check_memory, estimate_memory
 from grpo_host.checks.model import check_lora
 from grpo_host.checks.probe import EnvironmentFacts, probe_environment, probe_serving_tools
@@ -178,6 +184,7 @@ class _Checker:
             try:
                 build_reward(self.resolved, index)
             except GrpoError as error:
+                self.bad.add(("rewards", index))
                 yield Complaint(("rewards", index), str(error))
 
     def _curriculum(self) -> Iterator[Complaint]:
@@ -202,8 +209,18 @@ class _Checker:
             )
             self.facts = facts if location == ("environment",) else self.facts.mixed(use.label, facts)
             yield from check_environment(facts, location, training=self.training)
+            if facts.error is None and any(facts.tasks.values()):
+                yield from self._columns(use.label, facts)
         if self.facts.error is None:
             yield from check_tasks(self.config, self.facts, training=self.training, evaluates=evaluates)
+
+    def _columns(self, environment: str, facts: EnvironmentFacts) -> Iterator[Complaint]:
+        """Check that the tasks of an environment have what rewards of its episodes read by name."""
+        for index, use in enumerate(self.config.rewards):
+            location = ("rewards", index)
+            if location in self.bad or (use.environments and environment not in use.environments):
+                continue
+            yield from check_columns(build_reward(self.resolved, index).reward, location, facts, environment)
 
     def _serving_tools(self) -> Iterator[Complaint]:
         if not any(

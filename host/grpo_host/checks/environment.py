@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 
 from grpo_host.utils.validation import Complaint, Location
 from grpo_sdk.environment import HELD_OUT, TRAIN
+from grpo_sdk.errors import did_you_mean
+from grpo_sdk.rewards import FunctionReward
+from grpo_sdk.trl import TrlReward
 
 if TYPE_CHECKING:
     from grpo_host.checks.probe import EnvironmentFacts
@@ -48,6 +51,22 @@ def check_tasks(
             f'the environment "{config.environment_label}" has no demonstrations. Leave warm_start out, '
             f"or give it dialogues",
         )
+
+
+def check_columns(
+    reward: object, where: Location, facts: EnvironmentFacts, environment: str
+) -> Iterator[Complaint]:
+    """Find what the reward at ``where`` reads by name that no task of ``environment`` has in its data."""
+    if not isinstance(reward, FunctionReward | TrlReward):
+        return
+    for name in reward.needs:
+        if name not in facts.data:
+            hint = did_you_mean(name, sorted(facts.data)) or f" {reward.needs_help}"
+            yield Complaint(
+                where,
+                f'it asks for "{name}", which no task of the environment "{environment}" has in its data: '
+                f"{', '.join(sorted(facts.data)) or 'nothing'}.{hint}",
+            )
 
 
 def _check_ids(facts: EnvironmentFacts, where: Location) -> Iterator[Complaint]:

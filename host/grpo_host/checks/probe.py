@@ -41,6 +41,8 @@ class EnvironmentFacts:
     """What it was asked last."""
     start_seconds: float = 0.0
     """How long the environment says that it may take."""
+    data: set[str] = field(default_factory=set)
+    """The names in the data of its tasks; not every task need have all."""
 
     def mixed(self, name: str, other: EnvironmentFacts) -> EnvironmentFacts:
         """These facts of a mixture, with those of its environment ``name``."""
@@ -148,6 +150,7 @@ async def _ask(
             if [task.id for task in _tasks(environment, split)] != [task.id for task in tasks]:
                 raise ValueError("they are others when asked for again; they must be stable")
             facts.tasks[split] = [task.id for task in tasks]
+            facts.data.update(*(task.data for task in tasks))
             if tasks and (first is None or split == TRAIN):
                 first = tasks[0]
         if demonstrations:

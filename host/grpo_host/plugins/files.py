@@ -38,8 +38,12 @@ def load_offer(kind: Kind, path: str, name: str, dataset: Callable[[], Factory])
     """
     module = _load(path)
     if not hasattr(module, name):
-        public = [known for known in vars(module) if not known.startswith("_")]
-        raise PluginError(f'{path} has no "{name}".{did_you_mean(name, public)}')
+        public = {known: value for known, value in vars(module).items() if not known.startswith("_")}
+        own = [
+            known for known, value in public.items() if getattr(value, "__module__", "") == module.__name__
+        ]
+        hint = did_you_mean(name, list(public)) or f" It has: {', '.join(own) or 'nothing'}"
+        raise PluginError(f'{path} has no "{name}".{hint}')
     factory = _FACTORIES[kind](getattr(module, name), dataset)
     if factory is None:
         raise PluginError(f"{path}: {name} is no {kind}. {_WANTED[kind]}")

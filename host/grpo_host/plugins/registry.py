@@ -120,6 +120,8 @@ class Registry:
         """
         if name in self._files:
             return self._from_file(kind, name)
+        if name.endswith(".py"):
+            raise PluginError(f'"{name}" is a file: say what in it is the {kind}, as in {name}:my_{kind}')
         chosen, colon, short = name.rpartition(":")
         if colon and not any(plugin.is_called(chosen) for plugin in self._plugins.values()):
             known = sorted({plugin.distribution for plugin in self._plugins.values()})

@@ -191,6 +191,11 @@ def test_what_agent_yaml_does_not_name_is_never_loaded(load, registry, tmp_path)
     [
         ("./gone.py:x", "gone.py: no such file. A path in agent.yaml is relative to agent.yaml"),
         ("./my.py:shrot", 'my.py has no "shrot". Did you mean "short"?'),
+        (
+            "./my.py:else_where",
+            'my.py has no "else_where". It has: short, decorated, Kind, made, trl, lookup',
+        ),
+        ("./my.py", '/my.py" is a file: say what in it is the reward, as in ./my.py:my_reward'),
         ("./my.py:number", "my.py: number is no reward. Name a function of a trajectory"),
         ("./my.py:Desk", "my.py: Desk is no reward"),
         ("./bad.py:x", "bad.py:2: ZeroDivisionError: division by zero"),
@@ -220,3 +225,46 @@ def test_what_a_file_prints_does_not_mix_with_what_a_command_prints(load, regist
     (tmp_path / "loud.py").write_text("print('hello')\ndef x(trajectory): return 1.0\n")
     build_rewards(resolve(load("./loud.py:x"), registry))
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("reward", "said"),
+    [
+        (
+            "answr",
+            'it asks for "answr", which no task of the environment "Quiz" has in its data: answer, prompt. '
+            'Did you mean "answer"?',
+        ),
+        ("tolerance", "answer, prompt. A parameter that is an option of agent.yaml stands after a *"),
+        (
+            "trainer_state",
+            "A reward function of TRL is given prompts, completions, completion_ids and columns",
+        ),
+    ],
+)
+def test_a_value_that_a_reward_reads_and_no_task_has_is_found_before_a_run(
+    load, registry, tmp_path, reward, said
+):
+    (tmp_path / "quiz.py").write_text(
+        """
+from my import Desk, Task
+
+class Quiz(Desk):
+    def tasks(self, split):
+        return [Task(f"{split}-{n}", {"prompt": "Hi", "answer": n}, split) for n in range(9)]
+
+def exact(trajectory, answer, other=1): return 1.0
+def answr(trajectory, answr): return 1.0
+def tolerance(trajectory, tolerance): return 1.0
+def trainer_state(completions, answer, trainer_state, log_extra=None, **columns): return 1.0
+"""
+    )
+
+    def problems(name):
+        loaded = load(f"./quiz.py:{name}", environment="./quiz.py:Quiz")
+        return [str(p) for p in check(resolve(loaded, registry), purpose="rollout").problems]
+
+    assert problems("exact") == []
+    [problem] = problems(reward)
+    assert "agent.yaml:6: rewards[0]: it asks for" in problem
+    assert said in problem

@@ -193,3 +193,13 @@ def test_a_source_is_needed_and_one_is_enough(tmp_path):
         DatasetEnvironment().tasks("train")
     with pytest.raises(ValueError, match="path and hub: give one of the two"):
         DatasetEnvironment(path=tmp_path, hub="x/y")
+
+
+@pytest.mark.parametrize("option", ["held_out_path", "validation_path"])
+def test_what_is_trained_on_is_not_measured_with(file, option):
+    with pytest.raises(ValueError, match=f"{option} is path, what is trained on"):
+        DatasetEnvironment(path=file, **{option: file})
+
+
+def test_a_dataset_of_the_hub_may_take_its_time_to_be_downloaded(file):
+    assert DatasetEnvironment(hub="x/y").start_seconds > DatasetEnvironment(path=file).start_seconds == 0

@@ -32,6 +32,9 @@ NAMES_OF_SPLITS = {
 }
 """How datasets call each of our splits."""
 
+HUB_SECONDS = 600.0
+"""What downloading a dataset of the hub may take, the first time."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Source:
@@ -150,6 +153,14 @@ class DatasetEnvironment(Environment):
         require_rate("held_out_share", held_out_share)
         if path is not None and hub is not None:
             raise ValueError("path and hub: give one of the two")
+        if path is not None and path in (held_out_path, validation_path):
+            option = "held_out_path" if path == held_out_path else "validation_path"
+            raise ValueError(
+                f"{option} is path, what is trained on: it would measure what was learnt by heart. Give "
+                f"another file; or leave it out, and held_out_share of the rows is held out"
+            )
+        if hub is not None:
+            self.start_seconds = HUB_SECONDS
         self._columns = (prompt, system_column, completion, id)
         self._system = system
         self._limit = limit
