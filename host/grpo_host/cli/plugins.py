@@ -42,7 +42,11 @@ def command(ctx: click.Context, as_json: bool, timings: bool) -> None:
 @command.command(
     "show",
     cls=Command,
-    examples=["grpo-host plugins show dataset", "grpo-host plugins show acme:shop --json"],
+    examples=[
+        "grpo-host plugins show dataset",
+        "grpo-host plugins show acme:shop --json",
+        "grpo-host plugins show ./my.py:exact",
+    ],
 )
 @click.argument("name")
 @click.option("--kind", type=click.Choice(get_args(Kind)), help="Only what is of this kind.")
@@ -52,16 +56,15 @@ def show(choice: PluginChoice, name: str, kind: Kind | None, as_json: bool) -> N
     """Show what NAME is: its options with types and defaults, its docstring, its file and package."""
     from grpo_host.plugins.describe import describe, find_offers
 
-    found = [describe(offer) for offer in find_offers(choice.load(report=lambda _: None), name, kind)]
+    found = find_offers(choice.load(report=lambda _: None), name, kind)
     if as_json:
-        click.echo(json.dumps(found, indent=2))
+        click.echo(json.dumps([describe(offer) for offer in found], indent=2))
         return
-    click.echo("\n".join(_text(item) for item in found))
+    click.echo("\n".join(_text(describe(offer), str(offer.plugin)) for offer in found))
 
 
-def _text(item: dict[str, Any]) -> str:
-    by = f"{item['distribution']} {item['version']}".strip()
-    lines = [f'{item["kind"]} "{item["name"]}" of {by} (entry point "{item["entry_point"]}")', item["place"]]
+def _text(item: dict[str, Any], by: str) -> str:
+    lines = [f'{item["kind"]} "{item["name"]}" of {by}', item["place"]]
     lines += ["", item["doc"], ""] if item["doc"] else [""]
     if item["options"] is None:
         return "\n".join([*lines, f"cannot be named in agent.yaml: {item['error']}"])

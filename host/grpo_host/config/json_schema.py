@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from grpo_host.config.schema import AgentConfig, EnvironmentUse, RewardUse
-from grpo_host.plugins import Kind, Registry
+from grpo_host.plugins import Kind, Offer, Registry
 from grpo_host.plugins.options import options_model, options_schema
+from grpo_host.plugins.record import canonical
 from grpo_host.plugins.use import Named, PluginUse
 from grpo_sdk.errors import PluginError
 
@@ -44,23 +45,40 @@ def _use(kind: Kind, section: type[PluginUse], registry: Registry, definitions: 
     """What names a ``kind``: by its name alone, or with options that its name tells."""
     whole = section.model_json_schema()
     definitions.update(whole.pop("$defs", {}))
-    names = registry.names(kind)
-    whole["properties"]["name"] = {"anyOf": [{"enum": names}, {"type": "string", "minLength": 1}]}
+    offers = {offer.identifier: offer for offer in registry.offers(kind)}
+    names = {identifier: _names(offer, registry) for identifier, offer in offers.items()}
+    suggested = sorted({name for several in names.values() for name in several[:1]})
+    whole["properties"]["name"] = {"anyOf": [{"enum": suggested}, {"type": "string", "minLength": 1}]}
     whole["allOf"] = [
         {
-            "if": {"properties": {"name": {"const": name}}},
+            "if": {"properties": {"name": {"enum": names[identifier]}}},
             "then": {"properties": {"options": options}},
         }
-        for name in names
-        if (options := _options(kind, name, registry, definitions)) is not None
+        for identifier, offer in offers.items()
+        if (options := _options(offer, definitions)) is not None
     ]
-    return {"anyOf": [{"enum": names}, {"type": "string", "minLength": 1}, whole]}
+    return {"anyOf": [{"enum": suggested}, {"type": "string", "minLength": 1}, whole]}
 
 
-def _options(kind: Kind, name: str, registry: Registry, definitions: Schema) -> Schema | None:
-    """The options of ``name``; None if agent.yaml cannot name it alone."""
+def _names(offer: Offer, registry: Registry) -> list[str]:
+    """All that agent.yaml may call ``offer``, the shortest first."""
+    plugin = offer.plugin
+    owners = dict.fromkeys([plugin.distribution, canonical(plugin.distribution), plugin.name])
+    possible = [offer.name, *(f"{owner}:{offer.name}" for owner in owners), offer.identifier]
+    return [name for name in possible if _means(offer, name, registry)]
+
+
+def _means(offer: Offer, name: str, registry: Registry) -> bool:
     try:
-        schema: Schema = options_schema(options_model(registry.get(kind, name)))
+        return registry.get(offer.kind, name) is offer
+    except PluginError:
+        return False
+
+
+def _options(offer: Offer, definitions: Schema) -> Schema | None:
+    """The options of ``offer``; None if agent.yaml cannot write them."""
+    try:
+        schema: Schema = options_schema(options_model(offer))
     except PluginError:
         return None
     definitions.update(schema.pop("$defs", {}))

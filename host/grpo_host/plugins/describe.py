@@ -6,17 +6,28 @@ import inspect
 from collections.abc import Iterator
 from typing import Any
 
+from grpo_host.plugins.files import kind_of
 from grpo_host.plugins.options import options_model, options_schema
 from grpo_host.plugins.record import KINDS, Kind, Offer
+from grpo_host.plugins.reference import file_reference
 from grpo_host.plugins.registry import Registry
+from grpo_host.utils.paths import expanded
 from grpo_sdk.errors import PluginError, did_you_mean
 
 
 def find_offers(registry: Registry, name: str, kind: Kind | None = None) -> list[Offer]:
     """What is offered as ``name``: alone, ``distribution:name`` or ``distribution/entry point:name``.
 
-    Of every kind, or of ``kind``. Raises ``PluginError`` if nothing is.
+    Of every kind, or of ``kind``. Or what a file calls so, ``./my.py:exact``, relative to the working
+    directory. Raises ``PluginError`` if nothing is.
     """
+    if file := file_reference(name):
+        path = str(expanded(file[0]).absolute())
+        located = f"{path}:{file[1]}"
+        registry.allow_file(located)
+        return [registry.get(kind or kind_of(path, file[1]), located)]
+    if name.endswith(".py"):
+        raise PluginError(f'"{name}" is a file: say what in it, as in {name}:my_reward')
     owner, _, short = name.rpartition(":")
     found = [
         offer

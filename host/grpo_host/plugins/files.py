@@ -36,6 +36,45 @@ def load_offer(kind: Kind, path: str, name: str, dataset: Callable[[], Factory])
     ``dataset`` gives the factory of the environment that poses the tasks of an environment class of TRL.
     Raises ``PluginError`` if the file cannot be run, or holds nothing of the kind under that name.
     """
+    factory = _FACTORIES[kind](_find(path, name), dataset)
+    if factory is None:
+        raise PluginError(f"{path}: {name} is no {kind}. {_WANTED[kind]}")
+    return Offer(name, kind, factory, Plugin(Path(path).name, path))
+
+
+def kind_of(path: str, name: str) -> Kind:
+    """What the file ``path`` calls ``name`` is, as far as it can be told: a plain function is a tool.
+
+    Raises ``PluginError`` as ``load_offer`` does.
+    """
+    from langchain_core.tools import BaseTool
+
+    found = _find(path, name)
+    returned = inspect.signature(found).return_annotation if inspect.isroutine(found) else found
+    kinds: dict[Kind, tuple[type, ...]] = {
+        "reward": (Reward, GroupReward),
+        "environment": (Environment,),
+        "backend": (Backend,),
+        "curriculum": (Curriculum,),
+        "strategy": (Strategy,),
+        "tool": (BaseTool, ToolBundle, list, tuple),
+    }
+    for kind, types in kinds.items():
+        if isinstance(found, types) or (inspect.isclass(returned) and issubclass(returned, types)):
+            return kind
+        if isinstance(returned, str) and returned.rpartition(".")[2] in [one.__name__ for one in types]:
+            return kind
+    if inspect.isclass(found) and hasattr(found, "reset"):
+        return "environment"  # of TRL
+    if is_trl_reward(found) or (inspect.isroutine(found) and _is_scoring(found)):
+        return "reward"
+    if not callable(found):
+        raise PluginError(f"{path}: {name} is nothing that agent.yaml can name")
+    return "tool"
+
+
+def _find(path: str, name: str) -> Any:
+    """What the file ``path`` calls ``name``. Raises ``PluginError`` if it does not, or cannot be run."""
     module = _load(path)
     if not hasattr(module, name):
         public = {known: value for known, value in vars(module).items() if not known.startswith("_")}
@@ -44,10 +83,7 @@ def load_offer(kind: Kind, path: str, name: str, dataset: Callable[[], Factory])
         ]
         hint = did_you_mean(name, list(public)) or f" It has: {', '.join(own) or 'nothing'}"
         raise PluginError(f'{path} has no "{name}".{hint}')
-    factory = _FACTORIES[kind](getattr(module, name), dataset)
-    if factory is None:
-        raise PluginError(f"{path}: {name} is no {kind}. {_WANTED[kind]}")
-    return Offer(name, kind, factory, Plugin(Path(path).name, path))
+    return getattr(module, name)
 
 
 def _load(path: str) -> ModuleType:
@@ -90,9 +126,13 @@ def _reward(found: Any, _: Any) -> Factory | None:
         return None
     if is_trl_reward(found):
         return trl_reward(found)
-    parameters = list(inspect.signature(found).parameters)
-    is_factory = hasattr(found, "__wrapped__") or parameters[:1] not in (["trajectory"], ["trajectories"])
-    return found if is_factory else reward(found)
+    return reward(found) if _is_scoring(found) else found
+
+
+def _is_scoring(function: Any) -> bool:
+    """Whether ``function`` scores a trajectory, and is no factory of what does."""
+    parameters = list(inspect.signature(function).parameters)
+    return not hasattr(function, "__wrapped__") and parameters[:1] in (["trajectory"], ["trajectories"])
 
 
 def _tool(found: Any, _: Any) -> Factory | None:

@@ -54,9 +54,14 @@ class Plugin:
         """Whether it came with the host."""
         return canonical(self.distribution) == BUILT_IN
 
+    @property
+    def is_file(self) -> bool:
+        """Whether it is a file that agent.yaml names, whose path is its ``distribution``."""
+        return self.distribution.endswith(f"/{self.name}")
+
     def __str__(self) -> str:
         of = f"{self.distribution} {self.version}".strip()
-        return f'{of} (entry point "{self.name}")'
+        return of if self.is_file else f'{of} (entry point "{self.name}")'
 
     def is_called(self, name: str) -> bool:
         """Whether ``name`` is its entry point, its distribution, or ``distribution/entry point``."""

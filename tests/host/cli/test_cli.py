@@ -161,6 +161,76 @@ def test_types_and_defaults_of_options_are_shown(capsys):
     assert "  path             path | null = null" in shown
 
 
+FILE = """
+from grpo_sdk import Environment, Strategy, reward
+from langchain_core.tools import tool
+
+@reward
+def exact(trajectory, answer: str, *, near: float = 0.5) -> float:
+    '''1 if it is right.'''
+    return 1.0
+
+def plain(trajectory): return 1.0
+def trl(completions, **_): return []
+def add(a: int, b: int) -> int:
+    '''Add.'''
+    return a + b
+
+@tool
+def minus(a: int) -> int:
+    '''Subtract.'''
+    return -a
+
+class Desk(Environment): ...
+class Guess:
+    def reset(self, **columns): ...
+def pirate() -> "Strategy": ...
+"""
+
+
+def test_what_a_file_offers_is_shown_as_what_a_package_offers_is(tmp_path, monkeypatch, capsys):
+    (tmp_path / "my.py").write_text(FILE)
+    monkeypatch.chdir(tmp_path)
+    assert main(["plugins", "show", "./my.py:exact"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith(f'reward "exact" of {tmp_path}/my.py\n{tmp_path}/my.py:5\n\n1 if it is right.')
+    assert "  near  number = 0.5" in shown
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("plain", "reward"),
+        ("trl", "reward"),
+        ("add", "tool"),
+        ("minus", "tool"),
+        ("Desk", "environment"),
+        ("Guess", "environment"),
+        ("pirate", "strategy"),
+    ],
+)
+def test_the_kind_of_what_a_file_offers_is_told(tmp_path, capsys, name, kind):
+    (tmp_path / "my.py").write_text(FILE)
+    assert main(["plugins", "show", f"{tmp_path}/my.py:{name}", "--json"]) == 0
+    assert [item["kind"] for item in json.loads(capsys.readouterr().out)] == [kind]
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("./my.py", '"./my.py" is a file: say what in it, as in ./my.py:my_reward'),
+        ("./my.py:exakt", 'my.py has no "exakt". Did you mean "exact"?'),
+        ("./gone.py:x", "gone.py: no such file"),
+        ("./my.py:__name__", "my.py: __name__ is nothing that agent.yaml can name"),
+    ],
+)
+def test_what_a_file_does_not_offer_is_said(tmp_path, monkeypatch, capsys, name, said):
+    (tmp_path / "my.py").write_text(FILE)
+    monkeypatch.chdir(tmp_path)
+    assert main(["plugins", "show", name]) == 2
+    assert said in capsys.readouterr().err
+
+
 def test_what_nobody_offers_is_an_error_with_a_suggestion(capsys):
     assert main(["plugins", "show", "datasett"]) != 0
     assert 'nothing is called "datasett". Did you mean "dataset"?' in capsys.readouterr().err
