@@ -85,6 +85,8 @@ def trl_reward(function: TrlRewardFunction) -> Callable[[], TrlReward]:
     factory.__name__ = factory.__qualname__ = _name(function)
     factory.__doc__ = function.__doc__
     factory.__module__ = function.__module__
+    factory.__wrapped__ = function  # type: ignore[attr-defined]
+    factory.__signature__ = inspect.Signature(return_annotation=TrlReward)  # type: ignore[attr-defined]
     return factory
 
 

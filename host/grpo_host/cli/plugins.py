@@ -64,7 +64,7 @@ def show(choice: PluginChoice, name: str, kind: Kind | None, as_json: bool) -> N
 
 
 def _text(item: dict[str, Any], by: str) -> str:
-    lines = [f'{item["kind"]} "{item["name"]}" of {by}', item["place"]]
+    lines = [f'{item["kind"]} "{item["name"]}" of {by}', *([item["place"]] if item["place"] else [])]
     lines += ["", item["doc"], ""] if item["doc"] else [""]
     if item["options"] is None:
         return "\n".join([*lines, f"cannot be named in agent.yaml: {item['error']}"])

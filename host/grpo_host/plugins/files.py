@@ -121,7 +121,7 @@ def _reward(found: Any, _: Any) -> Factory | None:
     if inspect.isclass(found):
         return found if issubclass(found, Reward | GroupReward) else None
     if isinstance(found, Reward | GroupReward):
-        return lambda: found
+        return _giving(found)
     if not callable(found):
         return None
     if is_trl_reward(found):
@@ -135,16 +135,28 @@ def _is_scoring(function: Any) -> bool:
     return not hasattr(function, "__wrapped__") and parameters[:1] in (["trajectory"], ["trajectories"])
 
 
+def _giving(found: Any) -> Factory:
+    """A factory of ``found`` itself, with its docstring and place, and without options."""
+
+    def factory() -> Any:
+        return found
+
+    factory.__doc__ = inspect.getdoc(found)
+    factory.__wrapped__ = found  # type: ignore[attr-defined]
+    factory.__signature__ = inspect.Signature()  # type: ignore[attr-defined]
+    return factory
+
+
 def _tool(found: Any, _: Any) -> Factory | None:
     from langchain_core.tools import BaseTool
 
     if isinstance(found, BaseTool | ToolBundle | list | tuple):
-        return lambda: found
+        return _giving(found)
     if inspect.isclass(found):
         return found if issubclass(found, BaseTool) else None
     if not callable(found):
         return None
-    return found if _makes_tools(found) else lambda: found
+    return found if _makes_tools(found) else _giving(found)
 
 
 def _makes_tools(function: Any) -> bool:
@@ -177,7 +189,7 @@ def _backend(found: Any, _: Any) -> Factory | None:
 
 def _strategy(found: Any, _: Any) -> Factory | None:
     if isinstance(found, Strategy):
-        return lambda: found
+        return _giving(found)
     return found if callable(found) else None
 
 

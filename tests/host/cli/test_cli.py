@@ -195,6 +195,8 @@ def test_what_a_file_offers_is_shown_as_what_a_package_offers_is(tmp_path, monke
     shown = capsys.readouterr().out
     assert shown.startswith(f'reward "exact" of {tmp_path}/my.py\n{tmp_path}/my.py:5\n\n1 if it is right.')
     assert "  near  number = 0.5" in shown
+    assert main(["plugins", "show", "./my.py:add"]) == 0
+    assert f'tool "add" of {tmp_path}/my.py\n{tmp_path}/my.py:12\n\nAdd.' in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

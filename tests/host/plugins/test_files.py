@@ -247,11 +247,17 @@ def test_a_value_that_a_reward_reads_and_no_task_has_is_found_before_a_run(
 ):
     (tmp_path / "quiz.py").write_text(
         """
-from my import Desk, Task
+from grpo_sdk import Environment, Observation, StepResult, Task, user
 
-class Quiz(Desk):
+class Quiz(Environment):
     def tasks(self, split):
         return [Task(f"{split}-{n}", {"prompt": "Hi", "answer": n}, split) for n in range(9)]
+
+    async def reset(self, task, *, seed):
+        return Observation([user("Hi")])
+
+    async def step(self, action):
+        return StepResult(done=True)
 
 def exact(trajectory, answer, other=1): return 1.0
 def answr(trajectory, answr): return 1.0
