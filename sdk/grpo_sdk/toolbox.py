@@ -160,7 +160,10 @@ def _log_once(name: str, error: str, problem: BaseException) -> None:
     kind = (name, type(problem), frames[-1].filename, frames[-1].lineno)
     if kind not in _logged or logger.isEnabledFor(logging.DEBUG):
         _logged.add(kind)
-        logger.warning('tool "%s": %s', name, error, exc_info=problem)
+        whole = whole_text(
+            "".join(traceback.format_exception(problem)).rstrip()
+        )  # a file that is UTF-8 takes it
+        logger.warning('tool "%s": %s\n%s', name, whole_text(error), whole)
 
 
 def _arguments(call: ToolCall) -> dict[str, Any]:

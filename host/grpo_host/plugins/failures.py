@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 
 import grpo_sdk
+from grpo_sdk.messages import whole_text
 
 logger = logging.getLogger("grpo_host.plugins")
 
@@ -115,4 +116,7 @@ def log_once(where: str, text: str, problem: BaseException) -> None:
     kind = f"{where} {type(problem).__name__} {plugin_line(problem)}"
     if kind not in _logged or logger.isEnabledFor(logging.DEBUG):
         _logged.add(kind)
-        logger.warning("%s", text, exc_info=problem)
+        whole = whole_text(
+            "".join(traceback.format_exception(problem)).rstrip()
+        )  # a file that is UTF-8 takes it
+        logger.warning("%s\n%s", whole_text(text), whole)

@@ -281,13 +281,15 @@ def no_file() -> str:
 
 
 @pytest.mark.parametrize("tool", [file_name, no_file])
-def test_a_file_name_that_is_not_utf8_reaches_the_model(tool):
+def test_a_file_name_that_is_not_utf8_reaches_the_model_and_the_log(tool, caplog):
     backend = ScriptedBackend(replies=[calls((tool.__name__, "{}")), "I see."])
     conversation = act(Agent(backend, tools=(tool,)), "Which file?")
     [text] = tool_texts(conversation)
     assert text.endswith("\ufffd.txt")
     [run] = conversation.turns[0].tools
     assert (run.error or "").isascii() or run.error.endswith("\ufffd.txt")
+    assert run.error is None or "\ufffd.txt" in caplog.text
+    caplog.text.encode()
 
 
 @pytest.mark.parametrize(
