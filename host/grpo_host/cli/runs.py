@@ -100,10 +100,10 @@ def _print(runs: list[Run]) -> None:
 
 
 def _gain(run: Run) -> str:
-    """Before and after, each with its interval."""
+    """Before, after the warm start (what imitation alone gave: the control) and after, with intervals."""
     measured = {item["label"]: item for item in run.evaluations()}
     said = []
-    for label in ("before", "after", "evaluation"):
+    for label in ("before", "warm_start", "after", "evaluation"):
         item = measured.get(label)
         if item is not None and item["reward"] is not None:
             said.append(f"{item['reward']:.2f} [{item['low']:.2f}, {item['high']:.2f}]")

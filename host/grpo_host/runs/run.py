@@ -97,13 +97,19 @@ class Run:
 
     @property
     def seconds_left(self) -> float | None:
-        """How long the steps that are missing will take, as those so far did; None if that cannot be told."""
+        """How long the steps that are missing will take, as those so far did; None if that cannot be told,
+        or if none is missing: what is measured and saved after the last one is no step."""
         lines = self.metric_lines()
         times = [line["time"] for line in lines if line.get("time")]
         if self.state != "running" or len(times) < 2 or not self.planned_steps:
             return None
-        missing = max(0, self.planned_steps - lines[-1]["step"])
-        return float((times[-1] - times[0]) / (len(times) - 1) * missing)
+        missing = self.planned_steps - lines[-1]["step"]
+        return float((times[-1] - times[0]) / (len(times) - 1) * missing) if missing > 0 else None
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether it has made its last step, and measures and saves."""
+        return self.state == "running" and 0 < self.planned_steps <= self._last_step()
 
     def metric_lines(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl that are complete, one a step."""

@@ -21,6 +21,7 @@ SHOWN = (
     ("tokens/s", "rollouts/tokens_per_second", "{:.0f}"),
 )
 """Beside the reward: a name for people, the metric, its format."""
+ENDING = "all steps are done: it measures and saves"
 CHART_MARGIN = 9
 """Columns of a chart's range."""
 
@@ -40,6 +41,8 @@ def _state(run: Run) -> Iterator[str]:
     left = run.seconds_left
     if left is not None:
         yield f"about {left:.0f} s left" if left < 90 else f"about {left / 60:.0f} min left"
+    elif run.is_ending:
+        yield ENDING
 
 
 def _curve(run: Run, width: int) -> Iterator[str]:

@@ -56,6 +56,7 @@ def _summary(run_id: str, run: Run) -> dict[str, Any]:
         "model": _name(config.get("model")),
         "environment": _name(config.get("environment")),
         "before": measured.get("before"),
+        "warm_start": measured.get("warm_start"),
         "after": measured.get("after") or measured.get("evaluation"),
         "curve": [line.get("reward") for line in lines],
     }

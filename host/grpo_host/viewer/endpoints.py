@@ -4,9 +4,9 @@
 
 - ``api/runs``: ``{"runs": [{id, path, name, kind: training|evaluation, state:
   running|finished|stopped|failed, started, steps, planned_steps, seconds_left (or null), size_bytes, model,
-  environment, before, after: {reward, low, high, success, success_low, success_high, episodes, failed, label,
-  step, split} or null, curve: [reward of each step], settings: {those in which the runs of the agent
-  differ}}]}``
+  environment, before, warm_start, after: {reward, low, high, success, success_low, success_high, episodes,
+  failed, label, step, split} or null, curve: [reward of each step], settings: {those in which the runs of
+  the agent differ}}]}``
 - ``api/runs/{id}``: ``{id, name, path, kind, state, started, planned_steps, seconds_left, config,
   report, evaluations: [as before], diagnosis: [{rule, severity: info|warning|error, step, noticed, text,
   advice, series: [names]}], index: {state: ready|indexing, share, seconds_left}, series: [names]}``

@@ -30,6 +30,8 @@ BATCH = 2000
 """Trajectories a transaction: what is found while the index is made, and what is in memory."""
 ROWS = 1000
 """Rows a statement, for which sqlite3 lets go of the interpreter's lock once, and waits for it once."""
+KEPT_UP = 1.0
+"""Seconds of work that an index of a run that grows may be behind without being said to be made."""
 
 _TABLES = """
 CREATE TABLE files (
@@ -65,6 +67,7 @@ class Progress:
     """How far an index is."""
 
     ready: bool
+    """Also if a run that grows has just added what takes less than ``KEPT_UP`` seconds."""
     share: float
     """Of the bytes that there are."""
     seconds_left: float | None
@@ -72,11 +75,10 @@ class Progress:
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able."""
-        return {
-            "state": "ready" if self.ready else "indexing",
-            "share": round(self.share, 4),
-            "seconds_left": None if self.seconds_left is None else round(self.seconds_left, 1),
-        }
+        if self.ready:
+            return {"state": "ready", "share": 1.0, "seconds_left": 0.0}
+        left = None if self.seconds_left is None else round(self.seconds_left, 1)
+        return {"state": "indexing", "share": round(self.share, 4), "seconds_left": left}
 
 
 class _OutdatedError(Exception):
@@ -130,7 +132,8 @@ class Index:
         missing = total - done
         ready = missing == 0 or files == self._seen  # the last line may be half there
         left = missing / self._speed if self._speed else None
-        return Progress(ready, 1.0 if ready else done / total, 0.0 if ready else left)
+        kept_up = self._seen is not None and left is not None and left < KEPT_UP
+        return Progress(ready or kept_up, 1.0 if ready else done / total, 0.0 if ready else left)
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:

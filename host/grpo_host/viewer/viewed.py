@@ -41,7 +41,7 @@ class ViewedRun:
             done = self.refreshed is not None and self.refreshed.result(wait)
         except (TimeoutError, CancelledError):
             return False
-        return done or self.index.progress().ready
+        return done or self.index.progress().share == 1.0
 
 
 class Viewed:

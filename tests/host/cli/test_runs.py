@@ -24,6 +24,7 @@ def run(tmp_path, monkeypatch) -> RunDirectory:
         made.report,
         {
             "before": {**measured, "reward": {"mean": 0.1, "low": 0.0, "high": 0.2}},
+            "warm_start": {**measured, "reward": {"mean": 0.3, "low": 0.2, "high": 0.4}},
             "after": {**measured, "reward": {"mean": 0.9, "low": 0.8, "high": 1.0}},
             "steps": 5,
         },
@@ -36,7 +37,14 @@ def run(tmp_path, monkeypatch) -> RunDirectory:
 def test_runs_are_listed_with_what_they_gained_and_take(run, capsys) -> None:
     assert main(["runs"]) == 0
     line = capsys.readouterr().out.splitlines()[1]
-    for text in (RUN, "shop", "finished", "5/9", "0.10 [0.00, 0.20] → 0.90 [0.80, 1.00]", " B"):
+    for text in (
+        RUN,
+        "shop",
+        "finished",
+        "5/9",
+        "0.10 [0.00, 0.20] → 0.30 [0.20, 0.40] → 0.90 [0.80, 1.00]",
+        " B",
+    ):
         assert text in line
     assert main(["runs", "--in", "elsewhere"]) == 0
     assert "no runs in" in capsys.readouterr().err

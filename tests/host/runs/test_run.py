@@ -47,8 +47,12 @@ def test_a_run_that_trains_says_how_long_it_still_takes(directory) -> None:
     for step in (2, 3):
         directory.append_metrics({"step": step, "time": 100.0 + 20 * (step - 1)})
     assert run.seconds_left == 6 * 20
+    directory.append_metrics({"step": 9, "time": 260.0})
+    assert run.seconds_left is None, "the last step is done, and what is measured then takes its time"
+    assert run.is_ending
     directory.release()
     assert run.seconds_left is None
+    assert not run.is_ending
 
 
 def test_lines_are_read_as_they_come_without_damaged_ones_and_anew_when_rewritten(directory) -> None:

@@ -162,6 +162,18 @@ def test_one_process_indexes_and_another_reads_how_far_it_is(run) -> None:
     assert Index(run.path).progress().as_dict() == {"state": "ready", "share": 1.0, "seconds_left": 0.0}
 
 
+def test_what_a_growing_run_has_just_added_does_not_make_its_index_one_that_is_being_made(
+    run, episode
+) -> None:
+    index = Index(run.path)
+    index.refresh()
+    run.append_trajectory(episode("3", "t", 0))
+    progress = index.progress()
+    assert progress.share < 1
+    assert progress.as_dict()["state"] == "ready"
+    assert Index(run.path).progress().as_dict()["state"] == "indexing", "nobody keeps it up"
+
+
 def test_indexing_that_is_stopped_goes_on_later(run, episode, monkeypatch) -> None:
     monkeypatch.setattr("grpo_host.viewer.index.BATCH", 2)
     stop = threading.Event()

@@ -175,6 +175,40 @@ def test_words_are_found_marked_and_lead_to_their_trajectory(opened):
     expect(page.get_by_label("Words")).to_have_value("delayed")
 
 
+def test_a_search_is_typed_while_the_run_grows_and_what_is_new_comes_when_one_asks(opened, served, episode):
+    growing = served[1]
+    growing.append_trajectory(episode("9", "t-9", 0, said="A needle of hay."))
+    growing.acquire()  # so that it counts as running
+    try:
+        page = opened(f"#/run/{GROWING}/trajectories?step=9")
+        status = page.get_by_role("status").filter(has_text="trajector")
+        expect(status).to_have_text("1 trajectory")
+        words = page.get_by_label("Words")
+        words.press_sequentially("need")
+        # Each answer to the question how far the run is draws the page anew.
+        page.evaluate("dispatchEvent(new HashChangeEvent('hashchange'))")
+        words.press_sequentially("le hay")
+        expect(page.locator("mark")).to_have_text(["needle", "hay"])
+        expect(words).to_have_value("needle hay")
+        growing.append_trajectory(episode("9", "t-9", 1, said="Hay without."))
+        growing.append_trajectory(episode("9", "t-9", 2, said="Hay, and a needle."))
+        more = page.get_by_role("button", name="1 more by now: show")
+        expect(more).to_be_visible()
+        expect(status).to_contain_text("1 trajectory")
+        more.click()
+        expect(status).to_have_text("2 trajectories")
+    finally:
+        growing.release()
+
+
+def test_two_fields_that_are_typed_one_after_the_other_are_both_asked_for(opened):
+    page = opened(f"#/run/{GOOD}/trajectories")
+    expect(page.locator(".found li").first).to_be_visible()
+    page.get_by_label("Words").press_sequentially("delayed")
+    page.get_by_label("Step").press_sequentially("3")
+    expect(page).to_have_url(re.compile(r"q=delayed&step=3|step=3&q=delayed"))
+
+
 def test_markup_in_what_a_model_wrote_stays_text(opened):
     page = opened(f"#/run/{GOOD}/trajectory/2%2Ft-1%2F1")
     expect(page.get_by_text("document.title = 'evil'").first).to_be_visible()

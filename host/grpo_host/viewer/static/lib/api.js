@@ -51,8 +51,8 @@ const AGAIN = 1000;
 
 // What a page shows: {data, problem, loading, busy}. The data of before stays until the new is there.
 // While the server is busy, as with an index that it makes, the page asks again and shows the server's words.
-// again: by the data, after how many milliseconds to ask anew.
-export const useJson = (url, again) => {
+// again: by the data, after how many milliseconds to ask anew. round: another one asks anew at once.
+export const useJson = (url, again, round) => {
   const [state, setState] = useState({ loading: true });
   useEffect(() => {
     if (!url) return setState({});
@@ -78,7 +78,7 @@ export const useJson = (url, again) => {
       abort.abort();
       clearTimeout(timer);
     };
-  }, [url]);
+  }, [url, round]);
   return state;
 };
 

@@ -55,6 +55,9 @@ export const ago = (value) => {
 // How far an index is; how long it takes is not known at once.
 export const indexed = ({ share, seconds_left: left }) => percent(share) + (left ? `, ${duration(left)} left` : "");
 
+// What a run that trains does once it has made all its steps.
+export const ending = (steps, planned) => (planned && steps >= planned ? "measures and saves" : null);
+
 export const plural = (count, one, many = one + "s") => `${number(count)} ${count === 1 ? one : many}`;
 
 export const pretty = (text) => {

@@ -2,7 +2,7 @@
 import { html, useEffect, useMemo, useState } from "../lib/html.js";
 import { path, query, useJson } from "../lib/api.js";
 import { chartsOf, short } from "../lib/themes.js";
-import { ago, duration, indexed, number } from "../lib/format.js";
+import { ago, duration, ending, indexed, number } from "../lib/format.js";
 import { go, link } from "../lib/route.js";
 import { useLive, useMetrics } from "../lib/live.js";
 import { Chart } from "../parts/chart.js";
@@ -86,7 +86,7 @@ const Facts = ({ about, live }) => {
     Model: about.model ?? about.config?.model, Environment: about.environment ?? about.config?.environment?.name,
     Steps: about.planned_steps ? `${number(live.steps)} of ${number(about.planned_steps)}` : number(live.steps),
     Started: about.started ? ago(about.started) : null, Took: seconds && !running ? duration(seconds) : null,
-    Left: typeof about.seconds_left === "number" && running ? `about ${duration(about.seconds_left)}` : null,
+    Left: !running ? null : typeof about.seconds_left === "number" ? `about ${duration(about.seconds_left)}` : ending(live.steps, about.planned_steps),
     Index: live.index?.state === "indexing" ? indexed(live.index) : null,
   };
   return html`<dl class="facts">${Object.entries(facts).filter(([, value]) => value).map(([name, value]) =>

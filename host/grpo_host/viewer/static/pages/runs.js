@@ -1,7 +1,7 @@
 // All runs: how each went, and what was set otherwise.
 import { html, useState } from "../lib/html.js";
 import { useJson } from "../lib/api.js";
-import { ago, date, duration, number, plural, size } from "../lib/format.js";
+import { ago, date, duration, ending, fixed, number, plural, size } from "../lib/format.js";
 import { go, link, replace } from "../lib/route.js";
 import { Chips, Interval, Loaded, Sparkline, State } from "../parts/common.js";
 
@@ -35,14 +35,18 @@ const inOrder = (runs, order) => {
 // Runs that train change, and others begin: they are asked for again while this page is open.
 const again = ({ runs }) => (runs.length && runs.every((run) => run.state !== "running") ? LATER : SOON);
 
+const left = ({ state, seconds_left: seconds, steps, planned_steps: planned }) =>
+  state !== "running" ? null : typeof seconds === "number" ? `about ${duration(seconds)} left` : ending(steps, planned);
+
 const Row = ({ run, chosen, choose }) => html`<tr>
   <td class="choose"><input type="checkbox" aria-label=${`Choose ${run.name} ${run.id}`} checked=${chosen} onChange=${choose} /></td>
   <th scope="row" data-label="Run"><a href=${link(["run", run.id])}>${run.name || run.id}</a><small>${run.id}</small></th>
-  <td data-label="State"><${State} state=${run.state} /><small>${typeof run.seconds_left === "number" ? `about ${duration(run.seconds_left)} left` : ago(run.started)}</small></td>
+  <td data-label="State"><${State} state=${run.state} /><small>${left(run) ?? ago(run.started)}</small></td>
   <td data-label="Steps" class="number">${number(run.steps)}${run.planned_steps && run.planned_steps !== run.steps ? html`<small>of ${number(run.planned_steps)}</small>` : null}</td>
   <td data-label="Reward"><${Sparkline} values=${run.curve} label="Reward" /></td>
   <td data-label="Held-out before">${run.before ? html`<${Interval} ...${run.before} value=${run.before.reward} />` : html`<span class="dim">–</span>`}</td>
-  <td data-label="Held-out after">${run.after ? html`<${Interval} ...${run.after} value=${run.after.reward} />` : html`<span class="dim">–</span>`}</td>
+  <td data-label="Held-out after">${run.after ? html`<${Interval} ...${run.after} value=${run.after.reward} />` : html`<span class="dim">–</span>`}
+    ${run.warm_start && html`<small title="What imitation alone gave: the control">warm start ${fixed(run.warm_start.reward)}</small>`}</td>
   <td data-label="Set otherwise" class="full"><${Chips} values=${run.settings} /></td>
   <td data-label="Model">${run.model}<small>${run.environment}</small></td>
   <td data-label="Size" class="number nowrap">${size(run.size_bytes)}</td>

@@ -6,6 +6,8 @@ import { link, replace } from "../lib/route.js";
 import { Loaded, Problem, Reward, RunTabs, Success } from "../parts/common.js";
 
 const AFTER_TYPING = 250;
+const AGAIN = 2000;
+const LATER = 10000;
 const ASKED = ["q", "step", "split", "status", "success", "task", "tool_error", "cut", "min_reward", "max_reward", "order"];
 
 const Snippet = ({ snippet }) =>
@@ -23,17 +25,23 @@ const Item = ({ run, item }) => html`<li><a href=${link(["run", run, "trajectory
     ${item.tool_errors > 0 && html`<span class="bad">${plural(item.tool_errors, "tool error")}</span>`}</span>
   <${Snippet} snippet=${item.snippet} /></a></li>`;
 
+// What one types is the field's until one pauses: whatever else is drawn meanwhile must not take letters back.
+const Typed = ({ name, value, set, ...more }) => {
+  const [typed, setTyped] = useState(null);
+  useEffect(() => {
+    if (typed === null) return undefined;
+    const timer = setTimeout(() => { set(name, typed); setTyped(null); }, AFTER_TYPING);
+    return () => clearTimeout(timer);
+  }, [typed]);
+  return html`<input value=${typed ?? value ?? ""} onInput=${(event) => setTyped(event.target.value)} ...${more} />`;
+};
+
 const Filters = ({ values, set }) => {
-  const timer = useRef();
-  const typed = (name) => (event) => {
-    const { value } = event.target;
-    clearTimeout(timer.current);
-    timer.current = setTimeout(() => set(name, value), AFTER_TYPING);
-  };
+  const typed = (name, more) => html`<${Typed} name=${name} value=${values[name]} set=${set} ...${more} />`;
   const chosen = (name) => (event) => set(name, event.target.value);
   const select = (name, text, options) => html`<label>${text} <select value=${values[name] ?? ""} onChange=${chosen(name)}>
     ${Object.entries(options).map(([value, shown]) => html`<option value=${value} selected=${value === (values[name] ?? "")}>${shown}</option>`)}</select></label>`;
-  const field = (name, text, more) => html`<label>${text} <input value=${values[name] ?? ""} onInput=${typed(name)} ...${more} /></label>`;
+  const field = (name, text, more) => html`<label>${text} ${typed(name, more)}</label>`;
   return html`<form class="filters" role="search" onSubmit=${(event) => event.preventDefault()}>
     ${field("q", "Words", { type: "search", class: "wide", placeholder: "in messages and tool results" })}
     ${field("step", "Step", { size: 8, placeholder: "12, before" })}
@@ -43,25 +51,42 @@ const Filters = ({ values, set }) => {
     ${select("success", "Success", { "": "all", true: "yes", false: "no" })}
     ${select("tool_error", "Tool errors", { "": "all", true: "some", false: "none" })}
     ${select("cut", "Cut off", { "": "all", true: "some", false: "none" })}
-    <label>Reward <span class="range"><input aria-label="Reward at least" value=${values.min_reward ?? ""} onInput=${typed("min_reward")} size="4" placeholder="min" />
-      <input aria-label="Reward at most" value=${values.max_reward ?? ""} onInput=${typed("max_reward")} size="4" placeholder="max" /></span></label>
+    <label>Reward <span class="range">${typed("min_reward", { "aria-label": "Reward at least", size: 4, placeholder: "min" })}
+      ${typed("max_reward", { "aria-label": "Reward at most", size: 4, placeholder: "max" })}</span></label>
     ${select("order", "Order", { "": "newest", oldest: "oldest", "-reward": "highest reward", reward: "lowest reward", "-tokens": "longest", tokens: "shortest", "-turns": "most turns", "-tool_errors": "most tool errors" })}
   </form>`;
 };
 
 // The first page of the answer, and those that one asked for after it.
 const useFound = (url) => {
-  const first = useJson(url);
+  const [round, setRound] = useState(0);
+  const first = useJson(url, null, round);
   const [more, setMore] = useState({ items: [] });
-  useEffect(() => setMore({ items: [] }), [url]);
-  if (!first.data) return [first];
+  useEffect(() => setMore({ items: [] }), [url, round]);
+  const anew = () => setRound(round + 1);
+  if (!first.data) return { answer: first, anew };
   const next = more.items.length ? more.next : first.data.next;
   const load = () =>
     getJson(url + (url.includes("?") ? "&" : "?") + new URLSearchParams({ cursor: next })).then(
       (data) => setMore({ items: [...more.items, ...data.trajectories], next: data.next }),
       (problem) => setMore({ ...more, problem }),
     );
-  return [{ ...first, data: { ...first.data, trajectories: [...first.data.trajectories, ...more.items], next } }, load, more.problem];
+  const data = { ...first.data, trajectories: [...first.data.trajectories, ...more.items], next };
+  return { answer: { ...first, data }, anew, load, problem: more.problem };
+};
+
+// How many there are by now, while the run grows: what one reads stays where it is until one asks for them.
+const useNewer = (url, grows, total) => {
+  const [now, setNow] = useState({});
+  useEffect(() => {
+    if (!grows) return undefined;
+    const abort = new AbortController();
+    const count = () => getJson(url, { signal: abort.signal }).then(({ total }) => setNow({ url, total }), () => {});
+    const timer = setInterval(count, AGAIN);
+    count();
+    return () => { clearInterval(timer); abort.abort(); };
+  }, [url, grows]);
+  return now.url === url ? Math.max(0, now.total - total) : 0;
 };
 
 const Index = ({ index }) =>
@@ -69,19 +94,25 @@ const Index = ({ index }) =>
     ? html`<p class="note" role="status">The index is being made: ${indexed(index)}. What is not in it yet is not found.</p>`
     : null;
 
-const AGAIN = 2000;
-const making = ({ index }) => index.state === "indexing" && AGAIN;
+const makes = (about) => about?.index.state === "indexing";
+const grows = (about) => about?.state === "running" || makes(about);
+const again = (about) => (makes(about) ? AGAIN : grows(about) && LATER);
 
 export const Trajectories = ({ run, values, parts }) => {
-  const about = useJson(path("runs", run), making);
+  const about = useJson(path("runs", run), again);
   const asked = Object.fromEntries(ASKED.map((name) => [name, values[name]]));
-  const [answer, load, problem] = useFound(path("runs", run, "trajectories") + query(asked));
-  const set = (name, value) => replace(parts, { ...values, [name]: value });
+  const found = path("runs", run, "trajectories");
+  const { answer, anew, load, problem } = useFound(found + query(asked));
+  const newer = useNewer(found + query({ ...asked, limit: 1 }), grows(about.data), answer.data?.total ?? Infinity);
+  const latest = useRef();
+  latest.current = values; // two fields that are typed one right after the other are both kept
+  const set = (name, value) => replace(parts, { ...latest.current, [name]: value });
   return html`<${RunTabs} run=${run} name=${about.data?.name} current="trajectories" />
     <${Index} index=${about.data?.index} />
     <${Filters} values=${values} set=${set} />
     <${Loaded} of=${answer}>${(data) => html`
-      <p class="dim" role="status">${data.total === 0 ? "None found." : plural(data.total, "trajectory", "trajectories")}</p>
+      <p class="dim" role="status">${data.total === 0 ? "None found." : plural(data.total, "trajectory", "trajectories")}
+        ${newer > 0 && html`<button class="linkish" onClick=${anew}>${number(newer)} more by now: show</button>`}</p>
       <ul class="found">${data.trajectories.map((item) => html`<${Item} key=${item.id} run=${run} item=${item} />`)}</ul>
       ${problem && html`<${Problem} problem=${problem} />`}
       ${data.next && html`<button onClick=${load}>Show more (${number(data.total - data.trajectories.length)} left)</button>`}`}</>`;
