@@ -233,6 +233,34 @@ def _failed(window: Window) -> Said | None:
 
 
 def _drift(window: Window) -> Said | None:
+    fresh = [line for line in window.last if not line.get("rollouts/staleness")]
+    if len(fresh) < len(window.last):
+        # Sampled ahead: only what the newest weights sampled tells engine and trainer apart.
+        engine = _drift(window._replace(last=fresh)) if fresh else None
+        return engine or _stale(window)
+    told = _apart(window)
+    if told is None:
+        return None
+    return Said(
+        f"the engine that samples and the trainer disagree: {told}",
+        "Use one precision for both (model.dtype), and see that the backend samples at the temperature "
+        "alone; until then keep training.importance_sampling on",
+    )
+
+
+def _stale(window: Window) -> Said | None:
+    told = _apart(window)
+    if told is None:
+        return None
+    return Said(
+        f"the weights that sample ahead are far from the trainer's: {told}",
+        "Lower training.learning_rate, or training.max_staleness: what training.importance_sampling_cap "
+        "cuts off is not learnt",
+    )
+
+
+def _apart(window: Window) -> str | None:
+    """How far the probabilities of sampling are from those of training, if that is too far."""
     gap = window.mean("sampling/sampling_logp_difference/mean")
     ratio = window.mean("sampling/importance_sampling_ratio/mean")
     apart = gap is not None and gap > DRIFT
@@ -240,11 +268,7 @@ def _drift(window: Window) -> Said | None:
         return None
     told = [f"by {gap:.2f} in a token's log-prob"] if apart else []
     told += [f"with a mean ratio of {ratio:.2f}"] if ratio is not None else []
-    return Said(
-        f"the engine that samples and the trainer disagree: {', '.join(told)}",
-        "Use one precision for both (model.dtype), and see that the backend samples at the temperature "
-        "alone; until then keep training.importance_sampling on",
-    )
+    return ", ".join(told)
 
 
 def _far(window: Window) -> Said | None:

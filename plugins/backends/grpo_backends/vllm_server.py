@@ -158,6 +158,9 @@ class VllmServerBackend(Backend):
     async def start(self) -> None:
         if self.model.adapter is not None:
             await call_blocking(check_adapter, self.model.adapter, self.model)
+        if self._connection is None and self.directory is not None:
+            # Of the same run before it was killed: nobody samples from them any more.
+            await call_blocking(shutil.rmtree, self._places(), True)
         try:
             self._tokenizer = await call_blocking(self._load_tokenizer)
             if self._connection is not None:
@@ -180,7 +183,7 @@ class VllmServerBackend(Backend):
     async def close(self) -> None:
         pool, self._pool = self._pool, None
         if pool is not None:
-            if self._connection is None:
+            if self._connection is None and self.servers is not None:  # others end, and may be busy
                 for policy in self._policies:
                     await pool.drop(policy.name)
             await pool.close()
@@ -421,7 +424,10 @@ class VllmServerBackend(Backend):
         """Where adapters lie for the servers."""
         if self._connection is not None:
             return Path(self._connection["adapters"])
-        return (self.adapters or self._home() / "adapters").resolve()
+        if self.adapters is None:
+            return (self._home() / "adapters").resolve()
+        # Other runs may use the same directory.
+        return (self.adapters / self.directory.name if self.directory else self.adapters).resolve()
 
     def _home(self) -> Path:
         if self.directory is not None:

@@ -166,6 +166,29 @@ def test_what_is_planted_is_found_with_the_step_where_it_began_and_nothing_else(
     assert set(found.series) <= set(HEALTHY)
 
 
+@pytest.mark.parametrize(
+    ("stale", "apart", "advice"),
+    [
+        ([1, 1, 1], [0.2, 0.2, 0.2], "training.max_staleness"),
+        (
+            [0, 1, 1],
+            [0.0, 0.3, 0.3],
+            "training.max_staleness",
+        ),  # after --resume the first step is sampled anew
+        ([0, 1, 1], [0.3, 0.3, 0.3], "model.dtype"),
+        ([0, 0, 0], [0.2, 0.2, 0.2], "model.dtype"),
+    ],
+)
+def test_weights_that_sample_ahead_are_not_taken_for_an_engine_that_computes_otherwise(stale, apart, advice):
+    name = "sampling/sampling_logp_difference/mean"
+    found = diagnose(
+        {"step": step, **HEALTHY, "rollouts/staleness": old, name: gap}
+        for step, (old, gap) in enumerate(zip(stale, apart, strict=True), start=1)
+    )
+    (drift,) = [item for item in found if item.rule == "drift"]
+    assert advice in drift.advice
+
+
 def test_a_gradient_that_is_not_finite_is_said_at_once():
     (found,) = diagnose([{"step": 1, **HEALTHY, "update/skipped_nonfinite": 1.0}])
     assert (found.rule, found.severity, found.message[:7]) == ("nonfinite", "error", "step 1:")

@@ -190,6 +190,27 @@ async def test_new_weights_are_a_new_name_at_a_new_place_and_the_old_ones_go(bac
     assert not other.adapters
 
 
+@pytest.mark.parametrize("shared", [False, True])
+async def test_adapters_that_a_killed_run_has_left_are_removed_and_those_of_other_runs_stay(
+    backend, fakes, adapter, tmp_path, shared
+) -> None:
+    options = {"adapters": str(tmp_path / "shared")} if shared else {}
+    killed, goes_on, other = (backend(fakes(), **options) for _ in range(3))
+    killed.directory = goes_on.directory = tmp_path / "run-1"
+    other.directory = tmp_path / "run-2"
+    await killed.start()
+    async with started(other):
+        for made in (killed, other):
+            await made.update_adapter(adapter, version=1)
+        async with started(goes_on):
+            await goes_on.update_adapter(adapter, version=1)
+            assert len(list(tmp_path.rglob("*-v1"))) == 2
+            await sample(goes_on)
+            await sample(other)
+    await killed.close()
+    assert not list(tmp_path.rglob("*-v1"))
+
+
 async def test_new_weights_wait_for_answers_that_would_be_too_old(
     backend, fakes, adapter, eventually
 ) -> None:
