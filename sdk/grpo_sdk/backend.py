@@ -168,6 +168,11 @@ class ChatReply:
     """US dollars, if the backend knows."""
 
     def __post_init__(self) -> None:
+        if not isinstance(self.message, Mapping):
+            raise TypeError(
+                f"the message of a ChatReply is a message, such as grpo_sdk.assistant(text), not "
+                f"{type(self.message).__name__}"
+            )
         object.__setattr__(self, "finish_reason", FinishReason(self.finish_reason))
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, TypeVar
 
+from grpo_host.agents.backend_failure import answer_of
 from grpo_host.agents.call_ids import call_ids, identified
 from grpo_host.agents.rendering import Renderer
 from grpo_host.agents.rendering.call_syntax import call_syntax
@@ -90,7 +91,8 @@ class ChatSession(Session):
         return Reply(reply.message, reply.finish_reason, reply.prompt_tokens, reply.completion_tokens)
 
     async def _chat(self, sampling: Sampling) -> ChatReply:
-        return await self._backend.chat(self.messages, sampling, self._offered(sampling))
+        asked = self._backend.chat(self.messages, sampling, self._offered(sampling))
+        return await answer_of(self._backend, "chat", asked, ChatReply)
 
     def _offered(self, sampling: Sampling) -> Sequence[ToolSchema]:
         """A backend that cannot forbid calls is shown no tools where it is to make none."""
@@ -186,9 +188,11 @@ class TokenSession(Session):
         )
         prompt_tokens = len(self._ids)
         told = None if on_text is None else _Told(on_text)
-        sampled = await (
-            self._backend.generate(self._ids, sampling) if told is None else self._stream(sampling, told)
-        )
+        if told is None:
+            asked_for = self._backend.generate(self._ids, sampling)
+            sampled = await answer_of(self._backend, "generate", asked_for, TokenReply)
+        else:
+            sampled = await self._stream(sampling, told)
         if len(sampled.ids) != len(sampled.logprobs):
             raise ValueError(
                 f"the backend gave {len(sampled.logprobs)} log-probs for {len(sampled.ids)} sampled ids"

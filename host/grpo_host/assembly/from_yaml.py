@@ -237,6 +237,8 @@ def make_backend(
         found = resolve_model(model.name, progress=progress)
         path, hub_id = found.path, found.hub_id
     made: Backend = chosen.offer.make(model_spec(model, path, hub_id), **{**chosen.arguments(), **more})
+    if not isinstance(getattr(made, "model", None), ModelSpec):
+        raise PluginError(f"{chosen.offer}: its __init__ does not call super().__init__(model)")
     return made
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from grpo_host.assembly.agent import agent_from_config
 from grpo_host.assembly.from_yaml import Parts
 from grpo_host.assembly.tools import bundles_of, close_bundles
+from grpo_host.backends.lifetime import close_backend, start_backend
 from grpo_host.rollouts.engine import Observer, RolloutEngine
 from grpo_host.rollouts.episode import EpisodeAgent
 from grpo_host.rollouts.mixture import environment_of
@@ -42,7 +43,7 @@ class Assembly:
     async def start(self) -> EpisodeAgent:
         """Load the backend, open the tools of the run, and give the agent that speaks through it."""
         await self.start_tools()
-        await self.backend.start()
+        await start_backend(self.backend)
         agent = agent_from_config(self.config, self.backend, self.parts.strategy, self.parts.tools)
         answers = self.parts.answers
         return agent if answers is None else replace(agent, run_tool=answers.tool_call)
@@ -56,13 +57,13 @@ class Assembly:
         """Stop the backend, close tools and rewards, and the backends that rewards and environments have."""
         rewards = RewardSet(self.parts.rewards)
         try:
-            await self.backend.close()
+            await close_backend(self.backend)
         finally:
             rewards.close()
             await close_bundles(self.parts.tools)
             await rewards.close_backends()
             for backend in self.parts.environment_backends:
-                await backend.close()
+                await close_backend(backend)
             if self.parts.answers is not None:
                 self.parts.answers.close()
 

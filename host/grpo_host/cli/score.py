@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     cls=Command,
     examples=[
         "grpo-host score trajectories.jsonl --rewards agent.yaml",
+        "grpo-host score trajectories.jsonl --rewards ./my.py:exact",
         "grpo-host score runs/shop/20260801-101500-ab12 --rewards new-rewards.yaml --out scored.jsonl",
     ],
 )
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     type=PATH,
     required=True,
     metavar="FILE",
-    help="A YAML file with rewards:, such as an agent.yaml.",
+    help="A YAML file with rewards:, such as an agent.yaml; or one reward of a file, ./my.py:exact.",
 )
 @click.option("--out", type=PATH, metavar="FILE", help="Write the trajectories with their new scores here.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")

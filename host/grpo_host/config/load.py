@@ -15,6 +15,7 @@ from grpo_host.config.problems import InvalidConfigError, Problem
 from grpo_host.config.references import resolve_references
 from grpo_host.config.schema import AgentConfig
 from grpo_host.config.source import line_of, read_source
+from grpo_host.plugins.reference import file_reference
 from grpo_host.utils.paths import expanded
 from grpo_host.utils.validation import Complaint, Location, complaints_of, say_location, section_in
 from grpo_sdk.errors import ConfigError, did_you_mean
@@ -95,10 +96,12 @@ def load_config(
 def load_rewards(path: str | Path, registry: Registry) -> LoadedConfig:
     """Read ``rewards:`` of a file, which may be an agent.yaml; all else in it is left out.
 
-    Raises ``InvalidConfigError``, or ``ConfigError`` if it is not YAML or has no rewards.
+    ``path`` may also be one reward of a single file, ``./my.py:exact``. Raises ``InvalidConfigError``, or
+    ``ConfigError`` if it is not YAML or has no rewards.
     """
     path = expanded(path)
-    values, lines = read_source(path)
+    alone = file_reference(str(path)) is not None
+    values, lines = ({"rewards": [path.name]}, {}) if alone else read_source(path)
     if "rewards" not in values:
         raise ConfigError(f"{path}: it has no rewards. Begin with rewards: [task_success]")
     unused = {"name": "score", "model": "none", "backend": "scripted", "environment": "none"}

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from grpo_host.assembly.agent import agent_from_config
 from grpo_host.assembly.runtime import Assembly
+from grpo_host.backends.lifetime import start_backend
 from grpo_host.langchain.app import App, load_app
 from grpo_host.langchain.app_agent import AppAgent, AppMapping
 from grpo_host.langchain.redirect import Redirect
@@ -37,7 +38,7 @@ class AppAssembly(Assembly):
             raise ValueError("agent.yaml names no app")
         app = self.app = load_app(config.agent.runnable, config.agent.others)
         await self.start_tools()
-        await self.backend.start()
+        await start_backend(self.backend)
         # Those of Python's own would let few episodes of an app that is not async run side by side.
         threads = max(THREADS, config.rollouts.concurrency)
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(threads, "grpo-app"))

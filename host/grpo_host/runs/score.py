@@ -107,7 +107,8 @@ def _read(source: Path) -> Iterator[Trajectory]:
                 try:
                     yield Trajectory.from_json(line)
                 except ValueError as problem:
-                    raise RunError(f"{source}:{number}: no trajectory: {str(problem)[:200]}") from problem
+                    why = " ".join(str(problem).split("For further information")[0].split())[:200]
+                    raise RunError(f"{source}:{number}: no trajectory: {why}") from problem
     except OSError as problem:
         raise RunError(f"{source}: cannot be read: {problem.strerror or problem}") from problem
 

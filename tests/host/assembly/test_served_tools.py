@@ -109,7 +109,9 @@ def test_serving_tools_that_cannot_be_had_are_an_error_with_the_cause(load):
     with pytest.raises(PluginError, match=r"offline.*failed: OSError: no connection to the shop"):
         served_tools(resolve(loaded, registry))
     problems = check(resolve(loaded, registry), purpose="chat").problems
-    assert ["serving tools cannot be had: OSError: no connection" in str(p) for p in problems] == [True]
+    assert [
+        "serving tools cannot be had: serving_tools(): OSError: no connection" in str(p) for p in problems
+    ] == [True]
 
 
 def test_two_tools_of_one_name_are_an_error(load, monkeypatch):

@@ -351,7 +351,7 @@ async def test_a_backend_that_raises_fails_the_episode_and_keeps_what_was_sample
     backend = fakes.TokenBackend(tokenizer, "hello", RuntimeError("out of memory"))
     trajectory = await play(fakes.Talk("Hi", "And?"), Agent(backend, TemplateRenderer(tokenizer)))
     assert trajectory.status == "failed"
-    assert trajectory.error.startswith("RuntimeError: out of memory")
+    assert trajectory.error.startswith('backend "TokenBackend": generate(): RuntimeError: out of memory (')
     assert trajectory.ledger.sampled == len(backend.calls[0].reply.ids)
 
 

@@ -69,6 +69,21 @@ def test_old_and_new_scores_are_compared(score):
     assert (found["trajectories"], found["failed"], found["unscored"]) == (4, 1, 0)
 
 
+@pytest.mark.parametrize("name", ["my.py:short", "./my.py:short", "{0}/my.py:short"])
+def test_one_reward_of_a_file_is_enough(score, tmp_path, name):
+    status, said = score("--rewards", name.format(tmp_path), "--json")
+    assert status == 0
+    assert set(json.loads(said.out)["rewards"]) == {"short", "reward"}
+
+
+def test_a_line_that_is_no_trajectory_is_named_in_one_line(score, tmp_path):
+    (tmp_path / "rows.jsonl").write_text('{"question": "2 + 2?"}\n')
+    status, said = score(source="rows.jsonl")
+    assert status == 2
+    [line] = said.err.splitlines()
+    assert line.startswith("error: rows.jsonl:1: no trajectory: ")
+
+
 def test_a_table_is_for_people(score):
     _, said = score()
     assert "short" in said.out
