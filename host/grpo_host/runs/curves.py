@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+NAMED = ("before", "warm_start", "after")
+"""Measurements that are named in the picture."""
 LOW, HIGH = "rollouts/reward_p10", "rollouts/reward_p90"
 
 
@@ -33,6 +35,19 @@ def draw(lines: Sequence[Mapping[str, Any]], evaluations: Sequence[Mapping[str, 
         above = [_distance(item, "high") for item in points]
         at, rewards = [item["step"] or 0 for item in points], [item["reward"] for item in points]
         axes.errorbar(at, rewards, yerr=[below, above], fmt="o", capsize=4, label=f"{split} reward, 95 %")
+        for item, place in zip(points, at, strict=True):
+            if item["label"] in NAMED:  # two stand at step 0
+                words = item["label"].replace("_", " ")
+                offset = (8, 0) if not place else (-8, 0)
+                axes.annotate(
+                    words,
+                    (place, item["reward"]),
+                    offset,
+                    textcoords="offset points",
+                    fontsize="small",
+                    ha="left" if not place else "right",
+                    va="center",
+                )
     axes.set_xlabel("training step")
     axes.set_ylabel("mean of sampled episodes")
     axes.grid(alpha=0.3)

@@ -153,7 +153,7 @@ class Endpoints:
 
     def metrics(self, request: Request) -> dict[str, Any]:
         """What was measured in each step."""
-        return api.metrics(self._asked(request), query(request, After).after)
+        return api.metrics(self._asked(request), query(request, After).after, api.SOON)
 
     async def events(self, request: Request) -> Response:
         """What is new of a run, as server-sent events."""

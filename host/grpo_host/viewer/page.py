@@ -29,11 +29,12 @@ CURVES = (
 """A title, and the metrics that are drawn under it."""
 WIDTH, HEIGHT, MARGIN = 360, 150, 44
 STYLE = """
-:root { color-scheme: light dark; --line: #2563eb; --edge: #8884; --bad: #b91c1c; }
-@media (prefers-color-scheme: dark) { :root { --line: #7dabff; --bad: #fca5a5; } }
+:root { color-scheme: light dark; --light: 32%; --line: #2563eb; --edge: #8884; --bad: #b91c1c; }
+@media (prefers-color-scheme: dark) { :root { --light: 65%; --line: #7dabff; --bad: #fca5a5; } }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; }
 h1 { margin-bottom: 0; } table { border-collapse: collapse; }
-td, th { padding: .2rem .8rem .2rem 0; text-align: left; }
+.scroll { overflow-x: auto; } td, th { padding: .2rem .8rem .2rem 0; text-align: left; }
+@media (max-width: 40rem) { .scroll { font-size: .8rem; } .scroll :is(td, th) { padding-right: .4rem; } }
 .curves { display: flex; flex-wrap: wrap; gap: 1rem; } figure { margin: 0; }
 svg { max-width: 100%; height: auto; }
 .pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(18rem, 1fr)); gap: 1rem; }
@@ -81,12 +82,13 @@ def _measured(run: Run) -> Iterator[str]:
     measured = [item for item in run.evaluations() if item["reward"] is not None]
     if not measured:
         return
-    yield "<table><tr><th>When<th>Tasks<th>Episodes<th>Reward<th>95 %<th>Success</tr>"
+    yield '<div class="scroll" tabindex="0" role="region" aria-label="Measured"><table>'
+    yield "<tr><th>When<th>Tasks<th>Episodes<th>Reward<th>95 %<th>Success</tr>"
     for item in measured:
         interval = "" if item["low"] is None else f"{item['low']:.3f} to {item['high']:.3f}"
         success = "" if item["success"] is None else f"{item['success']:.0%}"
         cells = (
-            item["label"],
+            item["label"].replace("_", " "),
             item["split"],
             item["episodes"] or "",
             f"{item['reward']:.3f}",
@@ -94,13 +96,14 @@ def _measured(run: Run) -> Iterator[str]:
             success,
         )
         yield f"<tr>{''.join(f'<td>{escape(str(cell))}' for cell in cells)}</tr>"
-    yield "</table>"
+    yield "</table></div>"
 
 
 def _curves(run: Run) -> Iterator[str]:
     lines = run.metric_lines()
     parts = sorted({name for line in lines for name in line if name.startswith("rewards/")})
-    of_rewards = [("Rewards", tuple(name for name in parts if name.endswith("/mean")))]
+    means = tuple(name for name in parts if name.endswith("/mean"))
+    of_rewards = [("Rewards", means)] if len(means) > 1 else []  # the only one is the reward
     drawn = []
     for title, names in (*CURVES[:1], *of_rewards, *CURVES[1:]):
         curves = {
@@ -126,7 +129,7 @@ def _figure(title: str, curves: Mapping[str, Sequence[Point]]) -> str:
 
     paths, names = [], []
     for number, (name, points) in enumerate(curves.items()):
-        colour = "var(--line)" if number == 0 else f"hsl({number * 67 % 360} 60% 50%)"
+        colour = "var(--line)" if number == 0 else f"hsl({number * 67 % 360} 60% var(--light))"
         path = " ".join(place(x, y) for x, y in points)
         mark = f'<circle cx="{path.split(",")[0]}" cy="{path.split(",")[1]}" r="3" fill="{colour}"/>'
         names.append(f'<span style="color: {colour}">{escape(name)}</span>')

@@ -49,3 +49,13 @@ def test_a_run_of_an_earlier_version_is_drawn_with_what_it_has(tmp_path) -> None
     assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == ["reward"]
     figure.savefig(tmp_path / "reward.svg")
     assert (tmp_path / "reward.svg").read_bytes().startswith(b"<?xml")
+
+
+def test_measurements_are_named_since_two_may_stand_at_the_first_step() -> None:
+    imitated = {**MEASURED[0], "label": "warm_start", "reward": 0.3}
+    axes = draw(LINES, [MEASURED[0], imitated, *MEASURED[1:]]).axes[0]
+    assert {text.get_text(): text.xy for text in axes.texts} == {
+        "before": (0, 0.1),
+        "warm start": (0, 0.3),
+        "after": (3, 0.8),
+    }

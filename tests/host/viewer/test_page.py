@@ -63,3 +63,10 @@ def test_what_a_model_wrote_is_text_and_nothing_comes_from_elsewhere(page) -> No
 
 def test_a_run_that_has_just_begun_has_a_page(make_run) -> None:
     assert "step 0 of 4" in report_page(Run(make_run().path))
+
+
+@pytest.mark.slow
+def test_a_phone_shows_the_page_without_scrolling_sideways(page, browser) -> None:
+    with browser.new_page(viewport={"width": 390, "height": 844}) as tab:
+        tab.set_content(page)
+        assert tab.evaluate("document.documentElement.scrollWidth") <= 390

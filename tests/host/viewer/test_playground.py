@@ -1,4 +1,4 @@
-"""The playground of ``/ui`` in Chromium, and what a key without the scope admin sees."""
+"""The playground of ``/ui`` in Chromium, what a key without the scope admin sees, and ``/docs``."""
 
 from __future__ import annotations
 
@@ -140,3 +140,21 @@ def test_one_s_conversations_are_listed_by_their_first_words_and_deleted(opened)
     opened.get_by_role("button", name="Delete").click()
     expect(opened).to_have_url(re.compile("#/conversations"))
     expect(rows).to_have_count(1)
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_docs_run_their_example_with_a_key(page, served, width):
+    address, token = served
+    page.set_viewport_size({"width": width, "height": 844})
+    page.goto(address.removesuffix("ui/") + "docs")
+    assert page.locator(".opblock-tag").first.inner_text().startswith("chat"), "what is needed first"
+    page.get_by_role("button", name="Authorize").click()
+    dialog = page.locator(".dialog-ux")
+    dialog.locator("input").fill(token)
+    dialog.get_by_role("button", name="Apply credentials").click()
+    dialog.get_by_role("button", name="Close").last.click()
+    chat = page.locator("#operations-chat-post_api_chat")
+    chat.locator(".opblock-summary-control").click()
+    chat.get_by_role("button", name="Execute").click()
+    expect(chat.locator(".live-responses-table")).to_contain_text("You said: Hello")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import re
+import shutil
 import urllib.request
 from dataclasses import replace
 from pathlib import Path
@@ -160,6 +161,18 @@ def test_a_step_that_ends_is_drawn_without_a_reload(opened, served):
     finally:
         growing.release()
     expect(page.get_by_text("stopped")).to_be_visible()
+
+
+def test_the_calls_of_each_tool_are_drawn_when_a_run_is_first_opened(opened, served, write_run, episode):
+    directory = write_run(served[1].path.parents[1], "20261128-130000-dddd", name="unopened")
+    try:
+        for step in (1, 2):
+            directory.append_metrics({**_metrics(step), "rollouts/tool_calls": 1})
+            directory.append_trajectory(episode(str(step), "t-1", 0))
+        page = opened("#/run/20261128-130000-dddd")
+        expect(page.locator(".chart").filter(has_text="Tool calls").first).to_contain_text("lookup")
+    finally:
+        shutil.rmtree(directory.path)
 
 
 def test_words_are_found_marked_and_lead_to_their_trajectory(opened):

@@ -13,6 +13,16 @@ from grpo_host.serving.http.endpoint import PUBLIC, Endpoint, SocketEndpoint
 from grpo_host.serving.http.errors import ErrorResponse, OpenAIErrorResponse
 
 DIALECT = "3.1.0"
+TAGS = {
+    "chat": "Conversations with the whole agent, which are kept, and what people think of its answers",
+    "openai": "OpenAI's API, for any of its clients",
+    "training": "Jobs that train the agent, and how far they are",
+    "observability": "What the server does",
+    "health": "For orchestrators; needs no key",
+    "administration": "For the scope admin",
+    "documentation": "This page",
+}
+"""In the order in which somebody who comes new needs them."""
 _REFERENCE = "#/components/schemas/{model}"
 _PARAMETER = re.compile(r"{(\w+)(?::\w+)?}")
 
@@ -46,6 +56,7 @@ def build_openapi(
             "description": "An agent, the training of its successors, and the OpenAI API in front of both.",
         },
         "security": [{"key": []}],
+        "tags": [{"name": name, "description": about} for name, about in TAGS.items()],
         "paths": paths,
         "components": {
             "schemas": definitions.get("$defs", {}),

@@ -18,19 +18,30 @@ export const joined = (before, rows) => {
   return { steps: [...before.steps.slice(0, length), ...rows.steps], series };
 };
 
+// The rows behind a step: they came while all were asked for.
+const behind = ({ steps, series }, step) => {
+  const from = steps.findIndex((one) => one > step);
+  const rest = (values) => (from < 0 ? [] : values.slice(from));
+  return { steps: rest(steps), series: Object.fromEntries(Object.entries(series).map(([name, values]) => [name, rest(values)])) };
+};
+
+// {metrics, problem, add: rows that came, again: asks for all anew}
 export const useMetrics = (id) => {
   const [metrics, setMetrics] = useState(null);
   const [problem, setProblem] = useState(null);
+  const [round, setRound] = useState(0);
   useEffect(() => {
     const abort = new AbortController();
-    getJson(path("runs", id, "metrics"), { signal: abort.signal }).then(setMetrics, (failed) => failed.name !== "AbortError" && setProblem(failed));
+    const set = (all) => setMetrics((before) => (before ? joined(all, behind(before, all.steps.at(-1) ?? 0)) : all));
+    getJson(path("runs", id, "metrics"), { signal: abort.signal }).then(set, (failed) => failed.name !== "AbortError" && setProblem(failed));
     return () => abort.abort();
-  }, [id]);
-  return [metrics, (rows) => setMetrics((before) => joined(before, rows)), problem];
+  }, [id, round]);
+  return { metrics, problem, add: (rows) => setMetrics((before) => joined(before, rows)), again: () => setRound((number) => number + 1) };
 };
 
 // The state of a run, kept up by its events: {state, steps, index, about}. A connection that ends is made again.
-export const useLive = (id, about, metrics, add) => {
+// What is counted from the index, such as the calls of each tool, is whole once the index is.
+export const useLive = (id, about, { metrics, add, again: count }) => {
   const [told, setTold] = useState({});
   const [fresh, setFresh] = useState(null);
   const last = useRef();
@@ -46,8 +57,8 @@ export const useLive = (id, about, metrics, add) => {
           for await (const { event, data } of events(path("runs", id, "events") + query({ after: last.current }), { signal: abort.signal })) {
             const value = JSON.parse(data);
             if (event === "metrics") { add(value); again(); }
-            if (event === "index") setTold((before) => ({ ...before, index: value }));
-            if (event === "state") { setTold((before) => ({ ...before, state: value.state ?? value })); again(); }
+            if (event === "index") { setTold((before) => ({ ...before, index: value })); value.state === "ready" && count(); }
+            if (event === "state") { setTold((before) => ({ ...before, state: value.state })); again(); count(); }
           }
         } catch (problem) {
           if (problem.name === "AbortError") return;

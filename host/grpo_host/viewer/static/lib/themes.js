@@ -11,7 +11,7 @@ export const CHARTS = [
   { title: "Entropy", lines: ["entropy", /\/entropy$/], open: true },
   { title: "Importance ratio, engine to trainer", lines: ["sampling/importance_sampling_ratio/mean"], band: ["sampling/importance_sampling_ratio/min", "sampling/importance_sampling_ratio/max"], open: true },
   { title: "Clipped", lines: [/^clip_ratio\/.*_mean$/, "sampling/importance_sampling_ratio/capped"], share: true },
-  { title: "Share of the updates that is visible", lines: ["weights/visible_update"], share: true },
+  { title: "Share of the updates that is visible", lines: ["weights/visible_update"], share: true, open: true },
   { title: "Distance from the first model", lines: ["kl", /\/kl$/] },
   { title: "Tool calls", lines: ["rollouts/tool_calls", /^tools\/.*\/calls$/], share: true, open: true, used: true },
   { title: "Tool calls that failed", lines: ["rollouts/tool_errors", /^tools\/.*\/errors$/], share: true, open: true, used: true },

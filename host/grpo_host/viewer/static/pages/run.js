@@ -95,9 +95,9 @@ const Facts = ({ about, live }) => {
 
 const useRun = (id) => {
   const about = useJson(path("runs", id));
-  const [metrics, add, problem] = useMetrics(id);
-  const live = useLive(id, about.data, metrics, add);
-  return { id, about: live.about ?? about.data, loading: about, metrics, problem, live };
+  const found = useMetrics(id);
+  const live = useLive(id, about.data, found);
+  return { id, about: live.about ?? about.data, loading: about, metrics: found.metrics, problem: found.problem, live };
 };
 
 // One more run on the charts; a component, so that each may ask for itself.
