@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import statistics
 from types import SimpleNamespace
 
 import pytest
@@ -100,21 +101,22 @@ def logprobs(model, context):
     return chosen, torch.stack([-(said[at - 1].exp() * said[at - 1]).sum() for at in places])
 
 
-def advantages(batch):
+def advantages(batch, deviation=None):
+    """Divided by the deviation of their group, or by ``deviation``."""
     import torch
 
     for start in range(0, len(batch), 2):
         rewards = torch.tensor([item.reward for item in batch[start : start + 2]])
-        yield from ((rewards - rewards.mean()) / (rewards.std() + 1e-4)).tolist()
+        yield from ((rewards - rewards.mean()) / (deviation or rewards.std() + 1e-4)).tolist()
 
 
-def by_hand(tiny, batch, divide, *, entropy_coef=0.0, beta=0.0):
+def by_hand(tiny, batch, divide, *, entropy_coef=0.0, beta=0.0, deviation=None):
     """The negative gradient of -sum of A log p(t), each token divided by ``divide(episode, batch)``."""
     import torch
 
     model = tiny.adapted()
     loss, entropies = torch.zeros(()), []
-    for episode, advantage in zip(batch, advantages(batch), strict=True):
+    for episode, advantage in zip(batch, advantages(batch, deviation), strict=True):
         for context in episode.ledger.sequences:
             chosen, entropy = logprobs(model, context)
             loss = loss - advantage * chosen.sum() / divide(episode, batch)
@@ -150,6 +152,26 @@ def differ(one, other):
     import torch
 
     return any(not torch.allclose(one[name], other[name], rtol=1e-3, atol=1e-7) for name in one)
+
+
+@pytest.mark.parametrize(
+    ("scale", "deviation"),
+    [("none", 1.0), ("batch", statistics.stdev(item.reward for item in SINGLE) + 1e-4)],
+)
+def test_advantages_are_divided_as_scale_rewards_says(trained, tiny, scale, deviation):
+    found = trained(SINGLE, scale_rewards=scale).moved
+    assert_same(found, by_hand(tiny, SINGLE, DIVIDED["dapo"], deviation=deviation))
+
+
+def test_a_gradient_above_the_largest_norm_is_scaled_down_to_it(trained):
+    import torch
+
+    whole, cut = (
+        torch.cat([value.flatten() for value in trained(SINGLE, max_grad_norm=norm).moved.values()])
+        for norm in (1e9, 0.01)
+    )
+    assert float(whole.norm()) > 0.02
+    torch.testing.assert_close(cut, whole * (0.01 / whole.norm()), rtol=1e-3, atol=1e-7)
 
 
 @pytest.mark.parametrize("batch", [SINGLE, FORKED], ids=["one row", "several rows"])
@@ -261,7 +283,7 @@ def test_each_reward_can_be_normalised_in_its_group_first(trained, tiny, monkeyp
     scaled = (columns - columns.mean(1, keepdim=True)) / (columns.std(1, keepdim=True) + 1e-4)
     sums = scaled.sum(-1).flatten()
     normal = ((sums - sums.mean()) / (sums.std() + 1e-4)).tolist()
-    monkeypatch.setitem(globals(), "advantages", lambda batch: normal)
+    monkeypatch.setitem(globals(), "advantages", lambda *_: normal)
     assert_same(found, by_hand(tiny, TWO, DIVIDED["dapo"]))
 
 
