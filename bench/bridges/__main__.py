@@ -13,7 +13,7 @@ from pathlib import Path
 from bench.bridges.compare import Comparison, compare_agentdojo, compare_bfcl, compare_tau2, venv
 from bench.report import Report, Row, Target, publish
 
-BFCL, AGENTDOJO, TAU2 = 160, 126, 30
+BFCL, AGENTDOJO, TAU2 = 160, 108, 30
 COMPARED: dict[str, list[tuple[str, Callable[[Path], Comparison]]]] = {
     "bfcl": [
         ("BFCL base", lambda directory: compare_bfcl(directory, BFCL)),
