@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
+from grpo_host.agents.backend_failure import answer_of
 from grpo_host.agents.rendering import Renderer, make_renderer
 from grpo_host.agents.session import TokenSession
 from grpo_host.backends.threaded import ThreadedBackend
@@ -66,6 +67,11 @@ class OnDemandBackend(ThreadedBackend):
             raise CapabilityError(f"the backend {type(inner).__name__} can neither chat nor speak token ids")
         super().__init__(inner if Capability.CHAT in inner.capabilities else ChatThroughTokens(inner))
         self.capabilities = self.capabilities & _CHATTING
+
+    async def chat(
+        self, messages: Sequence[Message], sampling: Sampling, tools: Sequence[ToolSchema] = ()
+    ) -> ChatReply:
+        return await answer_of(self.inner, "chat", super().chat(messages, sampling, tools), ChatReply)
 
     async def _call(self, ask: Callable[[], Awaitable[T]]) -> T:
         await self.start()

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 
 import grpo_sdk
+from grpo_host.agents.backend_failure import failed_call
 from grpo_sdk.messages import whole_text
 
 logger = logging.getLogger("grpo_host.plugins")
@@ -86,10 +87,12 @@ def cause(problem: BaseException) -> str:
 def described(problem: BaseException, most: int = 1800) -> str:
     """``KeyError: 'n' (my_package/plugin.py:215)``: what was raised, and the plugin's line that led to it.
 
-    A text of more than ``most`` characters is cut.
+    What came out of a backend begins with its name. A text of more than ``most`` characters is cut.
     """
+    backend, problem = failed_call(problem) or ("", problem)
     place = plugin_line(problem)
-    return f"{cause(problem)[:most]}{f' ({place})' if place else ''}"
+    named = f"{backend}: {cause(problem)}" if backend else cause(problem)
+    return f"{named[:most]}{f' ({place})' if place else ''}"
 
 
 def plugin_line(problem: BaseException) -> str:

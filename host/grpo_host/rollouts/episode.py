@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from grpo_host.agents.agent import TurnLimitError, TurnTimeoutError
-from grpo_host.agents.backend_failure import failed_call
 from grpo_host.agents.tracing import begin_recording
 from grpo_host.plugins.failures import PluginFailure, blamed, described, log_once, pass_interrupts
 from grpo_host.rollouts.asking import ASKING_FOR
@@ -160,9 +159,8 @@ async def run_episode(
     except PluginFailure as problem:
         error = str(problem)
     except Exception as problem:
-        place, raised = failed_call(problem) or ("", problem)
-        error = f"{place}: {described(raised)}" if place else described(raised)
-        log_once(place or "an episode", f"an episode failed: {error}", raised)
+        error = described(problem)
+        log_once("an episode", f"an episode failed: {error}", problem)
     finally:
         recorded.over = True
         if environment is not None:

@@ -64,7 +64,8 @@ def run(code: str, names: dict[str, object], file: str) -> int:
         return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
     except BaseException as problem:
         trace = problem.__traceback__
-        while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
+        ours = (__file__, ast.__file__)
+        while trace is not None and trace.tb_frame.f_code.co_filename in ours:
             trace = trace.tb_next  # its own lines come first, and are no help
         traceback.print_exception(type(problem), problem, trace)
         return 1

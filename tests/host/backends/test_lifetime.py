@@ -65,12 +65,12 @@ def play(tmp_path, monkeypatch, capsys, caplog):
     (tmp_path / "my.py").write_text(FILE)
     (tmp_path / "rows.jsonl").write_text('{"prompt": "2 + 2?"}\n' * 2)
 
-    def play(name):
+    def play(name, agent="agent.yaml", episodes=2):
         (tmp_path / "agent.yaml").write_text(
             f"{{name: a, model: none, backend: './my.py:{name}', rewards: [length], "
             "environment: {name: dataset, options: {path: rows.jsonl, held_out_share: 0.0}}}\n"
         )
-        status = main(["rollout", "agent.yaml", "--episodes", "2", "--out", "played.jsonl"])
+        status = main(["rollout", agent, "--episodes", str(episodes), "--out", "played.jsonl"])
         played = tmp_path / "played.jsonl"
         lines = played.read_text().splitlines() if played.exists() else []
         return status, capsys.readouterr().err + caplog.text, [json.loads(line) for line in lines]
@@ -115,3 +115,14 @@ def test_an_episode_whose_backend_raises_or_answers_in_a_wrong_shape_fails_alone
     _, _, played = play(name)
     assert [item["status"] for item in played] == ["failed"] * 2
     assert played[0]["error"].startswith(f'backend "{name}": chat(): {said}')
+
+
+def test_what_a_judge_or_a_simulated_user_gets_wrong_is_its_own(play, tmp_path):
+    (tmp_path / "user.yaml").write_text(
+        "{name: a, model: none, backend: scripted, rewards: [length], environment: {name: prompts, options: "
+        "{prompts: [Hi.], held_out: [Ho.], user: {name: './my.py:GivesText', model: none}}}}\n"
+    )
+    _, _, played = play("Fine", agent="user.yaml", episodes=1)
+    assert played[0]["error"].startswith(
+        'environment "prompts": step(): backend "GivesText": chat(): TypeError: it must return a ChatReply, not'
+    )

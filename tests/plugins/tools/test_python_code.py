@@ -88,6 +88,12 @@ def test_an_error_has_the_programs_own_traceback_alone():
     assert text.endswith("ZeroDivisionError: division by zero\n[exit code 1]")
 
 
+def test_a_program_that_cannot_be_read_is_shown_its_own_line_alone():
+    [text] = answers("x = 1\ndef f(:")
+    assert "ast.py" not in text
+    assert text.startswith('Error: File "<code>", line 2\n    def f(:')
+
+
 def test_an_exit_code_is_an_error():
     assert answers("import sys; sys.exit(3)") == ["Error: [exit code 3]"]
 
