@@ -24,6 +24,8 @@ BENCHES = {
     "bridges": "whether bridged environments score as the libraries' own code does (five minutes; make bridges)",
     "rollouts": "trajectories/s of vllm, transformers and TRL's own loop (five minutes)",
     "replicas": "two real vllm serve, one of which is killed in the middle (five minutes)",
+    "ahead": "trainings that sample ahead on two real vllm serve, with kills and Ctrl-C (ten minutes)",
+    "scaling": "what our side costs an episode with many replicas and ranks (a minute)",
     "grpo_step": "a GRPO step of support_desk against a plain TRL script (ten minutes)",
     "visible_update": "how much of a small LoRA update bfloat16 shows (three minutes)",
     "serving": "what serving adds to a model that answers at once, beside LiteLLM's proxy (a minute)",

@@ -94,8 +94,8 @@ class Seen:
     seconds: float = 0.0
 
 
-def tiny_model(path: Path) -> Path:
-    """A random Llama of two layers with the embedded model's tokenizer."""
+def tiny_model(path: Path, **sizes: int) -> Path:
+    """A random Llama of two layers, or of other ``sizes``, with the embedded model's tokenizer."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -110,7 +110,7 @@ def tiny_model(path: Path) -> Path:
     config = AutoConfig.from_pretrained(whole)
     small = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
     small |= {"num_key_value_heads": 1, "head_dim": 16}
-    config.update({**small, "initializer_range": 0.2, "layer_types": None})
+    config.update({**small, **sizes, "initializer_range": 0.2, "layer_types": None})
     torch.manual_seed(0)
     AutoModelForCausalLM.from_config(config, dtype=torch.float32).save_pretrained(path)
     return path

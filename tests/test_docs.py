@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 from pathlib import Path
@@ -98,3 +99,53 @@ def test_make_lists_every_target_that_the_readme_names() -> None:
     listed = subprocess.run(["make", "-C", str(ROOT)], capture_output=True, text=True, check=True).stdout
     for target in ("run", "test", "check", "bench", "docs", "format", "install"):
         assert f"make {target}" in listed
+
+
+def test_the_page_on_scaling_says_what_the_benchmarks_say_and_what_follows_from_it() -> None:
+    results = json.loads((ROOT / "bench" / "results.json").read_text())
+
+    def measured(bench: str, name: str) -> float:
+        (value,) = (row["value"] for row in results[bench]["rows"] if row["name"].startswith(name))
+        return float(value)
+
+    own = measured("scaling", "of them not those that its group begins with")
+    tokens = own + (measured("scaling", "tokens of an episode") - own) / 8
+    token = measured("grpo_step", "ours:") / (32 * (93 + 46 / 8))
+    sampling, training = 1 / measured("rollouts", "rollout engine on `vllm`, against TRL"), token * tokens
+    turn, giving, writing = (
+        measured("scaling", f"CPU of {what}") for what in ("a turn", "giving", "writing a trajectory")
+    )
+    given, written = (measured("scaling", f"a trajectory as {how}") for how in ("ranks give it", "it is"))
+    figures = [
+        (r"([\d.]+) s an episode on one engine", sampling),
+        (r"training pass \| ([\d.]+) s an episode", training),
+        (r"so ([\d.]+) ms a token; an episode here has (\d+)", 1000 * token, tokens),
+        (r"reply \| ([\d.]+) ms of CPU", turn),
+        (r"other ranks \(([\d.]+) kB\) \| ([\d.]+) ms", given, giving),
+        (r"writing a trajectory \(([\d.]+) kB of JSON\) \| ([\d.]+) ms", written, writing),
+        (r"\| 10² \| R = 1, P = 1: (\d+) s, (\d+) s", 100 * sampling, 100 * training),
+        (
+            r"turns \((\d+) s; (\d+) s with R = 4",
+            100 * (sampling + training),
+            100 * (sampling / 4 + training),
+        ),
+        (r"\| ([\d.]+) s of CPU \|", 100 * 4 * turn / 1000),
+        (r"\| 10⁴ \| R = 1, P = 1: (\d+) min, (\d+) min", 1e4 * sampling / 60, 1e4 * training / 60),
+        (r"R = 100, P = 200: (\d+) s, (\d+) s", 100 * sampling, 50 * training),
+        (r"takes in (\d+) MB in ([\d.]+) s", 10 * given, 10 * giving),
+        (r"rank 0 writes for ([\d.]+) s", 10 * writing),
+        (r"\| 10⁶ \| R = 1, P = 1: (\d+) h, (\d+) h", 1e6 * sampling / 3600, 1e6 * training / 3600),
+        (r"R = 10,000, P = 20,000: (\d+) s, (\d+) s", 100 * sampling, 50 * training),
+        (r"all trajectories, ([\d.]+) GB in (\d+) s", given, 1000 * giving),
+        (r"also writes ([\d.]+) GB in (\d+) s", written, 1000 * writing),
+        (r"keeps ([\d.]+) ranks busy", training / sampling),
+        (r"asks for about ([\d,]+) turns a second", 1000 / turn),
+        (r"replica answers here \((\d+) a second\)", 4 / sampling),
+        (r"sampling from ([\d,]+) episodes a step on", 100 * sampling / ((giving + writing) / 1000)),
+    ]
+    page = (ROOT / "docs" / "scaling.md").read_text()
+    for pattern, *values in figures:
+        found = re.search(pattern, page)
+        assert found, pattern
+        said = [float(text.replace(",", "")) for text in found.groups()]
+        assert said == pytest.approx(values, rel=0.1), pattern

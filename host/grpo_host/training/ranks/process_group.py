@@ -14,6 +14,7 @@ import sys
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, TypeVar
 
 from grpo_host.training.ranks.restarts import remembered_launch
@@ -23,6 +24,8 @@ T = TypeVar("T")
 
 LAUNCHED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 """What a launcher sets."""
+WAIT = timedelta(minutes=30)
+"""How long ranks wait for one that is behind; then it counts as stuck, and all end."""
 STOP_SECONDS = 600
 """How long ranks that were asked to stop may take to end their step and save it."""
 EXPECTED = (2, 129, 130, 143)
@@ -44,13 +47,23 @@ class Ranks:
         return self.rank == 0
 
     def gather(self, items: Sequence[T]) -> list[T]:
-        """The items of all ranks, in the order of the ranks, on every rank."""
+        """The items of all ranks, in the order of the ranks, on every rank.
+
+        Raises ``RuntimeError`` if one of them has died, or does not come within ``WAIT``.
+        """
         if self.size == 1:
             return list(items)
         import torch.distributed as dist
 
         everyone: list[Any] = [None] * self.size
-        dist.all_gather_object(everyone, list(items), group=self.group)
+        try:
+            dist.all_gather_object(everyone, list(items), group=self.group)
+        except RuntimeError as problem:  # no error to mend: elastic may start all again
+            raise RuntimeError(
+                f"rank {self.rank} of {self.size} does not hear from the others: one has died (why stands "
+                f"in its own words), or is stuck or {WAIT.total_seconds() / 60:g} minutes behind: "
+                f"{str(problem).partition('. This is')[0]}"
+            ) from None
         return [item for part in everyone for item in part]
 
     def broadcast(self, value: T) -> T:
@@ -141,8 +154,8 @@ def join_ranks(wanted: int = 1) -> Ranks:
         # would find the addresses of those before.
         store, rank, _ = next(dist.rendezvous("env://"))
         store = dist.PrefixStore(f"start-{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
-        dist.init_process_group(backend, store=store, rank=rank, world_size=size)
-    return Ranks(dist.get_rank(), size, dist.new_group(backend="gloo"))
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=WAIT)
+    return Ranks(dist.get_rank(), size, dist.new_group(backend="gloo", timeout=WAIT))
 
 
 def leave_ranks(ranks: Ranks) -> None:

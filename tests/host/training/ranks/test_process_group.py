@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -148,6 +149,34 @@ def test_torchruns_number_of_ranks_is_known(launched):
     assert launched_ranks() == 4
     with pytest.raises(ConfigError, match=r"training\.world_size is 2, and 4 processes were started"):
         join_ranks(2)
+
+
+@pytest.mark.model
+@pytest.mark.parametrize("how", ["time.sleep(20)", "os.kill(os.getpid(), 9)"], ids=["stuck", "killed"])
+def test_a_rank_that_does_not_come_is_noticed_by_the_others(tmp_path, how):
+    pytest.importorskip("torch")
+    code = (
+        "import datetime, os, sys, time; from grpo_host.training.ranks import process_group as group; "
+        "group.WAIT = datetime.timedelta(seconds=2); ranks = group.join_ranks(); assert ranks.any(True);"
+        f"{how} if ranks.rank else ranks.gather([1])"
+    )
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, cwd=tmp_path,
+            env={**os.environ, **LAUNCHED, "WORLD_SIZE": "2", "RANK": rank, "LOCAL_RANK": rank, "MASTER_PORT": port},
+        )
+        for rank in "01"
+    ]  # fmt: skip
+    try:
+        said = ranks[0].communicate(timeout=60)[1]
+    finally:
+        ranks[1].kill()
+        ranks[1].communicate()
+    assert "RuntimeError: rank 0 of 2 does not hear from the others: one has died" in said
+    assert ranks[0].returncode == 1
 
 
 def test_only_rank_0_is_the_main_one():
