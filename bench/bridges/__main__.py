@@ -37,10 +37,10 @@ def measure(names: list[str]) -> Report:
                 found = compare(Path(directory, "run"))
             same = sum(found.ours[task] == facts for task, facts in found.theirs.items())
             count = len(found.theirs)
-            rows.append(Row(f"{title}: same verdict", same / count, f"of {count}", target=Target("≥", 1.0)))
+            rows.append(Row(f"{title}: same verdict", same, f"of {count}", target=Target("≥", count)))
             for key in next(iter(found.theirs.values())):
-                share = sum(facts[key] for facts in found.theirs.values()) / count
-                rows.append(Row(f"{title}: {key}", share, f"of {count}"))
+                total = sum(facts[key] for facts in found.theirs.values())
+                rows.append(Row(f"{title}: {key}", total, f"of {count}"))
     return Report(
         "Bridges",
         "`grpo-host eval` on environments of others with a scripted policy that solves some tasks, spoils some "
