@@ -2,16 +2,39 @@
 
 from __future__ import annotations
 
+import inspect
 import json
-from collections.abc import Mapping
-from typing import Any, NoReturn
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn, TypeVar, cast
 from unittest import SkipTest
+
+T = TypeVar("T")
 
 
 def require(condition: object, message: str) -> None:
     """Fail the test with ``message`` unless ``condition`` holds."""
     if not condition:
         raise AssertionError(message)
+
+
+async def given(value: Any, method: str, kind: type[T]) -> T:
+    """What ``value``, the coroutine of a plugin's ``method``, gives. Fails if it is none, or gives another
+    kind."""
+    require(inspect.isawaitable(value), f'{method}() is a plain function: write "async def {method}"')
+    found = await value
+    wanted = (
+        "nothing" if kind is type(None) else f"{'an' if kind.__name__[0] in 'AEIO' else 'a'} {kind.__name__}"
+    )
+    require(isinstance(found, kind), f"{method}() must return {wanted}, not {type(found).__name__}")
+    return cast("T", found)
+
+
+def close_plainly(close: Callable[[], Any]) -> None:
+    """Call a reward's ``close`` as the host does. Fails if it is a coroutine."""
+    closed = close()
+    if inspect.iscoroutine(closed):
+        closed.close()
+        raise AssertionError('close() is a coroutine, for which nobody waits: write "def close"')
 
 
 def skip(reason: str) -> NoReturn:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextlib
 import contextvars
 import functools
 import inspect
@@ -14,7 +15,9 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 from unittest import SkipTest
 
+from grpo_sdk import deadline
 from grpo_sdk.blocking import call_blocking, settled
+from grpo_sdk.deadline import Deadline, Leavable
 from grpo_sdk.testing.checks import require
 
 T = TypeVar("T")
@@ -69,6 +72,20 @@ class Contract:
             False,
             f"{who} blocked the event loop for {longest:.2f} s, and with it every other episode: await what "
             "takes time, or give it to grpo_sdk.blocking.call_blocking",
+        )
+
+    def require_cancellable(self, work: Callable[[], Awaitable[Any]], who: str) -> None:
+        """Fail if the coroutine that ``work`` makes goes on after its time limit."""
+
+        async def limited() -> float:
+            began = time.perf_counter()
+            with contextlib.suppress(TimeoutError), Deadline(0.01):
+                await Leavable(work())
+            return time.perf_counter() - began
+
+        require(
+            self.run(limited()) < deadline.GRACE_SECONDS,
+            f"{who} catches its cancellation and goes on: no time limit ends it before it is left by force",
         )
 
 

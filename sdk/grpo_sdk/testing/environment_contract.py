@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from grpo_sdk.blocking import settled
 from grpo_sdk.messages import Message, ToolSchema, assistant
-from grpo_sdk.testing.checks import require, require_description, require_json, skip
+from grpo_sdk.testing.checks import given, require, require_description, require_json, skip
 from grpo_sdk.testing.episode_contract import EpisodeContract
 from grpo_sdk.toolbox import Toolbox
+from grpo_sdk.tools import ToolLike
 from grpo_sdk.trajectory import Task
 
 
@@ -73,7 +74,7 @@ class EnvironmentContract(EpisodeContract):
             environment = self.make()
             found = set()
             for task in self.make().tasks(split):
-                observation = await environment.reset(task, seed=0)
+                observation = await self.begin(environment, task, seed=0)
                 found.add("\n".join(message["content"] for message in observation.messages))
             await environment.close()
             return found
@@ -97,7 +98,7 @@ class EnvironmentContract(EpisodeContract):
         async def begin(task: Task) -> list[Message]:
             environment = self.make()
             try:
-                return (await environment.reset(task, seed=1)).messages
+                return (await self.begin(environment, task, seed=1)).messages
             finally:
                 await environment.close()
 
@@ -133,7 +134,7 @@ class EnvironmentContract(EpisodeContract):
         async def read(task: Task) -> list[dict[str, Any]]:
             environment = self.make()
             found = [environment.outcome()]
-            await environment.reset(task, seed=1)
+            await self.begin(environment, task, seed=1)
             found.append(environment.outcome())
             await environment.step(assistant(""))
             found.append(environment.outcome())
@@ -145,13 +146,18 @@ class EnvironmentContract(EpisodeContract):
             require(facts.get("success") is not True, "an episode of one empty message is a success")
 
     def test_its_tools_are_ready_to_use(self) -> None:
-        """Fix: return functions with type hints and a docstring, or ``BaseTool``s; names must differ."""
+        """Fix: return a list of functions with type hints and a docstring, or of ``BaseTool``s; names must
+        differ."""
 
         async def tools(task: Task) -> Toolbox:
             environment = self.make()
-            await environment.reset(task, seed=1)
+            await self.begin(environment, task, seed=1)
             try:
-                return Toolbox(await settled(environment.tools()))
+                made: object = await settled(environment.tools())
+                require(
+                    isinstance(made, Sequence), f"tools() is no list but of the class {type(made).__name__}"
+                )
+                return Toolbox(cast("Sequence[ToolLike]", made))
             finally:
                 await environment.close()
 
@@ -164,7 +170,7 @@ class EnvironmentContract(EpisodeContract):
 
         async def schemas(task: Task) -> tuple[list[ToolSchema], list[ToolSchema]]:
             environment, serving = self.make(), self.make()
-            await environment.reset(task, seed=1)
+            await self.begin(environment, task, seed=1)
             try:
                 own = Toolbox(await settled(environment.tools()))
                 return own.schemas, Toolbox(serving.serving_tools()).schemas
@@ -184,8 +190,8 @@ class EnvironmentContract(EpisodeContract):
 
         async def close() -> None:
             environment = self.make()
-            await environment.close()
-            await environment.close()
+            await given(environment.close(), "close", object)
+            await given(environment.close(), "close", object)
 
         self.run(close())
 

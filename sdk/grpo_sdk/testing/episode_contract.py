@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import asdict
 from typing import Any, ClassVar
 
-from grpo_sdk.environment import HELD_OUT, TRAIN, Environment, StepResult
+from grpo_sdk.environment import HELD_OUT, TRAIN, Environment, Observation, StepResult
 from grpo_sdk.messages import assistant
-from grpo_sdk.testing.checks import require
+from grpo_sdk.testing.checks import given, require
 from grpo_sdk.testing.contract import Contract, timed
 from grpo_sdk.testing.other_process import ask_in_another_process
 from grpo_sdk.testing.surroundings import Held, seeded_generators
@@ -39,14 +40,22 @@ class EpisodeContract(Contract):
         """Make a new instance of the environment under test."""
         raise NotImplementedError(f"{type(self).__name__} needs def make(self) returning the environment")
 
+    async def begin(self, environment: Environment, task: Task, *, seed: int) -> Observation:
+        """Begin ``task``: what is observed first."""
+        return await given(environment.reset(task, seed=seed), "reset", Observation)
+
     async def play(self, environment: Environment, task: Task, *, seed: int, first: int = 0) -> list[Any]:
         """Play ``task`` to its end with the words of ``says`` from ``first`` on; all that was observed."""
-        observation = await environment.reset(task, seed=seed)
+        observation = await self.begin(environment, task, seed=seed)
         seen: list[Any] = [observation.messages]
         for number in range(self.max_steps):
             await asyncio.sleep(0)  # the others' turn: a model answers between two steps
             action = assistant(self.says[(first + number) % len(self.says)])
-            result = await environment.step(action)
+            result = await given(environment.step(action), "step", StepResult)
+            require(
+                result.reward is None or math.isfinite(result.reward),
+                f"the reward of a step is {result.reward}: a finite number, or None",
+            )
             seen.append(asdict(result))
             if result.done:
                 return seen

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from grpo_sdk.backend import Backend, Capability, ChatReply, Sampling, TokenReply
+from grpo_sdk.backend import Backend, Capability, ChatReply, ModelSpec, Sampling, TokenReply
 from grpo_sdk.messages import Message, user
-from grpo_sdk.testing.checks import require, skip
+from grpo_sdk.testing.checks import given, require, skip
 from grpo_sdk.testing.contract import Contract, run
 
 if TYPE_CHECKING:
@@ -56,7 +56,9 @@ class StartedBackend(Contract):
         cls = type(self)
         if cls._started is None:
             made = self.make()
-            self.run(made.start())
+            forgot = not isinstance(getattr(made, "model", None), ModelSpec)
+            require(not forgot, "its __init__ does not call super().__init__(model)")
+            self.run(given(made.start(), "start", object))
             cls._started = made
         return cls._started
 
@@ -74,6 +76,8 @@ class StartedBackend(Contract):
 
     def check_tokens(self, reply: TokenReply, sampling: Sampling) -> None:
         """Fail unless ``reply`` is what ``generate`` promises."""
+        is_reply = isinstance(reply, TokenReply)
+        require(is_reply, f"generate() must return a TokenReply, not {type(reply).__name__}")
         require(reply.ids, "no id was sampled; sample at least the end token")
         require(
             all(type(i) is int and i >= 0 for i in reply.ids), f"ids are no plain ints: {reply.ids!r:.200}"
@@ -94,6 +98,7 @@ class StartedBackend(Contract):
 
 def check_reply(reply: ChatReply) -> None:
     """Fail unless ``reply`` is what ``chat`` promises."""
+    require(isinstance(reply, ChatReply), f"chat() must return a ChatReply, not {type(reply).__name__}")
     message = reply.message
     require(message["role"] == "assistant", f"the reply's role is {message['role']!r}")
     require(isinstance(message["content"], str), "the reply's content is no string; use '' for nothing")

@@ -69,6 +69,31 @@ class Generates(Guess):
         return (task for task in super().tasks(split))
 
 
+class PlainReset(Guess):
+    def reset(self, task: Task, *, seed: int) -> Any:
+        return Observation([user("Guess.")])
+
+
+class Gymnasium(Guess):
+    async def reset(self, task: Task, *, seed: int) -> Any:
+        return (await super().reset(task, seed=seed)), {}
+
+
+class SaysText(Guess):
+    async def step(self, action: Any) -> Any:
+        return "done"
+
+
+class NoNumber(Guess):
+    async def step(self, action: Any) -> StepResult:
+        return StepResult(done=True, reward=float("nan"))
+
+
+class GeneratesTools(Guess):
+    def tools(self) -> Any:
+        return (tool for tool in ())
+
+
 class Blocking(Guess):
     async def step(self, action: Any) -> StepResult:
         time.sleep(0.04)  # noqa: ASYNC251
@@ -123,6 +148,11 @@ def cleared() -> Any:
         (ClassState, "test_episodes_side_by_side_do_not_disturb_each_other", "is another beside others"),
         (Seeding, "test_global_random_generators_are_not_seeded", "the global generator of random"),
         (Generates, "test_tasks_are_a_list", "tasks('train') is no list but of the class generator"),
+        (PlainReset, "test_every_episode_ends_with_facts", 'reset() is a plain function: write "async def'),
+        (Gymnasium, "test_an_episode_begins_with_the_users_words", "must return an Observation, not tuple"),
+        (SaysText, "test_every_episode_ends_with_facts", "step() must return a StepResult, not str"),
+        (NoNumber, "test_every_episode_ends_with_facts", "the reward of a step is nan"),
+        (GeneratesTools, "test_its_tools_are_ready_to_use", "tools() is no list but of the class generator"),
         (Blocking, "test_the_event_loop_is_not_blocked", "reset() or step() blocked the event loop"),
         (
             LeavesFiles,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import time
 from typing import Any, ClassVar
@@ -55,7 +56,20 @@ class Polluting(LengthReward):
         return super().score(trajectory)
 
 
+class Stubborn(LengthReward):
+    async def score(self, trajectory: Any) -> Any:
+        while True:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(5)
+
+
+class ClosesLater(LengthReward):
+    async def close(self) -> None: ...  # type: ignore[override]
+
+
 MISTAKES = [
+    (Stubborn, "test_a_time_limit_ends_it", "score() catches its cancellation and goes on"),
+    (ClosesLater, "test_close_may_be_called_twice", 'nobody waits: write "def close"'),
     (ById, "test_trajectories_of_one_id_are_scored_each_on_its_own", "remembered by the trajectory's id"),
     (Seeding, "test_global_random_generators_are_not_seeded", "seeds the global generator of random"),
     (Blocking, "test_the_event_loop_is_not_blocked", "score() blocked the event loop for 0."),
@@ -65,7 +79,11 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize(("mistake", "test", "message"), MISTAKES)
-def test_each_mistake_is_named_with_its_mending(mistake: type[Reward], test: str, message: str) -> None:
+def test_each_mistake_is_named_with_its_mending(
+    mistake: type[Reward], test: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("grpo_sdk.deadline.GRACE_SECONDS", 0.05)
+
     class Contract(RewardContract):
         blocking_seconds = 0.02
 

@@ -94,6 +94,19 @@ class Blocking(Parrot):
         return await super().chat(messages, sampling, tools)
 
 
+class NoSuper(Parrot):
+    def __init__(self) -> None: ...
+
+
+class PlainStart(Parrot):
+    def start(self) -> Any: ...
+
+
+class SaysText(Parrot):
+    async def chat(self, messages: Any, sampling: Sampling, tools: Any = ()) -> Any:
+        return "Hi."
+
+
 class Tokens(TokenBackend):
     def __init__(self) -> None:
         super().__init__(ModelSpec("tokens"))
@@ -131,6 +144,9 @@ class AppendsToPrompt(Tokens):
         (FailsBesideCancelled, "test_a_cancelled_call_leaves_the_backend_usable", "as others were cancelled"),
         (AddsSystemMessage, "test_what_is_asked_is_not_changed", "chat() changed messages: [{'role'"),
         (AppendsToPrompt, "test_what_is_asked_is_not_changed", "generate() changed the prompt from ["),
+        (NoSuper, "test_capabilities_go_together", "its __init__ does not call super().__init__(model)"),
+        (PlainStart, "test_capabilities_go_together", 'start() is a plain function: write "async def start"'),
+        (SaysText, "test_chat_answers_with_a_message", "chat() must return a ChatReply, not str"),
         (Blocking, "test_the_event_loop_is_not_blocked", "chat() blocked the event loop for 0."),
     ],
 )
