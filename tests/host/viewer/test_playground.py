@@ -142,6 +142,22 @@ def test_one_s_conversations_are_listed_by_their_first_words_and_deleted(opened)
     expect(rows).to_have_count(1)
 
 
+def test_a_lane_that_is_closed_leaves_the_others_conversation_and_a_new_one_waits(opened):
+    ask(opened, "hello")
+    lanes = opened.locator(".lane")
+    expect(opened.get_by_text("You said: hello")).to_have_count(2)
+    kept = lanes.nth(1).get_by_role("combobox").input_value()
+    lanes.nth(0).get_by_role("button", name="Close").click()
+    expect(lanes).to_have_count(1)
+    assert lanes.get_by_role("combobox").input_value() == kept
+    expect(lanes.get_by_text("You said: hello")).to_be_visible()
+    opened.get_by_role("button", name="Add a model").click()
+    expect(lanes).to_have_count(2)
+    ask(opened, "again")
+    expect(opened.get_by_text("You said: again")).to_have_count(2)
+    expect(opened.get_by_text("You said: hello")).to_have_count(1)
+
+
 @pytest.mark.parametrize("width", [1280, 390])
 def test_docs_run_their_example_with_a_key(page, served, width):
     address, token = served

@@ -268,6 +268,11 @@ def test_tokens_are_coloured_by_what_one_chooses_and_read_by_the_arrow_keys(open
     expect(page.locator(".block h4")).to_have_text(["1 · system", "2 · user", "3 · assistant"])
 
 
+def test_the_versions_that_sampled_are_those_of_what_was_sampled(opened):
+    page = opened(f"#/run/{GOOD}/trajectory/1%2Ft-1%2F0?view=tokens&colour=version")
+    expect(page.locator(".scale li")).to_have_text(["version 3"])
+
+
 def test_a_group_stands_side_by_side_the_best_first(opened):
     page = opened(f"#/run/{GOOD}/groups?step=3")
     page.get_by_role("link", name=re.compile("t-1")).click()

@@ -29,6 +29,7 @@ export const size = (bytes) => {
 
 export const duration = (seconds) => {
   if (typeof seconds !== "number") return MISSING;
+  if (seconds > 0 && seconds < 0.05) return "< 0.1 s";
   if (seconds < 10) return `${seconds.toFixed(1)} s`;
   if (seconds < 90) return `${Math.round(seconds)} s`;
   if (seconds < 5400) return `${Math.round(seconds / 60)} min`;

@@ -21,13 +21,15 @@ const Talk = ({ model, all, choose, drop, said, settings, busy }) => {
   const [cut, setCut] = useState(false);
   const [problem, setProblem] = useState(null);
   const running = useRef();
+  const heard = useRef(said.number); // a model that comes later answers what is said from then on
   useEffect(() => () => running.current?.abort(), []);
   useEffect(() => {
     running.current?.abort();
     setTalk(NOTHING); setNow(null); setProblem(null); setCut(false);
   }, [model, said.begun]);
   useEffect(() => {
-    if (!said.text) return;
+    if (said.number === heard.current) return;
+    heard.current = said.number;
     const abort = new AbortController();
     running.current = abort;
     setProblem(null); setCut(false); setNow(""); busy(true);
@@ -75,7 +77,7 @@ export const Playground = ({ values }) => {
     const set = (models) => replace(["playground"], { ...values, models: models.join(",") });
     const settings = { temperature: Number(values.temperature ?? 0), ...(values.most ? { max_tokens: Number(values.most) } : {}) };
     const busy = (on) => setWorking((count) => Math.max(0, count + (on ? 1 : -1)));
-    return html`<h2 class="unseen">Answers</h2><div class="lanes talks">${shown.map((model, index) => html`<${Talk} key=${index} model=${model} all=${all} said=${said} settings=${settings} busy=${busy}
+    return html`<h2 class="unseen">Answers</h2><div class="lanes talks">${shown.map((model, index) => html`<${Talk} key=${`${model} ${shown.slice(0, index).filter((one) => one === model).length}`} model=${model} all=${all} said=${said} settings=${settings} busy=${busy}
         choose=${(id) => set(shown.map((one, place) => (place === index ? id : one)))}
         drop=${shown.length > 1 ? () => set(shown.filter((_, place) => place !== index)) : null} />`)}</div>
       <form class="say" onSubmit=${send}>

@@ -19,7 +19,7 @@ const messagesOf = (sequence) => {
 
 const Legend = ({ scale, sequences }) => {
   const { palette, legend, about, step } = SCALES[scale];
-  const versions = legend ? [] : [...new Set(sequences.flatMap((one) => one.policy_version.filter((value) => value >= 0)))].sort((a, b) => a - b);
+  const versions = legend ? [] : [...new Set(sequences.flatMap((one) => one.policy_version.filter((value) => typeof value === "number" && value >= 0)))].sort((a, b) => a - b);
   const shown = legend ?? versions.map((value) => [step(value), `version ${value}`]);
   return html`<div class="scale"><span>${about}</span><ul>${shown.map(([place, text]) =>
     html`<li><i class=${`tok ${palette}-${place}`}></i>${text}</li>`)}</ul></div>`;
