@@ -66,14 +66,19 @@ class Named(Section):
         return {"name": value} if isinstance(value, str) else value
 
 
+def label_of(name: str) -> str:
+    """What reports call what agent.yaml names so: without the distribution or the file that it is from."""
+    reference = file_reference(name)
+    return reference[1] if reference else name.rpartition(":")[2]
+
+
 class PluginUse(Named):
     """A plugin's reward, tool, environment, backend or strategy, or a file's, with its options."""
 
     @property
     def label(self) -> str:
-        """What reports call it: its name, without the distribution or the file that it is from."""
-        reference = file_reference(self.name)
-        return reference[1] if reference else self.name.rpartition(":")[2]
+        """What reports call it."""
+        return label_of(self.name)
 
     options: dict[str, Any] = Field(default_factory=dict)
 

@@ -52,6 +52,8 @@ class RolloutMetrics:
     successes: list[bool] = field(default_factory=list)
     """Of the episodes whose environment says."""
     rewards: list[float] = field(default_factory=list)
+    reward_errors: int = 0
+    """Episodes for which a reward failed, so that they count for nothing."""
     answers: set[int] = field(default_factory=set)
     """Each task with what the policy said and called, once: its hash, since a long run has many."""
     repeated: float = 0.0
@@ -74,6 +76,7 @@ class RolloutMetrics:
         self.statuses[trajectory.status] += 1
         if trajectory.reward is not None:
             self.rewards.append(trajectory.reward)
+        self.reward_errors += any(record.error for record in trajectory.rewards.values())
         if "success" in trajectory.outcome:
             self.successes.append(bool(trajectory.outcome["success"]))
         self.repeated += sum(_repeated(message["content"]) for message in trajectory.policy_messages)
@@ -95,6 +98,7 @@ class RolloutMetrics:
             **{f"stop/{reason}": count for reason, count in sorted(self.stops.items())},
             "failed": self.statuses["failed"],
             "truncated": self.statuses["truncated"],
+            "reward_errors": self.reward_errors,
             "duplicates": 1 - len(self.answers) / max(1, self.episodes),
             "repetition": self.repeated / max(1, self.turns),
             **({"loop_lag_p99": self.loop_lag_p99} if self.loop_lag_p99 is not None else {}),

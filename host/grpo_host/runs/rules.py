@@ -36,6 +36,8 @@ TOOL_ERRORS = 0.3
 """More than this share of failed tool calls are too many."""
 FAILED = 0.2
 """The same of failed episodes."""
+REWARD_ERRORS = 0.05
+"""The same of episodes for which a reward failed: it leaves out what it cannot read, which is no chance."""
 DOMINATES = 0.95
 """A reward with more than this share of all rewards' spread decides alone."""
 DRIFT = 0.1
@@ -205,6 +207,13 @@ def _tool_errors(window: Window) -> Said | None:
     share = window.share("rollouts/tool_errors", "rollouts/tool_calls")
     if share is None or share <= TOOL_ERRORS:
         return None
+    if share == 1.0:
+        return Said(
+            "every tool call failed",
+            "Look at the error of one: a tool that never works is broken, or lacks what it needs (a service, "
+            "a key, a file, time: agent.limits.tool_seconds). If only the arguments are wrong, describe them "
+            "better or add demonstrations",
+        )
     return Said(
         f"{share:.0%} of the tool calls failed",
         "Look at trajectories with a tool error: if the calls are wrong, describe the arguments better or "
@@ -229,6 +238,17 @@ def _failed(window: Window) -> Said | None:
     return Said(
         f"{share:.0%} of the episodes failed and taught nothing",
         "Look at the trajectories with the status failed: each has the cause and its line in error",
+    )
+
+
+def _reward_errors(window: Window) -> Said | None:
+    share = window.share("rollouts/reward_errors", "rollouts/episodes")
+    if share is None or share <= REWARD_ERRORS:
+        return None
+    return Said(
+        f"a reward failed for {share:.0%} of the episodes, which then taught nothing",
+        "Look at the trajectories without a reward: each has the cause and its line. Mend the reward, or let "
+        "it give 0 to what it cannot read",
     )
 
 
@@ -428,8 +448,6 @@ AT_ONCE = (Rule("nonfinite", "error", ("grad_norm", "update/skipped_nonfinite"),
 """Rules that one step is enough for."""
 RULES = (
     Rule("cut", "warning", ("rollouts/cut",), _cut),
-    Rule("no_difference", "warning", ("frac_reward_zero_std",), _no_difference),
-    Rule("few_differ", "info", ("frac_reward_zero_std",), _few_differ),
     Rule("entropy", "warning", ("entropy",), _entropy),
     Rule("length", "warning", ("rollouts/tokens_per_turn",), _shorter),
     Rule("growth", "warning", ("rollouts/tokens_per_turn",), _longer),
@@ -437,7 +455,10 @@ RULES = (
     Rule("repetition", "warning", ("rollouts/repetition",), _repetition),
     Rule("tool_errors", "warning", ("rollouts/tool_errors", "rollouts/tool_calls"), _tool_errors),
     Rule("tool_use", "warning", ("rollouts/tool_calls",), _tool_use),
+    Rule("no_difference", "warning", ("frac_reward_zero_std",), _no_difference),
+    Rule("few_differ", "info", ("frac_reward_zero_std",), _few_differ),
     Rule("failed", "error", ("rollouts/failed",), _failed),
+    Rule("reward_errors", "error", ("rollouts/reward_errors",), _reward_errors),
     Rule(
         "drift",
         "warning",
@@ -456,7 +477,7 @@ RULES = (
     Rule("slower", "info", ("rollouts/tokens_per_second",), _slower),
     Rule("forks", "info", ("rollouts/forks",), _forks),
 )
-"""Rules that ``STEPS`` steps in a row are asked for."""
+"""Rules that ``STEPS`` steps in a row are asked for; what may be the cause of another stands before it."""
 
 
 def values(lines: Sequence[Line], name: str) -> list[float] | None:

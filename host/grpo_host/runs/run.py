@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import orjson
 
+from grpo_host.plugins.use import label_of
 from grpo_host.runs.diagnosis import Finding, diagnose
 from grpo_host.runs.directory import RunDirectory
 from grpo_host.utils.paths import expanded
@@ -141,11 +142,13 @@ class Run:
     def diagnosis(self) -> list[Finding]:
         """What goes wrong in it, the worst first."""
         weights = {
-            str(reward.get("as") or reward.get("name")): float(reward.get("weight", 1.0))
+            str(reward.get("as") or label_of(str(reward.get("name")))): float(reward.get("weight", 1.0))
             for reward in self.config.get("rewards") or ()
             if isinstance(reward, Mapping)
         }
-        return diagnose(self.metric_lines(), self.evaluations(), weights)
+        found = diagnose(self.metric_lines(), self.evaluations(), weights)
+        error = self.report.get("error") if self.state == "failed" else None
+        return [_ended(str(error), self._last_step()), *found] if error else found
 
     def size_bytes(self) -> int:
         """What its files take on the disk."""
@@ -250,6 +253,14 @@ def flat_settings(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
             yield from flat_settings(part, f"{name}[{index}]")
     else:
         yield name, value
+
+
+def _ended(error: str, step: int) -> Finding:
+    return Finding(
+        "ended", "error", step, step,
+        f"the run ended {f'after step {step}' if step else 'before its first step'} with {error.rstrip('.')}",
+        "Once that is mended, grpo-host run --resume goes on from the last checkpoint",
+    )  # fmt: skip
 
 
 def _evaluation(label: str, step: int | None, said: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@
 - ``api/runs/{id}/metrics?after=STEP``: ``{steps: [...], series: {name: [value or null]}}``
 - ``api/runs/{id}/events?after=STEP``: server-sent events ``metrics`` (new rows, as above), ``index``,
   ``state`` (``{state}``)
-- ``api/runs/{id}/trajectories?q=&step=&split=&status=&task=&tool_error=&success=&cut=&
+- ``api/runs/{id}/trajectories?q=&step=&split=&status=&task=&tool_error=&success=&scored=&cut=&
   min_reward=&max_reward=&order=&limit=&cursor=``: ``{total, next, trajectories: [{id, step, evaluation,
   split, environment, task, group, reward, advantage, success, status, turns, tokens, tool_calls,
   tool_errors, cut, snippet: [[text, is_match]]}]}``; ``step`` may name an evaluation: ``before``

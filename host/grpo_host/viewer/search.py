@@ -48,6 +48,8 @@ class Wanted(BaseModel):
     task: str | None = None
     tool_error: bool | None = None
     success: bool | None = None
+    scored: bool | None = None
+    """Whether it has a reward."""
     cut: bool | None = None
     """Whether a reply was cut at ``sampling.max_tokens``."""
     min_reward: float | None = None
@@ -129,6 +131,7 @@ def _conditions(wanted: Wanted) -> tuple[list[str], list[Any]]:
         ("t.success = ?", wanted.success),
         ("(t.tool_errors > 0) = ?", wanted.tool_error),
         ("(t.cut > 0) = ?", wanted.cut),
+        ("(t.reward IS NOT NULL) = ?", wanted.scored),
     ]
     asked = [(text, value) for text, value in tests if value is not None]
     return [text for text, _ in asked], [value for _, value in asked]

@@ -340,6 +340,16 @@ def test_what_is_sampled_depends_neither_on_concurrency_nor_on_order(fakes):
     assert sampled(1) == sampled(3) == sampled(32)
 
 
+def test_metrics_count_the_episodes_that_a_reward_failed_for(fakes):
+    def picky(trajectory):
+        if trajectory.sample == 1:
+            raise KeyError("answer")
+        return 1.0
+
+    _, metrics = run(engine(fakes, rewards=[picky]))
+    assert metrics.as_dict()["reward_errors"] == metrics.episodes - len(metrics.rewards) == 3
+
+
 def test_metrics_count_what_happened(fakes):
     def script(messages, tools):
         if messages[-1]["role"] == "user":

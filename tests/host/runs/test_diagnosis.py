@@ -102,6 +102,7 @@ PLANTED = {
     "tool_errors": [{"rollouts/tool_calls": 10, "rollouts/tool_errors": 4}],
     "tool_use": [{"rollouts/tool_calls": 2, "rollouts/tool_errors": 0}],
     "failed": [{"rollouts/episodes": 16, "rollouts/failed": 4}],
+    "reward_errors": [{"rollouts/episodes": 16, "rollouts/reward_errors": 2}],
     "drift": [
         {"sampling/sampling_logp_difference/mean": 0.2},
         {"sampling/importance_sampling_ratio/mean": 1.3},
@@ -122,6 +123,7 @@ HEALTHY = {
     "rewards/brief/std": 0.2,
     "rollouts/episodes": 16,
     "rollouts/failed": 0,
+    "rollouts/reward_errors": 0,
     "rollouts/forks": 0,
     "rollouts/duplicates": 0.1,
     "rollouts/repetition": 0.02,
@@ -148,6 +150,13 @@ def lines(bad=None, good=6, then=4):
         {"step": step, **HEALTHY, **(bad if bad and step > good else {})}
         for step in range(1, good + then + 1)
     ]
+
+
+def test_a_tool_that_never_works_stands_before_what_comes_of_it():
+    broken = {"rollouts/tool_errors": 16, "frac_reward_zero_std": 1.0, "reward": 0.0}
+    first, second, *_ = diagnose(lines(broken, good=0))
+    assert first.text == "every tool call failed"
+    assert second.rule == "no_difference"
 
 
 def test_every_rule_is_planted_here_or_above():

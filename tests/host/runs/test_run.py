@@ -30,6 +30,28 @@ def test_a_run_says_how_it_ended(directory, report, state) -> None:
     assert Run(directory.path).state == state
 
 
+def test_the_weights_of_rewards_from_files_and_plugins_are_known_to_the_diagnosis(directory) -> None:
+    directory.agent_yaml.write_text(
+        "name: shop\nrewards:\n- {name: /home/me/mine.py:right, weight: 5}\n- {name: 'other-dist:brief', weight: 1}\n"
+    )
+    for step in (1, 2, 3):
+        directory.append_metrics({"step": step, "rewards/right/std": 0.5, "rewards/brief/std": 0.01})
+    (found,) = Run(directory.path).diagnosis()
+    assert (found.rule, "the reward right alone decides" in found.text) == ("dominates", True)
+
+
+def test_what_ended_a_run_stands_first_in_its_diagnosis(directory) -> None:
+    for step in (1, 2, 3):
+        directory.append_metrics({"step": step, "rollouts/cut": 0.9})
+    directory.write_json(directory.report, {"error": "RunError: the disk is full. Make room"})
+    first, second = Run(directory.path).diagnosis()
+    assert first.text == "the run ended after step 3 with RunError: the disk is full. Make room"
+    assert (first.rule, first.severity, second.rule) == ("ended", "error", "cut")
+    directory.acquire()  # it goes on
+    assert [found.rule for found in Run(directory.path).diagnosis()] == ["cut"]
+    directory.release()
+
+
 def test_a_run_that_is_looked_at_can_be_held_at_the_same_time(directory) -> None:
     run = Run(directory.path)
     assert run.state == "stopped"

@@ -148,6 +148,25 @@ def test_a_diagnosis_says_since_when_and_leads_to_the_replies_that_show_it(opene
     expect(page.locator(".message .warn")).to_have_text("cut off")
 
 
+def test_a_run_that_failed_says_why_and_leads_to_what_was_not_scored(opened, served, write_run, episode):
+    directory = write_run(served[1].path.parents[1], "20261128-140000-eeee", name="failing")
+    try:
+        directory.append_metrics({**_metrics(1), "reward": None})
+        directory.append_trajectory(episode("1", "t-1", 0, reward=None, said="Unscored."))
+        directory.append_trajectory(episode("1", "t-1", 1))
+        directory.write_json(directory.report, {"error": "RunError: no episode has a reward"})
+        page = opened("#/run/20261128-140000-eeee")
+        fault = page.locator(".diagnosis li").first
+        expect(fault).to_contain_text("The run ended after step 1 with RunError: no episode has a reward")
+        fault.get_by_role("link", name="the last trajectories").click()
+        expect(page.get_by_text("2 trajectories")).to_be_visible()
+        page.get_by_label("Scored").select_option("no reward")
+        expect(page.get_by_text("1 trajectory")).to_be_visible()
+        expect(page.locator(".found")).to_contain_text("Unscored.")
+    finally:
+        shutil.rmtree(directory.path)
+
+
 def test_a_step_that_ends_is_drawn_without_a_reload(opened, served):
     _, growing = served
     growing.acquire()  # so that it counts as running

@@ -8,7 +8,7 @@ import { Loaded, Problem, Reward, RunTabs, Success } from "../parts/common.js";
 const AFTER_TYPING = 250;
 const AGAIN = 2000;
 const LATER = 10000;
-const ASKED = ["q", "step", "split", "status", "success", "task", "tool_error", "cut", "min_reward", "max_reward", "order"];
+const ASKED = ["q", "step", "split", "status", "success", "task", "tool_error", "cut", "scored", "min_reward", "max_reward", "order"];
 
 const Snippet = ({ snippet }) =>
   html`<span class="snippet">${(snippet ?? []).map(([text, match]) => (match ? html`<mark>${text}</mark>` : text))}</span>`;
@@ -51,6 +51,7 @@ const Filters = ({ values, set }) => {
     ${select("success", "Success", { "": "all", true: "yes", false: "no" })}
     ${select("tool_error", "Tool errors", { "": "all", true: "some", false: "none" })}
     ${select("cut", "Cut off", { "": "all", true: "some", false: "none" })}
+    ${select("scored", "Scored", { "": "all", true: "yes", false: "no reward" })}
     <label>Reward <span class="range">${typed("min_reward", { "aria-label": "Reward at least", size: 4, placeholder: "min" })}
       ${typed("max_reward", { "aria-label": "Reward at most", size: 4, placeholder: "max" })}</span></label>
     ${select("order", "Order", { "": "newest", oldest: "oldest", "-reward": "highest reward", reward: "lowest reward", "-tokens": "longest", tokens: "shortest", "-turns": "most turns", "-tool_errors": "most tool errors" })}

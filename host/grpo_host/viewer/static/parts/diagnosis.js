@@ -14,6 +14,8 @@ const SHOWN_BY = {
   tool_errors: ["those with a failed tool call", { tool_error: "true" }],
   tool_use: ["its trajectories", {}],
   failed: ["those that failed", { status: "failed" }],
+  reward_errors: ["those without a reward", { scored: "false" }],
+  ended: ["the last trajectories", { step: null }],
   reward_fall: ["the lowest rewards", { order: "reward" }],
   hollow_reward: ["the highest rewards without success", { success: "false", order: "-reward" }],
 };
@@ -34,11 +36,11 @@ const Shown = ({ run, item, evaluations }) => {
   }
   const [text, values] = SHOWN_BY[item.rule] ?? [];
   return html`${text && html`<a href=${link(["run", run, "trajectories"], { step: item.noticed, ...values })}>${text}</a>`}
-    <a href=${link(["run", run, "groups"], { step: item.step })}>groups of step ${item.step}</a>`;
+    ${item.step > 0 && html`<a href=${link(["run", run, "groups"], { step: item.step })}>groups of step ${item.step}</a>`}`;
 };
 
 const said = (item) => {
-  if (MEASURED.includes(item.rule)) return item.text[0].toUpperCase() + item.text.slice(1);
+  if (item.rule === "ended" || MEASURED.includes(item.rule)) return item.text[0].toUpperCase() + item.text.slice(1);
   return `${item.noticed > item.step ? "Since step" : "Step"} ${item.step}: ${item.text}`;
 };
 
