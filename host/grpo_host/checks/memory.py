@@ -25,6 +25,8 @@ GB = 1e9
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _STATES = {"adamw_torch_fused": 8, "adamw_torch": 8, "adamw_8bit": 2, "adafactor": 1, "sgd": 0}
 """Bytes that an optimizer keeps for each weight that is trained."""
+_BITS = {"4bit": 4.5, "8bit": 8.0}
+"""Of a weight, with the scales of blocks of 64."""
 _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
 
 
@@ -80,6 +82,11 @@ class Decoder:
         """All of them, without norms and biases."""
         layer = sum(inputs * outputs for inputs, outputs in self.linear.values())
         return self.layers * layer + self.vocabulary * self.hidden * (1 if self.tied else 2)
+
+    def held(self, size: int, load_in: str | None) -> int:
+        """Bytes of all weights: of layers as ``load_in`` says, of embeddings and head with ``size`` bytes."""
+        layers = self.layers * sum(inputs * outputs for inputs, outputs in self.linear.values())
+        return int(layers * _BITS.get(load_in or "", 8 * size) / 8) + (self.weights - layers) * size
 
     def adapter(self, lora: LoraConfig) -> int:
         """Weights of the LoRA adapter."""
@@ -147,7 +154,7 @@ def estimate_memory(config: AgentConfig) -> MemoryEstimate | None:
         trainer = held * (2 if training.beta > 0 else 1)
         trained, own = decoder.weights, 0
     else:
-        trainer = decoder.weights * size
+        trainer = decoder.held(size, training.load_in)
         trained, own = decoder.adapter(training.lora), 4
     return MemoryEstimate(
         trainer=trainer,

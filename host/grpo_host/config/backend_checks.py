@@ -61,6 +61,12 @@ def check_capabilities(
             f'the backend "{name}" takes new weights as LoRA adapters alone. Leave training.lora out, or '
             "train the whole model with another backend",
         )
+    if training and config.training.load_in and Capability.ADAPTER_SYNC not in can:
+        yield Complaint(
+            ("training", "load_in"),
+            f'the backend "{name}" is given merged weights, and what is kept in {config.training.load_in} '
+            "cannot be merged exactly. Use vllm_server, or leave it out",
+        )
     if training and config.training.world_size > 1 and Capability.RANKS not in can:
         yield Complaint(
             NAME,

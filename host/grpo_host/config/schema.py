@@ -195,6 +195,9 @@ class TrainingConfig(Section):
     """That of the first step; see ``lr_schedule``."""
     lora: LoraConfig | None = LoraConfig()
     """Null: the whole model is trained."""
+    load_in: Literal["4bit", "8bit"] | None = None
+    """How the base weights below the adapter are kept in training (by bitsandbytes); null: in the model's
+    dtype."""
     mixed_precision: bool = True
     """Train in float32, whatever the model's dtype, and multiply in the model's dtype."""
     beta: Annotated[float, Field(ge=0)] = 0.0

@@ -136,6 +136,7 @@ def _check_staleness(config: AgentConfig) -> Iterator[Complaint]:
 def check_update(training: TrainingConfig) -> Iterator[Complaint]:
     """Check that the loss can honour its settings."""
     yield from _check_clipping(training)
+    yield from _check_load_in(training)
     if training.multi_objective_aggregation == "normalize_then_sum" and training.scale_rewards != "group":
         yield Complaint(
             ("training", "scale_rewards"),
@@ -152,6 +153,22 @@ def check_update(training: TrainingConfig) -> Iterator[Complaint]:
         yield Complaint(
             ("training", "optimizer"),
             "adamw_8bit needs the package bitsandbytes: pip install bitsandbytes, or take another",
+        )
+
+
+def _check_load_in(training: TrainingConfig) -> Iterator[Complaint]:
+    if training.load_in is None:
+        return
+    if training.lora is None:
+        yield Complaint(
+            ("training", "load_in"),
+            "weights of so few bits cannot be trained. Train an adapter on them (training.lora), or leave "
+            "it out",
+        )
+    if find_spec("bitsandbytes") is None:
+        yield Complaint(
+            ("training", "load_in"),
+            f"{training.load_in} needs the package bitsandbytes: pip install bitsandbytes, or leave it out",
         )
 
 
@@ -180,9 +197,10 @@ def _check_clipping(training: TrainingConfig) -> Iterator[Complaint]:
 
 def check_online(training: TrainingConfig) -> Iterator[Complaint]:
     """Check that nothing is asked of one update that only a whole run does."""
-    for key in ("dynamic_sampling", "overlong_buffer", "max_staleness"):
+    for key in ("dynamic_sampling", "overlong_buffer", "max_staleness", "load_in"):
         if getattr(training, key):
-            yield Complaint(("training", key), "only a whole run does it (grpo-host run). Leave it at 0")
+            at = "null" if key == "load_in" else "0"
+            yield Complaint(("training", key), f"only a whole run does it (grpo-host run). Leave it at {at}")
     if training.lora is None and training.beta:
         yield Complaint(
             ("training", "beta"),

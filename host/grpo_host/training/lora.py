@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 from grpo_sdk.errors import ConfigError
 from grpo_sdk.weights import check_mergeable
@@ -51,6 +53,15 @@ def add_adapter(model: PreTrainedModel, lora: LoraSettings, *, mixed_precision: 
         )
     check_mergeable(adapted)
     return adapted
+
+
+@contextmanager
+def precision_kept(model: Any) -> Iterator[None]:
+    """Undo what TRL's trainers do as they are made: round adapters on quantized weights to bfloat16."""
+    trained = [(parameter, parameter.data) for parameter in model.parameters() if parameter.requires_grad]
+    yield
+    for parameter, data in trained:
+        parameter.data = data
 
 
 def _linear_layers(model: PreTrainedModel) -> str:

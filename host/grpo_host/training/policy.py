@@ -191,14 +191,16 @@ def load_policy(
     adapter: Path | None,
     seed: int,
     mixed_precision: bool = True,
+    load_in: str | None = None,
     hub_id: str | None = None,
 ) -> Policy:
     """The model at ``path`` with the adapter at ``adapter``, or a new one that changes nothing yet.
 
     Without ``lora`` the whole model is trained, from the weights at ``adapter`` where that
     directory holds a whole model, or with the adapter there merged in. With ``mixed_precision`` the
-    weights that are trained are float32 whatever ``dtype`` is. ``hub_id`` is the name of the model at
-    ``path`` on the hub. Raises ``ModelError`` if the adapter belongs to another model.
+    weights that are trained are float32 whatever ``dtype`` is. ``load_in``: as the setting. ``hub_id`` is
+    the name of the model at ``path`` on the hub. Raises ``ModelError`` if the adapter belongs to another
+    model.
     """
     import torch
     from peft import PeftModel
@@ -219,11 +221,12 @@ def load_policy(
             start,
             torch.float32 if whole and mixed_precision else getattr(torch, dtype),
             attn_implementation=_attention(),
+            **_quantized(load_in, getattr(torch, dtype)),
         )
         tokenizer = AutoTokenizer.from_pretrained(path)
     except (OSError, ValueError, RuntimeError, KeyError) as problem:
         raise ModelError(f"cannot load the model at {start}: {problem}") from problem
-    if torch.cuda.is_available():
+    if torch.cuda.is_available() and load_in is None:  # bitsandbytes has put it there
         model = model.to("cuda")
     if lora is None:
         if merged is not None:
@@ -250,6 +253,16 @@ def load_policy(
         )
     round_once(model)
     return Policy(model, tokenizer, dtype, hub_id=hub_id)
+
+
+def _quantized(load_in: str | None, dtype: Any) -> dict[str, Any]:
+    """What transformers is told; products are in ``dtype`` (of 8 bits: in float16)."""
+    if load_in is None:
+        return {}
+    from transformers import BitsAndBytesConfig
+
+    settings = {"bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": dtype} if load_in == "4bit" else {}
+    return {"quantization_config": BitsAndBytesConfig(**{f"load_in_{load_in}": True}, **settings)}
 
 
 def _attention() -> str:

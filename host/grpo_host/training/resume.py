@@ -23,6 +23,7 @@ KEPT = (
     "training.iterations",
     "training.minibatches",
     "training.lora",
+    "training.load_in",
     "training.reference",
     "training.warm_start",
 )

@@ -177,6 +177,7 @@ class TrainingRun:
             adapter=weights,
             seed=self.config.seed,
             mixed_precision=training.mixed_precision,
+            load_in=training.load_in,
             hub_id=spec.hub_id,
         )
 

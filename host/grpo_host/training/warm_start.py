@@ -17,6 +17,7 @@ from grpo_host.dialogues import read_demonstrations
 from grpo_host.rollouts.episode import EpisodeAgent
 from grpo_host.rollouts.mixture import Mixture
 from grpo_host.training.devices import largest_share, precision_arguments
+from grpo_host.training.lora import precision_kept
 from grpo_host.training.policy import Policy
 from grpo_sdk.environment import Environment
 from grpo_sdk.errors import ConfigError
@@ -160,30 +161,31 @@ def warm_start(
     losses: list[float] = []
     own = max(1, settings.batch // ranks)
     per_pass = largest_share(own, micro_batch)
-    trainer = FastSFTTrainer(
-        model=policy.model,
-        args=SFTConfig(
-            output_dir=str(directory),
-            num_train_epochs=settings.epochs,
-            learning_rate=settings.learning_rate,
-            lr_scheduler_type="cosine",
-            warmup_steps=2,
-            per_device_train_batch_size=per_pass,
-            gradient_accumulation_steps=max(1, own // per_pass),
-            max_length=None,
-            seed=seed,
-            logging_steps=1,
-            logging_nan_inf_filter=False,
-            save_strategy="no",
-            report_to=[],
-            disable_tqdm=True,
-            gradient_checkpointing=False,
-            **precision_arguments(autocast=policy.autocast),
-        ),
-        train_dataset=Dataset.from_list([_example(item) for item in sequences]),
-        processing_class=policy.tokenizer,
-        callbacks=[FiniteUpdates(), Watch()],
-    )
+    with precision_kept(policy.model):
+        trainer = FastSFTTrainer(
+            model=policy.model,
+            args=SFTConfig(
+                output_dir=str(directory),
+                num_train_epochs=settings.epochs,
+                learning_rate=settings.learning_rate,
+                lr_scheduler_type="cosine",
+                warmup_steps=2,
+                per_device_train_batch_size=per_pass,
+                gradient_accumulation_steps=max(1, own // per_pass),
+                max_length=None,
+                seed=seed,
+                logging_steps=1,
+                logging_nan_inf_filter=False,
+                save_strategy="no",
+                report_to=[],
+                disable_tqdm=True,
+                gradient_checkpointing=False,
+                **precision_arguments(autocast=policy.autocast),
+            ),
+            train_dataset=Dataset.from_list([_example(item) for item in sequences]),
+            processing_class=policy.tokenizer,
+            callbacks=[FiniteUpdates(), Watch()],
+        )
     _silence_printing(trainer)
     trainer.train()
     return {"loss": losses[-1] if losses else float("nan"), "steps": float(trainer.state.global_step)}

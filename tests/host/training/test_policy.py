@@ -8,8 +8,9 @@ from typing import ClassVar
 
 import pytest
 
-from grpo_host.config.schema import LoraConfig
-from grpo_sdk import Backend, ModelSpec
+from grpo_host.config.schema import LoraConfig, TrainingConfig
+from grpo_host.rollouts.scoring import WeightedReward
+from grpo_sdk import Backend, ModelSpec, reward
 from grpo_sdk.errors import BusyError, ModelError, RunError
 
 pytestmark = pytest.mark.model
@@ -69,6 +70,32 @@ def test_only_a_float32_model_that_computes_in_bfloat16_needs_autocast(path):
     assert not load(path, lora=None, dtype="float32").autocast
     assert not load(path, lora=None, mixed_precision=False).autocast
     assert not load(path).autocast
+
+
+@pytest.mark.parametrize("load_in", ["4bit", "8bit"])
+def test_base_weights_of_few_bits_are_trained_below_a_float32_adapter(path, tmp_path, load_in, tiny):
+    pytest.importorskip("bitsandbytes", reason="base weights of few bits need bitsandbytes")
+    import torch
+
+    from grpo_host.training.trl.grpo import grpo_arguments, make_trainer
+
+    policy = load(path, load_in=load_in, dtype="float32")
+    held = {type(module).__name__ for module in policy.model.modules()}
+    assert held & {"Linear4bit", "Linear8bitLt"}
+    made = disturb(policy)
+    config = TrainingConfig(group_size=2)
+    one = WeightedReward("one", reward(lambda trajectory: 1.0)())
+    arguments = grpo_arguments(
+        config, tmp_path, rows=2, steps=1, temperature=1.0, context=64, seed=0, saves=False
+    )
+    make_trainer(policy, arguments, slots=[0], rollout=lambda *_: [], rewards=[one], settings=config)
+    assert same(trained(policy), made)  # TRL would round them to bfloat16
+    assert types(policy) == {"torch.float32"}
+    ids = torch.tensor([[2, 3, 4, 5]])
+    policy.model.train()(input_ids=ids, labels=ids).loss.backward()
+    assert all(p.grad is not None and p.grad.any() for p in policy.model.parameters() if p.requires_grad)
+    policy.save(tmp_path / "saved")
+    assert same(trained(load(path, load_in=load_in, dtype="float32", adapter=tmp_path / "saved")), made)
 
 
 @pytest.mark.parametrize("lora", [LORA, None], ids=["adapter", "whole"])

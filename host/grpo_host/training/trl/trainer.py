@@ -34,6 +34,7 @@ from grpo_host.training.checkpoints import checkpoint_error
 from grpo_host.training.cpu.fast_pass import FastGRPOTrainer
 from grpo_host.training.finite import FiniteUpdates, TrueLosses
 from grpo_host.training.limits import Limits, find_limits
+from grpo_host.training.lora import precision_kept
 from grpo_host.training.trl.normalisation import part_factor, row_factors, token_share
 from grpo_host.training.trl.rows import (
     empty_row,
@@ -95,16 +96,17 @@ class HostGRPOTrainer(TrueLosses, FastGRPOTrainer):
         args.reward_weights = list(reward_weights)
         # TRL warns that rollout_func is experimental: it is pinned and tested here.
         os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
-        super().__init__(
-            model=model,
-            args=args,
-            train_dataset=train_dataset,
-            processing_class=tokenizer,
-            reward_funcs=[_named(name) for name in reward_names],
-            rollout_func=_rollout_func,
-            callbacks=[self.updates, *callbacks],
-            optimizers=(optimizer, None),
-        )
+        with precision_kept(model):
+            super().__init__(
+                model=model,
+                args=args,
+                train_dataset=train_dataset,
+                processing_class=tokenizer,
+                reward_funcs=[_named(name) for name in reward_names],
+                rollout_func=_rollout_func,
+                callbacks=[self.updates, *callbacks],
+                optimizers=(optimizer, None),
+            )
         # TRL looks at a row's last id: here it is the episode that was cut.
         self.mask_truncated_completions = False
         self.rollout = rollout

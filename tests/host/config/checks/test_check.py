@@ -288,6 +288,18 @@ def test_an_optimizer_whose_package_is_not_there_is_refused(problems, monkeypatc
     assert "training.optimizer: adamw_8bit needs the package bitsandbytes: pip install" in line
 
 
+def test_base_weights_of_few_bits_are_refused_where_they_cannot_be_or_cannot_be_sampled_from(
+    problems, monkeypatch
+):
+    monkeypatch.setattr("grpo_host.config.training_checks.find_spec", lambda name: None)
+    said = problems("training.load_in=4bit", "training.lora=null")
+    assert any(
+        "training.load_in: weights of so few bits cannot be trained. Train an adapter" in s for s in said
+    )
+    assert any("training.load_in: 4bit needs the package bitsandbytes: pip install" in s for s in said)
+    assert any('training.load_in: the backend "engine" is given merged weights' in s for s in said)
+
+
 def test_a_backend_that_cannot_promise_to_repeat_exactly_is_refused(problems):
     assert problems("deterministic=true") == [
         '--set deterministic: the backend "engine" cannot promise it: it has no option deterministic. Use '

@@ -94,6 +94,13 @@ def test_the_whole_model_takes_gradients_moments_and_a_reference(estimate):
     assert (found.trainer, found.optimizer, found.engine) == (8 * weights, 12 * weights, 2 * weights)
 
 
+@pytest.mark.parametrize(("load_in", "gigabytes"), [(None, 15.2), ("8bit", 8.7), ("4bit", 5.8)])
+def test_base_weights_of_few_bits_take_less_but_for_embeddings_and_head(estimate, load_in, gigabytes):
+    found = estimate(QWEN_7B, load_in=load_in)
+    assert found.trainer / 1e9 == pytest.approx(gigabytes, abs=0.1)
+    assert found.engine / 1e9 == pytest.approx(15.2, abs=0.1)
+
+
 def test_a_pass_is_as_long_as_its_rows_or_max_tokens_allow(estimate):
     assert estimate(SMOLLM, micro_batch=4).tokens == 4096
     assert estimate(SMOLLM, micro_batch=4, max_tokens=2048).tokens == 2048
