@@ -8,7 +8,7 @@ from typing import Any
 
 import pluggy
 
-from grpo_host.plugins.failures import cause, pass_interrupts
+from grpo_host.plugins.failures import described, pass_interrupts
 from grpo_sdk.backend import Backend
 from grpo_sdk.errors import PluginError, did_you_mean
 from grpo_sdk.hooks import HOOK_API, REGISTRATION_HOOKS, GrpoHooks
@@ -64,7 +64,7 @@ def call_registration_hook(hook: str, function: Callable[..., Any]) -> dict[str,
         returned = function()
     except BaseException as error:
         pass_interrupts(error)
-        raise PluginError(f"{hook} raised {cause(error)}") from error
+        raise PluginError(f"{hook} raised {described(error)}") from error
     if not isinstance(returned, Mapping):
         raise PluginError(f"{hook} returned {type(returned).__name__}, not a mapping of names to factories")
     offers = dict(returned)

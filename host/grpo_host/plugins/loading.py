@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Collection
 from importlib.metadata import EntryPoint, entry_points
 
-from grpo_host.plugins.failures import cause, pass_interrupts
+from grpo_host.plugins.failures import described, pass_interrupts
 from grpo_host.plugins.record import Plugin
 from grpo_host.plugins.registry import Registry
 from grpo_sdk.errors import PluginError, did_you_mean
@@ -88,7 +88,7 @@ def _load(
     except BaseException as error:
         pass_interrupts(error)
         logger.debug("plugin %s", plugin, exc_info=True)
-        why = cause(error)
+        why = described(error)
     else:
         return
     seconds = time.perf_counter() - began

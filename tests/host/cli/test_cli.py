@@ -139,7 +139,7 @@ def test_plugins_are_listed_as_json(agent_yaml, index, capsys):
             "version": "0.1",
             "offers": {},
             "observes": [],
-            "error": "ZeroDivisionError: division by zero",
+            "error": "ZeroDivisionError: division by zero (site-packages/made_up_1_side.py:1)",
         },
     ]
 
@@ -287,7 +287,7 @@ def test_other_commands_warn_of_broken_plugins(agent_yaml, index, capsys):
     assert main(["check", agent_yaml]) == 0
     assert capsys.readouterr().err == (
         'warning: plugin bad 0.1 (entry point "side") is broken and left out: '
-        "ZeroDivisionError: division by zero\n"
+        "ZeroDivisionError: division by zero (site-packages/made_up_1_side.py:1)\n"
     )
 
 

@@ -63,7 +63,7 @@ def test_an_unknown_name_mentions_broken_plugins(index):
     assert str(error.value) == (
         'no reward "kind". Run grpo-host plugins to list them. '
         'Broken plugins, which may offer it: acme 1.2 (entry point "code"): '
-        "ModuleNotFoundError: No module named 'nowhere_at_all'"
+        "ModuleNotFoundError: No module named 'nowhere_at_all' (site-packages/made_up_0_code.py:1)"
     )
 
 
