@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import importlib.util
 import inspect
+import re
 import sys
 import traceback
 from collections.abc import Callable
@@ -28,6 +29,9 @@ from grpo_sdk.strategy import Strategy
 from grpo_sdk.trl import TrlEnvironment, is_trl_reward, trl_reward
 
 Factory = Callable[..., Any]
+
+_TOOLS = re.compile(r"\b(Callable|ToolBundle|ToolLike|BaseTool|StructuredTool)\b")
+"""What the return annotation of a factory of tools has in it."""
 
 
 def load_offer(kind: Kind, path: str, name: str, dataset: Callable[[], Factory]) -> Offer:
@@ -160,9 +164,10 @@ def _tool(found: Any, _: Any) -> Factory | None:
 
 
 def _makes_tools(function: Any) -> bool:
-    """Whether ``function`` is a factory, as its annotation says, and no tool itself."""
+    """Whether ``function`` is a factory, as its annotation says, and no tool itself: none returns one."""
     said = getattr(function, "__annotations__", {}).get("return", "")
-    return (said if isinstance(said, str) else getattr(said, "__name__", "")).endswith(ToolBundle.__name__)
+    text = said.__name__ if inspect.isclass(said) else str(said)
+    return bool(_TOOLS.search(text))
 
 
 def _environment(found: Any, dataset: Callable[[], Factory]) -> Factory | None:
@@ -210,7 +215,7 @@ _WANTED: dict[Kind, str] = {
     "reward": "Name a function of a trajectory, a class of grpo_sdk.Reward or GroupReward, or a reward "
     "function of TRL",
     "tool": "Name a function with type hints and a docstring, a tool of LangChain, a list of these, or a "
-    "ToolBundle or a function that is annotated to return one",
+    "ToolBundle or a function that is annotated to return one of them",
     "environment": "Name a class of grpo_sdk.Environment, or an environment class of TRL",
     "backend": "Name a class of grpo_sdk.Backend",
     "strategy": "Name a grpo_sdk.Strategy, or a function that makes one",

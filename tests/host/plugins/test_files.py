@@ -25,6 +25,7 @@ rewards: [{reward}]
 """
 
 FILE = """
+from collections.abc import Callable
 import beside
 from grpo_sdk import Environment, GroupReward, Observation, Reward, StepResult, Strategy, Task, ToolBundle
 from grpo_sdk import reward
@@ -94,6 +95,14 @@ def named(name):
     return tool
 
 
+def made_lookup() -> "Callable[[str], str]":
+    return lookup
+
+
+def made_two(*, last: str = "two") -> list[Callable[..., str]]:
+    return [lookup, named(last)]
+
+
 bundle = ToolBundle(lambda: [lookup])
 both = [lookup, named("two")]
 brief = Strategy("brief", system_prompt="Be brief.")
@@ -148,6 +157,8 @@ def test_tools_environments_and_strategies_are_taken_from_a_file(load, registry)
         ("./my.py:both", ["lookup", "two"]),
         ("./my.py:bundle", ["lookup"]),
         ("{name: ./my.py:pair, options: {last: three}}", ["lookup", "three"]),
+        ("./my.py:made_lookup", ["lookup"]),
+        ("{name: ./my.py:made_two, options: {last: three}}", ["lookup", "three"]),
     ],
 )
 def test_a_file_may_name_several_tools_a_bundle_or_what_makes_one(load, registry, tool, names):
