@@ -26,6 +26,8 @@ LAUNCHED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR
 """What a launcher sets."""
 WAIT = timedelta(minutes=30)
 """How long ranks wait for one that is behind; then it counts as stuck, and all end."""
+SHARDING = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED", "ACCELERATE_USE_MEGATRON_LM")
+"""With one of these, transformers would shard the model behind our back."""
 STOP_SECONDS = 600
 """How long ranks that were asked to stop may take to end their step and save it."""
 EXPECTED = (2, 129, 130, 143)
@@ -127,8 +129,15 @@ def join_ranks(wanted: int = 1) -> Ranks:
     """Join the process group of the ranks that this process was started among.
 
     Raises ``ConfigError`` if they are not as many as ``training.world_size`` asks for (1 leaves
-    it to torchrun).
+    it to torchrun), or if an accelerate configuration asks to shard the model, which is not built.
     """
+    for name in SHARDING:
+        if os.environ.get(name, "").lower() in ("1", "true", "yes", "on", "y", "t"):
+            raise ConfigError(
+                f"the environment variable {name} is set, as accelerate launch does for a configuration that "
+                "shards the model; here each rank holds the whole of it. Unset it, and start with --nproc or "
+                "torchrun"
+            )
     size = launched_ranks()
     if wanted not in (1, size):
         raise ConfigError(
