@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
 import os
 import re
@@ -45,6 +46,20 @@ async def test_an_episode_is_recorded_whole(fakes):
     assert trajectory.started <= time.time()
     assert environment.events == ["reset t", "close"]
     assert Trajectory.from_json(trajectory.to_json()) == trajectory
+
+
+async def test_an_environment_that_changes_its_task_changes_no_other_episodes(fakes):
+    class Shop(fakes.Talk):
+        async def reset(self, task, *, seed):
+            task.data["orders"].pop()
+            return await super().reset(task, seed=seed)
+
+    request = dataclasses.replace(REQUEST, task=Task("t", {"orders": ["A1", "A2"]}))
+    agent = Agent(ScriptedBackend(replies=["One."]))
+    for _ in range(2):
+        played = await run_episode(agent, lambda: Shop("Hi"), request, environment_name="shop", seconds=30)
+        assert played.task.data == {"orders": ["A1"]}
+    assert request.task.data == {"orders": ["A1", "A2"]}
 
 
 async def test_an_episode_refers_to_the_trace_that_it_ran_in(fakes):
