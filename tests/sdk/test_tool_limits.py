@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 
 import pytest
@@ -10,7 +11,7 @@ from tests.sdk.calling import call, one
 
 from grpo_sdk import tool_call
 from grpo_sdk.toolbox import Toolbox
-from grpo_sdk.tools import ToolLimits
+from grpo_sdk.tools import ToolLimits, as_tool
 
 
 @pytest.mark.parametrize("kind", ["sync", "async"])
@@ -75,6 +76,21 @@ async def test_no_more_calls_run_at_once_than_allowed():
 
     await call([work], *[("work", {})] * 10, limits=ToolLimits(parallel=3))
     assert most == 3
+
+
+@pytest.mark.parametrize("form", [lambda function: function, as_tool], ids=["function", "LangChain's"])
+async def test_a_tool_that_catches_its_cancellation_and_goes_on_is_left_at_its_limit(monkeypatch, form):
+    monkeypatch.setattr("grpo_sdk.deadline.GRACE_SECONDS", 0.02)
+
+    async def stubborn() -> str:
+        """Never end."""
+        while True:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(5)
+
+    limits = ToolLimits(seconds=0.02)
+    [(_, record)] = await Toolbox([form(stubborn)], limits).run([tool_call("stubborn", "{}", "c")])
+    assert record.error == "no answer within 0.02 s"
 
 
 async def test_cancellation_goes_through():
