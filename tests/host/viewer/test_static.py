@@ -148,6 +148,24 @@ def test_a_diagnosis_says_since_when_and_leads_to_the_replies_that_show_it(opene
     expect(page.locator(".message .warn")).to_have_text("cut off")
 
 
+def test_a_run_that_ends_shows_its_last_measurement_without_a_reload(opened, served, write_run):
+    directory = write_run(served[1].path.parents[1], "20261128-150000-ffff", name="ending")
+    try:
+        directory.acquire()
+        for step in (3, 4):
+            directory.append_metrics({**_metrics(step), "time": 10.0 * step})
+        page = opened("#/run/20261128-150000-ffff")
+        expect(page.locator(".facts")).to_contain_text("measures and saves")
+        measured = {"split": "held_out", "episodes": 4, "failed": 0, "success": None}
+        after = {**measured, "reward": {"mean": 0.77, "low": 0.7, "high": 0.8}}
+        directory.write_json(directory.report, {"before": measured, "after": after, "steps": 4})
+        directory.release()
+        expect(page.get_by_text("finished")).to_be_visible()
+        expect(page.get_by_role("region", name="Held-out")).to_contain_text("0.77")
+    finally:
+        shutil.rmtree(directory.path)
+
+
 def test_a_run_that_failed_says_why_and_leads_to_what_was_not_scored(opened, served, write_run, episode):
     directory = write_run(served[1].path.parents[1], "20261128-140000-eeee", name="failing")
     try:

@@ -50,7 +50,8 @@ export const useLive = (id, about, { metrics, add, again: count }) => {
   useEffect(() => {
     if (!active || !metrics) return undefined;
     const abort = new AbortController();
-    const again = () => getJson(path("runs", id), { signal: abort.signal }).then(setFresh, () => {});
+    // Not ended with the events: they end when the run does, and then its last measurements are asked for.
+    const again = () => getJson(path("runs", id)).then(setFresh, () => {});
     const listen = async () => {
       while (!abort.signal.aborted) {
         try {
