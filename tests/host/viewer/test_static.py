@@ -166,6 +166,22 @@ def test_a_run_that_ends_shows_its_last_measurement_without_a_reload(opened, ser
         shutil.rmtree(directory.path)
 
 
+def test_a_reward_that_decides_alone_leads_to_the_curves_of_each(opened, served, write_run):
+    directory = write_run(served[1].path.parents[1], "20261128-160000-0000", name="uneven")
+    try:
+        with directory.agent_yaml.open("a") as file:
+            file.write("rewards: [{name: ./mine.py:right, weight: 5}, {name: brief, weight: 0.1}]\n")
+        spread = {"rewards/right/std": 0.3, "rewards/brief/std": 0.1, "rewards/brief/mean": 0.4}
+        for step in (1, 2, 3):
+            directory.append_metrics({**_metrics(step), "rollouts/cut": 0.0, **spread})
+        page = opened("#/run/20261128-160000-0000")
+        fault = page.locator(".diagnosis li").filter(has_text="the reward right alone decides")
+        fault.get_by_role("button", name="show each reward").click()
+        expect(page.locator(".chart.marked figcaption")).to_have_text("Parts of the reward")
+    finally:
+        shutil.rmtree(directory.path)
+
+
 def test_a_run_that_failed_says_why_and_leads_to_what_was_not_scored(opened, served, write_run, episode):
     directory = write_run(served[1].path.parents[1], "20261128-140000-eeee", name="failing")
     try:

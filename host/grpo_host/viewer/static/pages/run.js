@@ -128,7 +128,7 @@ export const Run = ({ run, values }) => {
     <${Facts} about=${about} live=${own.live} />
     ${others.map((id) => html`<${Beside} key=${id} id=${id} tell=${tell} />`)}
     ${others.length > 0 && html`<p class="note">With ${others.map((id, index) => html`${index > 0 && ", "}<a href=${link(["run", id])}>${beside[id]?.about?.name ?? ""} ${id}</a>`)}. ${" "}<a href=${link(["run", run])}>Only this run</a></p>`}
-    ${(about.kind !== "evaluation" || about.diagnosis.length > 0) && html`<section><h2>Diagnosis</h2><${Diagnosis} run=${run} found=${about.diagnosis} evaluations=${about.evaluations} steps=${own.live.steps} show=${showSeries} /></section>`}
+    ${(about.kind !== "evaluation" || about.diagnosis.length > 0) && html`<section><h2>Diagnosis</h2><${Diagnosis} run=${run} found=${about.diagnosis} evaluations=${about.evaluations} steps=${own.live.steps} names=${about.series} show=${showSeries} /></section>`}
     <${Evaluations} run=${run} about=${about} />
     ${own.problem ? html`<${Problem} problem=${own.problem} />` : runs.length ? html`<${Charts} runs=${runs} marked=${marked} run=${run} />` : html`<p class="dim" role="status">Loading …</p>`}`}</>`;
 };

@@ -23,6 +23,10 @@ const SHOWN_BY = {
 const BEFORE_AND_AFTER = ["no_gain", "hollow_gain"];
 const MEASURED = [...BEFORE_AND_AFTER, "over_optimised", "worse"];
 
+// Rules about the rewards that the one reward is made of.
+const OF_PARTS = ["dominates", "easy_part"];
+const isPart = (name) => /^rewards\/.*\/mean$/.test(name);
+
 const measuredAt = (evaluations, step) => evaluations.find((one) => one.step === step)?.label;
 
 // Two measurements task by task, or the trajectories of the step at which a fault was certain, and the groups
@@ -47,7 +51,13 @@ const said = (item) => {
 // Most rules ask for so many steps in a row.
 const STEPS = 3;
 
-export const Diagnosis = ({ run, found, evaluations, steps, show }) => {
+const Series = ({ item, names, show }) => {
+  const parts = OF_PARTS.includes(item.rule) ? (names ?? []).filter(isPart) : [];
+  const series = parts.length ? parts : item.series ?? [];
+  return series.length > 0 && html`<button class="linkish" onClick=${() => show(series)}>show ${parts.length ? "each reward" : series.join(", ")}</button>`;
+};
+
+export const Diagnosis = ({ run, found, evaluations, steps, names, show }) => {
   const ordered = [...(found ?? [])].sort((a, b) => ORDER.indexOf(a.severity) - ORDER.indexOf(b.severity));
   if (!ordered.length && steps < STEPS) return html`<p class="note">Nothing yet: most rules look at ${STEPS} steps in a row.</p>`;
   if (!ordered.length) return html`<p class="note"><span class="good" aria-hidden="true">✓</span> No rule found a fault in the numbers of this run.</p>`;
@@ -56,6 +66,6 @@ export const Diagnosis = ({ run, found, evaluations, steps, show }) => {
     <div><p><span class="unseen">${item.severity}: </span><b>${said(item)}</b></p>
       ${item.advice && html`<p>${item.advice}.</p>`}
       <p class="links"><${Shown} run=${run} item=${item} evaluations=${evaluations ?? []} />
-      ${item.series?.length > 0 && html`<button class="linkish" onClick=${() => show(item.series)}>show ${item.series.join(", ")}</button>`}
+      <${Series} item=${item} names=${names} show=${show} />
       <code>${item.rule}</code></p></div></li>`)}</ul>`;
 };
