@@ -92,20 +92,22 @@ def show_run(run_id: str, viewed: ViewedRun) -> dict[str, Any]:
 
 def metrics(viewed: ViewedRun, after: int = 0, wait: float = 0.0) -> dict[str, Any]:
     """What was measured in each step after ``after``; ``wait``: for the index, which counts tools."""
-    lines = [line for line in _lines(viewed, wait) if line["step"] > after]
+    whole = viewed.is_whole(wait)
+    lines = [line for line in _lines(viewed) if line["step"] > after]
     names = sorted({name for line in lines for name in line} - set(NOT_SERIES))
     return {
         "steps": [line["step"] for line in lines],
         "series": {name: [line.get(name) for line in lines] for name in names},
+        "whole": whole,
     }
 
 
-def _lines(viewed: ViewedRun, wait: float = 0.0) -> list[dict[str, Any]]:
+def _lines(viewed: ViewedRun) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl, with the calls and errors of each tool as far as they are indexed."""
     lines = viewed.run.metric_lines()
     tools: dict[int, dict[str, int]] = {}
     try:
-        with reading(viewed, wait) as database:
+        with reading(viewed, wait=0) as database:
             for step, name, calls, errors in database.execute(
                 "SELECT step, name, calls, errors FROM tools WHERE step IS NOT NULL AND name IN "
                 "(SELECT name FROM tools GROUP BY name HAVING sum(calls) > sum(errors) OR sum(calls) * 50 > "

@@ -10,7 +10,8 @@
 - ``api/runs/{id}``: ``{id, name, path, kind, state, started, planned_steps, seconds_left, config,
   report, evaluations: [as before], diagnosis: [{rule, severity: info|warning|error, step, noticed, text,
   advice, series: [names]}], index: {state: ready|indexing, share, seconds_left}, series: [names]}``
-- ``api/runs/{id}/metrics?after=STEP``: ``{steps: [...], series: {name: [value or null]}}``
+- ``api/runs/{id}/metrics?after=STEP``: ``{steps: [...], series: {name: [value or null]}, whole: whether
+  all calls of tools are counted}``
 - ``api/runs/{id}/events?after=STEP``: server-sent events ``metrics`` (new rows, as above), ``index``,
   ``state`` (``{state}``)
 - ``api/runs/{id}/trajectories?q=&step=&split=&status=&task=&tool_error=&success=&scored=&cut=&

@@ -60,10 +60,10 @@ class Viewed:
         self._indexing = ThreadPoolExecutor(1, thread_name_prefix="grpo-index")
         self._stop = threading.Event()
 
-    def all(self) -> dict[str, ViewedRun]:
-        """By id, those that began last first."""
+    def all(self, anew: bool = False) -> dict[str, ViewedRun]:
+        """By id, those that began last first; ``anew``: also those of the last second."""
         with self._looking:
-            if time.monotonic() - self._looked > LOOK_AGAIN:
+            if anew or time.monotonic() - self._looked > LOOK_AGAIN:
                 runs = {run.path: run for place in self.places for run in find_runs(place)}
                 names = Counter(path.name for path in runs)
                 known = {path: self._known.get(path) or ViewedRun(run) for path, run in runs.items()}
@@ -77,7 +77,7 @@ class Viewed:
 
     def find(self, run_id: str) -> ViewedRun:
         """The run ``run_id``, whose index is being brought up to date. Raises ``RunError``."""
-        viewed = self.all().get(run_id)
+        viewed = self.all().get(run_id) or self.all(anew=True).get(run_id)
         if viewed is None:
             raise RunError(f"there is no run {run_id}")
         self.keep_up(viewed)

@@ -84,8 +84,15 @@ def test_metrics_come_by_name_and_those_after_a_step_alone(shown) -> None:
     assert shown.get(f"{ONE}/metrics") == {
         "steps": [1, 2],
         "series": {"entropy": [1.0, 0.5], "reward": [0.5, 0.5], tools[0]: [2, 2], tools[1]: [1, 1]},
+        "whole": True,
     }
     assert shown.get(f"{ONE}/metrics", after=1)["series"]["entropy"] == [0.5]
+
+
+def test_a_run_that_has_just_begun_is_there_at_once(viewer, make_run) -> None:
+    viewer.get("/api/runs")
+    make_run("20261128-180000-9999")
+    assert viewer.get("/api/runs/20261128-180000-9999")["planned_steps"] == 4
 
 
 @pytest.mark.parametrize(
@@ -103,6 +110,7 @@ def test_metrics_come_by_name_and_those_after_a_step_alone(shown) -> None:
         ({"success": "true", "step": "1"}, ["1/t-1/0"]),
         ({"status": "failed"}, []),
         ({"cut": "true"}, ["2/t-1/1"]),
+        ({"scored": "false"}, []),
         ({"cut": "false", "step": "2"}, ["2/t-1/0"]),
     ],
 )

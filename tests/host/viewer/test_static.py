@@ -216,13 +216,17 @@ def test_a_step_that_ends_is_drawn_without_a_reload(opened, served):
     expect(page.get_by_text("stopped")).to_be_visible()
 
 
-def test_the_calls_of_each_tool_are_drawn_when_a_run_is_first_opened(opened, served, write_run, episode):
+def test_the_calls_of_each_tool_are_drawn_when_a_run_is_first_opened(
+    opened, page, served, write_run, episode
+):
     directory = write_run(served[1].path.parents[1], "20261128-130000-dddd", name="unopened")
     try:
         for step in (1, 2):
             directory.append_metrics({**_metrics(step), "rollouts/tool_calls": 1})
             directory.append_trajectory(episode(str(step), "t-1", 0))
-        page = opened("#/run/20261128-130000-dddd")
+        early = {"steps": [1, 2], "series": {"rollouts/tool_calls": [1, 1]}, "whole": False}
+        page.route("**/20261128-130000-dddd/metrics", lambda route: route.fulfill(json=early), times=1)
+        opened("#/run/20261128-130000-dddd")
         expect(page.locator(".chart").filter(has_text="Tool calls").first).to_contain_text("lookup")
     finally:
         shutil.rmtree(directory.path)

@@ -25,6 +25,7 @@ const behind = ({ steps, series }, step) => {
   return { steps: rest(steps), series: Object.fromEntries(Object.entries(series).map(([name, values]) => [name, rest(values)])) };
 };
 
+// What is counted from the index, such as the calls of each tool, is whole once the index is.
 // {metrics, problem, add: rows that came, again: asks for all anew}
 export const useMetrics = (id) => {
   const [metrics, setMetrics] = useState(null);
@@ -32,15 +33,18 @@ export const useMetrics = (id) => {
   const [round, setRound] = useState(0);
   useEffect(() => {
     const abort = new AbortController();
-    const set = (all) => setMetrics((before) => (before ? joined(all, behind(before, all.steps.at(-1) ?? 0)) : all));
+    let timer;
+    const set = (all) => {
+      setMetrics((before) => (before ? joined(all, behind(before, all.steps.at(-1) ?? 0)) : all));
+      if (!all.whole) timer = setTimeout(() => setRound((number) => number + 1), AGAIN);
+    };
     getJson(path("runs", id, "metrics"), { signal: abort.signal }).then(set, (failed) => failed.name !== "AbortError" && setProblem(failed));
-    return () => abort.abort();
+    return () => { abort.abort(); clearTimeout(timer); };
   }, [id, round]);
   return { metrics, problem, add: (rows) => setMetrics((before) => joined(before, rows)), again: () => setRound((number) => number + 1) };
 };
 
 // The state of a run, kept up by its events: {state, steps, index, about}. A connection that ends is made again.
-// What is counted from the index, such as the calls of each tool, is whole once the index is.
 export const useLive = (id, about, { metrics, add, again: count }) => {
   const [told, setTold] = useState({});
   const [fresh, setFresh] = useState(null);
@@ -58,7 +62,7 @@ export const useLive = (id, about, { metrics, add, again: count }) => {
           for await (const { event, data } of events(path("runs", id, "events") + query({ after: last.current }), { signal: abort.signal })) {
             const value = JSON.parse(data);
             if (event === "metrics") { add(value); again(); }
-            if (event === "index") { setTold((before) => ({ ...before, index: value })); value.state === "ready" && count(); }
+            if (event === "index") setTold((before) => ({ ...before, index: value }));
             if (event === "state") { setTold((before) => ({ ...before, state: value.state })); again(); count(); }
           }
         } catch (problem) {
