@@ -9,7 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from grpo_host.runs.rules import AT_ONCE, RISE, RULES, STEPS, Line, Rule, Severity, Window, mean
+from grpo_host.runs.rules import AT_ONCE, RULES
+from grpo_host.runs.rules.window import RISE, STEPS, Line, Rule, Severity, Window, mean
 
 
 @dataclass(frozen=True, slots=True)

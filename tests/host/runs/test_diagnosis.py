@@ -5,7 +5,10 @@ from __future__ import annotations
 import pytest
 
 from grpo_host.runs.diagnosis import Diagnosis, diagnose
-from grpo_host.runs.rules import CUT, ENTROPY, LENGTH, RULES, STEPS
+from grpo_host.runs.rules import RULES
+from grpo_host.runs.rules.policy import ENTROPY
+from grpo_host.runs.rules.replies import CUT
+from grpo_host.runs.rules.window import LENGTH, STEPS
 
 GOOD = {
     "reward": 0.4,
