@@ -105,7 +105,7 @@ class ChatSession(Session):
             on_text(reply.message["content"])
             return reply
         items = self._backend.stream(self.messages, sampling, self._offered(sampling))
-        return await whole_reply(items, ChatReply, on_text)
+        return await answer_of(self._backend, "stream", whole_reply(items, ChatReply, on_text), ChatReply)
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +229,7 @@ class TokenSession(Session):
             self._come += ids
             told(reader.feed(ids))
 
-        return await whole_reply(items, TokenReply, hear)
+        return await answer_of(self._backend, "stream_ids", whole_reply(items, TokenReply, hear), TokenReply)
 
     def replay(self, new: Sequence[Message], said: Message) -> None:
         """Hear ``new`` and let the assistant have said ``said``: the ledger of a demonstration.
