@@ -34,9 +34,12 @@ async def answer_of(backend: Backend, method: str, asked: Awaitable[T], kind: ty
 
 
 def failed_call(problem: BaseException) -> tuple[str, BaseException] | None:
-    """``backend "Parrot": chat()`` and what came out of it, if that is ``problem`` or its cause."""
+    """``backend "Parrot": chat()`` and what came out of it, if that is ``problem`` or its cause.
+
+    A backend that asks an object of the user's names that one: ``agent "Shop": generate_response()``.
+    """
     for one in (problem, problem.__cause__):
         for note in getattr(one, "__notes__", ()):
-            if one is not None and note.startswith('backend "'):
+            if one is not None and note.startswith(('backend "', 'agent "')):
                 return str(note), one
     return None

@@ -20,7 +20,12 @@ logger = logging.getLogger("grpo_host.plugins")
 _OURS = (f"{Path(grpo_sdk.__file__).parent}/", f"{Path(__file__).parent.parent}/")
 _INSTALLED = tuple(f"{sysconfig.get_path(name)}/" for name in ("stdlib", "purelib", "platlib"))
 _PYTHON = f"{sysconfig.get_path('stdlib')}/"
-_MACHINERY = (f"{_PYTHON}asyncio/", f"{_PYTHON}importlib/", f"{_PYTHON}contextlib.py", "<frozen ", "<string>")
+_MACHINERY = (
+    *(f"{_PYTHON}{name}" for name in ("asyncio/", "importlib/", "contextlib.py")),
+    *(f"{path}importlib_metadata/" for path in _INSTALLED),  # it takes importlib's place where it is imported
+    "<frozen ",
+    "<string>",
+)
 """What stands between the host and a plugin's coroutine, and what has no file."""
 _logged: set[str] = set()
 

@@ -33,6 +33,14 @@ def test_an_entry_point_without_its_object_is_broken(index):
     assert plugin.error == "AttributeError: module 'made_up_0_code' has no attribute 'missing'"
 
 
+def test_neither_python_nor_importlib_metadata_is_where_an_entry_point_broke(index):
+    pytest.importorskip("importlib_metadata")
+    index.install("acme", code=GOOD)
+    index.describe("twin", code="made_up_0_code:missing")
+    [plugin] = load_plugins().broken
+    assert plugin.error.endswith("has no attribute 'missing'")
+
+
 def test_a_hook_with_a_wrong_signature_is_broken(index):
     source = "from grpo_sdk import hookimpl\n@hookimpl\ndef grpo_rewards(host): return {}"
     error = error_of(index, source)

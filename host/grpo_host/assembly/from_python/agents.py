@@ -41,8 +41,11 @@ class RespondingBackend(Backend):
     async def chat(
         self, messages: Sequence[Message], sampling: Sampling, tools: Sequence[ToolSchema] = ()
     ) -> ChatReply:
-        said = self._respond(messages[-1]["content"])
-        text = await settled(said)
+        try:
+            text = await settled(self._respond(messages[-1]["content"]))
+        except Exception as problem:
+            problem.add_note(f'agent "{self.model.name}": generate_response()')
+            raise
         if not isinstance(text, str):
             raise TypeError(f"an answer is a text, not {text!r:.80}; mend generate_response")
         return ChatReply(assistant(text))
