@@ -9,6 +9,7 @@ import itertools
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -35,6 +36,9 @@ T = TypeVar("T")
 # pytest rewrites the assertions of 300 files. Kept, they are rewritten once, not by every worker of every run;
 # CI sets PYTHONDONTWRITEBYTECODE, which goes on to apply to the processes that tests start.
 sys.dont_write_bytecode = False
+
+# Under nohup a terminal that closes is ignored, and the processes that tests start would ignore it too.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # The same examples everywhere, however slow the machine is, so that what fails in CI fails here.
 settings.register_profile("same", deadline=None, derandomize=True)
