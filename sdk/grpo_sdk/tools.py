@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
@@ -166,10 +166,21 @@ class BoundTool:
     ready: Callable[[], Awaitable[None]] | None = None
     """Awaited before a call, outside of its time limit."""
 
+    @property
+    def described(self) -> bool:
+        """Whether the model is told more than its name."""
+        return is_described(self.schema["function"])
+
     def __post_init__(self) -> None:
         function = self.schema["function"]
         whole = {**function, "parameters": object_schema(function.get("parameters"))}
         object.__setattr__(self, "schema", {"type": "function", "function": whole})
+
+
+def is_described(function: Mapping[str, Any]) -> bool:
+    """Whether a tool's schema says more than the name, which alone a function without a docstring has."""
+    said = str(function.get("description") or "").strip()
+    return said.replace(" ", "_") not in ("", function["name"])
 
 
 def bind(tool: ToolLike, *, name: str | None = None) -> BoundTool:

@@ -15,7 +15,7 @@ from grpo_host.assembly.from_yaml import (
     make_backend,
     make_environment,
 )
-from grpo_host.assembly.tools import tool_name, tools_of
+from grpo_host.assembly.tools import tools_of
 from grpo_host.checks.app import check_app, unused_tools
 from grpo_host.checks.environment import (
     REFUSED_NAME,
@@ -50,6 +50,7 @@ from grpo_host.utils.stdout import plugins_print_to_stderr
 from grpo_host.utils.validation import Complaint, Location
 from grpo_sdk.environment import HELD_OUT, TRAIN
 from grpo_sdk.errors import GrpoError
+from grpo_sdk.tools import bind
 
 if TYPE_CHECKING:
     from grpo_host.config.resolve import ResolvedConfig
@@ -238,21 +239,28 @@ class _Checker:
     def _tools(self) -> Iterator[Complaint]:
         """Check that tools can be made, have distinct names, and include those that the strategy uses."""
         made: dict[str, int] = {}
+        undescribed = list(self.facts.undescribed)
         for index in range(len(self.config.agent.tools)):
             where = ("agent", "tools", index)
             if where in self.bad:
                 continue
             try:
-                names = [tool_name(tool) for tool in tools_of(self.resolved, index)]
+                tools = [bind(tool) for tool in tools_of(self.resolved, index)]
             except GrpoError as error:
                 yield Complaint(where, str(error))
                 continue
-            for name in names:
-                if problem := self._name_problem(name, made):
+            for tool in tools:
+                if problem := self._name_problem(tool.name, made):
                     yield Complaint(where, problem)
                 else:
-                    made[name] = index
+                    made[tool.name] = index
+            undescribed += [tool.name for tool in tools if not tool.described]
         self.tools = [*made, *self.facts.tools]
+        self.warnings += [
+            f'the tool "{name}" has no description: the model sees only its name. Write what it does as its '
+            "function's docstring"
+            for name in undescribed
+        ]
         if ("agent", "strategy") not in self.bad:
             yield from self._strategy(made)
 

@@ -33,6 +33,8 @@ class EnvironmentFacts:
     tasks: dict[str, list[str]] = field(default_factory=dict)
     """Split → ids of its tasks."""
     tools: list[str] = field(default_factory=list)
+    undescribed: list[str] = field(default_factory=list)
+    """Those of which the model is told nothing but the name."""
     demonstrations: int = 0
     """Dialogues for a warm start."""
     error: str | None = None
@@ -52,9 +54,18 @@ class EnvironmentFacts:
         return EnvironmentFacts(
             tasks,
             list(dict.fromkeys([*self.tools, *other.tools])),
+            list(dict.fromkeys([*self.undescribed, *other.undescribed])),
             self.demonstrations + other.demonstrations,
             self.error or other.error,
         )
+
+    def take(self, tools: Sequence[Any]) -> None:
+        """Keep the names of the environment's ``tools``. Raises as ``bind`` does."""
+        from grpo_sdk.tools import bind
+
+        bound = [bind(tool) for tool in tools]
+        self.tools = [tool.name for tool in bound]
+        self.undescribed = [tool.name for tool in bound if not tool.described]
 
 
 def probe_environment(
@@ -138,7 +149,6 @@ async def _ask(
     facts: EnvironmentFacts,
 ) -> None:
     from grpo_sdk.blocking import awaited, settled
-    from grpo_sdk.tools import bind
 
     environment = make()
     facts.start_seconds = environment.start_seconds
@@ -163,7 +173,7 @@ async def _ask(
                 raise TypeError(f"it must return an Observation, not {type(observation).__name__}")
             as_messages(observation.messages)
             facts.doing = "tools()"
-            facts.tools = [bind(tool).name for tool in _listed(await settled(environment.tools()), "tools")]
+            facts.take(_listed(await settled(environment.tools()), "tools"))
     except BaseException:
         with contextlib.suppress(Exception):
             await environment.close()
@@ -173,13 +183,11 @@ async def _ask(
 
 
 async def _ask_for_serving(make: Callable[[], Environment], facts: EnvironmentFacts) -> None:
-    from grpo_sdk.tools import bind
-
     environment = make()
     facts.start_seconds = environment.start_seconds
     try:
         facts.doing = "serving_tools()"
-        facts.tools = [bind(tool).name for tool in _listed(environment.serving_tools(), "tools")]
+        facts.take(_listed(environment.serving_tools(), "tools"))
     finally:
         await environment.close()
 

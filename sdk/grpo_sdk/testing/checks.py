@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, NoReturn, TypeVar, cast
 from unittest import SkipTest
 
+from grpo_sdk.tools import is_described
+
 T = TypeVar("T")
 
 
@@ -44,11 +46,9 @@ def skip(reason: str) -> NoReturn:
 
 def require_description(function: Mapping[str, Any]) -> None:
     """Fail unless the schema of a tool's ``function`` says what it does."""
-    name, said = function["name"], function.get("description", "").strip()
-    # A function without a docstring is described by its name, with blanks.
     require(
-        said.replace(" ", "_") not in ("", name),
-        f"the tool {name} has no description: write what it does as the function's docstring",
+        is_described(function),
+        f"the tool {function['name']} has no description: write what it does as the function's docstring",
     )
 
 

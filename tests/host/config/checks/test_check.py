@@ -9,9 +9,13 @@ import warnings
 
 import pytest
 
+from grpo_host.checks.check import check
 from grpo_host.config import backend_checks
+from grpo_host.config.load import load_config
 from grpo_host.config.overrides import Override
 from grpo_host.config.problems import InvalidConfigError
+from grpo_host.config.resolve import resolve
+from grpo_host.plugins import load_plugins
 
 pytestmark = pytest.mark.torch  # each agent is to be trained
 
@@ -431,6 +435,22 @@ def test_tools_with_one_name_are_a_problem(problems):
     assert problems("agent.tools=[lookup]", "environment.options.tools=true") == [
         "--set agent.tools: agent.tools[0]: this tool and one of the environment's are both "
         'called "lookup". Leave one of them out'
+    ]
+
+
+def test_a_tool_of_which_the_model_sees_only_the_name_is_a_warning(tmp_path):
+    (tmp_path / "my.py").write_text("def price_of(item: str) -> str:\n    return item\n")
+    agent = tmp_path / "agent.yaml"
+    agent.write_text(
+        "name: a\nmodel: scripted\nbackend: scripted\nenvironment: arithmetic\nrewards: [length]\n"
+        "agent: {tools: [calculator, ./my.py:price_of]}\n"
+    )
+    registry = load_plugins()
+    found = check(resolve(load_config(agent, registry=registry), registry), purpose="rollout")
+    assert found.tools == ["calculator", "price_of"]
+    assert [warning for warning in found.warnings if "description" in warning] == [
+        'the tool "price_of" has no description: the model sees only its name. Write what it does as its '
+        "function's docstring"
     ]
 
 
