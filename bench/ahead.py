@@ -21,18 +21,20 @@ from bench.replicas import kill_replica
 from bench.report import ROOT, Report, Row, Target, publish
 from grpo_host.runs.directory import RunDirectory
 
-STEPS, EPISODES, HELD_OUT = 4, 8, 4
+STEPS, TASKS, GROUP, HELD_OUT = 4, 2, 4, 4
+EPISODES = TASKS * GROUP
+"""Of a step."""
 LIMIT = 900.0
 """Seconds that a run may take, its servers' start included."""
 AGENT = """\
 name: ahead
 model: {{name: "{model}", context: 256, dtype: float32}}
 backend: {{name: vllm_server, options: {{replicas: 2, kv_cache_gib: 0.1}}}}
-environment: {{name: arithmetic, options: {{train_tasks: 40, held_out_tasks: 4}}}}
+environment: {{name: arithmetic, options: {{train_tasks: 40, held_out_tasks: {held_out}}}}}
 rewards: [{{name: length}}]
 sampling: {{max_tokens: 64}}
-training: {{steps: 4, tasks_per_step: 2, group_size: 4, learning_rate: 1.0e-3, save_every: 1, max_staleness: 1}}
-evaluation: {{episodes: 4, before: false}}
+training: {{steps: {steps}, tasks_per_step: {tasks}, group_size: {group}, learning_rate: 1.0e-3, save_every: 1, max_staleness: 1}}
+evaluation: {{episodes: {held_out}, before: false}}
 output: "{output}"
 """
 
@@ -43,7 +45,8 @@ class Training:
     def __init__(self, folder: Path, model: Path) -> None:
         folder.mkdir()
         self.folder = folder
-        (folder / "agent.yaml").write_text(AGENT.format(model=model, output=folder / "runs"))
+        sizes = {"steps": STEPS, "tasks": TASKS, "group": GROUP, "held_out": HELD_OUT}
+        (folder / "agent.yaml").write_text(AGENT.format(model=model, output=folder / "runs", **sizes))
 
     def start(self, *words: str) -> subprocess.Popen[bytes]:
         """Begin, or go on."""

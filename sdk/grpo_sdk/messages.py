@@ -6,6 +6,7 @@ text (an image, a file) has ``parts`` too; a backend with the capability ``parts
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NotRequired, cast
 
@@ -123,6 +124,11 @@ def whole_text(text: str) -> str:
     except UnicodeEncodeError:
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return text
+
+
+def traceback_text(problem: BaseException) -> str:
+    """The traceback of ``problem`` as text that every log takes: UTF-8 refuses what file names may hold."""
+    return whole_text("".join(traceback.format_exception(problem)).rstrip())
 
 
 def system(content: str) -> Message:

@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager
 from typing import Any, TypeAlias
 
 from grpo_sdk.deadline import Deadline
-from grpo_sdk.messages import Message, ToolCall, ToolSchema, tool_result, whole_text
+from grpo_sdk.messages import Message, ToolCall, ToolSchema, tool_result, traceback_text, whole_text
 from grpo_sdk.tool_results import tool_text
 from grpo_sdk.tools import (
     MALFORMED_CALL,
@@ -160,10 +160,7 @@ def _log_once(name: str, error: str, problem: BaseException) -> None:
     kind = (name, type(problem), frames[-1].filename, frames[-1].lineno)
     if kind not in _logged or logger.isEnabledFor(logging.DEBUG):
         _logged.add(kind)
-        whole = whole_text(
-            "".join(traceback.format_exception(problem)).rstrip()
-        )  # a file that is UTF-8 takes it
-        logger.warning('tool "%s": %s\n%s', name, whole_text(error), whole)
+        logger.warning('tool "%s": %s\n%s', name, whole_text(error), traceback_text(problem))
 
 
 def _arguments(call: ToolCall) -> dict[str, Any]:

@@ -52,11 +52,11 @@ class EnvironmentFacts:
         for split, ids in other.tasks.items():
             tasks.setdefault(split, []).extend(f"{name}/{id_}" for id_ in ids)
         return EnvironmentFacts(
-            tasks,
-            list(dict.fromkeys([*self.tools, *other.tools])),
-            list(dict.fromkeys([*self.undescribed, *other.undescribed])),
-            self.demonstrations + other.demonstrations,
-            self.error or other.error,
+            tasks=tasks,
+            tools=list(dict.fromkeys([*self.tools, *other.tools])),
+            undescribed=list(dict.fromkeys([*self.undescribed, *other.undescribed])),
+            demonstrations=self.demonstrations + other.demonstrations,
+            error=self.error or other.error,
         )
 
     def take(self, tools: Sequence[Any]) -> None:

@@ -13,7 +13,7 @@ from types import TracebackType
 
 import grpo_sdk
 from grpo_host.agents.backend_failure import failed_call
-from grpo_sdk.messages import whole_text
+from grpo_sdk.messages import traceback_text, whole_text
 
 logger = logging.getLogger("grpo_host.plugins")
 
@@ -124,7 +124,4 @@ def log_once(where: str, text: str, problem: BaseException) -> None:
     kind = f"{where} {type(problem).__name__} {plugin_line(problem)}"
     if kind not in _logged or logger.isEnabledFor(logging.DEBUG):
         _logged.add(kind)
-        whole = whole_text(
-            "".join(traceback.format_exception(problem)).rstrip()
-        )  # a file that is UTF-8 takes it
-        logger.warning("%s\n%s", whole_text(text), whole)
+        logger.warning("%s\n%s", whole_text(text), traceback_text(problem))

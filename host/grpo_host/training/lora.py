@@ -61,7 +61,8 @@ def precision_kept(model: Any) -> Iterator[None]:
     trained = [(parameter, parameter.data) for parameter in model.parameters() if parameter.requires_grad]
     yield
     for parameter, data in trained:
-        parameter.data = data
+        if parameter.dtype != data.dtype:
+            parameter.data = data
 
 
 def _linear_layers(model: PreTrainedModel) -> str:

@@ -98,6 +98,22 @@ def test_base_weights_of_few_bits_are_trained_below_a_float32_adapter(path, tmp_
     assert same(trained(load(path, load_in=load_in, dtype="float32", adapter=tmp_path / "saved")), made)
 
 
+def test_only_what_was_rounded_meanwhile_is_put_back():
+    import torch
+
+    from grpo_host.training.lora import precision_kept
+
+    rounded, moved = torch.nn.Linear(2, 2, bias=False), torch.nn.Linear(2, 2, bias=False)
+    before = rounded.weight.detach().clone()
+    elsewhere = moved.weight.detach().clone()  # as on another device
+    with precision_kept(torch.nn.ModuleList([rounded, moved])):
+        rounded.weight.data = rounded.weight.data.to(torch.bfloat16)
+        moved.weight.data = elsewhere
+    assert rounded.weight.dtype == torch.float32
+    assert torch.equal(rounded.weight, before)
+    assert moved.weight.data_ptr() == elsewhere.data_ptr()
+
+
 @pytest.mark.parametrize("lora", [LORA, None], ids=["adapter", "whole"])
 def test_saved_weights_are_taken_again(path, tmp_path, lora):
     policy = load(path, lora=lora, dtype="float32")
