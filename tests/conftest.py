@@ -106,6 +106,13 @@ def leave_to_the_end() -> None:
     gc.freeze()
 
 
+@pytest.fixture
+def caplog(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    """Leaves out what LiteLLM's worker says of itself: it comes late, from the event loop of another test."""
+    caplog.handler.addFilter(lambda record: record.name != "LiteLLM")
+    return caplog
+
+
 @pytest.fixture(scope="session")
 def anyio_backend() -> str:
     """Async tests run on asyncio: vLLM, httpx's transports and much of ours know no other."""

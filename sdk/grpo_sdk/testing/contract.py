@@ -31,8 +31,15 @@ def run(work: Coroutine[Any, Any, T]) -> T:
     global _runner
     if _runner is None:
         _runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
-        atexit.register(_runner.close)
+        atexit.register(_close, _runner)
     return _runner.run(work, context=contextvars.copy_context())
+
+
+def _close(runner: asyncio.Runner) -> None:
+    # From Python 3.12 no thread begins while the interpreter ends, and the loop would begin one to wait for
+    # those of its executor. They have ended before; the loop is closed nevertheless.
+    with contextlib.suppress(RuntimeError):
+        runner.close()
 
 
 async def called(function: Callable[..., Any], *args: Any) -> Any:
