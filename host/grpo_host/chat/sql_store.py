@@ -4,29 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
-from sqlalchemy import (
-    delete,
-    insert,
-    select,
-    update,
-)
+from sqlalchemy import delete, select
 from sqlalchemy.exc import IntegrityError
 
 from grpo_host.backends.event_loop import LoopThread
-from grpo_host.chat.store import (
-    ConflictError,
-    ConversationNotFoundError,
-    ConversationRecord,
-    ConversationStore,
-    Digest,
-    conflict,
-)
-from grpo_host.storage.database import NO_ANSWER, make_engine, unreachable
+from grpo_host.chat.sql_groups import Addition, Also, read_all, record_of, taken, write_all
+from grpo_host.chat.store import ConversationRecord, ConversationStore, Digest
+from grpo_host.storage.database import NO_ANSWER, make_engine, reading, unreachable, writing
+from grpo_host.storage.groups import Groups
 from grpo_host.storage.migrations import migrate
 from grpo_host.storage.tables import conversations
 from grpo_host.storage.tables import messages as _messages
@@ -55,17 +45,16 @@ class SqlStore(ConversationStore):
     """Conversations in the database at ``url``; its tables are made on first use.
 
     ``sqlite+aiosqlite:///chats.db`` (in WAL mode: many processes may read while one writes) and
-    ``postgresql+asyncpg://…`` go the same way. Every append is one transaction that also checks how
-    many messages there are, so that two processes can neither lose nor double one. Works from any
-    event loop: the connections live in a thread of the store's own. ``close`` it.
+    ``postgresql+asyncpg://…`` go the same way. What is appended meanwhile by many goes into one
+    transaction, which also checks how many messages each conversation has, so that two processes can
+    neither lose nor double one. Works from any event loop: the connections live in a thread of the
+    store's own. ``close`` it.
     """
 
     def __init__(self, url: str, **engine_options: Any) -> None:
         self._engine = make_engine(url, **engine_options)
         self._shared = False
-        self._thread: LoopThread | None = None
-        self._starting = threading.Lock()
-        self._new_loop()
+        self._begin()
 
     @classmethod
     def sqlite(cls, path: str | Path) -> SqlStore:
@@ -79,9 +68,18 @@ class SqlStore(ConversationStore):
         ``close`` leaves ``engine`` open.
         """
         store = cls.__new__(cls)
-        store._engine, store._shared, store._thread = engine, True, None
-        store._new_loop()
+        store._engine, store._shared = engine, True
+        store._begin()
         return store
+
+    def _begin(self) -> None:
+        self._thread: LoopThread | None = None
+        self._starting = threading.Lock()
+        # SQLite has one writer, and its readers share a processor: fewer ways there are larger groups.
+        self._groups = 1 if self._engine.dialect.name == "sqlite" else CONNECTIONS
+        self._readers = Groups(self._read_all, self._groups)
+        self._writers = Groups(self._write_all, self._groups)
+        self._new_loop()
 
     def _new_loop(self) -> None:
         # Locks belong to the loop that they are waited for in.
@@ -90,46 +88,16 @@ class SqlStore(ConversationStore):
         # Here a thousand callers wait their turn; in the engine's pool they would time out, and before
         # SQLite's write lock they would poll.
         self._places = asyncio.Semaphore(CONNECTIONS)
-        self._writes = asyncio.Semaphore(1 if self._engine.dialect.name == "sqlite" else CONNECTIONS)
+        self._writes = asyncio.Semaphore(self._groups)
 
     async def create(self, record: ConversationRecord) -> None:
-        async def work(connection: AsyncConnection) -> None:
-            await connection.execute(
-                insert(conversations).values(
-                    id=record.id,
-                    user_id=record.user_id,
-                    owner=record.owner,
-                    strategy=record.strategy,
-                    context=record.context,
-                    length=len(record.messages),
-                    digested=record.digest.messages,
-                    summary=record.digest.summary,
-                    created=record.created,
-                    updated=record.updated,
-                )
-            )
-            await _insert(connection, record.id, record.messages, 0)
-
         try:
-            await self._write(work)
+            await self._await(self._writers.ask(record))
         except IntegrityError:
-            raise ConflictError(f'there is a conversation "{record.id}" already; choose another id') from None
+            raise taken(record.id) from None
 
     async def get(self, conversation_id: str) -> ConversationRecord | None:
-        async def work(connection: AsyncConnection) -> ConversationRecord | None:
-            # One statement sees one state of the database: never a length without its messages.
-            rows = await connection.execute(
-                select(conversations, _messages.c.body)
-                .outerjoin(_messages, _messages.c.conversation_id == conversations.c.id)
-                .where(conversations.c.id == conversation_id)
-                .order_by(_messages.c.position)
-            )
-            found = rows.all()
-            if not found:
-                return None
-            return _record(found[0], found[0].context, [row.body for row in found if row.body is not None])
-
-        return await self._read(work)
+        return await self._await(self._readers.ask(conversation_id))
 
     async def append(
         self,
@@ -139,35 +107,11 @@ class SqlStore(ConversationStore):
         expected: int,
         strategy: str | None = None,
         digest: Digest | None = None,
-        also: Work[None] | None = None,
+        also: Also | None = None,
     ) -> None:
         """As ``ConversationStore`` says; ``also`` is done in the same transaction."""
-        changes: dict[str, Any] = {"length": expected + len(messages), "updated": time.time()}
-        if strategy is not None:
-            changes["strategy"] = strategy
-        if digest is not None:
-            changes |= {"digested": digest.messages, "summary": digest.summary}
-
-        async def work(connection: AsyncConnection) -> None:
-            # The write comes first: it takes the row, so that a second process waits here and then
-            # finds another length.
-            changed = await connection.execute(
-                update(conversations)
-                .where(conversations.c.id == conversation_id, conversations.c.length == expected)
-                .values(changes)
-            )
-            if changed.rowcount != 1:
-                length = await connection.scalar(
-                    select(conversations.c.length).where(conversations.c.id == conversation_id)
-                )
-                if length is None:
-                    raise ConversationNotFoundError(conversation_id)
-                raise conflict(conversation_id, expected, length)
-            await _insert(connection, conversation_id, messages, expected)
-            if also is not None:
-                await also(connection)
-
-        await self._write(work)
+        addition = Addition(conversation_id, messages, expected, strategy, digest, also)
+        await self._await(self._writers.ask(addition))
 
     async def list(
         self,
@@ -185,7 +129,7 @@ class SqlStore(ConversationStore):
 
         async def work(connection: AsyncConnection) -> list[ConversationRecord]:
             rows = await connection.execute(query.limit(limit).offset(offset))
-            return [_record(row, {}, []) for row in rows]
+            return [record_of(row, {}, []) for row in rows]
 
         return await self._read(work)
 
@@ -241,31 +185,38 @@ class SqlStore(ConversationStore):
             await thread.call(self._engine.dispose())
             await call_blocking(thread.close)
 
+    async def _read_all(self, ids: Sequence[str]) -> Sequence[ConversationRecord | None]:
+        return await self._transact(partial(read_all, ids=ids), writes=False)
+
+    async def _write_all(self, asked: Sequence[ConversationRecord | Addition]) -> Sequence[Exception | None]:
+        return await self._transact(partial(write_all, asked=asked), writes=True)
+
     async def _read(self, work: Work[T]) -> T:
-        return await self._run(work, writing=False)
+        return await self._await(self._transact(work, writes=False))
 
     async def _write(self, work: Work[T]) -> T:
-        return await self._run(work, writing=True)
+        return await self._await(self._transact(work, writes=True))
 
-    async def _run(self, work: Work[T], *, writing: bool) -> T:
+    async def _await(self, work: Coroutine[Any, Any, T]) -> T:
+        """The result of ``work``, which is done in the loop of the connections."""
         if self._shared:
-            return await self._transact(work, writing)
+            return await work
         with self._starting:
             if self._thread is None:
                 self._thread = LoopThread("grpo-store")
                 self._new_loop()
             thread = self._thread
-        return await thread.call(self._transact(work, writing))
+        return await thread.call(work)
 
-    async def _transact(self, work: Work[T], writing: bool) -> T:
+    async def _transact(self, work: Work[T], *, writes: bool) -> T:
         try:
             if not self._shared and not self._ready:
                 async with self._tables:
                     if not self._ready:
                         await migrate(self._engine)
                         self._ready = True
-            turn = self._writes if writing else self._places
-            async with turn, self._engine.begin() as connection:
+            turn, begun = (self._writes, writing) if writes else (self._places, reading)
+            async with turn, begun(self._engine) as connection:
                 return await work(connection)
         except IntegrityError:
             raise
@@ -276,30 +227,3 @@ class SqlStore(ConversationStore):
 def _of(query: Q, owner: str | None, user_id: str | None) -> Q:
     found = query if owner is None else query.where(conversations.c.owner == owner)
     return found if user_id is None else found.where(conversations.c.user_id == user_id)
-
-
-async def _insert(
-    connection: AsyncConnection, conversation_id: str, messages: Sequence[Message], first: int
-) -> None:
-    now = time.time()
-    rows = [
-        {"conversation_id": conversation_id, "position": first + index, "body": dict(body), "created": now}
-        for index, body in enumerate(messages)
-    ]
-    if rows:
-        await connection.execute(insert(_messages), rows)
-
-
-def _record(row: Any, context: dict[str, Any], messages: list[Message]) -> ConversationRecord:
-    return ConversationRecord(
-        id=row.id,
-        user_id=row.user_id,
-        strategy=row.strategy,
-        context=context,
-        messages=messages,
-        created=row.created,
-        updated=row.updated,
-        owner=row.owner,
-        digest=Digest(row.digested, row.summary),
-        length=row.length,
-    )

@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+from sqlalchemy import text
 
 from grpo_host.chat.sql_store import SqlStore
 from grpo_host.chat.store import (
@@ -18,9 +19,7 @@ from grpo_host.chat.store import (
     MemoryStore,
 )
 from grpo_sdk import ConfigError, MissingExtraError, assistant, tool_call, tool_result, user
-from grpo_sdk.errors import RunError
-
-"""An empty PostgreSQL database, as ``postgresql+asyncpg://…``."""
+from grpo_sdk.errors import GrpoError, RunError
 
 CALL = tool_call("look_up", '{"order": "A12"}', "call_0")
 EXCHANGE = [
@@ -246,6 +245,80 @@ def test_hundreds_of_callers_at_once_wait_their_turn_and_not_in_the_pool(url_of)
         return found
 
     assert all(record.messages == EXCHANGE for record in asyncio.run(work()))
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+async def sql(request, url_of):
+    """An empty store in a database."""
+    store = SqlStore(url_of(request.param))
+    yield store
+    await store.close()
+
+
+async def test_what_many_append_at_once_goes_in_one_transaction_and_each_hears_of_its_own(sql):
+    for name in ("a", "b", "c"):
+        await sql.create(ConversationRecord(name))
+    transactions = []
+    transact = sql._transact
+
+    async def counted(work, **options):
+        transactions.append(options)
+        return await transact(work, **options)
+
+    sql._transact = counted
+    problems = await asyncio.gather(
+        sql.append("a", [user("one")], expected=0, strategy="sales"),
+        sql.append("a", [user("two")], expected=0),
+        sql.append("b", [user("three")], expected=1),
+        sql.append("none", [user("four")], expected=0),
+        sql.create(ConversationRecord("b")),
+        sql.create(ConversationRecord("d", messages=[user("five")])),
+        sql.append("d", [assistant("six")], expected=1, digest=Digest(1, "Five.")),
+        sql.append("c", [user("seven")], expected=0),
+        return_exceptions=True,
+    )
+    assert len(transactions) < 3
+    conflict, absent = ConflictError, ConversationNotFoundError
+    assert [type(problem) for problem in problems] == [
+        type(None), conflict, conflict, absent, conflict, type(None), type(None), type(None)
+    ]  # fmt: skip
+    assert "has 1 messages, not 0" in str(problems[1])
+    found = {name: await sql.get(name) for name in "abcd"}
+    said = {name: [message["content"] for message in record.messages] for name, record in found.items()}
+    assert said == {"a": ["one"], "b": [], "c": ["seven"], "d": ["five", "six"]}
+    assert (found["a"].strategy, found["d"].digest) == ("sales", Digest(1, "Five."))
+
+
+async def test_what_cannot_be_written_of_one_is_written_of_the_others(sql):
+    for name in ("a", "b", "c"):
+        await sql.create(ConversationRecord(name))
+
+    async def also(connection):
+        await connection.execute(text("UPDATE grpo_conversations SET summary = 'no' WHERE id = 'c'"))
+        raise GrpoError("no")
+
+    problems = await asyncio.gather(
+        sql.append("a", [user("fine")], expected=0),
+        sql.append("b", [{"role": "user", "content": object()}], expected=0),
+        sql.append("c", [user("refused")], expected=0, also=also),
+        return_exceptions=True,
+    )
+    assert problems[0] is None
+    assert "not JSON serializable" in str(problems[1])
+    assert str(problems[2]) == "no"
+    found = {name: await sql.get(name) for name in "abc"}
+    assert [len(found[name].messages) for name in "abc"] == [1, 0, 0]
+    assert found["c"].digest.summary == ""
+
+
+async def test_many_conversations_are_read_at_once_each_with_its_own_messages(sql):
+    await asyncio.gather(
+        *(sql.create(ConversationRecord(name, messages=[user(name)] * 3)) for name in ("a", "b"))
+    )
+    read = await asyncio.gather(*map(sql.get, ["b", "none", "a", "b"]))
+    assert [record and record.messages[0]["content"] for record in read] == ["b", None, "a", "b"]
+    read[0].messages.clear()
+    assert len(read[3].messages) == 3
 
 
 async def test_a_database_that_does_not_answer_is_named(tmp_path):
