@@ -119,6 +119,8 @@ class Deadline:
         self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._timer.cancel()
+        if kind is None and not self._expired:
+            return
         _overdue.discard(self._task)
         asked = self._cancelling
         for _ in range(self._cancelled):

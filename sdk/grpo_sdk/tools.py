@@ -190,20 +190,26 @@ def bind(tool: ToolLike, *, name: str | None = None) -> BoundTool:
     costs 0.4 ms a call; a tool with callbacks, artifacts or its own ``_arun`` goes through
     ``ainvoke``. Raises as ``as_tool`` does.
     """
+    if isinstance(tool, BoundTool):
+        return tool if name in (None, tool.name) else _renamed(tool, str(name))
+    if inspect.isroutine(tool):  # first: environments bring functions anew for each episode
+        return _bound_function(tool, name)
     from langchain_core.retrievers import BaseRetriever
     from langchain_core.tools import BaseTool
 
     from grpo_sdk.langchain_tools import through_langchain
 
-    if isinstance(tool, BoundTool):
-        return tool if name in (None, tool.name) else _renamed(tool, str(name))
     if isinstance(tool, BaseTool | BaseRetriever):
         made = as_tool(tool, name=name)
         form = _plain_form(made)
         run = through_langchain(made) if form is None else _direct(form, made.coroutine or made.func)  # type: ignore[attr-defined]
         return BoundTool(made.name, tool_schema(made), run, tool, through_langchain=form is None)
-    form = _function_form(tool, name)
-    return altered(form.shown, run=_direct(form, tool), source=tool)
+    return _bound_function(tool, name)
+
+
+def _bound_function(function: Callable[..., Any], name: str | None) -> BoundTool:
+    form = _function_form(function, name)
+    return altered(form.shown, run=_direct(form, function), source=function)
 
 
 def _renamed(tool: BoundTool, name: str) -> BoundTool:

@@ -24,6 +24,7 @@ from grpo_host.rollouts.gc_pause import short_collections
 from grpo_host.rollouts.loop_watch import LoopWatch
 from grpo_host.rollouts.scoring import RewardSet
 from grpo_sdk.environment import Environment
+from grpo_sdk.messages import Message
 from grpo_sdk.trajectory import Task, Trajectory
 
 logger = logging.getLogger(__name__)
@@ -79,8 +80,9 @@ class RolloutMetrics:
         self.reward_errors += any(record.error for record in trajectory.rewards.values())
         if "success" in trajectory.outcome:
             self.successes.append(bool(trajectory.outcome["success"]))
-        self.repeated += sum(_repeated(message["content"]) for message in trajectory.policy_messages)
-        self.answers.add(hash((trajectory.task.id, _said(trajectory))))
+        said = trajectory.policy_messages
+        self.repeated += sum(_repeated(message["content"]) for message in said)
+        self.answers.add(hash((trajectory.task.id, _words(said))))
 
     def as_dict(self) -> dict[str, float]:
         """Flat numbers for logs."""
@@ -107,18 +109,20 @@ class RolloutMetrics:
         }
 
 
-def _said(trajectory: Trajectory) -> tuple[object, ...]:
+def _words(said: Sequence[Message]) -> tuple[object, ...]:
     return tuple(
         (message["content"], *(tuple(call["function"].values()) for call in message.get("tool_calls", ())))
-        for message in trajectory.policy_messages
+        for message in said
     )
 
 
 def _repeated(reply: str) -> float:
     """How much of ``reply`` are four words that stand in it before."""
     words = reply.split()
+    if len(words) < 5:
+        return 0.0
     fours = list(zip(words, words[1:], words[2:], words[3:], strict=False))
-    return 1 - len(set(fours)) / len(fours) if fours else 0.0
+    return 1 - len(set(fours)) / len(fours)
 
 
 def _spread(rewards: Sequence[float]) -> dict[str, float]:
@@ -212,7 +216,7 @@ class RolloutEngine:
             return trajectory
 
         async def group(episodes: Sequence[asyncio.Task[Trajectory]]) -> list[Trajectory]:
-            played = await asyncio.gather(*episodes)
+            played = [await episode for episode in episodes]
             with self.phase("reward_calculation"):
                 scored = await self.rewards.score(played)
             for trajectory in scored:

@@ -99,10 +99,10 @@ class _Watcher:
         self._over.set()
 
     def _blocked_by_others(self, task: asyncio.Task[Any]) -> float:
-        return self._total - self._own.get(task, 0.0)
+        return self._total and self._total - self._own.get(task, 0.0)
 
     def _watch(self) -> None:
-        while not self._over.wait(PAUSE_SECONDS):
+        while not self._over.is_set():
             turned = threading.Event()
             asked = time.perf_counter()
             self._clock.restart()
@@ -110,7 +110,10 @@ class _Watcher:
                 self.loop.call_soon_threadsafe(self._turned, turned, asked)
             except RuntimeError:
                 return  # the loop is closed
-            if turned.wait(BLOCKED_SECONDS):
+            # Mostly it has turned by the end of the pause: then nobody has to wake this thread, for which
+            # the loop's own would be stopped.
+            self._over.wait(PAUSE_SECONDS)
+            if turned.is_set() or turned.wait(BLOCKED_SECONDS - PAUSE_SECONDS):
                 continue
             task = asyncio.current_task(self.loop)
             blocked = self._clock.busy()

@@ -6,9 +6,9 @@ import asyncio
 import inspect
 import logging
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from grpo_host.plugins.failures import described, log_once, pass_interrupts
 from grpo_host.rollouts.asking import ASKING_FOR
@@ -20,6 +20,8 @@ from grpo_sdk.rewards import GroupReward, Reward, RewardResult
 from grpo_sdk.trajectory import RewardRecord, Trajectory
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 LARGEST = 1e15
 """The largest score, weighted or not: of larger ones float32, in which groups are compared, cannot hold the
@@ -58,7 +60,7 @@ class RewardSet:
         scored = [group[index] for index in alive]
         name = group[0].environment if group else ""
         rewards = [item for item in self.rewards if not item.environments or name in item.environments]
-        columns = await asyncio.gather(*(self._column(item, scored) for item in rewards))
+        columns = await _side_by_side([self._column(item, scored) for item in rewards])
         result = list(group)
         for row, index in enumerate(alive):
             records = {item.name: column[row] for item, column in zip(rewards, columns, strict=True)}
@@ -70,7 +72,7 @@ class RewardSet:
             return []
         if isinstance(item.reward, GroupReward):
             return await self._group(item, item.reward, group)
-        return list(await asyncio.gather(*(self._one(item, item.reward, t) for t in group)))
+        return await _side_by_side([self._one(item, item.reward, t) for t in group])
 
     async def _one(self, item: WeightedReward, reward: Reward, trajectory: Trajectory) -> RewardRecord:
         who = f'reward "{item.name}"'  # noqa: F841 - LoopWatch names it
@@ -127,6 +129,11 @@ class RewardSet:
                 except BaseException as problem:  # plugin code
                     pass_interrupts(problem)
                     logger.warning("%s: close() of its backend failed: %r", item.name, problem)
+
+
+async def _side_by_side(asked: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+    """The results, in order. One alone needs no task of its own, which costs more than many a reward."""
+    return [await asked[0]] if len(asked) == 1 else list(await asyncio.gather(*asked))
 
 
 async def _limited(seconds: float, function: Callable[..., Any], argument: Any) -> Any:

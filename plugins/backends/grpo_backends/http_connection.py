@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import cast
@@ -31,37 +32,42 @@ class Response:
 
 
 class Connection(asyncio.Protocol):
-    """Speaks with ``address`` (host:port, for messages); at most ``max_body`` bytes per body."""
+    """Speaks with ``address`` (host:port, for messages); at most ``max_body`` bytes per body.
 
-    def __init__(self, address: str, max_body: int) -> None:
+    ``seconds`` is how long a whole response may take, and each piece of a streamed one.
+    """
+
+    def __init__(self, address: str, max_body: int, seconds: float) -> None:
         self._address = address
         self._max_body = max_body
+        self._seconds = seconds
         self._loop = asyncio.get_running_loop()
         self._transport = cast(asyncio.Transport, None)
         self._parser = httptools.HttpResponseParser(self)
         self._waiter: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
         self._error: HttpError | None = None
         self._requests = 0
         self._busy = False
         self.usable = True
         """Whether it can take the next request."""
 
-    async def request(self, data: bytes, seconds: float) -> Response:
-        """Send ``data`` and read the response, within ``seconds``. Raises ``HttpError``."""
+    async def request(self, data: bytes) -> Response:
+        """Send ``data`` and read the response. Raises ``HttpError``."""
         self._send(data, streaming=False)
-        await self._wait(seconds)
+        await self._wait()
         chunks = self._chunks
         body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         return Response(self._status, self._headers, body)
 
-    async def open_stream(self, data: bytes, seconds: float) -> Response:
+    async def open_stream(self, data: bytes) -> Response:
         """Send ``data`` and read the response's head; ``chunks`` reads its body."""
         self._send(data, streaming=True)
-        await self._wait(seconds)
+        await self._wait()
         return Response(self._status, self._headers)
 
-    async def chunks(self, seconds: float) -> AsyncIterator[bytes]:
-        """Yield the body as it comes, ``seconds`` for each piece. Leaving early closes the connection."""
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """Yield the body as it comes. Leaving early closes the connection."""
         try:
             while True:
                 if self._chunks:
@@ -73,7 +79,7 @@ class Connection(asyncio.Protocol):
                 elif self._complete:
                     return
                 else:
-                    await self._wait(seconds)
+                    await self._wait()
         finally:
             if not self._complete:
                 self.abort()
@@ -81,6 +87,7 @@ class Connection(asyncio.Protocol):
     def abort(self) -> None:
         """Close at once, whatever is under way."""
         self.usable = False
+        self._end_timer()
         if self._transport is not None:
             self._transport.abort()
 
@@ -95,19 +102,20 @@ class Connection(asyncio.Protocol):
         if self._error is None:
             self._transport.write(data)
 
-    async def _wait(self, seconds: float) -> None:
+    async def _wait(self) -> None:
         """Wait for the whole answer, or if it streams, for its next piece."""
         if self._error is not None:
             raise self._error
         self._waiter = self._loop.create_future()
-        timer = self._loop.call_later(seconds, self._time_out, seconds)
+        self._due = time.monotonic() + self._seconds
+        if self._timer is None:
+            self._timer = self._loop.call_later(self._seconds, self._look)
         try:
             await self._waiter
         except asyncio.CancelledError:
             self.abort()
             raise
         finally:
-            timer.cancel()
             self._waiter = None
 
     def _wake(self) -> None:
@@ -124,8 +132,23 @@ class Connection(asyncio.Protocol):
         self.abort()
         self._wake()
 
-    def _time_out(self, seconds: float) -> None:
-        self._fail(f"no answer within {seconds:g} s. Raise the backend's timeout, or look there why")
+    def _look(self) -> None:
+        """Fail if the wait is too long; else look again, since a timer for each wait would cost more."""
+        self._timer = None
+        if self._waiter is None:
+            return
+        left = self._due - time.monotonic()
+        if left > 0:
+            self._timer = self._loop.call_later(left, self._look)
+        else:
+            self._fail(
+                f"no answer within {self._seconds:g} s. Raise the backend's timeout, or look there why"
+            )
+
+    def _end_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     # What follows is called by asyncio and by the parser.
 
@@ -144,6 +167,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.usable = False
+        self._end_timer()
         if not self._busy or self._error is not None:
             return
         if self._status and not self._has_length():  # the body ends with the connection

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
 
@@ -59,23 +59,23 @@ class KeepAliveClient:
             raise ValueError("a header holds a line break; look at the API key")
         self._head = "\r\n".join(lines).encode("latin-1")
 
-    async def post(self, path: str, body: bytes, lines: bytes = b"") -> Response:
+    def post(self, path: str, body: bytes, lines: bytes = b"") -> Awaitable[Response]:
         """Post and return the whole response, whatever its status. Raises ``HttpError`` if none came.
 
         ``lines`` are further header lines, each ending in CR LF.
         """
-        return await self._ask(self._request("POST", path, body, lines))
+        return self._ask(self._request("POST", path, body, lines))
 
-    async def get(self, path: str) -> Response:
+    def get(self, path: str) -> Awaitable[Response]:
         """As ``post``, without a body."""
-        return await self._ask(self._request("GET", path, b"", b""))
+        return self._ask(self._request("GET", path, b"", b""))
 
     async def _ask(self, data: bytes) -> Response:
         async with self._gate:
             while True:
                 connection = await self._connection()
                 try:
-                    response = await connection.request(data, self._timeout)
+                    response = await connection.request(data)
                 except HttpError as problem:
                     if not problem.resend:
                         raise
@@ -93,12 +93,12 @@ class KeepAliveClient:
             while True:
                 connection = await self._connection()
                 try:
-                    response = await connection.open_stream(data, self._timeout)
+                    response = await connection.open_stream(data)
                     break
                 except HttpError as problem:
                     if not problem.resend:
                         raise
-            chunks = connection.chunks(self._timeout)
+            chunks = connection.chunks()
             try:
                 yield response, chunks
             finally:
@@ -138,17 +138,18 @@ class KeepAliveClient:
                 "listens there"
             ) from problem
 
+    def _new_connection(self) -> Connection:
+        return Connection(self.address, self._max_body, self._timeout)
+
     async def _connect(self) -> Connection:
         loop = asyncio.get_running_loop()
         proxy = self._proxy
         if proxy is not None and self._ssl is not None:
             transport = await open_tunnel(proxy, self.address)
-            connection = Connection(self.address, self._max_body)
+            connection = self._new_connection()
             secured = await loop.start_tls(transport, connection, self._ssl, server_hostname=self._host)
             connection.connection_made(secured)  # type: ignore[arg-type]  # typeshed: None, if it was closed
             return connection
         host, port = (proxy.host, proxy.port) if proxy is not None else (self._host, self._port)
-        _, connection = await loop.create_connection(
-            lambda: Connection(self.address, self._max_body), host, port, ssl=self._ssl
-        )
+        _, connection = await loop.create_connection(self._new_connection, host, port, ssl=self._ssl)
         return connection

@@ -184,6 +184,24 @@ async def test_a_body_that_does_not_end_in_time_is_an_error() -> None:
         await talk(script, once, timeout=0.2)
 
 
+async def test_each_request_of_a_kept_connection_has_the_whole_time() -> None:
+    times: list[float] = []
+
+    async def script(connection: int, request: int, writer: Writer) -> None:
+        await asyncio.sleep(0.25 if request < 4 else 5)
+        writer.write(answer(b"ok"))
+
+    async def ask_four_times(client: KeepAliveClient) -> None:
+        for _ in range(4):
+            times.append(asyncio.get_running_loop().time())
+            await once(client)
+
+    with pytest.raises(HttpError, match=r"no answer within 0\.4 s"):
+        await talk(script, ask_four_times, timeout=0.4)
+    assert len(times) == 4  # the second and third ended after the first one's limit
+    assert 0.39 < asyncio.get_running_loop().time() - times[-1] < 2
+
+
 async def test_a_cancelled_request_gives_up_its_connection_and_its_place() -> None:
     async def script(connection: int, request: int, writer: Writer) -> None:
         if connection == 1:
