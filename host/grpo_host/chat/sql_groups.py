@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from sqlalchemy import Integer, Text, bindparam, func, insert, select, update
+from sqlalchemy import Integer, Text, bindparam, case, func, insert, select, update
 
 from grpo_host.chat.store import (
     ConflictError,
@@ -29,13 +29,24 @@ if TYPE_CHECKING:
 Also: TypeAlias = "Callable[[AsyncConnection], Awaitable[None]]"
 
 _IDS: BindParameter[str] = bindparam("ids", expanding=True)
-# One statement sees one state of the database: never a length without its messages.
+_LARGE = ("context", "summary")
+# One statement sees one state of the database: never a length without its messages. What is large of a
+# conversation comes with its first row only.
 _READ = (
-    select(_conversations, _messages.c.body)
+    select(
+        *(column for column in _conversations.columns if column.name not in _LARGE),
+        *(
+            case((_messages.c.position > 0, None), else_=_conversations.c[name]).label(name)
+            for name in _LARGE
+        ),
+        _messages.c.body,
+    )
     .outerjoin(_messages, _messages.c.conversation_id == _conversations.c.id)
     .where(_conversations.c.id.in_(_IDS))
     .order_by(_conversations.c.id, _messages.c.position)
 )
+HEAD = [column for column in _conversations.columns if column is not _conversations.c.context]
+_HEADS = select(*HEAD).where(_conversations.c.id.in_(_IDS))
 # Takes the rows, so that a second process waits here and then finds another length; in order, so that two
 # with the same conversations do not wait for each other.
 _LENGTHS = (
@@ -78,6 +89,13 @@ async def read_all(connection: AsyncConnection, ids: Sequence[str]) -> list[Conv
     rows = (await connection.execute(_READ, {"ids": list(dict.fromkeys(ids))})).all()
     found = {id: list(own) for id, own in groupby(rows, lambda row: row[0])}
     return [_whole(found[id]) if id in found else None for id in ids]
+
+
+async def read_heads(connection: AsyncConnection, ids: Sequence[str]) -> list[ConversationRecord | None]:
+    """As ``read_all``, without messages and contexts."""
+    rows = await connection.execute(_HEADS, {"ids": list(dict.fromkeys(ids))})
+    found = {row[0]: record_of(row, {}, []) for row in rows}
+    return [found.get(id) for id in ids]
 
 
 def _whole(rows: Sequence[Any]) -> ConversationRecord:

@@ -13,7 +13,7 @@ from sqlalchemy import delete, select
 from sqlalchemy.exc import IntegrityError
 
 from grpo_host.backends.event_loop import LoopThread
-from grpo_host.chat.sql_groups import Addition, Also, read_all, record_of, taken, write_all
+from grpo_host.chat.sql_groups import HEAD, Addition, Also, read_all, read_heads, record_of, taken, write_all
 from grpo_host.chat.store import ConversationRecord, ConversationStore, Digest
 from grpo_host.storage.database import NO_ANSWER, make_engine, reading, unreachable, writing
 from grpo_host.storage.groups import Groups
@@ -38,7 +38,6 @@ CONNECTIONS = 5
 
 BEGINNING = 100
 """Characters of a conversation's first words."""
-_HEAD = [column for column in conversations.columns if column is not conversations.c.context]
 
 
 class SqlStore(ConversationStore):
@@ -77,8 +76,9 @@ class SqlStore(ConversationStore):
         self._starting = threading.Lock()
         # SQLite has one writer, and its readers share a processor: fewer ways there are larger groups.
         self._groups = 1 if self._engine.dialect.name == "sqlite" else CONNECTIONS
-        self._readers = Groups(self._read_all, self._groups)
-        self._writers = Groups(self._write_all, self._groups)
+        self._readers = Groups(partial(self._many, read_all, writes=False), self._groups)
+        self._heads = Groups(partial(self._many, read_heads, writes=False), self._groups)
+        self._writers = Groups(partial(self._many, write_all, writes=True), self._groups)
         self._new_loop()
 
     def _new_loop(self) -> None:
@@ -98,6 +98,10 @@ class SqlStore(ConversationStore):
 
     async def get(self, conversation_id: str) -> ConversationRecord | None:
         return await self._await(self._readers.ask(conversation_id))
+
+    async def head(self, conversation_id: str) -> ConversationRecord | None:
+        """The conversation without its messages and context, as ``list`` gives it."""
+        return await self._await(self._heads.ask(conversation_id))
 
     async def append(
         self,
@@ -121,7 +125,7 @@ class SqlStore(ConversationStore):
         limit: int = 100,
         offset: int = 0,
     ) -> Sequence[ConversationRecord]:
-        query = select(*_HEAD).order_by(conversations.c.updated.desc(), conversations.c.id)
+        query = select(*HEAD).order_by(conversations.c.updated.desc(), conversations.c.id)
         if user_id is not None:
             query = query.where(conversations.c.user_id == user_id)
         if owner is not None:
@@ -185,11 +189,14 @@ class SqlStore(ConversationStore):
             await thread.call(self._engine.dispose())
             await call_blocking(thread.close)
 
-    async def _read_all(self, ids: Sequence[str]) -> Sequence[ConversationRecord | None]:
-        return await self._transact(partial(read_all, ids=ids), writes=False)
-
-    async def _write_all(self, asked: Sequence[ConversationRecord | Addition]) -> Sequence[Exception | None]:
-        return await self._transact(partial(write_all, asked=asked), writes=True)
+    async def _many(
+        self,
+        work: Callable[[AsyncConnection, Sequence[Any]], Awaitable[T]],
+        asked: Sequence[Any],
+        *,
+        writes: bool,
+    ) -> T:
+        return await self._transact(lambda connection: work(connection, asked), writes=writes)
 
     async def _read(self, work: Work[T]) -> T:
         return await self._await(self._transact(work, writes=False))

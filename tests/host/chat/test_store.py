@@ -321,6 +321,21 @@ async def test_many_conversations_are_read_at_once_each_with_its_own_messages(sq
     assert len(read[3].messages) == 3
 
 
+async def test_a_head_is_what_a_list_tells_of_a_conversation(sql):
+    await sql.create(ConversationRecord("a", "ann", "sales", {"deep": 1}, EXCHANGE, owner="key"))
+    await sql.append("a", [user("More?")], expected=4, digest=Digest(2, "Soon."))
+    heads = await asyncio.gather(*map(sql.head, ["a", "none"]))
+    assert heads == [*await sql.list(), None]
+    assert (heads[0].owner, heads[0].length, heads[0].context, heads[0].messages) == ("key", 5, {}, [])
+
+
+async def test_facts_and_summary_come_with_a_conversation_of_many_messages_or_none(sql):
+    for name, said in (("a", EXCHANGE), ("b", [])):
+        await sql.create(ConversationRecord(name, None, "", {"deep": [1]}, said, digest=Digest(1, "Hm.")))
+    for record in await asyncio.gather(sql.get("a"), sql.get("b")):
+        assert (record.context, record.digest) == ({"deep": [1]}, Digest(1, "Hm."))
+
+
 async def test_a_database_that_does_not_answer_is_named(tmp_path):
     async def work():
         store = SqlStore.sqlite(tmp_path / "none" / "chats.db")

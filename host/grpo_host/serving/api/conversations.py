@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -220,9 +220,11 @@ class Chats(Part):
 
     @asynccontextmanager
     async def _open(self, turn: Turn, key: Key, claim: Claim | None) -> AsyncIterator[Opened]:
-        record = await self.record(turn.conversation_id, key.owner) if turn.conversation_id else None
+        record = None
+        if turn.conversation_id:
+            record = await self._theirs(self.store.head, turn.conversation_id, key.owner)
         if record is None and claim is not None:  # begun already, where its process died
-            record = await self.store.get(claim.conversation_id)
+            record = await self.store.head(claim.conversation_id)
         async with self._pool.lease(turn.model) as lease:
             serve_as(self._services, key, lease.entry)
             agent = self._agents.get(lease.entry.id)
@@ -262,15 +264,24 @@ class Chats(Part):
         self, conversation_id: str, owner: str, user_id: str | None = None
     ) -> ConversationRecord:
         """A conversation of ``owner`` (and of this user). Raises ``ApiError`` 404."""
+        return await self._theirs(self.store.get, conversation_id, owner, user_id)
+
+    async def _theirs(
+        self,
+        read: Callable[[str], Awaitable[ConversationRecord | None]],
+        conversation_id: str,
+        owner: str,
+        user_id: str | None = None,
+    ) -> ConversationRecord:
         # PostgreSQL keeps no NUL, so there is no conversation of such an id.
-        record = None if "\0" in conversation_id else await self.store.get(conversation_id)
+        record = None if "\0" in conversation_id else await read(conversation_id)
         if record is None or record.owner != owner or user_id not in (None, record.user_id):
             raise ApiError(404, "not_found", "there is no such conversation")
         return record
 
     async def delete(self, conversation_id: str, key: Key) -> None:
         """Forget a conversation of the owner of ``key``. Raises ``ApiError`` 404."""
-        await self.record(conversation_id, key.owner)
+        await self._theirs(self.store.head, conversation_id, key.owner)
         await self.forget(key.owner, conversation_id=conversation_id)
 
     async def forget(self, owner: str, user_id: str | None = None, conversation_id: str | None = None) -> int:
