@@ -76,9 +76,17 @@ def reached(engine: AsyncEngine) -> Iterator[None]:
 
 @asynccontextmanager
 async def reading(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
-    """A connection to read with. Raises as ``reached``."""
+    """A connection to read with: each statement sees what is committed then. Raises as ``reached``.
+
+    There is no transaction, whose begin and end cost PostgreSQL as many ways to the server and back as a
+    statement, and SQLite one to its thread.
+    """
+    sqlite = engine.dialect.name == "sqlite"
     with reached(engine):
         async with engine.connect() as connection:
+            await connection.execution_options(
+                **{"grpo_begin": None} if sqlite else {"isolation_level": "AUTOCOMMIT"}
+            )
             yield connection
 
 
@@ -91,7 +99,7 @@ async def writing(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
     """
     async with engine.connect() as connection:
         if engine.dialect.name == "sqlite":
-            await connection.execution_options(grpo_writing=True)
+            await connection.execution_options(grpo_begin="BEGIN IMMEDIATE")
         async with connection.begin():
             yield connection
 
@@ -143,6 +151,5 @@ def _prepare_sqlite(connection: Any, _: Any) -> None:
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    wanted = connection.get_execution_options().get("grpo_writing", False)
     driver: Any = connection.connection.driver_connection
-    driver.begin("BEGIN IMMEDIATE" if wanted else "BEGIN")
+    driver.begin(connection.get_execution_options().get("grpo_begin", "BEGIN"))

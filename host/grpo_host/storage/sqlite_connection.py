@@ -28,8 +28,8 @@ class Connection(aiosqlite.Connection):
     _sent = False
     """Something may be neither committed nor rolled back."""
 
-    def begin(self, statement: str) -> None:
-        """Let ``statement`` go before the next one."""
+    def begin(self, statement: str | None) -> None:
+        """Let ``statement`` go before the next one; None: no transaction, each is one by itself."""
         self._begin = statement
 
     def cursor(self) -> Cursor:  # type: ignore[override]
@@ -50,7 +50,7 @@ class Connection(aiosqlite.Connection):
     async def run(self, method: str, *args: Any) -> tuple[Any, list[Any], int, int | None]:
         """What a cursor has after ``method``: description, rows, number of rows, last id."""
         begin, self._begin = self._begin, None
-        self._sent = True
+        self._sent = self._sent or begin is not None
         try:
             result: tuple[Any, list[Any], int, int | None] = await self._execute(  # type: ignore[no-untyped-call]
                 _run, self._conn, begin, method, args

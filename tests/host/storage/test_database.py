@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import multiprocessing
 
 import pytest
-from sqlalchemy import Column, MetaData, String, Table, inspect, select, text
+from sqlalchemy import Column, MetaData, String, Table, func, insert, inspect, select, text
 
 from grpo_host.storage import migrations
-from grpo_host.storage.database import make_engine, writing
+from grpo_host.storage.database import make_engine, reading, writing
 from grpo_host.storage.migrations import MIGRATIONS, Migration, migrate
 from grpo_host.storage.tables import schema_version
 from grpo_sdk import ConfigError
@@ -127,6 +128,25 @@ async def test_transactions_that_read_and_then_write_do_not_lose_each_other(url)
             return await connection.scalar(text("SELECT n FROM counter"))
 
     assert await using(url, work) == 20
+
+
+async def test_a_reader_sees_what_is_committed_and_the_next_transaction_is_one_all_the_same(url):
+    async def work(engine):
+        await migrate(engine)
+        row = {"name": "x", "applied": 0.0}
+        async with reading(engine) as reader:
+            before = await reader.scalar(select(func.count()).select_from(schema_version))
+            async with writing(engine) as connection:
+                await connection.execute(insert(schema_version).values(version=1001, **row))
+            assert await reader.scalar(select(func.count()).select_from(schema_version)) == before + 1
+        for begin in (writing, type(engine).begin) * 2:  # on each connection that the pool gives again
+            with contextlib.suppress(ZeroDivisionError):
+                async with begin(engine) as connection:
+                    await connection.execute(insert(schema_version).values(version=1002, **row))
+                    raise ZeroDivisionError
+            assert 1002 not in await versions(engine)
+
+    await using(url, work)
 
 
 async def test_what_sqlite_has_committed_is_on_the_disk(tmp_path):

@@ -14,7 +14,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from grpo_host.storage.database import make_engine, writing
+from grpo_host.storage.database import make_engine, reading, writing
 from grpo_host.storage.sqlite_connection import Connection, connect
 
 
@@ -32,24 +32,38 @@ async def numbers(engine: AsyncEngine) -> list[int]:
         return list(await connection.scalars(text("SELECT n FROM t ORDER BY n")))
 
 
-async def test_a_transaction_goes_to_the_thread_once_a_statement_and_once_to_commit(
-    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    went = 0
+@pytest.fixture
+def went(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What has gone to a connection's thread."""
+    gone: list[Any] = []
     execute = Connection._execute
 
     async def counted(self: Connection, *args: Any) -> Any:
-        nonlocal went
-        went += 1
+        gone.append(args)
         return await execute(self, *args)
 
     monkeypatch.setattr(Connection, "_execute", counted)
+    return gone
+
+
+async def test_a_transaction_goes_to_the_thread_once_a_statement_and_once_to_commit(
+    engine: AsyncEngine, went: list[Any]
+) -> None:
     async with writing(engine) as connection:
         await connection.execute(text("INSERT INTO t VALUES (1)"))
         assert (await connection.execute(text("UPDATE t SET n = 2"))).rowcount == 1
         await connection.execute(text("INSERT INTO t VALUES (:n)"), [{"n": 3}, {"n": 4}])
-    assert went == 4
+    assert len(went) == 4
     assert await numbers(engine) == [2, 3, 4]
+
+
+async def test_what_only_reads_goes_to_the_thread_once_a_statement(
+    engine: AsyncEngine, went: list[Any]
+) -> None:
+    async with reading(engine) as connection:
+        for _ in range(3):
+            await connection.execute(text("SELECT n FROM t"))
+    assert len(went) == 3
 
 
 async def test_what_fails_is_rolled_back(engine: AsyncEngine) -> None:
