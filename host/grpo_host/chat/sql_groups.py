@@ -47,14 +47,15 @@ _READ = (
 )
 HEAD = [column for column in _conversations.columns if column is not _conversations.c.context]
 _HEADS = select(*HEAD).where(_conversations.c.id.in_(_IDS))
-# Takes the rows, so that a second process waits here and then finds another length; in order, so that two
-# with the same conversations do not wait for each other.
 _LENGTHS = (
     select(_conversations.c.id, _conversations.c.length)
     .where(_conversations.c.id.in_(_IDS))
     .order_by(_conversations.c.id)
-    .with_for_update()
 )
+# Takes the row, so that a second process waits here and then finds another length.
+_OF_ONE = _LENGTHS.with_for_update()
+# Many wait for no process that has one of them; that fails, and then each is tried alone.
+_OF_MANY = _LENGTHS.with_for_update(nowait=True)
 _BEGIN = insert(_conversations)
 _SAY = insert(_messages)
 _GROW = (
@@ -110,7 +111,8 @@ async def write_all(
     The transaction takes SQLite's write lock with its first statement.
     """
     now = time.time()
-    rows = await connection.execute(_LENGTHS, {"ids": list({one.id for one in asked})})
+    taking = _OF_ONE if len(asked) == 1 else _OF_MANY
+    rows = await connection.execute(taking, {"ids": list({one.id for one in asked})})
     lengths: dict[str, int] = {row[0]: row[1] for row in rows}
     begun, grown, said, answers = [], [], [], list[Exception | None]()
     for one in asked:

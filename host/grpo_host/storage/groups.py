@@ -27,8 +27,8 @@ class Groups(Generic[A, R]):
     """Does ``work`` for all at once that ask while it is busy with others, in the order of their asking.
 
     ``work`` gives each its result, or the exception that is its own. If it raises, and that may be for one
-    of them, each is tried alone: nobody fails for another. ``places`` groups are under way at a time. For
-    one event loop.
+    of them, each is tried alone: nobody fails or waits for another. ``places`` groups are under way at a
+    time. For one event loop.
     """
 
     def __init__(
@@ -71,8 +71,7 @@ class Groups(Generic[A, R]):
             results = await self._work([asked for asked, _ in group])
         except Exception as problem:
             if len(group) > 1 and _may_be_for_one(problem):
-                for one in group:
-                    await self._answer([one])
+                await asyncio.gather(*(self._answer([one]) for one in group))
                 return
             results = [problem] * len(group)
         except BaseException:  # the loop ends

@@ -18,6 +18,7 @@ from grpo_host.chat.store import (
     Digest,
     MemoryStore,
 )
+from grpo_host.storage.database import make_engine
 from grpo_sdk import ConfigError, MissingExtraError, assistant, tool_call, tool_result, user
 from grpo_sdk.errors import GrpoError, RunError
 
@@ -309,6 +310,21 @@ async def test_what_cannot_be_written_of_one_is_written_of_the_others(sql):
     found = {name: await sql.get(name) for name in "abc"}
     assert [len(found[name].messages) for name in "abc"] == [1, 0, 0]
     assert found["c"].digest.summary == ""
+
+
+async def test_nobody_waits_for_a_conversation_that_another_process_has(postgres_url):
+    store, other = SqlStore(postgres_url), make_engine(postgres_url)
+    names = ("a", "b", "c")
+    await asyncio.gather(*(store.create(ConversationRecord(name)) for name in names))
+    async with other.begin() as holder:
+        await holder.execute(text("SELECT 1 FROM grpo_conversations WHERE id = 'a' FOR UPDATE"))
+        a, *rest = [asyncio.create_task(store.append(name, EXCHANGE, expected=0)) for name in names]
+        await asyncio.wait_for(asyncio.gather(*rest), 10)
+        assert not a.done()
+    await a
+    assert [record.length for record in await asyncio.gather(*map(store.get, names))] == [4, 4, 4]
+    await store.close()
+    await other.dispose()
 
 
 async def test_many_conversations_are_read_at_once_each_with_its_own_messages(sql):
