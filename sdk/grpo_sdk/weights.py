@@ -97,8 +97,9 @@ def rounded_weights(
     """``weights`` of a model, in ``dtype``; those that share memory (tied) stay equal."""
     names: dict[tuple[int, torch.Size], str] = {}
     for name, tensor in weights:
-        first = names.setdefault((tensor.data_ptr(), tensor.shape), name)
-        yield name, rounded(tensor, dtype, first)
+        own = tensor.to_local() if _is_shard(tensor) else tensor
+        first = names.setdefault((own.data_ptr(), tensor.shape), name) if own.numel() else name
+        yield name, rounded(_whole(tensor), dtype, first)
 
 
 def merged_weights(
@@ -107,7 +108,8 @@ def merged_weights(
     """``(name, tensor)`` of every base weight, under the base model's names, adapters merged.
 
     Each layer is merged as PEFT does it, in float32 and in a copy, and rounded to the base weight's
-    dtype: the model itself is left alone. Raises ``ModelError`` as ``check_mergeable`` does.
+    dtype: the model itself is left alone. One that is spread over ranks comes together weight by weight,
+    and each rank has to take all of them. Raises ``ModelError`` as ``check_mergeable`` does.
     """
     import torch
 
@@ -119,10 +121,10 @@ def merged_weights(
         for name, tensor in base.state_dict().items():
             owner = _owner(name, adapted)
             if owner is None:
-                yield name, tensor
+                yield name, _whole(tensor)
             elif owner not in merged:
                 merged.add(owner)
-                before, after = _merge(adapted[owner])
+                before, after = _merge(_whole_module(adapted[owner]))
                 for leaf, exact in after.items():
                     rows = exact[::SAMPLED_ROWS].clone()
                     weight = _rounded_in_place(exact, before[leaf].dtype, f"{owner}.{leaf}")
@@ -228,6 +230,28 @@ def _merge(module: Any) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor
     whole = copy.deepcopy(module).float()
     merged = whole.unload_and_optionally_merge_module(merge=True, safe_merge=False, adapter_names=None)
     return module.original_module.state_dict(), merged.state_dict()
+
+
+def _is_shard(tensor: torch.Tensor) -> bool:
+    """Whether it is this rank's part of a tensor (a ``DTensor``)."""
+    return hasattr(tensor, "full_tensor")
+
+
+def _whole(tensor: Any) -> torch.Tensor:
+    """The tensor itself, or all ranks' parts of it together."""
+    whole: torch.Tensor = tensor.full_tensor() if _is_shard(tensor) else tensor
+    return whole
+
+
+def _whole_module(module: Any) -> Any:
+    """``module``, or a copy with whole weights if they are spread over ranks."""
+    from torch.nn import Parameter
+
+    shards = [parameter for parameter in module.parameters() if _is_shard(parameter)]
+    if not shards:
+        return module
+    # deepcopy takes what stands in its memo for the copy.
+    return copy.deepcopy(module, {id(shard): Parameter(_whole(shard.detach()), False) for shard in shards})
 
 
 def _plain_delta(module: Any) -> torch.Tensor | None:

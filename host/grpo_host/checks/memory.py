@@ -106,10 +106,11 @@ class Decoder:
 
 @dataclass(frozen=True, slots=True)
 class MemoryEstimate:
-    """Bytes that a training takes at most, by what they are for."""
+    """Bytes that a process of a training takes at most, by what they are for."""
 
     trainer: int
-    """The weights that are trained or adapted, and a copy of them as reference where there is one."""
+    """The weights that are trained or adapted, and a copy of them as reference where there is one; its share
+    of them where processes share the model."""
     optimizer: int
     """Gradients and the optimizer's state; with LoRA, the adapter too."""
     activations: int
@@ -156,9 +157,10 @@ def estimate_memory(config: AgentConfig) -> MemoryEstimate | None:
     else:
         trainer = decoder.held(size, training.load_in)
         trained, own = decoder.adapter(training.lora), 4
+    processes = training.world_size if training.accelerate else 1
     return MemoryEstimate(
-        trainer=trainer,
-        optimizer=trained * (own + 4 + _STATES[training.optimizer]),
+        trainer=trainer // processes,
+        optimizer=trained * (own + 4 + _STATES[training.optimizer]) // processes,
         activations=tokens * decoder.kept(size, checkpointing=training.gradient_checkpointing) + logits,
         tokens=tokens,
         engine=decoder.weights * size,

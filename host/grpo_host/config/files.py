@@ -76,6 +76,7 @@ def _give_folder(values: Any) -> None:
 def _named(values: Any, registry: Registry | None, base: Callable[[Location], Path]) -> Iterator[Location]:
     """The locations in ``values`` that name a file or directory to read."""
     yield from _texts(values, ("training", "warm_start", "dialogues"))
+    yield from _texts(values, ("training", "accelerate"))
     yield from _texts(values, ("agent", "runnable", "folder"))
     yield from _model_files(values, (), registry, base)
     if registry is None:

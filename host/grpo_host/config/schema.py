@@ -270,6 +270,8 @@ class TrainingConfig(Section):
     """Null: training runs to its last step."""
     world_size: Count = 1
     """Processes that train together, on all machines."""
+    accelerate: str | None = None
+    """An accelerate configuration with which they share the model (FSDP2); null: each holds all of it."""
     max_staleness: Annotated[int, Field(ge=0)] = 0
     """How many steps are sampled ahead, with weights that are so many updates old; 0: sampling and training
     take turns."""

@@ -137,6 +137,7 @@ def check_update(training: TrainingConfig) -> Iterator[Complaint]:
     """Check that the loss can honour its settings."""
     yield from _check_clipping(training)
     yield from _check_load_in(training)
+    yield from _check_accelerate(training)
     if training.multi_objective_aggregation == "normalize_then_sum" and training.scale_rewards != "group":
         yield Complaint(
             ("training", "scale_rewards"),
@@ -172,6 +173,28 @@ def _check_load_in(training: TrainingConfig) -> Iterator[Complaint]:
         )
 
 
+def _check_accelerate(training: TrainingConfig) -> Iterator[Complaint]:
+    if training.accelerate is None:
+        return
+    if not Path(training.accelerate).is_file():
+        yield Complaint(
+            ("training", "accelerate"),
+            f"there is no file {training.accelerate}. Make one with accelerate config, or leave it out",
+        )
+    if training.world_size == 1:
+        yield Complaint(
+            ("training", "accelerate"),
+            "one process has nothing to share the model with. Start more (--nproc, training.world_size), or "
+            "leave it out",
+        )
+    if training.load_in is not None:
+        yield Complaint(
+            ("training", "load_in"),
+            f"weights in {training.load_in} cannot be shared between processes. Leave it out, or "
+            "training.accelerate",
+        )
+
+
 def _check_clipping(training: TrainingConfig) -> Iterator[Complaint]:
     cispo = training.loss == "cispo"
     default = type(training).model_fields["epsilon"].default
@@ -197,9 +220,9 @@ def _check_clipping(training: TrainingConfig) -> Iterator[Complaint]:
 
 def check_online(training: TrainingConfig) -> Iterator[Complaint]:
     """Check that nothing is asked of one update that only a whole run does."""
-    for key in ("dynamic_sampling", "overlong_buffer", "max_staleness", "load_in"):
+    for key in ("dynamic_sampling", "overlong_buffer", "max_staleness", "load_in", "accelerate"):
         if getattr(training, key):
-            at = "null" if key == "load_in" else "0"
+            at = "null" if key in ("load_in", "accelerate") else "0"
             yield Complaint(("training", key), f"only a whole run does it (grpo-host run). Leave it at {at}")
     if training.lora is None and training.beta:
         yield Complaint(

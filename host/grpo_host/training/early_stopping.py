@@ -154,9 +154,9 @@ class EarlyStopping:
         return True
 
     def _keep(self) -> None:
+        self._policy.save(self._best)
         if not self._ranks.main:
             return
-        self._policy.save(self._best)
         for path in self._checkpoints.glob(f"{BEST}*"):
             if path != self._best:
                 shutil.rmtree(path, ignore_errors=True)

@@ -23,8 +23,22 @@ MEND = (
 
 
 def first_nonfinite(tensors: Iterable[tuple[str, torch.Tensor]]) -> str | None:
-    """The name of the first of ``tensors`` that holds NaN or an infinity."""
-    return next((name for name, tensor in tensors if not bool(tensor.isfinite().all())), None)
+    """The name of the first of ``tensors`` that holds NaN or an infinity.
+
+    If they are spread over ranks, all ranks call it with the same, and hear the same.
+    """
+    import torch.distributed as dist
+    from torch.distributed.tensor import DTensor
+
+    for name, tensor in tensors:
+        shard = isinstance(tensor, DTensor)
+        finite = (tensor.to_local() if shard else tensor).isfinite().all()
+        if shard:  # torch gives each rank what is true of its own part
+            finite = finite.int()
+            dist.all_reduce(finite, dist.ReduceOp.MIN)
+        if not finite:
+            return name
+    return None
 
 
 def nonfinite_weights(directory: Path) -> str | None:
@@ -49,7 +63,8 @@ class FiniteUpdates(TrainerCallback):  # type: ignore[misc]
     """Of a transformers ``Trainer``: leaves out updates that would do harm, or for which there is no reason.
 
     Such a step changes neither weights nor the optimizer's state; its schedule and its number go on.
-    Several ranks decide alike: they hold the same gradients, which have been averaged over them.
+    Several ranks decide alike: they hold the same gradients, which have been averaged over them, or parts of
+    the same.
     """
 
     def __init__(self) -> None:

@@ -165,6 +165,7 @@ async def train_in_ranks(run: ObjectRun) -> Path:
         payload = Path(folder) / "run.pkl"
         _pickle(portable, payload)
         command = python_module("grpo_host.training.ranks.worker", str(payload), str(size))
+        command += [run.config.training.accelerate] if run.config.training.accelerate else []
         process = await asyncio.create_subprocess_exec(*command)
         try:
             code = await process.wait()

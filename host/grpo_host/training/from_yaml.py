@@ -44,7 +44,8 @@ def run_training(
     """
     with ExitStack() as stack:
         stack.enter_context(loaded.closing)
-        ranks = join_ranks(loaded.config.training.world_size)
+        training = loaded.config.training
+        ranks = join_ranks(training.world_size, training.accelerate)
         stack.callback(leave_ranks, ranks)
         reporter = reporter or Reporter(quiet=not ranks.main)
         directory = open_directory(

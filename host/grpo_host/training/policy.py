@@ -6,13 +6,14 @@ import asyncio
 import shutil
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from grpo_host.config.schema import LoraConfig as LoraSettings
 from grpo_host.runs.directory import remedy
 from grpo_host.training.ranks.process_group import Ranks
+from grpo_host.training.ranks.sharding import is_sharded, taking_whole_weights, whole_state
 from grpo_host.training.weights import served_weights
 from grpo_host.utils.atomic import replace_directory, sync_directory
 from grpo_sdk.adapters import CONFIG, check_adapter, name_base
@@ -50,23 +51,25 @@ class Policy:
     """How much of the adapter's change is in the weights that the backend was given last; 1 is all."""
     hub_id: str | None = None
     """The base model's name on the hub: an adapter says by it what it belongs to, wherever caches lie."""
+    ranks: Ranks = field(default_factory=Ranks)
+    """Those that train it together: all of them send it, save it and load it."""
 
     @property
     def has_adapter(self) -> bool:
         """Whether an adapter is trained rather than the whole model."""
         return hasattr(self.model, "peft_config")
 
-    async def sync(self, backend: Backend, ranks: Ranks | None = None) -> None:
+    async def sync(self, backend: Backend) -> None:
         """Make ``backend`` sample from the weights as they are now.
 
         Others may chat through it: their requests are waited for. Raises ``BusyError`` where there
-        is no moment without one, and ``RunError`` if the backend does not come back. If ``ranks`` share
-        an engine, rank 0 gives them to it; all call this.
+        is no moment without one, and ``RunError`` if the backend does not come back. If ranks share an
+        engine, rank 0 gives them to it.
         """
         limit = Deadline(SYNC_SECONDS)
         try:
             with limit:
-                await self._sync(backend, ranks or Ranks())
+                await self._sync(backend)
         except TimeoutError:
             if not limit.expired():
                 raise
@@ -75,10 +78,10 @@ class Policy:
                 f"{SYNC_SECONDS:g} s: it is stuck or dead. Run again with --resume"
             ) from None
 
-    async def _sync(self, backend: Backend, ranks: Ranks) -> None:
+    async def _sync(self, backend: Backend) -> None:
         self.version += 1
         if Capability.ADAPTER_SYNC in backend.capabilities:
-            await self._sync_adapter(backend, ranks)
+            await self._sync_adapter(backend)
             return
         last = time.monotonic() + IDLE_SECONDS
         while True:
@@ -93,38 +96,42 @@ class Policy:
                     raise
             await asyncio.sleep(0.05)
 
-    async def _sync_adapter(self, backend: Backend, ranks: Ranks) -> None:
+    async def _sync_adapter(self, backend: Backend) -> None:
         if not self.has_adapter:
             raise CapabilityError(
                 f"the backend {type(backend).__name__} takes new weights as LoRA adapters alone. Train one "
                 "(training.lora), or use another backend"
             )
-        if ranks.main:
-            with tempfile.TemporaryDirectory(prefix="grpo-adapter-") as folder:
-                path = Path(folder) / "adapter"
-                await call_blocking(self.save, path)
+        with tempfile.TemporaryDirectory(prefix="grpo-adapter-") as folder:
+            path = Path(folder) / "adapter"
+            await call_blocking(self.save, path)
+            if self.ranks.main:
                 await backend.update_adapter(path, version=self.version)
-        if ranks.size > 1:
-            await call_blocking(ranks.broadcast, self.version)  # now the engine has it
-            if not ranks.main:
+        if self.ranks.size > 1:
+            await call_blocking(self.ranks.broadcast, self.version)  # now the engine has it
+            if not self.ranks.main:
                 await backend.update_adapter(None, version=self.version)
 
     def save(self, path: Path) -> None:
         """Write the adapter, or the whole model with its tokenizer, at ``path``: whole or not at all.
 
-        Raises ``RunError``.
+        Rank 0 does it. Raises ``RunError``.
         """
+        weights = whole_state(self.model, trained=self.has_adapter) if is_sharded(self.model) else None
+        if not self.ranks.main:
+            return
         partial = path.with_name(f".{path.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
         try:
             if self.has_adapter:
                 # Alone: a KL penalty's reference is an adapter of the same model.
                 active = list(self.model.active_adapters)
-                self.model.save_pretrained(str(partial), selected_adapters=active)
+                self.model.save_pretrained(str(partial), selected_adapters=active, state_dict=weights)
                 if self.hub_id is not None:
                     name_base(partial, self.hub_id)
             else:
-                self.model.save_pretrained(str(partial))  # as it was trained: float32 if that is mixed
+                # As it was trained: in float32 if that is mixed.
+                self.model.save_pretrained(str(partial), state_dict=weights)
                 self.tokenizer.save_pretrained(str(partial))
             sync_directory(partial)
             replace_directory(path, partial)
@@ -155,13 +162,14 @@ class Policy:
     def load(self, path: Path) -> None:
         """Take the weights that ``save`` wrote. Raises ``RunError`` if they cannot be read."""
         weights = read_weights(path)
-        if self.has_adapter:
-            from peft import set_peft_model_state_dict
+        with taking_whole_weights(self.model):
+            if self.has_adapter:
+                from peft import set_peft_model_state_dict
 
-            set_peft_model_state_dict(self.model, weights)
-            return
-        self.model.load_state_dict(weights, strict=False)  # tied weights are written once
-        self.model.tie_weights()
+                set_peft_model_state_dict(self.model, weights)
+                return
+            self.model.load_state_dict(weights, strict=False)  # tied weights are written once
+            self.model.tie_weights()
 
 
 def read_weights(directory: Path) -> dict[str, Any]:
@@ -193,14 +201,15 @@ def load_policy(
     mixed_precision: bool = True,
     load_in: str | None = None,
     hub_id: str | None = None,
+    ranks: Ranks | None = None,
 ) -> Policy:
     """The model at ``path`` with the adapter at ``adapter``, or a new one that changes nothing yet.
 
     Without ``lora`` the whole model is trained, from the weights at ``adapter`` where that
     directory holds a whole model, or with the adapter there merged in. With ``mixed_precision`` the
     weights that are trained are float32 whatever ``dtype`` is. ``load_in``: as the setting. ``hub_id`` is
-    the name of the model at ``path`` on the hub. Raises ``ModelError`` if the adapter belongs to another
-    model.
+    the name of the model at ``path`` on the hub, ``ranks`` are those that train it. Raises ``ModelError`` if
+    the adapter belongs to another model.
     """
     import torch
     from peft import PeftModel
@@ -226,7 +235,9 @@ def load_policy(
         tokenizer = AutoTokenizer.from_pretrained(path)
     except (OSError, ValueError, RuntimeError, KeyError) as problem:
         raise ModelError(f"cannot load the model at {start}: {problem}") from problem
-    if torch.cuda.is_available() and load_in is None:  # bitsandbytes has put it there
+    ranks = ranks or Ranks()
+    # bitsandbytes has put it there; a model that is sharded comes there in parts.
+    if torch.cuda.is_available() and load_in is None and not ranks.sharded:
         model = model.to("cuda")
     if lora is None:
         if merged is not None:
@@ -234,7 +245,7 @@ def load_policy(
             check_mergeable(adapted)
             model = adapted.merge_and_unload()
         autocast = mixed_precision and dtype == "bfloat16"
-        return Policy(model.requires_grad_(True), tokenizer, dtype, autocast)
+        return Policy(model.requires_grad_(True), tokenizer, dtype, autocast, ranks=ranks)
     if adapter is not None:
         model = PeftModel.from_pretrained(
             model, str(adapter), is_trainable=True, autocast_adapter_dtype=mixed_precision
@@ -252,7 +263,7 @@ def load_policy(
             f"the adapter at {adapter} is not finite (in {found}). Take another, or train it anew"
         )
     round_once(model)
-    return Policy(model, tokenizer, dtype, hub_id=hub_id)
+    return Policy(model, tokenizer, dtype, hub_id=hub_id, ranks=ranks)
 
 
 def _quantized(load_in: str | None, dtype: Any) -> dict[str, Any]:

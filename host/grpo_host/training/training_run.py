@@ -109,8 +109,7 @@ class TrainingRun:
         finished = self._train(agent, policy, checkpoint, first_step)
         self.interrupt.check_together()
         if finished:
-            if self.ranks.main:
-                policy.save(self.result)
+            policy.save(self.result)
             if self.config.evaluation.after:
                 self._evaluate_once("after", agent, policy)
             self._finish()
@@ -179,6 +178,7 @@ class TrainingRun:
             mixed_precision=training.mixed_precision,
             load_in=training.load_in,
             hub_id=spec.hub_id,
+            ranks=self.ranks,
         )
 
     def _evaluate_once(self, name: str, agent: EpisodeAgent, policy: Policy) -> None:
@@ -204,7 +204,7 @@ class TrainingRun:
         settings = self.config.evaluation
         observers: list[Observer] = [self.directory.append_trajectory] if self.ranks.main else []
         with self._timed("evaluation"):
-            self.loop.run(policy.sync(agent.backend, self.ranks), check=self.interrupt.check)
+            self.loop.run(policy.sync(agent.backend), check=self.interrupt.check)
             own = tasks[: settings.episodes][self.ranks.rank :: self.ranks.size]
             with self.reporter.phase(f"evaluating ({label})", len(own)) as advance:
                 evaluation, played = self.loop.run(
@@ -265,8 +265,10 @@ class TrainingRun:
                         check=self.interrupt.check,
                         ranks=self.ranks.size,
                     )
-                if self.ranks.main:
-                    policy.save(target)
+                policy.save(target)
+                if self.ranks.sharded:  # the next trainer spreads a model that is whole
+                    self.ranks.broadcast(None)
+                    policy.model = self._policy_at(target).model
         if self.config.evaluation.before:
             self._evaluate_once("warm_start", agent, policy)
 

@@ -24,10 +24,10 @@ agent:
 rewards:
   - {name: neural, options: {path: "%s"}}
   - {name: ruler, options: {judge: {name: transformers, model: {name: "%s", adapter: "%s"}}}}
-training: {warm_start: {dialogues: "%s"}}
+training: {warm_start: {dialogues: "%s"}, accelerate: "%s"}
 output: "%s"
 """
-NAMED = ("model", "adapter", "docs", "reward.safetensors", "model", "adapter", "dialogues.jsonl")
+NAMED = ("model", "adapter", "docs", "reward.safetensors", "model", "adapter", "dialogues.jsonl", "fsdp.yaml")
 """The files that ``AGENT`` names, in their order, and what all else is relative to."""
 
 
@@ -62,6 +62,7 @@ def files(config):
         judge["name"],
         judge["adapter"],
         config.training.warm_start.dialogues,
+        config.training.accelerate,
     )
 
 
@@ -80,6 +81,7 @@ def test_paths_of_the_command_line_are_relative_to_where_it_was_typed(home, regi
         "rewards[0].options={path: reward.safetensors}",
         "rewards[1].options.judge.model={name: ./model, adapter: adapter}",
         "training.warm_start.dialogues=dialogues.jsonl",
+        "training.accelerate=fsdp.yaml",
     ]
     config = load_config(written(home), changes, registry).config
     assert files(config) == tuple(str(tmp_path / "work" / name) for name in NAMED)

@@ -178,6 +178,7 @@ class Plan:
             "warm_start": None,
             "early_stopping": None,
             "world_size": 1,
+            "accelerate": None,
         }
         if request.learning_rate is not None:
             training["learning_rate"] = request.learning_rate

@@ -26,6 +26,7 @@ from torch.nn import functional
 from grpo_host.training.cpu.packing import ATTENTION, pack, token_rows
 from grpo_host.training.limits import Limits, within
 from grpo_host.training.ranks.gradient_sync import AveragedGradients
+from grpo_host.training.ranks.sharding import ShardedOnCpuToo, is_sharded
 from grpo_host.training.trl_alone import trl_without_vllm
 
 with trl_without_vllm():
@@ -101,7 +102,7 @@ class _TokenLogprobs(torch.autograd.Function):
         return moved.to(slopes.dtype), *[None] * 7
 
 
-class FastGRPOTrainer(AveragedGradients, GRPOTrainer):
+class FastGRPOTrainer(AveragedGradients, ShardedOnCpuToo, GRPOTrainer):
     """A ``GRPOTrainer`` whose pass through the model is the one of this module wherever it can be."""
 
     _buffered_inputs: list[dict[str, Any]] | None
@@ -201,6 +202,8 @@ def packable_model(model: Any) -> Any:
         return None
     base = model.get_base_model() if configs else model
     if base.is_gradient_checkpointing:  # recomputes layers when this module's attention is gone
+        return None
+    if is_sharded(base):  # its layers come together in its own forward alone
         return None
     head = base.get_output_embeddings()
     usable = type(head) is torch.nn.Linear and not head.weight.requires_grad

@@ -15,9 +15,11 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, TypeVar
 
 from grpo_host.training.ranks.restarts import remembered_launch
+from grpo_host.training.ranks.sharding import is_sharding_asked, prepare_sharding, read_configuration
 from grpo_sdk.errors import ConfigError, RunError
 
 T = TypeVar("T")
@@ -26,8 +28,6 @@ LAUNCHED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR
 """What a launcher sets."""
 WAIT = timedelta(minutes=30)
 """How long ranks wait for one that is behind; then it counts as stuck, and all end."""
-SHARDING = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED", "ACCELERATE_USE_MEGATRON_LM")
-"""With one of these, transformers would shard the model behind our back."""
 STOP_SECONDS = 600
 """How long ranks that were asked to stop may take to end their step and save it."""
 EXPECTED = (2, 129, 130, 143)
@@ -42,6 +42,8 @@ class Ranks:
     size: int = 1
     group: Any = None
     """The process group through which ranks tell each other Python objects; on CPU."""
+    sharded: bool = False
+    """Trainers spread the model over the ranks, each of which otherwise holds the whole of it."""
 
     @property
     def main(self) -> bool:
@@ -125,19 +127,16 @@ def is_main_process() -> bool:
         return True
 
 
-def join_ranks(wanted: int = 1) -> Ranks:
+def join_ranks(wanted: int = 1, accelerate: str | None = None) -> Ranks:
     """Join the process group of the ranks that this process was started among.
 
-    Raises ``ConfigError`` if they are not as many as ``training.world_size`` asks for (1 leaves
-    it to torchrun), or if an accelerate configuration asks to shard the model, which is not built.
+    ``accelerate`` is a configuration of it that says how they share the model; None leaves that to
+    ``accelerate launch``. Raises ``ConfigError`` if ranks are not as many as ``training.world_size`` asks
+    for (1 leaves it to torchrun), or cannot share the model so.
     """
-    for name in SHARDING:
-        if os.environ.get(name, "").lower() in ("1", "true", "yes", "on", "y", "t"):
-            raise ConfigError(
-                f"the environment variable {name} is set, as accelerate launch does for a configuration that "
-                "shards the model; here each rank holds the whole of it. Unset it, and start with --nproc or "
-                "torchrun"
-            )
+    if accelerate is not None:
+        read_configuration(Path(accelerate))
+    sharded = is_sharding_asked()
     size = launched_ranks()
     if wanted not in (1, size):
         raise ConfigError(
@@ -145,12 +144,19 @@ def join_ranks(wanted: int = 1) -> Ranks:
             "Leave it out, or start as many"
         )
     if size == 1:
+        if sharded:
+            raise ConfigError(
+                "an accelerate configuration asks to shard the model, and there is one process. Start as "
+                "many as there are GPUs (--nproc, training.world_size or accelerate launch), or leave it out"
+            )
         for name in [*LAUNCHED, *(name for name in os.environ if name.startswith("TORCHELASTIC_"))]:
             os.environ.pop(name, None)  # libraries and engines would look for a process group
         return Ranks()
     import torch
     import torch.distributed as dist
 
+    if sharded:
+        prepare_sharding()
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     # On CPU the Trainer restores its optimizer to the device "cpu:1", of which torch knows "cpu" alone.
@@ -164,7 +170,8 @@ def join_ranks(wanted: int = 1) -> Ranks:
         store, rank, _ = next(dist.rendezvous("env://"))
         store = dist.PrefixStore(f"start-{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=WAIT)
-    return Ranks(dist.get_rank(), size, dist.new_group(backend="gloo", timeout=WAIT))
+    group = dist.new_group(backend="gloo", timeout=WAIT)
+    return Ranks(dist.get_rank(), size, group, sharded)
 
 
 def leave_ranks(ranks: Ranks) -> None:

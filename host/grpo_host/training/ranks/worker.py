@@ -1,6 +1,7 @@
-"""``python -m grpo_host.training.ranks.worker RUN SIZE``: train the pickled run of Python objects in ranks.
+"""``python -m grpo_host.training.ranks.worker RUN SIZE [CONFIGURATION]``: train a pickled run in ranks.
 
-Started alone, it asks torch elastic for ``SIZE`` processes of the same command, which are the ranks.
+The run is one of Python objects. Started alone, it asks torch elastic for ``SIZE`` processes of the same
+command, which are the ranks; they share the model as accelerate's ``CONFIGURATION`` says.
 """
 
 from __future__ import annotations
@@ -25,23 +26,24 @@ from grpo_host.utils.atomic import write_text
 from grpo_sdk.errors import GrpoError
 
 
-def main(payload: Path, size: int) -> int:
+def main(payload: Path, size: int, *accelerate: str) -> int:
     """The exit code. The result is left beside ``payload`` as JSON: where the run is, or what went wrong."""
     try:
         if launched_ranks() == 1:
-            return launch(python_module("grpo_host.training.ranks.worker", str(payload), str(size)), size)
-        return _train(payload, size)
+            again = python_module("grpo_host.training.ranks.worker", str(payload), str(size), *accelerate)
+            return launch(again, size)
+        return _train(payload, size, *accelerate)
     except GrpoError as problem:
         if is_main_process():
             _tell(payload, error=str(problem))
         return 2
 
 
-def _train(payload: Path, size: int) -> int:
+def _train(payload: Path, size: int, *accelerate: str) -> int:
     import dill  # type: ignore[import-untyped]
 
     with ExitStack() as stack:
-        ranks = join_ranks(size)
+        ranks = join_ranks(size, *accelerate)
         stack.callback(leave_ranks, ranks)
         run = dill.loads(payload.read_bytes())  # noqa: S301 -- our parent wrote it
         run = replace(run, agent=replace(run.agent, backend=run.agent.backend.make()))
@@ -66,4 +68,4 @@ def _tell(payload: Path, **values: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2])))
+    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:]))

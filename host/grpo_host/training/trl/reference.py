@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from grpo_host.training.policy import Policy, read_weights
+from grpo_host.training.ranks.sharding import taking_whole_weights
 
 REFERENCE = "ref"
 """TRL's name of the second adapter."""
@@ -41,7 +42,8 @@ def penalise_from_start(model: Any, start: Path | None) -> None:
 def penalise_from_policy(trainer: Any, policy: Policy) -> None:
     """The penalty is for leaving ``policy``: TRL's second model, made from a directory, gets its weights."""
     second = trainer.accelerator.unwrap_model(trainer.ref_model)
-    second.load_state_dict(policy.model.state_dict())
+    with taking_whole_weights(second):
+        second.load_state_dict(policy.model.state_dict())
 
 
 def take_reference(model: Any) -> dict[str, Any]:

@@ -120,7 +120,7 @@ class GrpoRollouts:
         self._ahead.close()
 
     def _sync(self, step: int) -> None:
-        self.loop.run(self.policy.sync(self.engine.agent.backend, self.ranks), check=self.interrupt.check)
+        self.loop.run(self.policy.sync(self.engine.agent.backend), check=self.interrupt.check)
         self._staleness.sent(self.policy.version, step - 1)
 
     def _begin_ahead(self, step: int, rows: Sequence[dict[str, Any]]) -> None:

@@ -229,7 +229,11 @@ class HostGRPOTrainer(TrueLosses, FastGRPOTrainer):
     def _most_rows(self, width: int) -> int:
         """How many rows of ``width`` tokens a pass through the model holds."""
         rows = int(self.args.per_device_train_batch_size)
-        return rows if self.max_tokens is None else max(1, min(rows, self.max_tokens // width))
+        if self.max_tokens is None:
+            return rows
+        # Ranks that share the model, or its gradients, go through it equally often.
+        widest = self.accelerator.gather(torch.tensor(width, device=self.accelerator.device)).max()
+        return max(1, min(rows, self.max_tokens // int(widest)))
 
     def _loss_of(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
         # TRL multiplies inputs["importance_sampling_ratio"] into the loss only if use_vllm is set.

@@ -206,6 +206,23 @@ def test_a_backend_that_takes_adapters_alone_trains_no_whole_model(problems):
     ]
 
 
+def test_a_model_is_shared_by_processes_and_as_a_file_says(problems, tmp_path):
+    path = tmp_path / "fsdp.yaml"
+    assert problems("backend.name=servers", f"training.accelerate={path}") == [
+        f"--set training.accelerate: there is no file {path}. Make one with accelerate config, or leave it out",
+        "--set training.accelerate: one process has nothing to share the model with. Start more (--nproc, "
+        "training.world_size), or leave it out",
+    ]
+    path.touch()
+    two = ("backend.name=servers", f"training.accelerate={path}", "training.world_size=2")
+    assert problems(*two) == []
+    found = problems(*two, "training.load_in=4bit")
+    assert [line for line in found if "shared" in line] == [
+        "--set training.load_in: weights in 4bit cannot be shared between processes. Leave it out, or "
+        "training.accelerate"
+    ]
+
+
 def test_sampling_ahead_needs_a_backend_for_it_and_a_correction(problems):
     assert problems("backend.name=servers", "training.max_staleness=1") == []
     assert problems("training.max_staleness=1") == [

@@ -94,6 +94,13 @@ def test_the_whole_model_takes_gradients_moments_and_a_reference(estimate):
     assert (found.trainer, found.optimizer, found.engine) == (8 * weights, 12 * weights, 2 * weights)
 
 
+def test_processes_that_share_the_model_hold_their_part_of_it(estimate):
+    alone = estimate(QWEN_7B, lora=None)
+    shared = estimate(QWEN_7B, lora=None, world_size=4, accelerate="fsdp.yaml")
+    assert (shared.trainer, shared.optimizer) == (alone.trainer // 4, alone.optimizer // 4)
+    assert (shared.engine, shared.activations) == (alone.engine, alone.activations)
+
+
 @pytest.mark.parametrize(("load_in", "gigabytes"), [(None, 15.2), ("8bit", 8.7), ("4bit", 5.8)])
 def test_base_weights_of_few_bits_take_less_but_for_embeddings_and_head(estimate, load_in, gigabytes):
     found = estimate(QWEN_7B, load_in=load_in)

@@ -136,15 +136,6 @@ def test_leftovers_of_a_cluster_are_errors_that_name_the_variable(launched, chan
     assert is_main_process(), "it is the one that says it"
 
 
-@pytest.mark.parametrize("name", ["ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"])
-def test_a_configuration_that_shards_the_model_is_refused(monkeypatch, name):
-    monkeypatch.setenv(name, "true")
-    with pytest.raises(ConfigError, match=f"{name} is set.*here each rank holds the whole of it"):
-        join_ranks()
-    monkeypatch.setenv(name, "false")
-    assert join_ranks().size == 1
-
-
 def test_a_process_without_a_launcher_is_alone(launched):
     launched(**dict.fromkeys(LAUNCHED))
     assert launched_ranks() == 1

@@ -82,7 +82,7 @@ class Loop:
         return asyncio.run(coroutine)
 
 
-async def synced(backend, ranks):
+async def synced(backend):
     pass
 
 
