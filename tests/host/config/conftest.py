@@ -79,7 +79,8 @@ def lookup(order: str) -> str:
 class Shop(Environment):
     """Its options bend it."""
 
-    closed: ClassVar[int] = 0
+    closed: ClassVar[list[str]] = []
+    """How each hung that was closed: a rude one is so long after its test."""
 
     def __init__(
         self,
@@ -123,7 +124,7 @@ class Shop(Environment):
         return [[user("hello")]] * self.dialogues
 
     async def close(self) -> None:
-        type(self).closed += 1
+        self.closed.append(self.hangs)
 
 
 class Loading(Shop):
