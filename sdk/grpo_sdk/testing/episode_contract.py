@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from grpo_sdk.environment import HELD_OUT, TRAIN, Environment, Observation, StepResult
 from grpo_sdk.messages import assistant
 from grpo_sdk.testing.checks import given, require
-from grpo_sdk.testing.contract import Contract, timed
+from grpo_sdk.testing.contract import Contract, Within, timed
 from grpo_sdk.testing.other_process import ask_in_another_process
 from grpo_sdk.testing.surroundings import Held, seeded_generators
 from grpo_sdk.trajectory import Task
@@ -190,6 +190,28 @@ class EpisodeContract(Contract):
             await self._alone(self.make().tasks(self.splits[0])[0], 0, steps)
 
         self.require_unblocked(play, "reset() or step()")
+
+    def test_a_time_limit_ends_it(self) -> None:
+        """Fix: let ``asyncio.CancelledError`` pass: ``except Exception`` in place of ``except:``."""
+        task = self.make().tasks(self.splits[0])[0]
+
+        async def begin(within: Within) -> None:
+            environment = self.make()
+            try:
+                await within(self.begin(environment, task, seed=1))
+            finally:
+                await environment.close()
+
+        async def answer(within: Within) -> None:
+            environment = self.make()
+            try:
+                await self.begin(environment, task, seed=1)
+                await within(environment.step(assistant(self.says[0])))
+            finally:
+                await environment.close()
+
+        self.require_cancellable(begin, "reset()")
+        self.require_cancellable(answer, "step()")
 
 
 def _check_user_turn(result: StepResult) -> None:

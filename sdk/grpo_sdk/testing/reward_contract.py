@@ -137,7 +137,7 @@ class RewardContract(Contract):
         reward = self.make()
         if not inspect.iscoroutinefunction(reward.score):
             skip("score is no coroutine: nobody waits for its thread after the limit")
-        self.require_cancellable(lambda: called(reward.score, self.samples()[0]), "score()")
+        self.require_cancellable(lambda within: within(called(reward.score, self.samples()[0])), "score()")
 
     def test_words_of_users_and_tools_do_not_count_as_the_policys(self) -> None:
         """Fix: read ``policy_messages``, ``policy_text`` or ``final_text``; not all of ``messages``.

@@ -26,7 +26,7 @@ from grpo_sdk.bundles import CLOSE_SECONDS, EpisodeTools, LiveBundle, ToolBundle
 from grpo_sdk.deadline import Deadline
 from grpo_sdk.messages import Message, ToolSchema, tool_call
 from grpo_sdk.testing.checks import require, require_description, require_json, skip
-from grpo_sdk.testing.contract import Contract, timed
+from grpo_sdk.testing.contract import Contract, Within, timed
 from grpo_sdk.toolbox import Toolbox
 from grpo_sdk.tools import ToolLike, ToolLimits
 from grpo_sdk.trajectory import ToolRun
@@ -138,6 +138,20 @@ class ToolContract(Contract):
                 await timed(self._asked(toolbox, [json.dumps(self.arguments)]), steps)
 
         self.require_unblocked(play, "a call")
+
+    def test_a_time_limit_ends_it(self) -> None:
+        """Fix: let ``asyncio.CancelledError`` pass: ``except Exception`` in place of ``except:``."""
+
+        async def call(within: Within) -> None:
+            async with self._opened() as toolbox, EpisodeTools():
+                tool = toolbox.get(self._called(toolbox.names))
+                if tool is None:
+                    return
+                if tool.ready is not None:
+                    await tool.ready()
+                await within(tool.run(dict(self.arguments)))
+
+        self.require_cancellable(call, "a call")
 
     def test_invalid_calls_are_answered_with_the_reason(self) -> None:
         """Fix: raise an exception whose text tells the model what to do differently.

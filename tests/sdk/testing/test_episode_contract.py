@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import subprocess
@@ -130,6 +131,20 @@ class LeavesProcesses(Guess):
         return await super().reset(task, seed=seed)
 
 
+class ResetsStubbornly(Guess):
+    async def reset(self, task: Task, *, seed: int) -> Observation:
+        while True:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(5)
+
+
+class StepsStubbornly(Guess):
+    async def step(self, action: Any) -> StepResult:
+        with contextlib.suppress(BaseException):
+            await asyncio.sleep(0.05)
+        return await super().step(action)
+
+
 @pytest.fixture
 def cleared() -> Any:
     LeavesThreads.over.clear()
@@ -153,6 +168,8 @@ def cleared() -> Any:
         (SaysText, "test_every_episode_ends_with_facts", "step() must return a StepResult, not str"),
         (NoNumber, "test_every_episode_ends_with_facts", "the reward of a step is nan"),
         (GeneratesTools, "test_its_tools_are_ready_to_use", "tools() is no list but of the class generator"),
+        (ResetsStubbornly, "test_a_time_limit_ends_it", "reset() catches its cancellation and goes on"),
+        (StepsStubbornly, "test_a_time_limit_ends_it", "step() catches its cancellation and goes on"),
         (Blocking, "test_the_event_loop_is_not_blocked", "reset() or step() blocked the event loop"),
         (
             LeavesFiles,
@@ -165,8 +182,10 @@ def cleared() -> Any:
     ],
 )
 def test_each_mistake_is_named_with_its_mending(
-    mistake: type[Environment], test: str, message: str, cleared: None
+    mistake: type[Environment], test: str, message: str, cleared: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("grpo_sdk.deadline.GRACE_SECONDS", 0.05)
+
     class Contract(EnvironmentContract):
         blocking_seconds = 0.02
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import time
 from typing import Any
@@ -79,6 +80,13 @@ class Blocking(Shortest):
         return super().score_group(trajectories)
 
 
+class Stubborn(Shortest):
+    async def score_group(self, trajectories: Any) -> Any:
+        with contextlib.suppress(BaseException):
+            await asyncio.sleep(0.05)
+        return super().score_group(trajectories)
+
+
 class Large(Shortest):
     def score_group(self, trajectories: Any) -> Any:
         return lengths(trajectories)
@@ -95,6 +103,7 @@ class Large(Shortest):
         (LastAsked, "test_many_groups_may_be_scored_at_once", "where several groups are scored at once"),
         (Seeding, "test_global_random_generators_are_not_seeded", "the global generator of random"),
         (Blocking, "test_the_event_loop_is_not_blocked", "score_group() blocked the event loop for 0."),
+        (Stubborn, "test_a_time_limit_ends_it", "score_group() catches its cancellation and goes on"),
         (Large, "test_odd_trajectories_get_a_score", "is outside the bounds 0.0 to 1.0"),
     ],
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import time
 from contextlib import asynccontextmanager
 from typing import Any, ClassVar
@@ -98,6 +100,30 @@ def test_a_coroutine_that_blocks_the_event_loop_is_found() -> None:
         AssertionError, match=r"(?s)a call blocked the event loop for 0\..*Fix: make it a plain"
     ):
         Contract().test_the_event_loop_is_not_blocked()
+
+
+@asynccontextmanager
+async def desk() -> Any:
+    """A tool that asks until it is answered, whatever it was told meanwhile."""
+
+    async def ask(text: str) -> str:
+        """Ask.
+
+        Args:
+            text: What.
+        """
+        while True:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(5)
+
+    yield [ask]
+
+
+@pytest.mark.parametrize("per", ["run", "episode"])
+def test_a_tool_that_no_time_limit_ends_is_found(monkeypatch: pytest.MonkeyPatch, per: Any) -> None:
+    monkeypatch.setattr("grpo_sdk.deadline.GRACE_SECONDS", 0.05)
+    with pytest.raises(AssertionError, match=r"(?s)a call catches its cancellation.*Fix: let ``asyncio"):
+        made(ToolBundle(desk, per=per), "ask").test_a_time_limit_ends_it()
 
 
 def test_a_tool_that_two_episodes_share_is_found() -> None:

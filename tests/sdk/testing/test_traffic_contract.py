@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import time
 from collections.abc import Sequence
@@ -94,6 +95,23 @@ class Blocking(Parrot):
         return await super().chat(messages, sampling, tools)
 
 
+class TriesAgain(Parrot):
+    async def chat(self, messages: Any, sampling: Sampling, tools: Any = ()) -> ChatReply:
+        while True:
+            try:
+                await asyncio.sleep(0.03)
+                return await super().chat(messages, sampling, tools)
+            except:  # noqa: E722
+                await asyncio.sleep(0)
+
+
+class Stubborn(Parrot):
+    async def chat(self, messages: Any, sampling: Sampling, tools: Any = ()) -> ChatReply:
+        while True:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(5)
+
+
 class NoSuper(Parrot):
     def __init__(self) -> None: ...
 
@@ -147,13 +165,20 @@ class AppendsToPrompt(Tokens):
         (NoSuper, "test_capabilities_go_together", "its __init__ does not call super().__init__(model)"),
         (PlainStart, "test_capabilities_go_together", 'start() is a plain function: write "async def start"'),
         (SaysText, "test_chat_answers_with_a_message", "chat() must return a ChatReply, not str"),
+        (TriesAgain, "test_a_time_limit_ends_it", "what it gives then counts as if it had come in time"),
+        (Stubborn, "test_a_time_limit_ends_it", "chat() catches its cancellation and goes on"),
+        (Stubborn, "test_a_cancelled_call_leaves_the_backend_usable", "no answer within 0.2 s to chat"),
         (Blocking, "test_the_event_loop_is_not_blocked", "chat() blocked the event loop for 0."),
     ],
 )
-def test_each_mistake_is_named_with_its_mending(mistake: Any, test: str, message: str) -> None:
+def test_each_mistake_is_named_with_its_mending(
+    mistake: Any, test: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("grpo_sdk.deadline.GRACE_SECONDS", 0.05)
+
     class Contract(BackendContract):
         blocking_seconds = 0.02
-        answer_seconds = 0.2 if mistake is KeepsItsLock else 30.0
+        answer_seconds = 0.2 if mistake in (KeepsItsLock, Stubborn) else 30.0
 
         def make(self) -> Backend:
             made: Backend = mistake()
