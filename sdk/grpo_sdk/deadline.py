@@ -55,6 +55,7 @@ class Leavable:
                 try:
                     got = yield waits_for
                 except BaseException as problem:
+                    del waits_for  # what failed holds this frame, which would hold what failed
                     if isinstance(problem, asyncio.CancelledError) and asyncio.current_task() in _overdue:
                         with contextlib.suppress(RuntimeError):  # it caught that, too
                             running.close()
@@ -122,12 +123,13 @@ class Deadline:
         if kind is None and not self._expired:
             return
         _overdue.discard(self._task)
-        asked = self._cancelling
+        task, asked = self._task, self._cancelling
+        del self._task  # of which the exception holds the block's frame, and that often this
         for _ in range(self._cancelled):
-            asked = self._task.uncancel()
+            asked = task.uncancel()
         if self._expired and asked <= self._cancelling and kind is asyncio.CancelledError:
             raise TimeoutError from problem
         if kind is SystemExit or (kind is KeyboardInterrupt and _not_by_keyboard()):
             raise RuntimeError(f"{kind.__name__}: {problem}") from problem
-        if kind is asyncio.CancelledError and not self._expired and not self._task.cancelling():
+        if kind is asyncio.CancelledError and not self._expired and not task.cancelling():
             raise RuntimeError("it awaited something that was cancelled") from problem

@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import gc
 import threading
 import time
+import weakref
 
 import pytest
 
@@ -182,3 +184,52 @@ async def test_what_is_no_coroutine_can_be_awaited_too():
     future = asyncio.get_running_loop().create_future()
     future.set_result(3)
     assert await Leavable(future) == 3
+
+
+class LostError(Exception):
+    """What the other side failed with."""
+
+
+def failing():
+    answer = asyncio.get_running_loop().create_future()
+    asyncio.get_running_loop().call_soon(answer.set_exception, LostError())
+    return answer
+
+
+async def fails_elsewhere():
+    await failing()
+
+
+async def test_what_failed_within_a_limit_is_freed_without_the_collector():
+    gc.disable()
+    try:
+        with contextlib.suppress(LostError), Deadline(5):
+            try:
+                await Leavable(fails_elsewhere())
+            except LostError as problem:
+                lost = weakref.ref(problem)
+                raise
+        await asyncio.sleep(0)
+        assert lost() is None
+    finally:
+        gc.enable()
+
+
+async def test_a_task_that_was_cancelled_within_a_limit_is_freed_without_the_collector():
+    async def waits():
+        limit = Deadline(5)
+        with limit:
+            await asyncio.sleep(5)
+
+    gc.disable()
+    try:
+        task = asyncio.create_task(waits())
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+        gone = weakref.ref(task)
+        del task
+        await asyncio.sleep(0)
+        assert gone() is None
+    finally:
+        gc.enable()

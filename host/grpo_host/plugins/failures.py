@@ -50,9 +50,8 @@ class blamed:  # noqa: N801 - a context, entered for each step: a generator's wo
     def __exit__(
         self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if problem is None:
+        if problem is None or _interrupts(problem):
             return
-        pass_interrupts(problem)
         place = f"{self._who}: {self._method}()"
         text = f"{place}: {described(problem)}"
         log_once(place, text, problem)
@@ -65,12 +64,19 @@ def pass_interrupts(problem: BaseException) -> None:
     Ctrl-C comes to the main thread alone: a ``KeyboardInterrupt`` in another one is the plugin's own. So is
     a cancellation, if nobody has cancelled this task.
     """
-    if isinstance(problem, KeyboardInterrupt) and threading.current_thread() is not threading.main_thread():
-        return
-    if isinstance(problem, asyncio.CancelledError) and _nobody_cancelled():
-        return
-    if isinstance(problem, asyncio.CancelledError | KeyboardInterrupt | GeneratorExit):
-        raise problem
+    if _interrupts(problem):
+        try:
+            raise problem
+        finally:
+            del problem  # which holds this frame from now on
+
+
+def _interrupts(problem: BaseException) -> bool:
+    if isinstance(problem, KeyboardInterrupt):
+        return threading.current_thread() is threading.main_thread()
+    if isinstance(problem, asyncio.CancelledError):
+        return not _nobody_cancelled()
+    return isinstance(problem, GeneratorExit)
 
 
 def _nobody_cancelled() -> bool:

@@ -227,10 +227,11 @@ class RolloutEngine:
                 self._failures.see(trajectory)
             return scored
 
+        running: list[asyncio.Task[list[Trajectory]]] = []
+        failed: list[Exception] = []
         try:
             with short_collections(), LoopWatch() as watch:
                 async with asyncio.TaskGroup() as tasks:
-                    running = []
                     for requests in groups:
                         begun = []
                         for request in requests:
@@ -245,10 +246,12 @@ class RolloutEngine:
                             begun[-1].add_done_callback(partial(self._leave, place))
                         running.append(tasks.create_task(group(begun)))
         except ExceptionGroup as problems:
-            first, *others = problems.exceptions
-            for other in others:
+            failed += problems.with_traceback(None).exceptions
+        if failed:
+            for other in failed[1:]:
                 logger.warning("beside what ends the run: %s", other)
-            raise first from first.__cause__
+            del failed[1:], running[:]  # who raises is held by what is raised: that must not come round
+            raise failed.pop()
         metrics.seconds = time.perf_counter() - started
         metrics.loop_lag_p99 = watch.lag_p99
         return [task.result() for task in running], metrics

@@ -15,18 +15,18 @@ _before = gc.get_threshold()
 
 @contextmanager
 def short_collections() -> Iterator[None]:
-    """Meanwhile the collector leaves what is older alone, and looks at the rest less often.
+    """Meanwhile the collector looks less often, and hardly ever at what is older.
 
     A full collection stops every episode or request while it walks the heap: 70 ms with the host's
     modules, several times that with torch and an engine. Trajectories and answers hold no cycles;
-    counting references frees nearly all that they leave.
+    counting references frees nearly all that they leave. Nothing is frozen: that sets the collector's
+    counts back, and between short batches it would never come to what plugins leave.
     """
     global _users, _before
     with _lock:
         _users += 1
         if _users == 1:
             _before = gc.get_threshold()
-            gc.freeze()
             gc.set_threshold(20_000, 100, _before[2])
     try:
         yield
@@ -35,4 +35,3 @@ def short_collections() -> Iterator[None]:
             _users -= 1
             if _users == 0:
                 gc.set_threshold(*_before)
-                gc.unfreeze()

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -478,3 +481,33 @@ def test_what_other_observers_raise_at_the_same_time_is_logged(fakes, caplog):
     with pytest.raises(OSError, match="for a"):
         run(engine(fakes, rewards=[together], observers=[full]))
     assert "beside what ends the run: [Errno 28] No space left on device for b" in caplog.text
+
+
+@pytest.fixture
+def no_collector():
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+async def test_what_a_run_that_was_ended_has_played_is_freed_at_once(fakes, no_collector):
+    there, steps = weakref.WeakSet(), []
+
+    class Talk(fakes.Talk):
+        async def step(self, action):
+            there.add(self)
+            steps.append(1)
+            if len(steps) % 6 > 3:
+                await asyncio.sleep(5)
+            return await super().step(action)
+
+    def full(trajectory):
+        raise RunError("cannot write: the disk is full")
+
+    for _ in range(2):
+        with contextlib.suppress(RunError):  # pytest.raises would keep it
+            await engine(fakes, environment=Talk, observers=[full]).run(requests())
+        await asyncio.sleep(0)
+        assert not list(there)
+    assert len(steps) == 12
