@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from grpo_host.assembly.agent import agent_from_config
 from grpo_host.assembly.from_yaml import Parts
 from grpo_host.assembly.tools import bundles_of, close_bundles
-from grpo_host.backends.lifetime import close_backend, start_backend
+from grpo_host.backends.lifetime import close_backends, start_backend
 from grpo_host.rollouts.engine import Observer, RolloutEngine
 from grpo_host.rollouts.episode import EpisodeAgent
 from grpo_host.rollouts.mixture import environment_of
@@ -57,13 +57,11 @@ class Assembly:
         """Stop the backend, close tools and rewards, and the backends that rewards and environments have."""
         rewards = RewardSet(self.parts.rewards)
         try:
-            await close_backend(self.backend)
+            await close_backends(self.backend)
         finally:
             rewards.close()
             await close_bundles(self.parts.tools)
-            await rewards.close_backends()
-            for backend in self.parts.environment_backends:
-                await close_backend(backend)
+            await close_backends(*rewards.backends, *self.parts.environment_backends)
             if self.parts.answers is not None:
                 self.parts.answers.close()
 

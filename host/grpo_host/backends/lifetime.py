@@ -26,10 +26,11 @@ async def start_backend(backend: Backend) -> None:
         raise PluginError(text) from problem
 
 
-async def close_backend(backend: Backend) -> None:
-    """Close it. What it raises is logged: the work is done."""
-    try:
-        await awaited(backend.close(), "close")
-    except BaseException as problem:  # plugin code
-        pass_interrupts(problem)
-        logger.warning("%s: close(): %s", called(backend), described(problem))
+async def close_backends(*backends: Backend) -> None:
+    """Close each. What one raises is logged: the work is done."""
+    for backend in backends:
+        try:
+            await awaited(backend.close(), "close")
+        except BaseException as problem:  # plugin code
+            pass_interrupts(problem)
+            logger.warning("%s: close(): %s", called(backend), described(problem))

@@ -120,15 +120,10 @@ class RewardSet:
                 pass_interrupts(problem)
                 logger.warning('reward "%s": close(): %s', item.name, described(problem))
 
-    async def close_backends(self) -> None:
-        """Close the backends that rewards have for themselves, also after one that fails to."""
-        for item in self.rewards:
-            for backend in item.backends:
-                try:
-                    await backend.close()
-                except BaseException as problem:  # plugin code
-                    pass_interrupts(problem)
-                    logger.warning("%s: close() of its backend failed: %r", item.name, problem)
+    @property
+    def backends(self) -> list[Backend]:
+        """Those that rewards have for themselves."""
+        return [backend for item in self.rewards for backend in item.backends]
 
 
 async def _side_by_side(asked: Sequence[Coroutine[Any, Any, T]]) -> list[T]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from grpo_host.assembly.from_yaml import build_rewards
 from grpo_host.backends.event_loop import LoopThread
+from grpo_host.backends.lifetime import close_backends
 from grpo_host.rollouts.failures import most_frequent_failure
 from grpo_host.rollouts.scoring import RewardSet
 from grpo_host.runs.directory import RunDirectory
@@ -69,7 +70,7 @@ def run_score(
             raise ConfigError(f"{loaded.path}: {problem}") from problem
         loop = LoopThread()
         stack.callback(loop.close)
-        stack.callback(lambda: loop.run(rewards.close_backends()))
+        stack.callback(lambda: loop.run(close_backends(*rewards.backends)))
         write = stack.enter_context(_opened(out)).write if out else lambda _: None
         unscored: list[Trajectory] = []
         with reporter.phase("scoring") as advance:

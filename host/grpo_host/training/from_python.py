@@ -22,6 +22,7 @@ from grpo_host.agents.rendering import make_renderer
 from grpo_host.assembly.from_yaml import Parts
 from grpo_host.assembly.runtime import Assembly
 from grpo_host.backends.event_loop import Runner
+from grpo_host.backends.lifetime import close_backends, start_backend
 from grpo_host.backends.local_model import installed_plugins
 from grpo_host.backends.threaded import ThreadedBackend
 from grpo_host.config.resolved import dump_plain
@@ -58,14 +59,14 @@ class ObjectAssembly(Assembly):
         backend = self.agent.backend
         if not self.owned:
             return self.agent
-        await backend.start()
+        await start_backend(backend)
         speaks_tokens = Capability.TOKEN_IDS in backend.capabilities
         renderer = make_renderer(backend.tokenizer, backend.model) if speaks_tokens else None
         return replace(self.agent, renderer=renderer)
 
     async def close(self) -> None:
         if self.owned:
-            await self.agent.backend.close()
+            await close_backends(self.agent.backend)
 
 
 @dataclass(frozen=True)

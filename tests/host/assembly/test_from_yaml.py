@@ -6,6 +6,7 @@ import pytest
 
 from grpo_host.assembly.from_yaml import build, build_environment, build_reward
 from grpo_host.assembly.runtime import Assembly
+from grpo_host.backends.lifetime import close_backends
 from grpo_host.backends.wrapper import innermost
 from grpo_host.config.load import load_config
 from grpo_host.config.resolve import resolve
@@ -234,7 +235,7 @@ async def test_a_rewards_own_backend_starts_when_asked_and_is_closed_with_the_re
         before = backend.started
         [scored] = await rewards.score([make_trajectory("Hello.")])
         after = backend.started
-        await rewards.close_backends()
+        await close_backends(*rewards.backends)
         return before, scored.reward, after
 
     assert await score() == (False, 0.5, True)

@@ -6,7 +6,9 @@ import json
 
 import pytest
 
+from grpo_host.backends.lifetime import close_backends
 from grpo_host.cli import main
+from grpo_sdk.testing import ScriptedBackend
 
 FILE = """
 import sys
@@ -126,3 +128,19 @@ def test_what_a_judge_or_a_simulated_user_gets_wrong_is_its_own(play, tmp_path):
     assert played[0]["error"].startswith(
         'environment "prompts": step(): backend "GivesText": chat(): TypeError: it must return a ChatReply, not'
     )
+
+
+async def test_of_several_that_are_closed_one_that_raises_keeps_none_from_it(caplog):
+    class Stuck(ScriptedBackend):
+        async def close(self):
+            raise OSError("still busy")
+
+    class Last(ScriptedBackend):
+        async def close(self):
+            closed.append(self)
+
+    closed = []
+    await close_backends(Stuck(), Last())
+
+    assert len(closed) == 1
+    assert 'backend "Stuck": close(): OSError: still busy (backends/test_lifetime.py:' in caplog.text

@@ -21,6 +21,7 @@ from grpo_host.agents.session import whole_reply
 from grpo_host.assembly.agent import limits_from_config, local_model_from_config, sampling_from_config
 from grpo_host.assembly.from_yaml import build_strategy
 from grpo_host.assembly.served_tools import ServedTools, lacks_tools_of_episodes, served_tools
+from grpo_host.backends.lifetime import close_backends
 from grpo_host.backends.local_model import AUTO, LocalModel
 from grpo_host.backends.wrapper import BackendWrapper
 from grpo_host.config.served_sampling import UNMEASURED, filled_up, sampling_of_run, served_sampling
@@ -312,7 +313,7 @@ class _RemoteModel:
     async def close(self) -> None:
         backend, self._backend = self._backend, None
         if backend is not None:
-            await backend.close()
+            await close_backends(backend)
 
 
 @dataclass(frozen=True, slots=True)
