@@ -20,11 +20,11 @@ async def settled(value: T | Awaitable[T]) -> T:
     return await value if inspect.isawaitable(value) else value
 
 
-async def awaited(value: Any, method: str) -> Any:
+def awaited(value: Any, method: str) -> Awaitable[Any]:
     """The result of the coroutine ``value``. Raises ``TypeError`` if a plugin's ``method`` is none."""
     if not inspect.isawaitable(value):
         raise TypeError(f'it is a plain function; write "async def {method}"')
-    return await Leavable(value)
+    return Leavable(value)
 
 
 async def call_blocking(function: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:

@@ -109,8 +109,8 @@ class Toolbox:
             answered(message, record)
             return message, record
 
-    async def _answer(self, call: ToolCall) -> tuple[Message, ToolRun]:
-        return await (self._execute(call) if self.through is None else self.through(call, self._execute))
+    def _answer(self, call: ToolCall) -> Awaitable[tuple[Message, ToolRun]]:
+        return self._execute(call) if self.through is None else self.through(call, self._execute)
 
     async def _execute(self, call: ToolCall) -> tuple[Message, ToolRun]:
         name = call["function"]["name"]

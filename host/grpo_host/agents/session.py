@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, TypeVar
@@ -90,9 +90,9 @@ class ChatSession(Session):
         reply = await (self._chat(sampling) if on_text is None else self._stream(sampling, on_text))
         return Reply(reply.message, reply.finish_reason, reply.prompt_tokens, reply.completion_tokens)
 
-    async def _chat(self, sampling: Sampling) -> ChatReply:
+    def _chat(self, sampling: Sampling) -> Awaitable[ChatReply]:
         asked = self._backend.chat(self.messages, sampling, self._offered(sampling))
-        return await answer_of(self._backend, "chat", asked, ChatReply)
+        return answer_of(self._backend, "chat", asked, ChatReply)
 
     def _offered(self, sampling: Sampling) -> Sequence[ToolSchema]:
         """A backend that cannot forbid calls is shown no tools where it is to make none."""
