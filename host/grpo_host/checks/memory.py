@@ -122,6 +122,8 @@ class MemoryEstimate:
     cache: int
     """Keys and values of all episodes at once that fill the context. vLLM takes its own share instead:
     ``kv_cache_gib`` on CPU, ``gpu_memory_utilization`` of a GPU, weights included."""
+    processes: int = 1
+    """That share the model."""
 
     @property
     def needed(self) -> int:
@@ -131,8 +133,9 @@ class MemoryEstimate:
     def __str__(self) -> str:
         fixed = {"weights": self.trainer, "optimizer": self.optimizer, "engine": self.engine}
         parts = ", ".join(f"{name} {size / GB:.1f}" for name, size in fixed.items())
+        where = " in each process" if self.processes > 1 else ""
         return (
-            f"about {self.needed / GB:.1f} GB ({parts}), and at most {self.activations / GB:.1f} for a pass "
+            f"about {self.needed / GB:.1f} GB{where} ({parts}), and at most {self.activations / GB:.1f} for a pass "
             f"of {self.tokens:,} tokens and {self.cache / GB:.1f} for the engine's cache: an estimate"
         )
 
@@ -165,6 +168,7 @@ def estimate_memory(config: AgentConfig) -> MemoryEstimate | None:
         tokens=tokens,
         engine=decoder.weights * size,
         cache=config.rollouts.concurrency * context * decoder.cached(size),
+        processes=processes,
     )
 
 
