@@ -79,7 +79,11 @@ def read_configuration(path: Path) -> None:
 
 def prepare_sharding() -> None:
     """Settle what is ours to say, before a trainer is made."""
+    import torch
+
     os.environ.update(SETTINGS)
+    if not torch.cuda.is_available():
+        os.environ["FSDP_OFFLOAD_PARAMS"] = "false"  # all of it is in the machine's memory
     os.environ.setdefault("FSDP_AUTO_WRAP_POLICY", "TRANSFORMER_BASED_WRAP")
 
 
