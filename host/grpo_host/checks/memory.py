@@ -135,8 +135,8 @@ class MemoryEstimate:
         parts = ", ".join(f"{name} {size / GB:.1f}" for name, size in fixed.items())
         where = " in each process" if self.processes > 1 else ""
         return (
-            f"about {self.needed / GB:.1f} GB{where} ({parts}), and at most {self.activations / GB:.1f} for a pass "
-            f"of {self.tokens:,} tokens and {self.cache / GB:.1f} for the engine's cache: an estimate"
+            f"about {self.needed / GB:.1f} GB{where} ({parts}), and at most "
+            f"{self.activations / GB:.1f} for a pass of {self.tokens:,} tokens and {self.cache / GB:.1f} for the engine's cache: an estimate"
         )
 
 

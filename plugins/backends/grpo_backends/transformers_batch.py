@@ -13,7 +13,7 @@ from torch import Tensor
 
 from grpo_backends.sampling import draw, processed_logprobs
 from grpo_backends.transformers_cache import KeyValues, Prefixes
-from grpo_sdk import FinishReason, Sampling
+from grpo_sdk import FinishReason, ModelError, Sampling
 from grpo_sdk.backend import Tokenizer
 from grpo_sdk.grammar import Followed, Grammars, leave_out
 
@@ -174,8 +174,14 @@ class BatchEngine:
         samplings = [row.sampling for row in rows]
         logprobs = processed_logprobs(self._constrained(rows, logits.float()), samplings)
         drawn = draw(logprobs, samplings, [row.generator for row in rows])
-        chosen = logprobs.gather(1, drawn.unsqueeze(1)).squeeze(1).tolist()
-        for row, token, logprob in zip(rows, drawn.tolist(), chosen, strict=True):
+        # Of what is no number (NaN) an id is drawn that there is not.
+        chosen = logprobs.gather(1, drawn.clamp(max=logprobs.size(1) - 1).unsqueeze(1)).squeeze(1)
+        if not bool(chosen.isfinite().all()):
+            raise ModelError(
+                "the model's probabilities are not numbers (NaN): its weights are not finite, or its values "
+                "are too large for model.dtype. Try model.dtype: float32, or other weights"
+            )
+        for row, token, logprob in zip(rows, drawn.tolist(), chosen.tolist(), strict=True):
             row.ids.append(token)
             row.logprobs.append(logprob)
             taken = row.followed is None or row.followed.take(token)

@@ -67,12 +67,12 @@ class KeyValues:
         if known is None or not width:
             return cls(device)
         rooms = [tuple(_room(states, len(rows), width) for states in both) for both in known]
-        for place, row in enumerate(rows):
-            if row is not None:
-                for both, held in zip(rooms, row[0], strict=True):
-                    for room, states in zip(both, held, strict=True):
-                        room[place, :, : width - row[1]] = 0
-                        room[place, :, width - row[1] : width] = states[:, : row[1]]
+        for place, (row, length) in enumerate(zip(rows, lengths, strict=True)):
+            for layer, both in enumerate(rooms):
+                for which, room in enumerate(both):
+                    room[place, :, : width - length] = 0  # what is masked must be finite
+                    if row is not None:
+                        room[place, :, width - length : width] = row[0][layer][which][:, :length]
         mask = torch.tensor([[0] * (width - n) + [1] * n for n in lengths], device=device)
         return cls(device, [_Layer((both[0], both[1]), width) for both in rooms], mask)
 

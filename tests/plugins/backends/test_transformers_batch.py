@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from grpo_sdk import Sampling
+from grpo_sdk import ModelError, Sampling
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from transformers import LlamaConfig, LlamaForCausalLM  # noqa: E402 - needs torch
 
+from grpo_backends import transformers_cache  # noqa: E402
 from grpo_backends.transformers_batch import BatchEngine, Row  # noqa: E402
 from grpo_backends.transformers_cache import Prefixes  # noqa: E402
 
@@ -105,6 +107,37 @@ def test_those_that_stay_are_answered_as_alone_when_others_leave(model: Any) -> 
         sampling = Sampling(max_tokens=lengths[name], temperature=0, seed=0)
         assert_alike(rows[name], alone(model, [ord(name) - 90, 4, 5], sampling))
     assert "d" not in rows
+
+
+def test_what_memory_held_before_changes_no_answer(model: Any, monkeypatch: Any) -> None:
+    def room(*args: Any) -> Any:
+        return clean(*args).fill_(torch.nan)
+
+    clean = transformers_cache._room
+    monkeypatch.setattr(transformers_cache, "_room", room)
+    engine = engine_of(model)
+    known, unknown, longer = [5, 6, 7, 8, 9], [1, 2, 3], [5, 6, 7, 8, 9, 10, 11]
+    engine.add_request("known", known, GREEDY)
+    rows = finished(engine)
+    for name, prompt in (("longer", longer), ("unknown", unknown)):
+        engine.add_request(name, prompt, GREEDY)  # one begins with what is held, one does not
+    rows |= finished(engine)
+    for name, prompt in (("known", known), ("longer", longer), ("unknown", unknown)):
+        assert_alike(rows[name], alone(model, prompt))
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_weights_that_are_no_numbers_are_told_from_a_fault_of_the_engine(
+    model: Any, temperature: float
+) -> None:
+    spoilt = copy.deepcopy(model)
+    spoilt.model.norm.weight.data[0] = torch.nan
+    engine = engine_of(spoilt)
+    engine.add_request("a", [5, 6], Sampling(max_tokens=2, temperature=temperature, seed=0))
+    with pytest.raises(
+        ModelError, match=r"probabilities are not numbers \(NaN\): its weights are not finite"
+    ):
+        engine.step()
 
 
 def test_the_next_turn_computes_its_new_tokens_alone(model: Any) -> None:

@@ -99,7 +99,9 @@ def test_processes_that_share_the_model_hold_their_part_of_it(estimate):
     shared = estimate(QWEN_7B, lora=None, world_size=4, accelerate="fsdp.yaml")
     assert (shared.trainer, shared.optimizer) == (alone.trainer // 4, alone.optimizer // 4)
     assert (shared.engine, shared.activations) == (alone.engine, alone.activations)
-    assert str(shared).startswith("about 45.7 GB in each process (weights 7.6, optimizer 22.8, engine 15.2), ")
+    assert str(shared).startswith(
+        "about 45.7 GB in each process (weights 7.6, optimizer 22.8, engine 15.2), "
+    )
     assert " in each process" not in str(alone)
 
 
