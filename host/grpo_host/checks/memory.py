@@ -136,7 +136,8 @@ class MemoryEstimate:
         where = " in each process" if self.processes > 1 else ""
         return (
             f"about {self.needed / GB:.1f} GB{where} ({parts}), and at most "
-            f"{self.activations / GB:.1f} for a pass of {self.tokens:,} tokens and {self.cache / GB:.1f} for the engine's cache: an estimate"
+            f"{self.activations / GB:.1f} for a pass of {self.tokens:,} tokens and "
+            f"{self.cache / GB:.1f} for the engine's cache: an estimate"
         )
 
 
