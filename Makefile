@@ -8,8 +8,8 @@ INSTALLED := .venv/.installed
 # Two files of tests at a time. A training spends most of its time on one core: two of them with a thread
 # each take two thirds of the time that they take one after the other. vLLM binds its threads to cores.
 TWO := -n 2 --dist loadfile --no-loadscope-reorder
-# Of this file every test needs torch, and finding them imports it.
-FAST := $(TWO) --ignore=tests/host/training/cpu/test_fast_pass.py
+# Of these files every test needs a model, and finding them imports transformers.
+FAST := $(TWO) --ignore=tests/host/training/cpu/test_fast_pass.py --ignore=tests/plugins/backends/test_transformers_batch.py
 
 help: ## List the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'

@@ -10,21 +10,19 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("torch")
 from grpo_host.backends.event_loop import LoopThread
 from grpo_host.config.schema import TrainingConfig
 from grpo_host.rollouts.engine import RolloutEngine
 from grpo_host.rollouts.scoring import RewardSet, WeightedReward
 from grpo_host.training.interrupt import Interrupt, StopTraining
 from grpo_host.training.task_order import TaskOrder
-from grpo_host.training.trl.rollouts import GrpoRollouts
 from grpo_host.utils.progress import Reporter
 from grpo_sdk import Reward, Task
 from grpo_sdk.errors import RunError
 from grpo_sdk.testing import make_trajectory
 from grpo_sdk.trajectory import Ledger, TokenSequence, Trajectory
 
-pytestmark = pytest.mark.model
+pytestmark = [pytest.mark.model, pytest.mark.torch]
 
 STEPS = 4
 
@@ -52,6 +50,9 @@ class Run:
     """A run whose episodes tell which weights they were played with."""
 
     def __init__(self, loop: LoopThread, monkeypatch: pytest.MonkeyPatch, staleness: int) -> None:
+        # Not above: finding these tests would import the trainer.
+        from grpo_host.training.trl.rollouts import GrpoRollouts
+
         self.log: list[str] = []
         self.told: list[str] = []
         self.policy = Weights(self.log)
