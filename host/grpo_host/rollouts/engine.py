@@ -71,7 +71,8 @@ class RolloutMetrics:
             self.sampled_tokens += turn.completion_tokens
             self.cut += turn.finish_reason == "length"
             self.tool_calls += len(turn.tools)
-        self.tool_errors += trajectory.tool_errors
+            for tool in turn.tools:
+                self.tool_errors += tool.error is not None
         self.forks += trajectory.ledger.forks if trajectory.ledger else 0
         self.stops[trajectory.stop_reason] += 1
         self.statuses[trajectory.status] += 1
@@ -81,7 +82,8 @@ class RolloutMetrics:
         if "success" in trajectory.outcome:
             self.successes.append(bool(trajectory.outcome["success"]))
         said = trajectory.policy_messages
-        self.repeated += sum(_repeated(message["content"]) for message in said)
+        for message in said:
+            self.repeated += _repeated(message["content"])
         self.answers.add(hash((trajectory.task.id, _words(said))))
 
     def as_dict(self) -> dict[str, float]:

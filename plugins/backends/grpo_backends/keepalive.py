@@ -71,7 +71,8 @@ class KeepAliveClient:
         return self._ask(self._request("GET", path, b"", b""))
 
     async def _ask(self, data: bytes) -> Response:
-        async with self._gate:
+        await self._gate.acquire()  # "async with" makes two coroutines more
+        try:
             while True:
                 connection = await self._connection()
                 try:
@@ -82,6 +83,8 @@ class KeepAliveClient:
                     continue
                 self._give_back(connection)
                 return response
+        finally:
+            self._gate.release()
 
     @asynccontextmanager
     async def stream(
