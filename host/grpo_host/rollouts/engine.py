@@ -217,7 +217,10 @@ class RolloutEngine:
             on_episode(trajectory)
             return trajectory
 
-        async def group(episodes: Sequence[asyncio.Task[Trajectory]]) -> list[Trajectory]:
+        # Not the tasks, each of which keeps a context: of thousands the collector would walk them all.
+        results: list[list[Trajectory] | None] = [None] * len(groups)
+
+        async def group(number: int, episodes: Sequence[asyncio.Task[Trajectory]]) -> None:
             played = [await episode for episode in episodes]
             with self.phase("reward_calculation"):
                 scored = await self.rewards.score(played)
@@ -227,14 +230,13 @@ class RolloutEngine:
                     observer(trajectory)
             for trajectory in scored:
                 self._failures.see(trajectory)
-            return scored
+            results[number] = scored
 
-        running: list[asyncio.Task[list[Trajectory]]] = []
         failed: list[Exception] = []
         try:
             with short_collections(), LoopWatch() as watch:
                 async with asyncio.TaskGroup() as tasks:
-                    for requests in groups:
+                    for number, requests in enumerate(groups):
                         begun = []
                         for request in requests:
                             # A task only once it may run: thousands that wait would delay the first.
@@ -246,20 +248,26 @@ class RolloutEngine:
                             begun.append(tasks.create_task(episode(request)))
                             # Not in the coroutine: a task can be cancelled before it begins.
                             begun[-1].add_done_callback(partial(self._leave, place))
-                        running.append(tasks.create_task(group(begun)))
+                        tasks.create_task(group(number, begun))
         except ExceptionGroup as problems:
             failed += problems.with_traceback(None).exceptions
         if failed:
             for other in failed[1:]:
                 logger.warning("beside what ends the run: %s", other)
-            del failed[1:], running[:]  # who raises is held by what is raised: that must not come round
-            raise failed.pop()
+            del failed[1:]
+            raise failed.pop()  # what is raised holds this frame, which must not hold it in turn
         metrics.seconds = time.perf_counter() - started
         metrics.loop_lag_p99 = watch.lag_p99
-        return [task.result() for task in running], metrics
+        return _all(results), metrics
 
     def _leave(self, place: object, _: asyncio.Task[Trajectory]) -> None:
         self._limiter.release_on_behalf_of(place)
+
+
+def _all(results: Sequence[list[Trajectory] | None]) -> list[list[Trajectory]]:
+    if any(scored is None for scored in results):
+        raise asyncio.CancelledError("a plugin cancelled the task that asked it")
+    return [scored for scored in results if scored is not None]
 
 
 def _at_least_one(concurrency: int) -> int:

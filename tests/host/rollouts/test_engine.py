@@ -511,3 +511,16 @@ async def test_what_a_run_that_was_ended_has_played_is_freed_at_once(fakes, no_c
         await asyncio.sleep(0)
         assert not list(there)
     assert len(steps) == 12
+
+
+async def test_a_group_whose_reward_cancels_the_task_that_asks_it_is_not_left_out(fakes):
+    @reward
+    async def cancels(trajectory) -> float:
+        asyncio.current_task().cancel()
+        await asyncio.sleep(0)
+        return 1.0
+
+    running = engine(fakes)
+    running.rewards = RewardSet([WeightedReward("cancels", cancels())])
+    with pytest.raises(asyncio.CancelledError):
+        await running.run(requests(TASKS, 1))
