@@ -8,9 +8,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from grpo_host.config.sharing import asked_by, refusals
 from grpo_host.rollouts.overlong import OVERLONG
 from grpo_host.utils.validation import Complaint
-from grpo_sdk.errors import did_you_mean
+from grpo_sdk.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
     from grpo_host.config.schema import AgentConfig, TrainingConfig
@@ -176,22 +177,33 @@ def _check_load_in(training: TrainingConfig) -> Iterator[Complaint]:
 def _check_accelerate(training: TrainingConfig) -> Iterator[Complaint]:
     if training.accelerate is None:
         return
-    if not Path(training.accelerate).is_file():
-        yield Complaint(
-            ("training", "accelerate"),
-            f"there is no file {training.accelerate}. Make one with accelerate config, or leave it out",
-        )
+    try:
+        for why in refusals(asked_by(Path(training.accelerate))):
+            yield Complaint(("training", "accelerate"), why)
+    except ConfigError as problem:
+        yield Complaint(("training", "accelerate"), str(problem))
     if training.world_size == 1:
         yield Complaint(
             ("training", "accelerate"),
             "one process has nothing to share the model with. Start more (--nproc, training.world_size), or "
             "leave it out",
         )
+    yield from check_shared(training)
+
+
+def check_shared(training: TrainingConfig) -> Iterator[Complaint]:
+    """Check that what is trained can be spread over the processes."""
     if training.load_in is not None:
         yield Complaint(
             ("training", "load_in"),
             f"weights in {training.load_in} cannot be shared between processes. Leave it out, or "
             "training.accelerate",
+        )
+    if training.optimizer == "adafactor":  # in transformers its state is whole, and its gradients are parts
+        yield Complaint(
+            ("training", "optimizer"),
+            "adafactor cannot be used where processes share the model. Take adamw_torch_fused, or leave "
+            "training.accelerate out",
         )
 
 
@@ -244,7 +256,6 @@ def check_dialogues(config: AgentConfig) -> Iterator[Complaint]:
     if warm_start is None or warm_start.dialogues is None:
         return
     from grpo_host.dialogues import read_demonstrations
-    from grpo_sdk.errors import ConfigError
 
     try:
         read_demonstrations(warm_start.dialogues)

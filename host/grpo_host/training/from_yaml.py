@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from grpo_host.assembly.answers import answers_of
 from grpo_host.backends.event_loop import LoopThread
+from grpo_host.config.training_checks import check_shared
 from grpo_host.plugins.observed_run import observed_run
 from grpo_host.recorded.answers import Replay
 from grpo_host.runs.assembled import assemble
@@ -23,6 +24,8 @@ from grpo_host.training.training_run import TrainingRun
 from grpo_host.utils.atomic import write_text
 from grpo_host.utils.progress import Reporter
 from grpo_host.utils.stdout import plugins_print_to_stderr
+from grpo_host.utils.validation import say_location
+from grpo_sdk.errors import ConfigError
 
 if TYPE_CHECKING:
     from grpo_host.config.resolve import ResolvedConfig
@@ -47,6 +50,9 @@ def run_training(
         training = loaded.config.training
         ranks = join_ranks(training.world_size, training.accelerate)
         stack.callback(leave_ranks, ranks)
+        if ranks.sharded:  # as accelerate launch may have asked
+            for problem in check_shared(training):
+                raise ConfigError(f"{say_location(problem.location)}: {problem.message}")
         reporter = reporter or Reporter(quiet=not ranks.main)
         directory = open_directory(
             loaded.config, ranks, reporter, resume=resume, describe=lambda: describe_run(loaded)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from grpo_host.config.schema import LoraConfig as LoraSettings
 from grpo_host.runs.directory import remedy
 from grpo_host.training.ranks.process_group import Ranks
-from grpo_host.training.ranks.sharding import is_sharded, taking_whole_weights, whole_state
+from grpo_host.training.ranks.sharding import check_layers, is_sharded, taking_whole_weights, whole_state
 from grpo_host.training.weights import served_weights
 from grpo_host.utils.atomic import replace_directory, sync_directory
 from grpo_sdk.adapters import CONFIG, check_adapter, name_base
@@ -236,6 +236,8 @@ def load_policy(
     except (OSError, ValueError, RuntimeError, KeyError) as problem:
         raise ModelError(f"cannot load the model at {start}: {problem}") from problem
     ranks = ranks or Ranks()
+    if ranks.sharded:
+        check_layers(model)
     # bitsandbytes has put it there; a model that is sharded comes there in parts.
     if torch.cuda.is_available() and load_in is None and not ranks.sharded:
         model = model.to("cuda")

@@ -13,6 +13,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from grpo_host.config.sharing import asked_by, is_on, refusals
 from grpo_sdk.errors import ConfigError
 
 FSDP = "ACCELERATE_USE_FSDP"
@@ -35,20 +36,16 @@ def is_sharding_asked() -> bool:
     Raises ``ConfigError`` if it asks for a way that is not built.
     """
     for name, what in OTHERS.items():
-        if _is_on(name):
+        if is_on(os.environ.get(name, "")):
             raise ConfigError(
                 f"the environment variable {name} is set, as accelerate launch does for {what}, with which "
                 "nothing is trained here. Take a configuration with distributed_type: FSDP and "
                 "fsdp_version: 2, or unset it"
             )
-    if not _is_on(FSDP):
+    if not is_on(os.environ.get(FSDP, "")):
         return False
-    version = os.environ.get("FSDP_VERSION", "1")
-    if version != "2":
-        raise ConfigError(
-            f"the accelerate configuration asks for FSDP {version}, which torch has replaced. Say "
-            "fsdp_version: 2 in its fsdp_config"
-        )
+    for why in refusals(os.environ):
+        raise ConfigError(why)
     return True
 
 
@@ -60,8 +57,10 @@ def read_configuration(path: Path) -> None:
     from accelerate.commands.launch import _validate_launch_command, launch_command_parser
     from accelerate.utils.launch import prepare_multi_gpu_env
 
-    if not path.is_file():
-        raise ConfigError(f"training.accelerate: there is no file {path}. Make one with accelerate config")
+    try:
+        asked_by(path)
+    except ConfigError as problem:
+        raise ConfigError(f"training.accelerate: {problem}") from None
     try:
         # How many there are is ours to say, and is the same to what is read here.
         asked = launch_command_parser().parse_args(["--config_file", str(path), "--num_processes", "2", "-"])
@@ -69,11 +68,6 @@ def read_configuration(path: Path) -> None:
     except Exception as problem:  # of yaml, of types and of values
         raise ConfigError(f"training.accelerate: {path} cannot be used: {problem}") from problem
     wanted = {name: value for name, value in variables.items() if name.startswith("FSDP_")}
-    if not wanted:
-        raise ConfigError(
-            f"training.accelerate: {path} asks for no FSDP. Say distributed_type: FSDP and an fsdp_config "
-            "with fsdp_version: 2, or leave training.accelerate out"
-        )
     os.environ.update(wanted, **{FSDP: "true"})
 
 
@@ -85,6 +79,19 @@ def prepare_sharding() -> None:
     if not torch.cuda.is_available():
         os.environ["FSDP_OFFLOAD_PARAMS"] = "false"  # all of it is in the machine's memory
     os.environ.setdefault("FSDP_AUTO_WRAP_POLICY", "TRANSFORMER_BASED_WRAP")
+
+
+def check_layers(model: Any) -> None:
+    """Check that ``model`` has the layers that the accelerate configuration names. Raises ``ConfigError``."""
+    named = os.environ.get("FSDP_TRANSFORMER_CLS_TO_WRAP", "")
+    there = {type(module).__name__ for module in model.modules()}
+    for name in filter(None, map(str.strip, named.split(","))):
+        if name not in there:
+            own = ", ".join(sorted(getattr(model, "_no_split_modules", None) or ())) or "unknown"
+            raise ConfigError(
+                f"the accelerate configuration says fsdp_transformer_layer_cls_to_wrap: {name}, and the "
+                f"model has no such layer. Leave it out: the model names its own ({own})"
+            )
 
 
 class ShardedOnCpuToo:
@@ -133,7 +140,3 @@ def taking_whole_weights(model: Any) -> Iterator[None]:
 
     with implicit_replication() if is_sharded(model) else nullcontext():
         yield
-
-
-def _is_on(name: str) -> bool:
-    return os.environ.get(name, "").lower() in ("1", "true", "yes", "on", "y", "t")

@@ -35,6 +35,7 @@ from grpo_host.training.cpu.fast_pass import FastGRPOTrainer
 from grpo_host.training.finite import FiniteUpdates, TrueLosses
 from grpo_host.training.limits import Limits, find_limits
 from grpo_host.training.lora import precision_kept
+from grpo_host.training.ranks.sharded_checkpoints import ShardedCheckpoints
 from grpo_host.training.trl.normalisation import part_factor, row_factors, token_share
 from grpo_host.training.trl.rows import (
     empty_row,
@@ -66,7 +67,7 @@ class ImportanceSampling:
     cap: float = 2.0
 
 
-class HostGRPOTrainer(TrueLosses, FastGRPOTrainer):
+class HostGRPOTrainer(TrueLosses, ShardedCheckpoints, FastGRPOTrainer):
     """A ``GRPOTrainer`` whose rollouts are our trajectories."""
 
     entropy_coef: float

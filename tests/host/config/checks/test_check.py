@@ -209,13 +209,22 @@ def test_a_backend_that_takes_adapters_alone_trains_no_whole_model(problems):
 def test_a_model_is_shared_by_processes_and_as_a_file_says(problems, tmp_path):
     path = tmp_path / "fsdp.yaml"
     assert problems("backend.name=servers", f"training.accelerate={path}") == [
-        f"--set training.accelerate: there is no file {path}. Make one with accelerate config, or leave it out",
+        f"--set training.accelerate: there is no file {path}. Make one with accelerate config",
         "--set training.accelerate: one process has nothing to share the model with. Start more (--nproc, "
         "training.world_size), or leave it out",
     ]
-    path.touch()
     two = ("backend.name=servers", f"training.accelerate={path}", "training.world_size=2")
+    path.write_text("distributed_type: FSDP\nfsdp_config: {fsdp_version: 1}\n")
+    assert problems(*two) == [
+        "--set training.accelerate: the accelerate configuration asks for FSDP 1, which torch has replaced. "
+        "Say fsdp_version: 2 in its fsdp_config"
+    ]
+    path.write_text("distributed_type: FSDP\nfsdp_config: {fsdp_version: 2}\n")
     assert problems(*two) == []
+    assert problems(*two, "training.optimizer=adafactor") == [
+        "--set training.optimizer: adafactor cannot be used where processes share the model. Take "
+        "adamw_torch_fused, or leave training.accelerate out"
+    ]
     found = problems(*two, "training.load_in=4bit")
     assert [line for line in found if "shared" in line] == [
         "--set training.load_in: weights in 4bit cannot be shared between processes. Leave it out, or "

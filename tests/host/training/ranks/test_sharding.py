@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from grpo_host.runs.directory import RunDirectory
+from grpo_host.training.checkpoints import latest_checkpoint
 from grpo_host.training.ranks import sharding
 from grpo_host.training.ranks.process_group import join_ranks, python_module
-from grpo_host.training.ranks.sharding import is_sharding_asked, read_configuration
+from grpo_host.training.ranks.sharding import check_layers, is_sharding_asked, read_configuration
 from grpo_sdk import ConfigError
 
 CONFIGURATION = """\
@@ -77,6 +78,20 @@ def test_the_older_fsdp_is_refused():
         is_sharding_asked()
 
 
+@pytest.mark.torch
+def test_a_layer_that_the_model_does_not_have_is_named_with_those_that_it_has():
+    import torch
+
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.ReLU())
+    check_layers(model)
+    os.environ["FSDP_TRANSFORMER_CLS_TO_WRAP"] = "Linear, ReLU"
+    check_layers(model)
+    model._no_split_modules = {"Linear"}
+    os.environ["FSDP_TRANSFORMER_CLS_TO_WRAP"] = "Linear,Qwen2DecoderLayer"
+    with pytest.raises(ConfigError, match=r"to_wrap: Qwen2DecoderLayer, and the model has no .* \(Linear\)"):
+        check_layers(model)
+
+
 def test_one_process_has_nothing_to_share_a_model_with():
     os.environ.update(ACCELERATE_USE_FSDP="true", FSDP_VERSION="2")
     with pytest.raises(ConfigError, match="asks to shard the model, and there is one process"):
@@ -101,9 +116,11 @@ def test_a_configuration_asks_for_what_accelerate_launch_would_set(tmp_path):
     ("text", "what"),
     [
         (None, "there is no file .*fsdp.yaml. Make one with accelerate config"),
-        ("{", "fsdp.yaml cannot be used: while parsing"),
         ("compute_environment: LOCAL_MACHINE\ndistributed_type: MULTI_GPU\n", "fsdp.yaml asks for no FSDP"),
-        ("distributed_type: FSDP\nnot_a_key: 1\n", r"fsdp.yaml cannot be used: .*not_a_key"),
+        (
+            "distributed_type: FSDP\nfsdp_config: {fsdp_version: 2}\nnot_a_key: 1\n",
+            r"fsdp.yaml cannot be used: .*not_a_key",
+        ),
     ],
 )
 def test_a_configuration_that_shards_nothing_says_why(tmp_path, text, what):
@@ -195,10 +212,15 @@ def test_an_adapter_is_trained_as_by_ranks_with_a_copy_each_and_goes_on(train):
 
 @pytest.mark.model
 @pytest.mark.slow
-def test_a_whole_model_is_trained_as_by_ranks_with_a_copy_each(train):
+def test_a_whole_model_is_trained_as_by_ranks_with_a_copy_each_and_goes_on_in_one_process(train):
     settings = ("training.lora=null", "training.beta=0.1", "training.learning_rate=1e-4")
     alone = train("alone", *settings)
-    shared = train("shared", *settings, SHARED, "training.max_tokens=150")
+    half = train("shared", *settings, SHARED, "training.max_tokens=150", "training.steps=1")
+    held = {path.name for path in latest_checkpoint(half.checkpoints).iterdir()}
+    assert held >= {"model.safetensors", "optimizer.bin"}
+    assert "pytorch_model_fsdp.bin" not in held, "weights are written once"
+    shared = train("shared", *settings, "training.world_size=1", resume=True)
+    assert shared.path == half.path
     expected = weights(alone.whole_model / "model.safetensors")
     found = weights(shared.whole_model / "model.safetensors")
     assert found.keys() == expected.keys(), "tied weights are written once"
