@@ -132,6 +132,18 @@ def test_a_configuration_that_shards_nothing_says_why(tmp_path, text, what):
     assert not is_sharding_asked()
 
 
+@pytest.mark.torch
+def test_the_configuration_in_the_docs_is_one(tmp_path):
+    page = Path(__file__).parents[4] / "docs" / "training.md"
+    path = tmp_path / "fsdp.yaml"
+    path.write_text(
+        page.read_text(encoding="utf-8").partition("```yaml\n# fsdp.yaml\n")[2].partition("```")[0]
+    )
+    read_configuration(path)
+    assert is_sharding_asked()
+    assert os.environ["FSDP_AUTO_WRAP_POLICY"] == "TRANSFORMER_BASED_WRAP"
+
+
 PARTS = """
 import os
 import torch, torch.distributed as dist
