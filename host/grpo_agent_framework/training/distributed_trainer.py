@@ -103,6 +103,9 @@ class DistributedConfig(Settings):
     """What is trained stays float32 while the model computes in bfloat16. None: as ``bf16``."""
     gradient_accumulation_steps: Count = 1
     """Batches of each process that make one optimizer step."""
+    accelerate: str | None = None
+    """A file: the accelerate configuration (FSDP2) with which the processes share the model. None: each holds
+    all of it."""
 
 
 class DistributedGRPOTrainer:
@@ -211,6 +214,7 @@ class DistributedGRPOTrainer:
         before = given.run_post_eval if given.run_pre_eval is None else given.run_pre_eval
         temperature = agent.sampling.temperature if given.temperature is None else given.temperature
         measures = before or given.run_post_eval or given.early_stopping
+        shared = self.distributed_config.accelerate
         early = {"patience": given.patience, "every": given.eval_every, "min_delta": given.min_delta}
         rate = given.learning_rate or (LORA_RATE if given.use_lora else WHOLE_RATE)
         return settings_of(
@@ -237,6 +241,7 @@ class DistributedGRPOTrainer:
                     "save_every": given.save_every,
                     "early_stopping": early if given.early_stopping else None,
                     "world_size": self.distributed_config.world_size,
+                    "accelerate": shared and str(Path(shared).expanduser().absolute()),
                 },
                 "evaluation": {
                     "episodes": given.eval_episodes if measures else 0,

@@ -137,6 +137,7 @@ def _check_staleness(config: AgentConfig) -> Iterator[Complaint]:
 def check_update(training: TrainingConfig) -> Iterator[Complaint]:
     """Check that the loss can honour its settings."""
     yield from _check_clipping(training)
+    yield from _check_idle(training)
     yield from _check_load_in(training)
     yield from _check_accelerate(training)
     if training.multi_objective_aggregation == "normalize_then_sum" and training.scale_rewards != "group":
@@ -156,6 +157,24 @@ def check_update(training: TrainingConfig) -> Iterator[Complaint]:
             ("training", "optimizer"),
             "adamw_8bit needs the package bitsandbytes: pip install bitsandbytes, or take another",
         )
+
+
+def _check_idle(training: TrainingConfig) -> Iterator[Complaint]:
+    """Find settings that nothing would read, since what they belong to is off."""
+    for key, on, what in (
+        ("reference", training.beta, "beta is 0, so there is no penalty for leaving it"),
+        ("overlong_penalty", training.overlong_buffer, "overlong_buffer is 0, so no reply is overlong"),
+        (
+            "importance_sampling_cap",
+            training.importance_sampling != "none",
+            "importance_sampling is none, so there is no ratio to cap",
+        ),
+    ):
+        default = type(training).model_fields[key].default
+        if not on and getattr(training, key) != default:
+            yield Complaint(
+                ("training", key), f"{what}: this changes nothing. Leave it at {default}, or turn that on"
+            )
 
 
 def _check_load_in(training: TrainingConfig) -> Iterator[Complaint]:
@@ -211,7 +230,7 @@ def _check_clipping(training: TrainingConfig) -> Iterator[Complaint]:
     cispo = training.loss == "cispo"
     default = type(training).model_fields["epsilon"].default
     high = training.epsilon_high is not None
-    for key, given in (("epsilon", training.epsilon != default), ("epsilon_high", high and not cispo)):
+    for key, given in (("epsilon", training.epsilon != default), ("epsilon_high", high)):
         leave = f"Leave it at {'null' if key == 'epsilon_high' else f'{default:g}'}"
         if given and training.iterations * training.minibatches == 1:
             yield Complaint(
@@ -220,7 +239,7 @@ def _check_clipping(training: TrainingConfig) -> Iterator[Complaint]:
                 f"has one update: the ratio is 1, and this changes nothing. {leave}, or give iterations or "
                 "minibatches",
             )
-        elif given and cispo:
+        elif given and cispo and key == "epsilon":
             yield Complaint(("training", key), f"cispo clips above only, at epsilon_high. {leave}")
     if cispo and training.epsilon_high is not None and training.epsilon_high < 1:
         yield Complaint(

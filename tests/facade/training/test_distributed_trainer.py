@@ -90,6 +90,13 @@ def test_the_guides_fields_say_how_much_is_played_a_step():
     assert config.evaluation.episodes == 32
 
 
+def test_processes_share_a_model_as_a_file_says(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = config_of(distributed={"world_size": 2, "accelerate": "fsdp.yaml"})
+    assert config.training.accelerate == str(tmp_path / "fsdp.yaml")
+    assert config_of(distributed={"world_size": 2}).training.accelerate is None
+
+
 def test_the_guides_conservative_settings_reach_the_trainer():
     config = config_of(learning_rate=1e-5, gradient_clipping=0.5, early_stopping=True, patience=50)
     assert config.training.learning_rate == 1e-5

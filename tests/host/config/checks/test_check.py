@@ -276,7 +276,7 @@ ONE_UPDATE = (
             "epsilon: cispo clips above only, at epsilon_high. Leave it at 0.2",
         ),
         (
-            ["loss=cispo", "epsilon_high=0.28"],
+            ["loss=cispo", "iterations=2", "epsilon_high=0.28"],
             "epsilon_high: for cispo it is the largest ratio, and no ratio would be above 0.28. Give more "
             "than 1, such as 5",
         ),
@@ -284,6 +284,22 @@ ONE_UPDATE = (
             ["multi_objective_aggregation=normalize_then_sum", "scale_rewards=none"],
             "scale_rewards: with normalize_then_sum each reward is divided by its own deviation in its group, "
             "and this changes nothing. Leave it at group",
+        ),
+        (["loss=cispo", "epsilon_high=4"], "epsilon_high: " + ONE_UPDATE.format("null")),
+        (
+            ["reference=base"],
+            "reference: beta is 0, so there is no penalty for leaving it: this changes nothing. Leave it at "
+            "start, or turn that on",
+        ),
+        (
+            ["overlong_penalty=0.5"],
+            "overlong_penalty: overlong_buffer is 0, so no reply is overlong: this changes nothing. Leave it "
+            "at 1.0, or turn that on",
+        ),
+        (
+            ["importance_sampling=none", "importance_sampling_cap=3"],
+            "importance_sampling_cap: importance_sampling is none, so there is no ratio to cap: this changes "
+            "nothing. Leave it at 2.0, or turn that on",
         ),
         (["optimizer=sgd", "adam_beta1=0.8"], "adam_beta1: sgd has no such number. Leave it at 0.9"),
         (["minibatches=3"], "minibatches: 32 episodes of a process do not divide into 3. Give a divisor"),
@@ -299,7 +315,7 @@ def test_what_the_loss_cannot_honour_is_refused(problems, settings, said):
 
 def test_settings_of_the_loss_that_belong_together_are_taken(problems):
     assert problems("training.iterations=2", "training.epsilon=0.1", "training.epsilon_high=0.28") == []
-    assert problems("training.loss=cispo", "training.epsilon_high=4") == []
+    assert problems("training.loss=cispo", "training.epsilon_high=4", "training.iterations=2") == []
     assert problems("training.minibatches=4", "training.optimizer=sgd", "training.overlong_buffer=16") == []
     assert problems("training.lora=null", "training.beta=0.1") == []
 
