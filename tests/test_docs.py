@@ -141,6 +141,18 @@ def test_the_page_on_scaling_says_what_the_benchmarks_say_and_what_follows_from_
         (r"keeps ([\d.]+) ranks busy", training / sampling),
         (r"asks for about ([\d,]+) turns a second", 1000 / turn),
         (r"replica answers here \((\d+) a second\)", 4 / sampling),
+        (
+            r"loop was ([\d.]+) ms late at p99, and with 10,000, [a-z ,]+, (\d+) ms",
+            measured("episodes", "2,000 episodes: lag"),
+            measured("episodes", "10,000 episodes: lag"),
+        ),
+        (r"a turn took ([\d.]+) ms of CPU", measured("episodes", "2,000 episodes: CPU")),
+        (
+            r"waits takes (\d+) kB of memory and one that has ended (\d+) kB",
+            measured("episodes", "10,000 episodes: memory of one that waits"),
+            measured("episodes", "10,000 episodes: memory of one that has ended"),
+        ),
+        (r"in a process of (\d+) MB", measured("episodes", "10,000 episodes: the process")),
         (r"sampling from ([\d,]+) episodes a step on", 100 * sampling / ((giving + writing) / 1000)),
     ]
     page = (ROOT / "docs" / "scaling.md").read_text()

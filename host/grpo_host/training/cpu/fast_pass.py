@@ -26,7 +26,7 @@ from torch.nn import functional
 from grpo_host.training.cpu.packing import ATTENTION, pack, token_rows
 from grpo_host.training.limits import Limits, within
 from grpo_host.training.ranks.gradient_sync import AveragedGradients
-from grpo_host.training.ranks.sharding import ShardedOnCpuToo, is_sharded
+from grpo_host.training.ranks.sharding import ShardedAlike, is_sharded
 from grpo_host.training.trl_alone import trl_without_vllm
 
 with trl_without_vllm():
@@ -102,7 +102,7 @@ class _TokenLogprobs(torch.autograd.Function):
         return moved.to(slopes.dtype), *[None] * 7
 
 
-class FastGRPOTrainer(AveragedGradients, ShardedOnCpuToo, GRPOTrainer):
+class FastGRPOTrainer(AveragedGradients, ShardedAlike, GRPOTrainer):
     """A ``GRPOTrainer`` whose pass through the model is the one of this module wherever it can be."""
 
     _buffered_inputs: list[dict[str, Any]] | None

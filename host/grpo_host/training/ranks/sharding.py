@@ -94,11 +94,14 @@ def check_layers(model: Any) -> None:
             )
 
 
-class ShardedOnCpuToo:
-    """Of a transformers ``Trainer``: shards without a GPU too, where accelerate leaves it out and torch can.
+class ShardedAlike:
+    """Of a transformers ``Trainer``: the model is shared, and all else is as it would be without.
 
-    A configuration can so be tried on any machine.
+    It is so on CPU too, where accelerate leaves it out and torch can: a configuration can be tried on any
+    machine.
     """
+
+    accelerator: Any
 
     def create_accelerator_and_postprocess(self) -> None:
         from accelerate.state import PartialState
@@ -108,6 +111,11 @@ class ShardedOnCpuToo:
         if is_sharding_asked() and state.distributed_type == DistributedType.MULTI_CPU:
             state.distributed_type = state._shared_state["distributed_type"] = DistributedType.MULTI_XPU
         super().create_accelerator_and_postprocess()  # type: ignore[misc]
+        plugin = self.accelerator.state.fsdp_plugin if is_sharding_asked() else None
+        if plugin is not None:
+            # With bf16 accelerate would round what layers hand on, the logits and the gradients to
+            # bfloat16: autocast keeps them in float32, and is on either way.
+            plugin.mixed_precision_policy = None
 
 
 def is_sharded(model: Any) -> bool:

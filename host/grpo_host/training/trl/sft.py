@@ -9,10 +9,10 @@ from trl import SFTTrainer
 from grpo_host.training.cpu.fast_pass import packable_model, score_tokens
 from grpo_host.training.finite import TrueLosses
 from grpo_host.training.ranks.gradient_sync import AveragedGradients
-from grpo_host.training.ranks.sharding import ShardedOnCpuToo
+from grpo_host.training.ranks.sharding import ShardedAlike
 
 
-class FastSFTTrainer(TrueLosses, AveragedGradients, ShardedOnCpuToo, SFTTrainer):  # type: ignore[misc]
+class FastSFTTrainer(TrueLosses, AveragedGradients, ShardedAlike, SFTTrainer):  # type: ignore[misc]
     """Computes the loss by ``score_tokens`` if it can: the head runs for labelled tokens only."""
 
     def compute_loss(

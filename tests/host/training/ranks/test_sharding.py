@@ -207,11 +207,11 @@ SHARED = "training.accelerate=fsdp.yaml"
 
 @pytest.mark.model
 @pytest.mark.slow
-def test_an_adapter_is_trained_as_by_ranks_with_a_copy_each_and_goes_on(train):
+def test_an_adapter_is_trained_as_by_ranks_with_a_copy_each_and_goes_on_in_one_process(train):
     settings = ("training.warm_start.epochs=1", "training.beta=0.1", "training.early_stopping.every=1")
     alone = train("alone", *settings)
     half = train("shared", *settings, SHARED, "training.steps=1")
-    shared = train("shared", *settings, SHARED, resume=True)
+    shared = train("shared", *settings, "training.world_size=1", resume=True)
     assert shared.path == half.path
     expected = weights(alone.adapter / "adapter_model.safetensors")
     found = weights(shared.adapter / "adapter_model.safetensors")
@@ -224,19 +224,21 @@ def test_an_adapter_is_trained_as_by_ranks_with_a_copy_each_and_goes_on(train):
 
 @pytest.mark.model
 @pytest.mark.slow
-def test_a_whole_model_is_trained_as_by_ranks_with_a_copy_each_and_goes_on_in_one_process(train):
-    settings = ("training.lora=null", "training.beta=0.1", "training.learning_rate=1e-4")
+def test_a_whole_model_is_trained_as_by_ranks_with_a_copy_each_and_goes_on(train):
+    mixed = "model.dtype=bfloat16"  # weights are float32 and multiplied in bfloat16
+    settings = ("training.lora=null", "training.beta=0.1", "training.learning_rate=1e-4", mixed)
     alone = train("alone", *settings)
-    half = train("shared", *settings, SHARED, "training.max_tokens=150", "training.steps=1")
+    sharing = (*settings, SHARED, "training.max_tokens=150")
+    half = train("shared", *sharing, "training.steps=1")
     held = {path.name for path in latest_checkpoint(half.checkpoints).iterdir()}
     assert held >= {"model.safetensors", "optimizer.bin"}
     assert "pytorch_model_fsdp.bin" not in held, "weights are written once"
-    shared = train("shared", *settings, "training.world_size=1", resume=True)
+    shared = train("shared", *sharing, resume=True)
     assert shared.path == half.path
     expected = weights(alone.whole_model / "model.safetensors")
     found = weights(shared.whole_model / "model.safetensors")
     assert found.keys() == expected.keys(), "tied weights are written once"
     for name, weight in expected.items():
-        assert abs(found[name] - weight).mean() < 1e-7, name
+        assert abs(found[name] - weight).mean() < 1e-6, name
     report = json.loads(shared.report.read_text())
     assert report["after"]["episodes"] == 3
