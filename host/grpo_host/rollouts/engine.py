@@ -252,8 +252,7 @@ class RolloutEngine:
         except ExceptionGroup as problems:
             failed += problems.with_traceback(None).exceptions
         if failed:
-            for other in failed[1:]:
-                logger.warning("beside what ends the run: %s", other)
+            _log_others(*map(str, failed))
             del failed[1:]
             raise failed.pop()  # what is raised holds this frame, which must not hold it in turn
         metrics.seconds = time.perf_counter() - started
@@ -262,6 +261,13 @@ class RolloutEngine:
 
     def _leave(self, place: object, _: asyncio.Task[Trajectory]) -> None:
         self._limiter.release_on_behalf_of(place)
+
+
+def _log_others(ends: str, *others: str) -> None:
+    """Say what else was raised: one thing may end several groups."""
+    for other in dict.fromkeys(others):
+        if other != ends:
+            logger.warning("beside what ends the run: %s", other)
 
 
 def _all(results: Sequence[list[Trajectory] | None]) -> list[list[Trajectory]]:

@@ -465,9 +465,10 @@ def test_no_template_that_can_be_extended_forks(fakes):
     assert metrics.forks == 0
 
 
-def test_what_other_observers_raise_at_the_same_time_is_logged(fakes, caplog):
+@pytest.mark.parametrize(("problem", "more"), [("for {}", ["b", "c"]), ("for a", [])])
+def test_what_else_observers_raise_at_the_same_time_is_logged(fakes, caplog, problem, more):
     def full(trajectory):
-        raise OSError(28, f"No space left on device for {trajectory.task.id}")
+        raise OSError(28, f"No space left on device {problem.format(trajectory.task.id)}")
 
     scoring, all_score = [], asyncio.Event()
 
@@ -480,7 +481,8 @@ def test_what_other_observers_raise_at_the_same_time_is_logged(fakes, caplog):
 
     with pytest.raises(OSError, match="for a"):
         run(engine(fakes, rewards=[together], observers=[full]))
-    assert "beside what ends the run: [Errno 28] No space left on device for b" in caplog.text
+    said = "beside what ends the run: [Errno 28] No space left on device for "
+    assert caplog.messages == [said + task for task in more]
 
 
 @pytest.fixture
