@@ -264,6 +264,7 @@ class TrainingRun:
                         on_step=on_step,
                         check=self.interrupt.check,
                         ranks=self.ranks.size,
+                        gradient_checkpointing=self.config.training.gradient_checkpointing,
                     )
                 policy.save(target)
                 if self.ranks.sharded:  # the next trainer spreads a model that is whole

@@ -133,6 +133,7 @@ def warm_start(
     on_step: Callable[[int, int, float], None],
     check: Callable[[], None],
     ranks: int = 1,
+    gradient_checkpointing: bool = False,
 ) -> dict[str, float]:
     """Train the policy's adapter on ``sequences``; the loss is on the policy's own tokens alone.
 
@@ -179,7 +180,7 @@ def warm_start(
                 save_strategy="no",
                 report_to=[],
                 disable_tqdm=True,
-                gradient_checkpointing=False,
+                gradient_checkpointing=gradient_checkpointing,
                 **precision_arguments(autocast=policy.autocast),
             ),
             train_dataset=Dataset.from_list([_example(item) for item in sequences]),

@@ -151,3 +151,32 @@ def test_a_demonstration_that_gives_no_finite_loss_is_shown_and_left_out(tiny, t
     )
     assert sorted(map(math.isfinite, losses)) == [False, True, True, True]
     assert all(p.isfinite().all() for p in policy.model.parameters() if p.requires_grad)
+
+
+@pytest.mark.model
+def test_gradient_checkpointing_changes_no_weight(tiny, tmp_path):
+    import torch
+
+    from grpo_host.training.policy import Policy
+    from grpo_host.training.warm_start import warm_start
+    from grpo_sdk.trajectory import TokenSequence
+
+    def trained(checkpointing):
+        torch.manual_seed(0)
+        policy = Policy(tiny.adapted(), tiny.tokenizer(), "float32")
+        warm_start(
+            policy,
+            [TokenSequence([2, 3, 10, 1], [0, 0, 1, 1], [0.0] * 4, [-1, -1, 0, 0])] * 2,
+            WarmStartConfig(epochs=2, batch=2),
+            directory=tmp_path,
+            seed=0,
+            micro_batch=2,
+            on_step=lambda step, of, loss: None,
+            check=lambda: None,
+            gradient_checkpointing=checkpointing,
+        )
+        assert policy.model.get_base_model().is_gradient_checkpointing == checkpointing
+        return [p.detach() for p in policy.model.parameters() if p.requires_grad]
+
+    for kept, computed_twice in zip(trained(False), trained(True), strict=True):
+        assert kept.allclose(computed_twice, atol=1e-6)
