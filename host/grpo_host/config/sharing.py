@@ -29,8 +29,12 @@ def asked_by(path: Path) -> dict[str, str]:
             f"{path} asks for no FSDP, but for {kind or 'nothing'}. Say distributed_type: FSDP, and "
             "fsdp_version: 2 in fsdp_config, or leave training.accelerate out"
         )
-    fsdp = settings.get("fsdp_config")
-    return {str(name).upper(): str(value) for name, value in dict(fsdp or {}).items() if value is not None}
+    fsdp = settings.get("fsdp_config") or {}
+    if not isinstance(fsdp, Mapping):
+        raise ConfigError(
+            f"{path} cannot be used: its fsdp_config is no mapping. Write fsdp_version: 2 below it"
+        )
+    return {str(name).upper(): str(value) for name, value in fsdp.items() if value is not None}
 
 
 def refusals(asked: Mapping[str, str]) -> Iterator[str]:

@@ -31,6 +31,7 @@ def test_settings_are_called_as_accelerate_launch_would(asked):
     ("text", "what"),
     [
         ("{", "fsdp.yaml cannot be used: while parsing"),
+        ("distributed_type: FSDP\nfsdp_config: [2]\n", "its fsdp_config is no mapping"),
         ("", "fsdp.yaml asks for no FSDP, but for nothing. Say distributed_type: FSDP"),
         ("distributed_type: DEEPSPEED\n", "fsdp.yaml asks for no FSDP, but for DEEPSPEED"),
     ],
