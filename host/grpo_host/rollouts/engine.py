@@ -203,6 +203,7 @@ class RolloutEngine:
         """
         metrics = RolloutMetrics()
         started = time.perf_counter()
+        self._failures.begin()
 
         async def episode(request: EpisodeRequest) -> Trajectory:
             name = self.environment_name
@@ -252,7 +253,8 @@ class RolloutEngine:
         except ExceptionGroup as problems:
             failed += problems.with_traceback(None).exceptions
         if failed:
-            _log_others(*map(str, failed))
+            for other in failed[1:]:
+                logger.warning("beside what ends the run: %s", other)
             del failed[1:]
             raise failed.pop()  # what is raised holds this frame, which must not hold it in turn
         metrics.seconds = time.perf_counter() - started
@@ -261,13 +263,6 @@ class RolloutEngine:
 
     def _leave(self, place: object, _: asyncio.Task[Trajectory]) -> None:
         self._limiter.release_on_behalf_of(place)
-
-
-def _log_others(ends: str, *others: str) -> None:
-    """Say what else was raised: one thing may end several groups."""
-    for other in dict.fromkeys(others):
-        if other != ends:
-            logger.warning("beside what ends the run: %s", other)
 
 
 def _all(results: Sequence[list[Trajectory] | None]) -> list[list[Trajectory]]:

@@ -15,16 +15,22 @@ class FailureLimit:
     def __init__(self, most: int | None) -> None:
         self._most = most
         self._failed: deque[Trajectory] = deque(maxlen=most)
+        self._said = False
+
+    def begin(self) -> None:
+        """Groups are begun, of which the first that is one too many says so: others end with it."""
+        self._said = False
 
     def see(self, trajectory: Trajectory) -> None:
         """Raises ``RunError`` if this is one too many."""
-        if self._most is None:
+        if self._most is None or self._said:
             return
         if trajectory.reward is not None:
             self._failed.clear()
             return
         self._failed.append(trajectory)
         if len(self._failed) == self._most:
+            self._said = True
             raise RunError(
                 f"{self._most} episodes in a row have no reward (rollouts.max_consecutive_failures); what "
                 f"failed most: {most_frequent_failure(self._failed)}. Mend it and run again "
