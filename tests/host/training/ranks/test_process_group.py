@@ -22,25 +22,6 @@ from grpo_host.training.ranks.process_group import (
 from grpo_sdk import ConfigError
 from grpo_sdk.backend import Capability
 
-AGENT = """\
-name: tiny
-model: {{name: "{model}", context: 128}}
-backend: transformers
-environment: {{name: arithmetic, options: {{train_tasks: 8, held_out_tasks: 3}}}}
-rewards:
-  - {{name: length, options: {{low: 1, high: 2}}}}
-sampling: {{max_tokens: 6}}
-training:
-  steps: 2
-  tasks_per_step: 2
-  group_size: 4
-  micro_batch: 2
-  world_size: {size}
-  learning_rate: 1.0e-2
-evaluation: {{episodes: 3}}
-output: "{output}"
-"""
-
 WEIGHTS = """
 import hashlib, itertools, os, sys
 from pathlib import Path
@@ -191,16 +172,6 @@ def test_the_backends_say_which_of_them_work_in_one_of_several_ranks():
 
 def run_directory(tmp_path: Path) -> RunDirectory:
     return RunDirectory.find(tmp_path / "runs", "tiny")
-
-
-@pytest.fixture
-def agent_yaml(tmp_path, tiny_model_path):
-    def write(size):
-        path = tmp_path / "agent.yaml"
-        path.write_text(AGENT.format(model=tiny_model_path, output=tmp_path / "runs", size=size))
-        return path
-
-    return write
 
 
 def environment(tmp_path):
